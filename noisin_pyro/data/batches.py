@@ -1,0 +1,214 @@
+"""What a loop walks through: batches, cut either from one long text or from many sequences."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` sequences side by side, ``T`` steps long.
+
+    Attributes:
+        inputs: what is seen before each step, ``(B, T)`` or ``(B, T, features)``.
+        targets: what is predicted at each step, ``(B, T)`` or ``(B, T, features)``.
+        lengths: real steps of each row, ``(B,)``, 0 allowed, the rest is padding; ``None`` if every row is full.
+        carried: whether each row goes on where it ended in the previous batch, so that the state carries over.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor | None
+    carried: bool
+
+    @property
+    def num_steps(self) -> int:
+        """Number of real steps (predictions). With ``lengths`` on a GPU it waits for the device."""
+        return self.targets.shape[:2].numel() if self.lengths is None else int(self.lengths.sum())
+
+
+class Sequences:
+    """Separate sequences of possibly different lengths, padded to the longest.
+
+    Args:
+        inputs: ``(N, T)`` indices or ``(N, T, features)``.
+        targets: ``(N, T)`` indices or ``(N, T, features)``; step ``t`` is predicted from inputs ``1..t``.
+        lengths: real steps of each sequence, integers in ``1..T``, ``(N,)``; default: all of them full.
+
+    Raises:
+        ValueError: shapes that do not match, a type other than floating point and ``torch.long``, a length outside
+            ``1..T``, no sequences, or values that are not finite (padding too: it reaches the arithmetic before masks).
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> None:
+        for name, values in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(values, Tensor) or values.dim() < 2 or 0 in values.shape[:2]:
+                raise ValueError(
+                    f"{name} must be a tensor (sequences, time, ...) with at least one of each, "
+                    f"got {_describe(values)}; a single sequence needs unsqueeze(0)"
+                )
+            if not values.is_floating_point() and values.dtype != torch.long:
+                raise ValueError(f"{name} must be floating point or torch.long, got {values.dtype}; convert by .to()")
+            if values.is_floating_point() and not values.isfinite().all():
+                raise ValueError(f"{name} holds values that are not finite; pad with zeros, impute or remove the rest")
+        if inputs.shape[:2] != targets.shape[:2]:
+            raise ValueError(
+                f"inputs and targets must agree in (sequences, time), got {tuple(inputs.shape[:2])} "
+                f"and {tuple(targets.shape[:2])}"
+            )
+        num_sequences, longest = inputs.shape[:2]
+        if lengths is None:
+            lengths = torch.full((num_sequences,), longest, device=inputs.device)
+        if not _holds_indices(lengths) or lengths.shape != (num_sequences,):
+            raise ValueError(f"lengths must be an integer tensor of shape ({num_sequences},), got {_describe(lengths)}")
+        if lengths.min() < 1 or lengths.max() > longest:
+            raise ValueError(
+                f"lengths must lie in 1..{longest} (the time axis of inputs), got {int(lengths.min())} "
+                f"to {int(lengths.max())}; drop empty sequences, pad inputs and targets to the longest"
+            )
+        self.inputs, self.targets, self.lengths = inputs, targets, lengths.to(inputs.device, torch.long)
+        self._host_lengths = self.lengths.cpu()  # batches are cut by these, without waiting for a device
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of real steps in all sequences."""
+        return int(self._host_lengths.sum())
+
+    def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Every sequence once, ``batch_size`` at a time (default: all in one batch), the last batch perhaps smaller.
+
+        Each batch is as long as its longest sequence, and has ``lengths=None`` if all its rows are full.
+
+        Args:
+            generator: shuffles the sequences; without one they come in their own order.
+        """
+        batch_size = len(self) if batch_size is None else _positive("batch_size", batch_size)
+        if generator is None:
+            order = torch.arange(len(self))
+        else:
+            order = torch.randperm(len(self), generator=generator, device=generator.device).cpu()
+        return (self._batch(rows) for rows in order.split(batch_size))
+
+    def _batch(self, rows: Tensor) -> Batch:
+        lengths = self._host_lengths[rows]
+        longest = int(lengths.max())
+        ragged = bool((lengths < longest).any())
+        rows = rows.to(self.inputs.device)
+        return Batch(
+            inputs=self.inputs[rows, :longest],
+            targets=self.targets[rows, :longest],
+            lengths=self.lengths[rows] if ragged else None,
+            carried=False,
+        )
+
+    def to(self, device: torch.device | str) -> Sequences:
+        """The same sequences on ``device``."""
+        moved = copy.copy(self)
+        moved.inputs, moved.targets, moved.lengths = (x.to(device) for x in (self.inputs, self.targets, self.lengths))
+        return moved
+
+
+class Stream:
+    """One long text, cut into ``batch_size`` columns that are read side by side, a window at a time.
+
+    Column ``b`` is the ``b``-th of ``batch_size`` consecutive pieces of the text, whose sizes differ by at most one.
+    Every token is predicted exactly once; the input of each step is the token before it in the text, also where a
+    column begins. Windows are views: nothing is copied.
+
+    Args:
+        tokens: the whole text as indices, ``(num_steps,)``, ``torch.long``.
+        batch_size: number of columns, at most the number of tokens.
+        window: steps a batch (the length of truncated backpropagation through time).
+        start: index of the token taken to precede the text; 0 is ``<eos>`` in every :class:`Vocabulary`.
+
+    Raises:
+        ValueError: another shape or type of ``tokens``, a negative index, fewer tokens than columns, a size below one.
+    """
+
+    def __init__(self, tokens: Tensor, batch_size: int, window: int, start: int = 0) -> None:
+        if not isinstance(tokens, Tensor) or tokens.dim() != 1 or tokens.dtype != torch.long:
+            raise ValueError(f"tokens must be a one-dimensional torch.long tensor of indices, got {_describe(tokens)}")
+        self.batch_size, self.window = _positive("batch_size", batch_size), _positive("window", window)
+        self.num_steps = len(tokens)
+        if self.num_steps < batch_size:
+            raise ValueError(
+                f"{self.num_steps} tokens do not fill batch_size={batch_size} columns; "
+                f"take a batch_size of at most {max(self.num_steps, 1)} or more text"
+            )
+        if start < 0 or tokens.min() < 0:
+            raise ValueError(
+                f"indices must not be negative, got start={start} and a smallest token of "
+                f"{int(tokens.min())}; encode the text with a Vocabulary"
+            )
+        # Neighbouring columns overlap by one token: the last target of one is the first input of the next.
+        size, self._longer = divmod(self.num_steps, batch_size)
+        text = torch.cat([tokens.new_tensor([start]), tokens])
+        split = self._longer * (size + 1)
+        columns = text[split:].unfold(0, size + 1, size)
+        if self._longer:
+            longer = text[: split + 1].unfold(0, size + 2, size + 1)
+            columns = torch.cat([longer, torch.nn.functional.pad(columns, (0, 1))])
+        self._columns = columns
+
+    def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """The windows in order, each going on where the one before ended; the last may be short or have ``lengths``.
+
+        The arguments are those of :meth:`Sequences.batches`, so that one loop serves both.
+
+        Raises:
+            ValueError: a ``batch_size`` other than the stream's own, or a ``generator``: a text has an order.
+        """
+        if batch_size not in (None, self.batch_size):
+            raise ValueError(
+                f"this stream was cut into batch_size={self.batch_size} columns, got {batch_size}; "
+                "leave it out, or build another Stream"
+            )
+        if generator is not None:
+            raise ValueError("a stream is read in order and cannot be shuffled; leave generator out")
+        inputs, targets = self._columns[:, :-1], self._columns[:, 1:]
+        longest = targets.shape[1]
+        return (
+            Batch(
+                inputs=inputs[:, first : first + self.window],
+                targets=targets[:, first : first + self.window],
+                lengths=self._last_lengths(longest - first) if longest - first <= self.window else None,
+                carried=first > 0,
+            )
+            for first in range(0, longest, self.window)
+        )
+
+    def _last_lengths(self, longest: int) -> Tensor | None:
+        if not self._longer:
+            return None
+        shorter = torch.arange(self.batch_size, device=self._columns.device) >= self._longer
+        return longest - shorter.long()
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The same stream on ``device``."""
+        moved = copy.copy(self)
+        moved._columns = self._columns.to(device)
+        return moved
+
+
+def _holds_indices(values: object) -> bool:
+    return isinstance(values, Tensor) and not (
+        values.is_floating_point() or values.is_complex() or values.dtype == torch.bool
+    )
+
+
+def _positive(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _describe(values: object) -> str:
+    return f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else f"{type(values).__name__}"

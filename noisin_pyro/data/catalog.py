@@ -1,0 +1,129 @@
+"""Data sets by name, and any user's text files."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from noisin_pyro.data.batches import Sequences
+from noisin_pyro.data.polyphony import read_chords
+from noisin_pyro.data.pydocs import read_splits
+from noisin_pyro.data.text import read_words
+from noisin_pyro.data.vocabulary import Vocabulary
+
+FILES = {
+    "ptb": ("ptb/ptb.train.txt", "ptb/ptb.valid.txt", "ptb/ptb.test.txt"),
+    "wikitext-2": ("wikitext-2/train.txt", "wikitext-2/valid.txt", "wikitext-2/test.txt"),
+    "jsb": ("polyphonic/JSB_Chorales.mat",),
+    "pydocs": (),
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A data set in three parts.
+
+    Attributes:
+        name: what it is called in results.
+        train, valid, test: a text's tokens, ``(num_steps,)`` ``torch.long``, to be cut by :class:`Stream`; or
+            :class:`Sequences`, ready for use.
+        vocabulary: the words behind the tokens; ``None`` for music.
+    """
+
+    name: str
+    train: Tensor | Sequences
+    valid: Tensor | Sequences
+    test: Tensor | Sequences
+    vocabulary: Vocabulary | None
+
+
+def load(name: str, root: str | Path | None = None) -> Corpus:
+    """A data set by name: ``"ptb"``, ``"wikitext-2"``, ``"jsb"`` from files, or ``"pydocs"``, which Python carries.
+
+    Args:
+        root: the folder with ``ptb/``, ``wikitext-2/`` and ``polyphonic/``, or with the files themselves; default: the
+            environment variable ``NOISIN_DATA``.
+
+    Raises:
+        ValueError: an unknown name; files that are not there, or damaged; ``root`` given to ``"pydocs"``.
+    """
+    if name not in FILES:
+        near = difflib.get_close_matches(name, FILES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; your own text files are read by load_text"
+        raise ValueError(f"name must be one of {', '.join(FILES)}, got {name!r}{hint}")
+    if name == "pydocs":
+        if root is not None:
+            raise ValueError(f"'pydocs' comes with Python and reads no files, got root={str(root)!r}; leave root out")
+        # Every word of valid and test needs a trained stand-in: the words that training sees once give it.
+        return _text_corpus(name, read_splits(), {}, min_count=2)
+    paths = _find(name, root)
+    if name == "jsb":
+        return Corpus(name, **read_chords(paths[0]), vocabulary=None)
+    return load_text(train=paths[0], valid=paths[1], test=paths[2], name=name)
+
+
+def load_text(
+    folder: str | Path | None = None,
+    *,
+    train: str | Path | None = None,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+    max_vocabulary: int | None = None,
+    min_count: int = 1,
+    name: str = "text",
+) -> Corpus:
+    """Any text: UTF-8, one sentence a line, words between white space; the vocabulary is that of ``train``.
+
+    Args:
+        folder: holds ``train.txt``, ``valid.txt`` and ``test.txt``; or else
+        train, valid, test: the three files.
+        max_vocabulary: keep at most so many words, ``<eos>`` and ``<unk>`` included; the rarest become ``<unk>``.
+        min_count: words that training sees less often than this become ``<unk>``.
+
+    Raises:
+        ValueError: neither or both ways of naming the files; a file that is missing, empty or not UTF-8; a word of
+            ``valid`` or ``test`` that is not in ``train``, if there is no ``<unk>``.
+    """
+    given = {"train": train, "valid": valid, "test": test}
+    missing = [split for split, path in given.items() if path is None]
+    if folder is None:
+        if missing:
+            raise ValueError(f"give a folder, or all of train, valid and test; missing: {', '.join(missing)}")
+        paths = {split: Path(path) for split, path in given.items() if path is not None}
+    else:
+        if len(missing) < 3:
+            raise ValueError("give either a folder or the paths train, valid and test, not both")
+        paths = {split: Path(folder) / f"{split}.txt" for split in given}
+    texts = {split: read_words(path) for split, path in paths.items()}
+    return _text_corpus(name, texts, paths, max_vocabulary, min_count)
+
+
+def _text_corpus(
+    name: str,
+    texts: dict[str, list[str]],
+    paths: dict[str, Path],
+    max_vocabulary: int | None = None,
+    min_count: int = 1,
+) -> Corpus:
+    vocabulary = Vocabulary.build(texts["train"], max_vocabulary, min_count)
+    tokens = {split: vocabulary.encode(words, str(paths.get(split, split))) for split, words in texts.items()}
+    return Corpus(name, **tokens, vocabulary=vocabulary)
+
+
+def _find(name: str, root: str | Path | None) -> list[Path]:
+    root = os.environ.get("NOISIN_DATA") if root is None else root
+    wanted = ", ".join(FILES[name])
+    if not root:
+        raise ValueError(
+            f"{name!r} needs files; give root, a folder with {wanted}, or set the environment variable "
+            "NOISIN_DATA to it (the embedded data set 'pydocs' needs neither)"
+        )
+    below = [Path(root) / file for file in FILES[name]]
+    for paths in (below, [Path(root) / path.name for path in below]):
+        if all(path.is_file() for path in paths):
+            return paths
+    raise ValueError(f"{name!r} is not in root={str(root)!r}; expected {wanted}, or the files without their folder")

@@ -1,0 +1,6 @@
+"""Inference in noisy recurrent models. Start at ``elbo``."""
+
+from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
+from noisin_pyro.inference.evaluation import Evaluation, evaluate
+
+__all__ = ["Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate"]

@@ -1,0 +1,197 @@
+"""The paper's objective, equation (1), as an ELBO whose guide may be the prior."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import detach, is_identically_zero
+from pyro.infer.elbo import ELBO
+from pyro.infer.util import MultiFrameTensor, is_validation_enabled
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_site_shape
+from torch import Tensor, nn
+
+from noisin_pyro.inference.sites import PARTICLES, priced_sites, refuse_wrong_sites, sampled_sites, scored_sites
+from noisin_pyro.inference.weights import log_mean_weights
+
+Program = Callable[..., Any]
+BOUNDS = ("elbo", "importance")
+
+
+class PriorAsGuide_ELBO(ELBO):
+    """An evidence lower bound under one rule: *a latent site that the guide does not sample is drawn from the model's
+    own prior, and costs no KL.*
+
+    With no guide at all it is equation (1) of the paper, E_{p(z)}[log p(x | z)], by Monte Carlo with S samples. With a
+    guide over some sites, those pay their KL and the others do not. log p(z) is evaluated only where the guide samples
+    z, or where z has no pathwise gradient (then it gives a score-function term). Nothing waits for the device.
+
+    Use it as a module, trained by a torch optimiser::
+
+        bound = PriorAsGuide_ELBO(num_particles=S)(model)      # or (model, guide)
+        loss = bound(inputs, targets, state=state)             # nats, summed over the batch
+        state = bound.returned.state                           # detached
+
+    or hand it to ``SVI(model, None, optimizer, loss=PriorAsGuide_ELBO())``.
+
+    Args:
+        num_particles: samples S.
+        vectorize_particles: all samples in one run of the model, in a plate to the left of the model's own.
+        bound: ``"elbo"``, or ``"importance"``: log (1/S) Σ_s w_s of each sequence, which tightens as S grows. Scales
+            (subsampling) stay outside the logarithm. On a stream cut in windows with carried states, the sum over
+            windows is an objective, not a bound.
+        max_plate_nesting: how deep the model's plates go; found by running it once if not given.
+        retain_graph: as in Pyro's ELBOs, for ``SVI``.
+
+    Raises:
+        ValueError: for a guide site that the model lacks, a guide over the states of a discrete family or of one whose
+            support moves with the mean, and, under ``bound="importance"``, a latent outside the sequences' plate or
+            sites of different scales.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        vectorize_particles: bool = True,
+        bound: str = "elbo",
+        max_plate_nesting: int | float = math.inf,
+        retain_graph: bool | None = None,
+    ) -> None:
+        if not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+        if bound not in BOUNDS:
+            raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}")
+        super().__init__(num_particles, vectorize_particles=vectorize_particles, retain_graph=retain_graph)
+        self.max_plate_nesting = max_plate_nesting
+        self.bound = bound
+        self._program: tuple[Any, Any] = (None, None)  # what max_plate_nesting was found for
+        self._found: int | float = math.inf
+
+    def __call__(self, model: Program, guide: Program | None = None) -> Bound:  # type: ignore[override]
+        """The bound of this model and guide, as a module whose parameters are theirs."""
+        return Bound(model, guide, self)
+
+    def loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound, in nats, without a gradient."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs)
+
+    def loss_and_grads(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound, after a backward pass; what ``SVI`` calls."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return loss.detach()
+
+    def differentiable_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound, in nats, with the gradient of its expectation."""
+        return self.loss_and_returned(model, guide, *args, **kwargs)[0]
+
+    def loss_and_returned(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, list[Any]]:
+        """The differentiable loss, and what each run of the model returned (one run where particles are vectorised)."""
+        traces = list(self._get_traces(model, guide, args, kwargs))
+        if self.bound == "elbo":
+            terms = [self._elbo(*pair) for pair in traces]
+            value = torch.stack([v for v, _ in terms]).sum() / self.num_particles
+            surrogate = torch.stack([s for _, s in terms]).sum() / self.num_particles
+        else:
+            value, surrogate = log_mean_weights(traces, self._nesting(model, guide, args, kwargs), self.num_particles)
+        # the bound's value, with the surrogate's gradient
+        loss = -(value.detach() + surrogate - surrogate.detach())
+        return loss, [trace.nodes["_RETURN"]["value"] for trace, _ in traces]
+
+    @staticmethod
+    def _elbo(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
+        """One run's ELBO and its surrogate, whose gradient is an unbiased estimate of the ELBO's."""
+        value: Any = torch.zeros(())
+        surrogate: Any = torch.zeros(())
+        costs = MultiFrameTensor()
+        for site in priced_sites(model_trace, guide_trace):
+            value = value + site["log_prob_sum"]
+            surrogate = surrogate + site["log_prob_sum"]
+            costs.add((site["cond_indep_stack"], site["log_prob"].detach()))
+        for site in sampled_sites(guide_trace):
+            value = value - site["log_prob_sum"]
+            costs.add((site["cond_indep_stack"], -site["log_prob"].detach()))
+            if not is_identically_zero(site["score_parts"].entropy_term):
+                surrogate = surrogate - site["score_parts"].entropy_term.sum()
+        for site, score in scored_sites(model_trace, guide_trace):
+            surrogate = surrogate + (costs.sum_to(site["cond_indep_stack"]) * score).sum()
+        return value, surrogate
+
+    def _get_traces(
+        self, model: Program, guide: Program | None, args: Any, kwargs: Any
+    ) -> Iterator[tuple[Trace, Trace]]:
+        if self.num_particles == 1 or not self.vectorize_particles:
+            for _ in range(self.num_particles):
+                yield self._get_trace(model, guide, args, kwargs)
+            return
+        depth = self._nesting(model, guide, args, kwargs) + 1
+        plate = pyro.plate(PARTICLES, self.num_particles, dim=-int(depth))
+        yield self._get_trace(plate(model), None if guide is None else plate(guide), args, kwargs, depth)
+
+    def _get_trace(
+        self, model: Program, guide: Program | None, args: Any, kwargs: Any, depth: int | float = math.inf
+    ) -> tuple[Trace, Trace]:
+        """One run of the guide, and of the model against it; densities only where the rule asks for them."""
+        guide_trace = Trace() if guide is None else poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
+        refuse_wrong_sites(model_trace, guide_trace)
+        model_trace.compute_log_prob(
+            lambda name, site: site["is_observed"] or name in guide_trace or not site["fn"].has_rsample
+        )
+        guide_trace.compute_score_parts()
+        if is_validation_enabled():
+            for trace in (model_trace, guide_trace):
+                for site in trace.nodes.values():
+                    if site["type"] == "sample" and "log_prob" in site:
+                        check_site_shape(site, depth)  # type: ignore[arg-type]
+        return model_trace, guide_trace
+
+    def _nesting(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> int:
+        """How deep this model's plates go; found once for each model, in a run that leaves no trace."""
+        if self.max_plate_nesting < math.inf:
+            return int(self.max_plate_nesting)
+        if self._program != (model, guide):
+            with torch.no_grad(), poutine.block():
+                traces = self._get_trace(model, guide, args, kwargs)
+            dims = [
+                frame.dim
+                for trace in traces
+                for site in trace.nodes.values()
+                if site["type"] == "sample"
+                for frame in site["cond_indep_stack"]
+                if frame.vectorized
+            ]
+            self._program, self._found = (model, guide), -min(dims, default=0)
+        return int(self._found)
+
+
+class Bound(nn.Module):
+    """A bound of one model and one guide. ``returned`` is what the model's last run returned, detached."""
+
+    def __init__(self, model: Program, guide: Program | None, elbo: PriorAsGuide_ELBO) -> None:
+        super().__init__()
+        self.model, self.guide, self.elbo = model, guide, copy.copy(elbo)
+        self._returned: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound in nats (a scalar), of the model called with these arguments."""
+        loss, returned = self.elbo.loss_and_returned(self.model, self.guide, *args, **kwargs)
+        self._returned = detach(returned[0] if len(returned) == 1 else returned)
+        return loss
+
+    @property
+    def returned(self) -> Any:
+        """What the model returned, detached; a list of S where particles are not vectorised."""
+        return self._returned

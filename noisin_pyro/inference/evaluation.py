@@ -1,0 +1,145 @@
+"""Held-out numbers that say what they are (paper, section 4: perplexities)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.models import noise_off, real_steps
+
+METHODS = ("mean", "ensemble")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One number, and what it is.
+
+    Attributes:
+        method: ``"mean"`` or ``"ensemble"``.
+        kind: ``"exact"`` (the log-likelihood of a deterministic model) or ``"predictor"`` (a normalised predictor:
+            neither a bound nor an estimate of the noisy model's log p(x)).
+        nats_per_step: the negative log-probability per real step; lower is better.
+        monte_carlo_error: its standard error over the noise (jackknife over the samples); 0 where nothing is sampled.
+        standard_error: its standard error over sequences, a sequence being what one call scores (a row of a batch; in
+            a stream, one window of one column).
+        num_steps: real steps scored.
+        num_samples: noisy runs averaged; 0 for none.
+    """
+
+    method: str
+    kind: str
+    nats_per_step: float
+    monte_carlo_error: float
+    standard_error: float
+    num_steps: int
+    num_samples: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats_per_step); infinite where that is too large for a float."""
+        return math.exp(self.nats_per_step) if self.nats_per_step < 709.0 else math.inf
+
+
+@torch.no_grad()
+def evaluate(
+    model: Callable[..., Any],
+    data: Sequences | Stream,
+    method: str = "mean",
+    num_samples: int | None = None,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """Score held-out data.
+
+    - ``"mean"``: noise off, the underlying RNN. Exact for a deterministic model, a predictor of a noisy one.
+    - ``"ensemble"``: the predictive probabilities of ``num_samples`` noisy runs, averaged step by step ("averaging at
+      test time", section 3).
+
+    Args:
+        model: a :class:`SequenceModel`, or any program with its arguments that returns ``emission`` and ``state``.
+        data: padded sequences, or a stream (its states are carried from window to window).
+        method: which number.
+        num_samples: noisy runs, 50 by default; only for ``"ensemble"``.
+        batch_size: sequences a call; only for :class:`Sequences` (default: all in one).
+
+    Raises:
+        ValueError: for an unknown method, or options that it cannot use.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method == "mean":
+        if num_samples is not None:
+            raise ValueError(f"num_samples={num_samples} has no effect on method='mean', which draws nothing; drop it")
+        scores, lengths = _score(noise_off(model), data, batch_size)
+        kind = "predictor" if _is_noisy(model, data) else "exact"
+        return _summary(method, kind, scores, torch.zeros(()), lengths, 0)
+    num_samples = 50 if num_samples is None else num_samples
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2 for an ensemble and its error, got {num_samples}")
+    if not _is_noisy(model, data):
+        scores, lengths = _score(model, data, batch_size)
+        return _summary(method, "exact", scores, torch.zeros(()), lengths, 0)
+    runs = []
+    for _ in range(num_samples):
+        scores, lengths = _score(model, data, batch_size)
+        runs.append(scores)
+    return _ensemble(torch.stack(runs), lengths)
+
+
+def _score(
+    model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """log p(x_t | ·) of every real step in one run, ``(N,)``, and how many steps each sequence has."""
+    scores, lengths, state = [], [], None
+    for batch in data.batches(batch_size):
+        out = _run(model, batch, state if batch.carried else None)
+        state = out.state
+        log_prob = out.emission.log_prob(batch.targets)
+        if batch.lengths is None:
+            scores.append(log_prob.flatten())
+            lengths.append(torch.full((log_prob.shape[0],), log_prob.shape[1]))
+        else:
+            scores.append(log_prob[real_steps(batch.lengths, log_prob.shape[1])])
+            lengths.append(batch.lengths.cpu())
+    return torch.cat(scores).double(), torch.cat(lengths)
+
+
+def _run(model: Callable[..., Any], batch: Batch, state: Any) -> Any:
+    with poutine.block():
+        return model(batch.inputs, batch.targets, state=state, lengths=batch.lengths)
+
+
+def _is_noisy(model: Callable[..., Any], data: Sequences | Stream) -> bool:
+    """Whether the model's program samples anything but the data."""
+    batch = next(iter(data.batches()))
+    trace = poutine.trace(model).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
+    return bool(trace.stochastic_nodes)
+
+
+def _ensemble(runs: Tensor, lengths: Tensor) -> Evaluation:
+    """Average S runs' probabilities ``(S, N)`` step by step; jackknife the sum over steps."""
+    num_samples = len(runs)
+    total = runs.logsumexp(0)
+    # log of the sum without run s, stable also where that run is nearly all of it
+    without = total + torch.log1p(-(runs - total).exp().clamp(max=1 - 1e-12))
+    left_out = (without - math.log(num_samples - 1)).sum(1)
+    error = ((num_samples - 1) * left_out.var(correction=0)).sqrt() / runs.shape[1]
+    return _summary("ensemble", "predictor", total - math.log(num_samples), error, lengths, num_samples)
+
+
+def _summary(
+    method: str, kind: str, scores: Tensor, monte_carlo_error: Tensor, lengths: Tensor, num_samples: int
+) -> Evaluation:
+    steps = int(lengths.sum())
+    nats = -scores.sum() / steps
+    rows = torch.stack([piece.sum() for piece in scores.cpu().split(lengths.tolist())])
+    residuals = -rows - nats.cpu() * lengths  # of the ratio estimator: total nats over total steps
+    count = int((lengths > 0).sum())
+    error = (residuals.square().sum() * count / max(count - 1, 1)).sqrt() / steps if count > 1 else torch.tensor(math.nan)
+    return Evaluation(method, kind, float(nats), float(monte_carlo_error), float(error), steps, num_samples)

@@ -1,0 +1,53 @@
+"""What a bound reads off the traces of a model and its guide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pyro.distributions.util import is_identically_zero
+from pyro.poutine import Trace
+from torch import Tensor
+
+PARTICLES = "num_particles_vectorized"  # the plate of S samples, by the name that Pyro's ELBOs use
+
+
+def sampled_sites(trace: Trace) -> list[Any]:
+    """The latent sites of a trace."""
+    return [site for site in trace.nodes.values() if site["type"] == "sample" and not site["is_observed"]]
+
+
+def priced_sites(model_trace: Trace, guide_trace: Trace) -> list[Any]:
+    """The model's sites whose density enters the bound: those observed, and those that the guide samples."""
+    return [
+        site
+        for name, site in model_trace.nodes.items()
+        if site["type"] == "sample" and (site["is_observed"] or name in guide_trace)
+    ]
+
+
+def scored_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[Any, Tensor]]:
+    """Latent sites without a pathwise gradient, each with the log-density whose gradient is its score."""
+    for site in sampled_sites(guide_trace):
+        score = site["score_parts"].score_function
+        if not is_identically_zero(score):
+            yield site, score
+    for site in sampled_sites(model_trace):
+        if site["name"] not in guide_trace and not site["fn"].has_rsample:
+            yield site, site["unscaled_log_prob"]
+
+
+def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
+    for site in sampled_sites(guide_trace):
+        name = site["name"]
+        if name not in model_trace:
+            if site["infer"].get("is_auxiliary"):
+                continue
+            latents = ", ".join(s["name"] for s in sampled_sites(model_trace)) or "none"
+            raise ValueError(f"guide samples {name!r}, which the model lacks; the model's latent sites are: {latents}")
+        family = model_trace.nodes[name]["infer"].get("family")
+        if family is not None and family.discrete:
+            raise ValueError(
+                f"guide samples {name!r}, whose {family.name} noise is discrete; leave the site to the prior, "
+                "or use a family with a density"
+            )

@@ -1,0 +1,105 @@
+"""Importance weights of whole sequences, and the bound log (1/S) Σ_s w_s that they give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+
+from noisin_pyro.inference.sites import PARTICLES, priced_sites, sampled_sites, scored_sites
+
+Traces = Sequence[tuple[Trace, Trace]]
+
+
+def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[Tensor, Tensor]:
+    """Σ over sequences of log (1/S) Σ_s w_s, scaled for subsampling, and a surrogate with an unbiased gradient.
+
+    Args:
+        traces: one pair whose particles are vectorised in dimension -(nesting + 1), or S pairs.
+        nesting: how deep the model's own plates go.
+        num_particles: S.
+
+    Raises:
+        ValueError: for a latent outside the plate of the sequences, or sites of different scales.
+    """
+    plates = _sequence_plates(traces[0][0])
+    for model_trace, guide_trace in traces:
+        _refuse_outside(plates, sampled_sites(model_trace) + sampled_sites(guide_trace))
+    scale = _common_scale(traces[0])
+    log_w = _particles_first([log_weights(*pair, plates) for pair in traces], nesting, num_particles)
+    value = log_w.logsumexp(0) - math.log(num_particles)
+    surrogate = value
+    for pair in traces:  # ∇E[L] = E[∇L + L Σ_s ∇log q(z_s)], for the L of each sequence
+        for site, score in scored_sites(*pair):
+            score = _sum_to(score, site, plates)
+            particles = score.sum(-nesting - 1) if score.dim() > nesting else score
+            surrogate = surrogate + value.detach() * particles
+    return (scale * value).sum(), (scale * surrogate).sum()
+
+
+def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> Tensor:
+    """log p(x, z_guided | z_prior) - log q(z_guided) of each sequence, without scales."""
+    terms = [_sum_to(_unscaled(site), site, plates) for site in priced_sites(model_trace, guide_trace)]
+    terms += [-_sum_to(_unscaled(site), site, plates) for site in sampled_sites(guide_trace)]
+    total: Any = torch.zeros(())
+    for term in terms:
+        total = total + term
+    return total
+
+
+def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
+    """The plates that all observed sites share: an element of them is what a log-mean-exp is taken over."""
+    stacks = [_plates(site) for site in model_trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    return frozenset.intersection(*stacks) if stacks else frozenset()
+
+
+def _plates(site: Any) -> frozenset[Any]:
+    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES)
+
+
+def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
+    for site in latents:
+        missing = [plate.name for plate in plates - _plates(site)]
+        if missing:
+            raise ValueError(
+                f'bound="importance" is of each sequence, but {site["name"]!r} is sampled outside the plate '
+                f'{missing[0]!r}, so the sequences share it; use bound="elbo"'
+            )
+
+
+def _common_scale(traces: tuple[Trace, Trace]) -> float | Tensor:
+    scales = [site["scale"] for site in priced_sites(*traces) + sampled_sites(traces[1])]
+    first = scales[0] if scales else 1.0
+    for scale in scales:
+        same = torch.equal(*torch.broadcast_tensors(torch.as_tensor(first), torch.as_tensor(scale)))
+        if scale is not first and not same:
+            raise ValueError(
+                'bound="importance" needs one scale for all sites, or it bounds nothing; '
+                f'got {first} and {scale}; use bound="elbo" with scaled terms'
+            )
+    return first
+
+
+def _unscaled(site: Any) -> Tensor:
+    return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+
+
+def _sum_to(term: Tensor, site: Any, plates: frozenset[Any]) -> Tensor:
+    """Sum out the plates that are inside a sequence."""
+    for plate in _plates(site) - plates:
+        if -plate.dim <= term.dim():
+            term = term.sum(plate.dim, keepdim=True)
+    return term
+
+
+def _particles_first(log_w: list[Tensor], nesting: int, num_particles: int) -> Tensor:
+    """``(S, ...)`` with the sequences' plates behind."""
+    if len(log_w) > 1 or num_particles == 1:
+        return torch.stack(torch.broadcast_tensors(*log_w))
+    shape = torch.broadcast_shapes(log_w[0].shape, (num_particles,) + (1,) * nesting)
+    return log_w[0].expand(shape)

@@ -1,0 +1,26 @@
+"""Noisy recurrent models as Pyro programs. Start at ``sequence_model``, then ``noisy_rnn``, ``path``, ``scan``."""
+
+from noisin_pyro.models.cells import CELLS, Cell
+from noisin_pyro.models.emissions import EMISSIONS, Emission
+from noisin_pyro.models.noisy_rnn import NoisyRNN
+from noisin_pyro.models.path import NoisyPath, real_steps
+from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceModel
+from noisin_pyro.models.spread import Spread
+from noisin_pyro.models.views import innovations, noise_off, unroll
+
+__all__ = [
+    "CELLS",
+    "EMISSIONS",
+    "Cell",
+    "Emission",
+    "LanguageModel",
+    "NoisyPath",
+    "NoisyRNN",
+    "Output",
+    "SequenceModel",
+    "Spread",
+    "innovations",
+    "noise_off",
+    "real_steps",
+    "unroll",
+]

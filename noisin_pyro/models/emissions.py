@@ -1,0 +1,107 @@
+"""p(x_t | z_t): what is observed, given the last layer's state (paper, section 3, step 2 of the generative process)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Emission(PyroModule):
+    """A linear read-out of z, and the distribution that it parametrises.
+
+    Args:
+        hidden_size: units H of z.
+        output_size: classes, or dimensions of x.
+    """
+
+    event_dim: int = 1
+
+    def __init__(self, hidden_size: int, output_size: int) -> None:
+        super().__init__()
+        if output_size < 1:
+            raise ValueError(f"output_size must be a positive integer, got {output_size}")
+        self.output_size = output_size
+        self.linear = PyroModule[nn.Linear](hidden_size, output_size)
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> TorchDistribution:
+        """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""
+
+
+class Softmax(dist.Categorical):
+    """A categorical given by scores ``(..., V)`` that are normalised only where a probability is asked for."""
+
+    def __init__(self, scores: Tensor, validate_args: bool | None = None) -> None:
+        self.scores, self._num_events = scores, scores.shape[-1]
+        TorchDistribution.__init__(self, scores.shape[:-1], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Softmax | None = None) -> Softmax:  # type: ignore[override]
+        return Softmax(self.scores.expand(*batch_shape, self._num_events), validate_args=False)
+
+    @property
+    def logits(self) -> Tensor:  # type: ignore[override]
+        return F.log_softmax(self.scores, -1)
+
+    @property
+    def probs(self) -> Tensor:  # type: ignore[override]
+        return F.softmax(self.scores, -1)
+
+    @property
+    def param_shape(self) -> torch.Size:
+        return self.scores.shape
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        scores = self.scores.expand(*shape, self._num_events).reshape(-1, self._num_events)
+        loss = F.cross_entropy(scores, value.expand(shape).reshape(-1).long(), reduction="none")
+        return -loss.reshape(shape)
+
+
+class Categorical(Emission):
+    """x_t one of ``output_size`` classes, p = softmax(V z_t)."""
+
+    event_dim = 0
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        return Softmax(self.linear(z))
+
+
+class Bernoulli(Emission):
+    """x_t a vector of independent bits (a chord of keys)."""
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        return dist.Bernoulli(logits=self.linear(z)).to_event(1)
+
+
+class Gaussian(Emission):
+    """x_t a real vector with independent errors, their standard deviations learned (``scale``, from 1)."""
+
+    def __init__(self, hidden_size: int, output_size: int) -> None:
+        super().__init__(hidden_size, output_size)
+        self.scale = PyroParam(torch.ones(output_size), constraint=constraints.softplus_positive)
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        return dist.Normal(self.linear(z), self.scale).to_event(1)
+
+
+class Poisson(Emission):
+    """x_t a vector of counts, with rates exp(V z_t)."""
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        return dist.Poisson(self.linear(z).exp()).to_event(1)
+
+
+EMISSIONS: dict[str, type[Emission]] = {
+    "categorical": Categorical,
+    "bernoulli": Bernoulli,
+    "gaussian": Gaussian,
+    "poisson": Poisson,
+}

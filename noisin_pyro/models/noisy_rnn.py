@@ -1,0 +1,228 @@
+"""The layer: an RNN whose hidden states are random, a drop-in for torch's in any Pyro program."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from noisin_pyro.models.cells import CELLS, Cell
+from noisin_pyro.models.kernels import Weights
+from noisin_pyro.models.names import named
+from noisin_pyro.models.path import NoisyPath
+from noisin_pyro.models.scan import Given, Recurrence
+from noisin_pyro.models.spread import Spread
+from noisin_pyro.noise import Family
+from noisin_pyro.noise import get as get_noise
+
+State = Tensor | tuple[Tensor, Tensor]
+AnySpread = float | Spread | Sequence[float | Spread]
+
+
+class NoisyRNN(PyroModule):
+    """Stacked recurrent layers with noisy hidden states, z_t ~ noise(mean f(x_{t-1}, z_{t-1}), spread γ).
+
+    Use it inside a Pyro program, in a plate of dimension -1 over the batch. Each layer with a spread other than 0 is
+    one sample site, ``{name}_1`` (at the input) to ``{name}_L``, a :class:`NoisyPath`; noisy inputs are ``{name}_0``.
+    Parameters have torch's names (``weight_ih_l0`` …), so ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` state dicts load.
+
+    Args:
+        input_size: features of an input.
+        hidden_size: units H of every layer.
+        num_layers: L.
+        cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, or a :class:`Cell`. The
+            LSTM's noise is on its hidden state; its memory is deterministic given z.
+        noise: a name (``"gamma"``, ``"gamma:multiplicative"``) or a family; ``noise.families()`` lists them.
+        spread: γ: one for all layers (each gets its own copy) or a sequence of L, input's first. Floats are fixed.
+        input_spread: γ_0 of noisy inputs.
+        feedback: False puts noise on the output alone, z_L around the clean RNN's h_L (strongly unbiased).
+        name: the sites' prefix.
+
+    Raises:
+        ValueError: for names that do not exist, a cell whose state leaves the family's range, or a spread that the
+            family or ``feedback=False`` cannot take; each says what can be done.
+
+    Source: paper, sections 2.1 and 3.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        cell: str | Cell = "tanh",
+        noise: str | Family = "gaussian",
+        spread: AnySpread = 0.3,
+        input_spread: float | Spread = 0.0,
+        feedback: bool = True,
+        name: str = "z",
+    ) -> None:
+        super().__init__()
+        for argument, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{argument} must be a positive integer, got {size!r}")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.feedback, self.name = feedback, name
+        self.cell = named("cell", cell, CELLS, Cell)
+        self.noise = get_noise(noise)
+        rows = self.cell.gates * hidden_size
+        for layer in range(num_layers):
+            width = input_size if layer == 0 else hidden_size
+            self.register_parameter(f"weight_ih_l{layer}", nn.Parameter(torch.empty(rows, width)))
+            self.register_parameter(f"weight_hh_l{layer}", nn.Parameter(torch.empty(rows, hidden_size)))
+            self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.empty(rows)))
+            self.register_parameter(f"bias_hh_l{layer}", nn.Parameter(torch.empty(rows)))
+        self.reset_parameters()
+        for layer, value in enumerate([input_spread, *self._layer_spreads(spread)]):
+            setattr(self, f"spread_{layer}", self._checked(layer, value))
+
+    def reset_parameters(self) -> None:
+        """Every weight and bias from U(±1/√H), as torch does and the published paper's weights."""
+        bound = 1.0 / math.sqrt(self.hidden_size)
+        for layer in range(self.num_layers):
+            for parameter in self._weights(layer):
+                nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Run the layers; each noisy one samples its trajectory.
+
+        Args:
+            inputs: ``(..., B, T, input_size)``.
+            state: the noisy state to go on from, ``(L, ..., B, H)``; for the LSTM a pair, as in torch; zeros if None.
+            lengths: ``(B,)`` integers from 0 to T; steps beyond them cost no density and do not change the state.
+
+        Returns:
+            z of the last layer, ``(..., B, T, H)``, and the state at each sequence's end.
+
+        Raises:
+            ValueError: for shapes, types or lengths other than these.
+        """
+        self._check_inputs(inputs, lengths)
+        starts = self._starts(inputs, state)
+        x = self._noisy_inputs(inputs, lengths)
+        ends = []
+        for layer, (z, c) in enumerate(starts, start=1):
+            recurrence = Recurrence(self.cell, Weights(*self._weights(layer - 1)), x, z, c)
+            x, end = self._layer(layer, recurrence, lengths)
+            ends.append(end)
+        batch = x.shape[:-2]
+        last_z = torch.stack([z.expand(*batch, -1) for z, _ in ends])
+        if not self.cell.has_memory:
+            return x, last_z
+        return x, (last_z, torch.stack([c.expand(*batch, -1) for _, c in ends if c is not None]))
+
+    def spreads(self) -> dict[str, float]:
+        """γ of each noisy layer now, by name (``gamma_0`` is the input's). Samples γ where it has a prior."""
+        layers = [(layer, self._spread(layer)) for layer in range(self.num_layers + 1)]
+        like = self._weights(0)[0].detach()
+        return {f"gamma_{layer}": float(spread(like)) for layer, spread in layers if not spread.is_zero}
+
+    def _layer(
+        self, layer: int, recurrence: Recurrence, lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+        spread = self._spread(layer)
+        if self.feedback and not spread.is_zero:
+            path = NoisyPath(recurrence, self.noise, spread(recurrence.inputs), lengths)
+            z = pyro.sample(f"{self.name}_{layer}", path, infer={"family": self.noise})
+            return z, recurrence.final(z, path.last_memory(z), lengths)
+        h, memory = recurrence.clean()
+        end = recurrence.final(h, memory, lengths)
+        if spread.is_zero:
+            return h, end
+        path = NoisyPath(Given(h), self.noise, spread(h), lengths)
+        return pyro.sample(f"{self.name}_{layer}", path, infer={"family": self.noise}), end
+
+    def _noisy_inputs(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+        spread = self._spread(0)
+        if spread.is_zero:
+            return inputs
+        path = NoisyPath(Given(inputs), self.noise, spread(inputs), lengths)
+        return pyro.sample(f"{self.name}_0", path, infer={"family": self.noise})
+
+    def _spread(self, layer: int) -> Spread:
+        return getattr(self, f"spread_{layer}")
+
+    def _weights(self, layer: int) -> list[Tensor]:
+        return [getattr(self, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+    def _layer_spreads(self, spread: AnySpread) -> list[float | Spread]:
+        if isinstance(spread, (int, float, Spread)):
+            if self.feedback:
+                return [spread] * self.num_layers
+            return [0.0] * (self.num_layers - 1) + [spread]
+        if len(spread) != self.num_layers:
+            raise ValueError(f"spread must be one number or {self.num_layers} (one a layer), got {len(spread)}")
+        return list(spread)
+
+    def _checked(self, layer: int, value: float | Spread) -> Spread:
+        """A layer's own spread, if this family can have it there."""
+        spread = copy.deepcopy(value) if isinstance(value, Spread) else Spread(value)
+        if spread.is_zero:
+            return spread
+        family, noise = self.noise, f"{self.noise.name}:{self.noise.form}"
+        if not self.feedback and layer < self.num_layers:
+            raise ValueError(
+                f"feedback=False puts noise on the output alone: the spread of {'the input' if layer == 0 else layer} "
+                "must be 0; use feedback=True for noise below the last layer"
+            )
+        spread.keep_below(family.largest_spread)
+        if spread.fixed is None and not family.spread_is_pathwise:
+            raise ValueError(
+                f"noise={noise!r} has its spread inside a discrete law, where it has no pathwise gradient; "
+                "fix the spread (and choose it on a validation set), or use the additive form"
+            )
+        family.law(torch.ones(()), self.input_size if layer == 0 else self.hidden_size)  # refuses one coupled unit
+        if layer > 0 and not _fits(self.cell, family):
+            raise ValueError(
+                f"noise={noise!r} needs a mean inside {family.mean_range}, but the {self.cell.name} cell's state is in "
+                f"{self.cell.range}; use the sigmoid cell, or the additive or multiplicative form"
+            )
+        return spread
+
+    def _check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
+        if inputs.dim() < 2 or inputs.shape[-1] != self.input_size or inputs.shape[-2] < 1:
+            expected = f"(..., batch, time, {self.input_size}) with at least one step"
+            raise ValueError(f"inputs must have shape {expected}, got {tuple(inputs.shape)}")
+        if not inputs.is_floating_point():
+            raise ValueError(f"inputs must be floating-point, got {inputs.dtype}")
+        if lengths is None:
+            return
+        steps = inputs.shape[-2]
+        if lengths.is_floating_point() or lengths.shape != inputs.shape[-3:-2]:
+            expected = f"integers of shape {tuple(inputs.shape[-3:-2])}"
+            raise ValueError(f"lengths must be {expected}, got {lengths.dtype} of shape {tuple(lengths.shape)}")
+        if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= steps)).all()):
+            raise ValueError(f"lengths must be from 0 to {steps}, got {int(lengths.min())} to {int(lengths.max())}")
+
+    def _starts(self, inputs: Tensor, state: State | None) -> list[tuple[Tensor, Tensor | None]]:
+        """(z_0, c_0) of each layer."""
+        if state is None:
+            zeros = inputs.new_zeros(*inputs.shape[:-2], self.hidden_size)
+            return [(zeros, zeros if self.cell.has_memory else None)] * self.num_layers
+        parts = tuple(state) if isinstance(state, (tuple, list)) else (state,)
+        if len(parts) != 1 + self.cell.has_memory:
+            expected = "a pair (z, c)" if self.cell.has_memory else "one tensor"
+            raise ValueError(f"state of a {self.cell.name} layer must be {expected}, got {len(parts)} tensors")
+        expected = (self.num_layers, *inputs.shape[-3:-2], self.hidden_size)
+        for part in parts:
+            if part.dim() < len(expected) or (part.shape[0], *part.shape[len(part.shape) - len(expected) + 1 :]) != expected:
+                raise ValueError(
+                    f"state must have shape (layers, ..., batch, units) = {expected}, got {tuple(part.shape)}"
+                )
+        z, c = parts[0], parts[1] if self.cell.has_memory else [None] * self.num_layers
+        return list(zip(z, c, strict=True))
+
+
+def _fits(cell: Cell, family: Family) -> bool:
+    """Whether a cell's states stay where a family's means live (an open interval)."""
+    (low, high), (least, most) = cell.range, family.mean_range
+    inside = low >= least and high <= most
+    at_the_end = cell.attains_range and (low == least > -math.inf or high == most < math.inf)
+    return inside and not at_the_end

@@ -1,0 +1,128 @@
+"""A layer's whole noisy trajectory z_{1:T} as one distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+
+from noisin_pyro.models.scan import Shape, Transition
+from noisin_pyro.noise import Family
+
+_EVERYWHERE = constraints.real_vector
+
+
+class NoisyPath(TorchDistribution):
+    """z_{1:T} with z_t ~ ExpFam(mean f(x_{t-1}, z_{t-1}), spread γ) (paper, section 3).
+
+    Batch shape ``(..., B)``, event shape ``(T, H)``, as Pyro's time-series distributions have. Sampling scans forward
+    in time; ``log_prob`` is parallel in time, since given z_{1:T} every mean is known. Steps at or beyond a sequence's
+    length are sampled but masked in the density.
+
+    Args:
+        transition: where the means come from.
+        family: the noise.
+        spread: γ, ``(..., 1, 1)``.
+        lengths: ``(B,)`` integers from 0 to T, or None for T everywhere.
+    """
+
+    arg_constraints = {}
+    has_enumerate_support = False
+
+    def __init__(
+        self,
+        transition: Transition,
+        family: Family,
+        spread: Tensor,
+        lengths: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.transition, self.family, self.spread, self.lengths = transition, family, spread, lengths
+        self._last: dict[str, Any] = {}  # shared by expanded copies: the memory that belongs to the last sample
+        batch_shape = torch.broadcast_shapes(transition.batch_shape, spread.shape[:-2])
+        super().__init__(batch_shape, transition.event_shape, validate_args=validate_args)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """False for native poisson alone: a discrete law whose parameters depend on the past."""
+        return self.family.has_rsample
+
+    @property
+    def support(self) -> constraints.Constraint:  # type: ignore[override]
+        """All reals, or (0, 1) for native beta.
+
+        Raises:
+            ValueError: where the support moves with the mean, which only the innovations' does not.
+        """
+        if not self.family.has_innovations and not self.family.discrete:
+            return constraints.independent(constraints.interval(*self.family.mean_range), 2)
+        if not self.family.discrete and self.family.law(self.spread, self.event_shape[1]).support is _EVERYWHERE:
+            return constraints.independent(constraints.real, 2)
+        raise ValueError(
+            f"the support of {self.family} noise around a moving mean is not fixed, so no guide can act on z: "
+            "use innovations(model), or leave the site to the prior"
+        )
+
+    def expand(self, batch_shape: Shape, _instance: NoisyPath | None = None) -> NoisyPath:  # type: ignore[override]
+        new = NoisyPath(self.transition.expand(batch_shape), self.family, self.spread, self.lengths, validate_args=False)
+        new._last = self._last
+        return new
+
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # type: ignore[override]
+        """Draw z_{1:T}, ``sample_shape + (..., B, T, H)``, step by step from z_0."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        if self.family.has_innovations:
+            return self.transport(self.innovation_law(shape).rsample())
+        spread, transition = self.spread.squeeze(-2), self.transition.expand(shape)
+        return self._keep(*transition.loop(lambda _, mean: self.family(mean, spread)()))
+
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # type: ignore[override]
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(z_{1:T}) over the real steps, ``(..., B)``; a mass for discrete families."""
+        if self._validate_args:
+            self._validate_sample(value)
+        means, _ = self.transition.means(value)
+        return self.masked(self.family(means, self.spread).log_prob(value)).sum(-1)
+
+    def innovation_law(self, batch_shape: Shape | None = None) -> TorchDistribution:
+        """The law of the standardised noise ε_{1:T}: batch ``(..., B)``, event ``(T, H)``, padded steps included."""
+        steps, units = self.event_shape
+        batch_shape = self.batch_shape if batch_shape is None else torch.Size(batch_shape)
+        return self.family.law(self.spread, units).expand(batch_shape + (steps,)).to_event(1)
+
+    def transport(self, noise: Tensor) -> Tensor:
+        """z_{1:T} from ε_{1:T}, ``(..., B, T, H)`` both; exact for every family whose noise has a law of its own."""
+        return self._keep(*self.transition.transport(self.family, self.spread, noise))
+
+    def innovate(self, z: Tensor) -> Tensor:
+        """ε_{1:T} from z_{1:T}: the inverse of ``transport``, where no scale is 0."""
+        means, _ = self.transition.means(z)
+        return (z - means) / self.family.scale(means, self.spread)
+
+    def clean(self) -> Tensor:
+        """The deterministic RNN's trajectory h_{1:T}, ``(..., B, T, H)``."""
+        return self._keep(*self.transition.clean())
+
+    def last_memory(self, z: Tensor) -> Tensor | None:
+        """c_T of the scan that made this very ``z``; None where another made it."""
+        return self._last["memory"] if self._last.get("z") is z else None
+
+    def masked(self, log_prob: Tensor) -> Tensor:
+        """Zero at padded steps: ``(..., B, T)``."""
+        if self.lengths is None:
+            return log_prob
+        return torch.where(real_steps(self.lengths, self.event_shape[0]), log_prob, log_prob.new_zeros(()))
+
+    def _keep(self, z: Tensor, memory: Tensor | None) -> Tensor:
+        self._last.update(z=z, memory=memory)
+        return z
+
+
+def real_steps(lengths: Tensor, steps: int) -> Tensor:
+    """Which of T steps are real: ``(B, T)`` booleans from lengths ``(B,)``."""
+    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)

@@ -1,0 +1,149 @@
+"""The generative program of section 3: noisy layers, an emission, a plate over the sequences."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from noisin_pyro.models.cells import Cell
+from noisin_pyro.models.emissions import EMISSIONS, Emission
+from noisin_pyro.models.names import named
+from noisin_pyro.models.noisy_rnn import AnySpread, NoisyRNN, State
+from noisin_pyro.models.path import real_steps
+from noisin_pyro.models.spread import Spread
+from noisin_pyro.noise import Family
+
+
+class Output(NamedTuple):
+    """What a model returns: p(x_t | z_t), batch ``(..., B, T)``, and the state at each sequence's end."""
+
+    emission: TorchDistribution
+    state: State
+
+
+class SequenceModel(PyroModule):
+    """A noisy RNN with an emission: p(x_{1:T} | z_{1:T}) p(z_{1:T}), as a Pyro program.
+
+    It opens the plate ``sequences`` (dimension -1); the observed site is ``x``.
+
+    Args:
+        rnn: the noisy layers.
+        emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"``, or an :class:`Emission`.
+        output_size: classes, or dimensions of x; only for an emission given by name.
+
+    Raises:
+        ValueError: for an unknown emission, or an ``output_size`` that is missing or has no effect.
+    """
+
+    def __init__(self, rnn: NoisyRNN, emission: str | Emission = "categorical", output_size: int | None = None) -> None:
+        super().__init__()
+        if isinstance(emission, str) and output_size is None:
+            raise ValueError(f"output_size must be given for emission={emission!r}: its classes or dimensions")
+        if not isinstance(emission, str) and output_size is not None:
+            raise ValueError(f"output_size={output_size} has no effect on an emission instance; drop it")
+        self.rnn = rnn
+        self.emission = named("emission", emission, EMISSIONS, Emission, rnn.hidden_size, output_size or 0)
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """What the first layer reads: ``(..., B, T, input_size)``."""
+        return inputs
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor | None = None,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        size: int | None = None,
+    ) -> Output:
+        """Run the program.
+
+        Args:
+            inputs: x_{0:T-1}, ``(..., B, T, features)``.
+            targets: x_{1:T}, ``(..., B, T)`` for the categorical, ``(..., B, T, D)`` otherwise; sampled if None.
+            state: where the last window ended, as :class:`NoisyRNN` takes it.
+            lengths: ``(B,)``; steps beyond them are masked in every density. Padded targets must be valid values.
+            size: sequences in the data set, of which these B are a subsample: scales the likelihood by size / B.
+
+        Returns:
+            the emission and the state to carry on.
+
+        Raises:
+            ValueError: for shapes or sizes other than these.
+        """
+        x = self.embed(inputs)
+        if x.dim() < 3:
+            raise ValueError(f"inputs must have the axes (..., batch, time, features), got {tuple(x.shape)}")
+        self._check_targets(targets, x)
+        self._sample_globals()
+        with self._sequences(x.shape[-3], size):
+            z, state = self.rnn(x, state, lengths)
+            emission = self.emission(z)
+            observed = emission if lengths is None else emission.mask(real_steps(lengths, x.shape[-2]))
+            pyro.sample("x", observed.to_event(1), obs=targets)
+        return Output(emission, state)
+
+    def _check_targets(self, targets: Tensor | None, x: Tensor) -> None:
+        if targets is None:
+            return
+        expected = tuple(x.shape[-3:-1]) + (self.emission.output_size,) * self.emission.event_dim
+        if tuple(targets.shape[-len(expected) :]) != expected:
+            raise ValueError(f"targets must have shape (..., {', '.join(map(str, expected))}), got {tuple(targets.shape)}")
+
+    def _sample_globals(self) -> None:
+        """Sample γ and weights that have priors here, outside the plate: all sequences share them."""
+        for module in self.modules():
+            for name in getattr(module, "_pyro_samples", ()):
+                getattr(module, name)
+
+    @staticmethod
+    def _sequences(batch: int, size: int | None) -> pyro.plate:
+        if size is None or size == batch:
+            return pyro.plate("sequences", batch, dim=-1)
+        if size < batch:
+            raise ValueError(f"size must be at least the batch's {batch} sequences, got {size}")
+        return pyro.plate("sequences", size, subsample=torch.arange(batch), dim=-1)
+
+
+class LanguageModel(SequenceModel):
+    """Words in, words out: an embedding as wide as the state, noisy layers, a softmax over the vocabulary.
+
+    Embeddings start at U(-0.1, 0.1) and the softmax's bias at 0, as in the published paper.
+
+    Args:
+        vocabulary_size: V.
+        hidden_size: units of the embedding and of every layer.
+        num_layers, cell, noise, spread, input_spread, feedback: as for :class:`NoisyRNN`.
+        tie_weights: whether the softmax's weights are the embedding's.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        cell: str | Cell = "tanh",
+        noise: str | Family = "gaussian",
+        spread: AnySpread = 0.3,
+        input_spread: float | Spread = 0.0,
+        feedback: bool = True,
+        tie_weights: bool = False,
+    ) -> None:
+        rnn = NoisyRNN(hidden_size, hidden_size, num_layers, cell, noise, spread, input_spread, feedback)
+        super().__init__(rnn, "categorical", vocabulary_size)
+        self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.zeros_(self.emission.linear.bias)
+        if tie_weights:
+            self.emission.linear.weight = self.embedding.weight
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Tokens ``(..., B, T)`` to ``(..., B, T, H)``."""
+        if inputs.is_floating_point() or inputs.dim() < 2:
+            raise ValueError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} {tuple(inputs.shape)}")
+        return self.embedding(inputs)

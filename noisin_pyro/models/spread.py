@@ -1,0 +1,96 @@
+"""γ, the spread of a layer's noise: fixed, learned above a floor, or with a prior (paper, section 3)."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from pyro.nn import PyroModule, PyroParam, PyroSample
+from torch import Tensor
+
+PAPER_FLOOR = 0.1  # section 4: "we added a constant of 0.1"
+
+
+class Spread(PyroModule):
+    """The spread γ of one layer: one number, shared by the layer's units.
+
+    - ``Spread(0.3)``: fixed. ``Spread(0.0)`` draws nothing: the layer is deterministic.
+    - ``Spread(0.3, learn=True)``: learned as γ = floor + softplus(ρ), starting at 0.3 (section 4 of the paper).
+    - ``Spread(prior=dist.Gamma(2.0, 4.0))``: sampled, at the site ``….gamma``, and so in the posterior.
+
+    Args:
+        value: γ, or where its learning starts; 0.3 by default. In units of the state (additive noise) or relative to
+            it (multiplicative noise), as ``noisin_pyro.noise`` says for each family.
+        floor: the least γ that learning can reach; 0.1 by default, as in the paper.
+        learn: whether γ is a parameter.
+        prior: a distribution of one positive number.
+
+    Raises:
+        ValueError: for a negative or infinite value, a start at or below the floor, a floor without learning, a
+            prior together with a value, or a prior that reaches below zero.
+    """
+
+    def __init__(
+        self,
+        value: float | None = None,
+        floor: float | None = None,
+        learn: bool = False,
+        prior: dist.TorchDistribution | None = None,
+    ) -> None:
+        super().__init__()
+        if prior is not None and (value is not None or learn):
+            raise ValueError("Spread: a prior replaces value and learn; give either the prior or them")
+        if floor is not None and not learn:
+            raise ValueError(f"Spread: floor={floor} has no effect without learn=True; drop it or learn the spread")
+        value = 0.3 if value is None else float(value)
+        if not 0.0 <= value < math.inf:
+            raise ValueError(f"Spread: value must be a finite number >= 0, got {value}")
+        self.fixed = None if learn or prior is not None else value
+        self.floor = 0.0
+        self.prior = prior
+        if learn:
+            self.floor = PAPER_FLOOR if floor is None else float(floor)
+            if not 0.0 <= self.floor < value:
+                raise ValueError(f"Spread: a learned spread starts above its floor >= 0, got {value=}, floor={floor}")
+            self.excess = PyroParam(torch.tensor(value - self.floor), constraint=constraints.softplus_positive)
+        elif prior is not None:
+            if prior.shape() != torch.Size() or prior.support.check(torch.tensor(-1.0)):
+                raise ValueError(f"Spread: prior must be of one positive number, got {prior} of shape {prior.shape()}")
+            self.gamma = PyroSample(prior)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the layer is deterministic: fixed at 0."""
+        return self.fixed == 0.0
+
+    def keep_below(self, largest: float) -> None:
+        """Hold γ below ``largest`` (1 for native beta), or raise a ValueError where it cannot be."""
+        if largest == math.inf:
+            return
+        if self.fixed is not None:
+            if self.fixed >= largest:
+                raise ValueError(f"spread must be below {largest:g} for this noise, got {self.fixed:g}")
+        elif self.prior is not None:
+            if self.prior.support.check(torch.tensor(largest + 1.0)):
+                raise ValueError(f"the prior of spread must end at {largest:g} for this noise, got {self.prior}")
+        else:
+            start = self.floor + self.excess.detach()
+            if start >= largest:
+                raise ValueError(f"spread must start below {largest:g} for this noise, got {float(start):g}")
+            self.excess = PyroParam(self.excess.detach(), constraint=constraints.interval(0.0, largest - self.floor))
+
+    def forward(self, like: Tensor) -> Tensor:
+        """γ shaped ``(..., 1, 1)``, to broadcast against ``(..., batch, time, units)``, in the dtype of ``like``."""
+        if self.fixed is not None:
+            return like.new_full((1, 1), self.fixed)
+        if self.prior is None:
+            return (self.floor + self.excess).reshape(1, 1)
+        gamma = self.gamma
+        if gamma.dim() and gamma.shape[-1] != 1:
+            raise ValueError(
+                f"Spread: γ is one number per layer, but its prior was sampled inside a plate of {gamma.shape[-1]}; "
+                "call rnn.spreads() before opening the plate"
+            )
+        return gamma[..., None, None]

@@ -1,0 +1,99 @@
+"""The base laws of the families, before they are standardised.
+
+Each is a function of a tensor `(..., size)`, zeros or (the `_ratio` laws) the spread, that returns the law of `size` units.
+The first line of a docstring is what tables of families print.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Size, Tensor
+
+
+def laplace(zeros: Tensor) -> dist.TorchDistribution:
+    """Laplace(0, 1)"""
+    return dist.Laplace(zeros, 1.0)
+
+
+def logistic(zeros: Tensor) -> dist.TorchDistribution:
+    """Logistic(0, 1)"""
+    return _Logistic(zeros, 1.0)
+
+
+def gumbel(zeros: Tensor) -> dist.TorchDistribution:
+    """Gumbel(0, 1)"""
+    return dist.Gumbel(zeros, 1.0)
+
+
+def gamma(zeros: Tensor, concentration: float = 2.0) -> dist.TorchDistribution:
+    """Gamma(concentration, 1)"""
+    return dist.Gamma(zeros + _positive("concentration", concentration), 1.0)
+
+
+def exponential(zeros: Tensor) -> dist.TorchDistribution:
+    """Exponential(1)"""
+    return dist.Exponential(zeros + 1.0)
+
+
+def chi2(zeros: Tensor, degrees: float = 3.0) -> dist.TorchDistribution:
+    """χ²(degrees)"""
+    return dist.Chi2(zeros + _positive("degrees", degrees))
+
+
+def beta(zeros: Tensor, concentration: float = 2.0) -> dist.TorchDistribution:
+    """Beta(concentration, concentration)"""
+    return dist.Beta(zeros + _positive("concentration", concentration), zeros + concentration)
+
+
+def bernoulli(zeros: Tensor) -> dist.TorchDistribution:
+    """±1 with equal chance"""
+    return dist.Bernoulli(zeros + 0.5)
+
+
+def poisson(zeros: Tensor, rate: float = 4.0) -> dist.TorchDistribution:
+    """Poisson(rate)"""
+    return dist.Poisson(zeros + _positive("rate", rate))
+
+
+def categorical(zeros: Tensor) -> dist.TorchDistribution:
+    """one-hot over the layer's units, equal chances"""
+    return dist.OneHotCategorical(logits=zeros)
+
+
+def dirichlet(zeros: Tensor, concentration: float = 1.0) -> dist.TorchDistribution:
+    """Dirichlet(concentration, ..., concentration) over the layer's units"""
+    return dist.Dirichlet(zeros + _positive("concentration", concentration))
+
+
+def gamma_ratio(spread: Tensor) -> dist.TorchDistribution:
+    """Gamma(1/γ², rate 1/γ²)"""
+    shape = spread.pow(-2)
+    return dist.Gamma(shape, shape, validate_args=False)
+
+
+def bernoulli_ratio(spread: Tensor) -> dist.TorchDistribution:
+    """Bernoulli(q)/q with q = 1/(1 + γ²): dropout on the state"""
+    return dist.Bernoulli(1 / (1 + spread.square()), validate_args=False)
+
+
+def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
+    """γ²·Poisson(1/γ²)"""
+    return dist.Poisson(spread.pow(-2), validate_args=False)
+
+
+class _Logistic(dist.Logistic):
+    """Pyro's draws a uniform number that can be exactly 0, and then −∞."""
+
+    def rsample(self, sample_shape=Size()):
+        finfo = torch.finfo(self.loc.dtype)
+        u = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        return self.icdf(u.clamp_(finfo.tiny, 1 - finfo.eps))
+
+
+def _positive(name: str, value: float) -> float:
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return value

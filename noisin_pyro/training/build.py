@@ -1,0 +1,65 @@
+"""From a configuration to the data and the model it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from noisin_pyro.data import Corpus, Sequences, Stream, load, load_text
+from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
+from noisin_pyro.training.config import Config, Data
+
+
+def load_corpus(data: Data) -> Corpus:
+    """The corpus that the options name.
+
+    Raises:
+        ValueError: no such data, or an option that does not apply to it.
+    """
+    kept = {
+        option: value
+        for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
+        if value is not None
+    }
+    if data.files is not None or Path(data.name).is_dir():
+        if data.root is not None:
+            raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a text; leave it out")
+        if data.files is None:
+            return load_text(data.name, name=Path(data.name).resolve().name, **kept)
+        train, valid, test = data.files
+        return load_text(train=train, valid=valid, test=test, name=train.stem, **kept)
+    if kept:
+        raise ValueError(f"{' and '.join(kept)} are for a text of your own; {data.name!r} has its vocabulary")
+    return load(data.name, root=data.root)
+
+
+def steps(part: Tensor | Sequences, data: Data, device: str) -> Sequences | Stream:
+    """A part of a corpus, ready to be walked through: a text cut into columns and windows, sequences as they are."""
+    cut = part if isinstance(part, Sequences) else Stream(part, data.batch_size, data.window)
+    return cut.to(device)
+
+
+def build_model(config: Config, corpus: Corpus) -> SequenceModel:
+    """The model: a language model for a text, Bernoulli emissions over the 88 keys for music.
+
+    Raises:
+        ValueError: an option that the model, the noise or the kind of data refuses.
+    """
+    network, noise = config.model, config.noise
+    options = {
+        "hidden_size": network.hidden_size,
+        "num_layers": network.num_layers,
+        "cell": network.cell,
+        "noise": noise.family,
+        "spread": Spread(noise.spread, floor=noise.spread_floor, learn=noise.learn_spread),
+        "input_spread": noise.input_spread,
+        "feedback": noise.feedback,
+    }
+    if corpus.vocabulary is not None:
+        return LanguageModel(len(corpus.vocabulary), tie_weights=network.tie_weights, **options)
+    if network.tie_weights:
+        raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
+    assert isinstance(corpus.train, Sequences)
+    keys = corpus.train.inputs.shape[-1]
+    return SequenceModel(NoisyRNN(keys, **options), emission="bernoulli", output_size=keys)

@@ -1,0 +1,212 @@
+"""Everything a run is told, as frozen dataclasses: a field's docstring is its help on the command line.
+
+Groups are sections of ``noisin train --help``; :func:`to_json` and :func:`from_json` go to ``config.json`` and back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro.conf
+
+from noisin_pyro.training.optimizers import optimizer_class
+
+Named = tyro.conf.arg
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text or music, and how it is cut."""
+
+    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER")] = "pydocs"
+    """pydocs (embedded), ptb, wikitext-2, jsb, or a folder that holds train.txt, valid.txt and test.txt."""
+
+    root: Annotated[Path | None, Named(name="data-root")] = None
+    """Folder in which ptb, wikitext-2 and jsb are looked for. By default the one that the environment variable
+    NOISIN_DATA names."""
+
+    files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST")] = None
+    """Three text files of your own, in place of --data."""
+
+    min_count: int | None = None
+    """Words of your own text that training sees less often than this become <unk>. By default every word is kept."""
+
+    max_vocabulary: int | None = None
+    """Most words to keep of your own text, the most frequent first. By default all."""
+
+    batch_size: int = 20
+    """Sequences read side by side (of a text: the columns it is cut into)."""
+
+    window: int = 35
+    """Steps of truncated backpropagation through time. Texts only: chorales are read whole."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The underlying recurrent network."""
+
+    cell: Literal["tanh", "sigmoid", "relu", "identity", "lstm", "gru"] = "tanh"
+    """Recurrent cell."""
+
+    num_layers: Annotated[int, Named(name="layers")] = 1
+    """Number of layers."""
+
+    hidden_size: int = 256
+    """Units of each layer, and of the embedding."""
+
+    tie_weights: bool = False
+    """Let the softmax share its weights with the embedding. Texts only."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is injected into the hidden states."""
+
+    family: Annotated[str, Named(name="noise", metavar="FAMILY[:FORM]")] = "gaussian"
+    """Family of the noise, and its form: additive, multiplicative or native. See: noisin families."""
+
+    spread: float = 0.3
+    """Standard deviation of the noise (in the multiplicative form: relative to the state), one for each layer.
+    0 is the deterministic network."""
+
+    learn_spread: bool = False
+    """Learn the spread of each layer with the weights, starting from --spread."""
+
+    spread_floor: float | None = None
+    """The least that a learned spread can become. By default 0.1, as in the paper; needs --learn-spread."""
+
+    input_spread: float = 0.0
+    """Standard deviation of noise of the same family on the (embedded) inputs."""
+
+    feedback: bool = True
+    """Feed the noisy state back into the recurrence; without, noise is on the output alone."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the parameters are found."""
+
+    optimizer: str = "Adam"
+    """Any optimiser of torch.optim, by name."""
+
+    learning_rate: float = 0.001
+    """Learning rate."""
+
+    clip: float | None = 5.0
+    """Largest norm of the whole gradient, of the loss in nats per step; None does not clip."""
+
+    epochs: int = 10
+    """Most passes over the training data."""
+
+    patience: int | None = 5
+    """Stop after this many epochs in a row without a better validation; None never stops early."""
+
+    particles: int = 1
+    """Samples of the noise for each gradient."""
+
+    bound: Literal["elbo", "importance"] = "elbo"
+    """Objective: the paper's (the mean of the samples' log-likelihoods), or their log-mean-exp."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run itself."""
+
+    folder: Path | None = None
+    """Folder for configuration, log, best model, picture and result. By default runs/ and the next free name."""
+
+    seed: int = 0
+    """Seed of the weights, the noise and the order of the data."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device to compute on."""
+
+    twin: bool = True
+    """Train the deterministic network too, everything but the noise equal, for comparison."""
+
+    ensemble_samples: int = 50
+    """Noisy runs that the final test averages over; 0 leaves that test out."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. Every group has defaults: ``Config()`` is what ``noisin train`` does without arguments.
+
+    Raises:
+        ValueError: a number outside its range, or an option that cannot apply beside the others. What only the data and
+            the model can tell comes from them, before a run writes anything.
+    """
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    noise: Noise = field(default_factory=Noise)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        how = self.optimisation
+        for option, value, least in (
+            ("batch size", self.data.batch_size, 1),
+            ("window", self.data.window, 1),
+            ("layers", self.model.num_layers, 1),
+            ("hidden size", self.model.hidden_size, 1),
+            ("epochs", how.epochs, 1),
+            ("patience", how.patience, 1),
+            ("particles", how.particles, 1),
+            ("ensemble samples", self.run.ensemble_samples, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{option} must be at least {least}, got {value}")
+        for option, value in (("learning rate", how.learning_rate), ("clip", how.clip)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{option} must be a positive finite number, got {value}")
+        optimizer_class(how.optimizer)
+        if self.data.files is not None and self.data.name != Data.name:
+            raise ValueError(f"data is {self.data.name!r} and files are given too; leave one of them out")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether anything is random in the model."""
+        return self.noise.spread > 0 or self.noise.input_spread > 0
+
+    def deterministic_twin(self, folder: Path) -> Config:
+        """The same run without noise: same data, weights at the start (same seed) and optimiser."""
+        silent = dataclasses.replace(
+            self.noise, spread=0.0, learn_spread=False, spread_floor=None, input_spread=0.0, feedback=True
+        )
+        return dataclasses.replace(
+            self,
+            noise=silent,
+            optimisation=dataclasses.replace(self.optimisation, particles=1, bound="elbo"),
+            run=dataclasses.replace(self.run, twin=False, folder=folder),
+        )
+
+
+def to_json(config: Config) -> str:
+    """The whole configuration as JSON, a key for each group; paths as text."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str)
+
+
+def from_json(text: str) -> Config:
+    """The configuration that :func:`to_json` wrote.
+
+    Raises:
+        ValueError: text that is no JSON, a group or field that is missing or unknown, or what :class:`Config` refuses.
+    """
+    try:
+        groups = json.loads(text)
+        data, run = groups["data"], groups["run"]
+        root, files, folder = data["root"], data["files"], run["folder"]
+        data |= {"root": root and Path(root), "files": files and tuple(map(Path, files))}
+        run |= {"folder": folder and Path(folder)}
+        return Config(
+            Data(**data), Model(**groups["model"]), Noise(**groups["noise"]),
+            Optimisation(**groups["optimisation"]), Run(**run),
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a configuration of this version: {error}; train anew to write one") from error

@@ -1,0 +1,74 @@
+"""What a run found, as an object, as JSON and as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from noisin_pyro.inference import Evaluation
+from noisin_pyro.training.log import Row
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found.
+
+    Attributes:
+        name: ``"noisy"`` or ``"deterministic"``.
+        folder: where it is on disk.
+        log: the rows of ``log.csv``.
+        best_epoch: the epoch whose model was best in validation: it was kept, and the numbers below are its.
+        valid: validation, noise off.
+        test: test, noise off.
+        ensemble: test, averaged over noisy runs; ``None`` if nothing is random or no samples were asked for.
+        measure: what to show of them: perplexities for a text, nats per step (a whole chord) for music.
+        seconds: from the first weight to the last test.
+        twin: the deterministic network's result, if it was trained too.
+    """
+
+    name: str
+    folder: Path
+    log: list[Row]
+    best_epoch: int
+    valid: Evaluation
+    test: Evaluation
+    ensemble: Evaluation | None
+    measure: Literal["perplexity", "nats"]
+    seconds: float
+    twin: Result | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        """What ``result.json`` says of this run, each number with its kind and errors."""
+        return {
+            "name": self.name,
+            "epochs": len(self.log),
+            "best_epoch": self.best_epoch,
+            "seconds": round(self.seconds, 1),
+            "spreads": {key: value for key, value in self.log[self.best_epoch - 1].items() if key.startswith("gamma_")},
+            "valid": _numbers(self.valid),
+            "test": _numbers(self.test),
+            "test_ensemble": self.ensemble and _numbers(self.ensemble),
+        }
+
+    def table(self) -> str:
+        """This run and its twin, a line each."""
+        columns = ["", "best epoch", "validation", "test", "test, ensemble"]
+        lines = [columns] + [
+            [run.name, f"{run.best_epoch} of {len(run.log)}"]
+            + ["-" if part is None else self._shown(part) for part in (run.valid, run.test, run.ensemble)]
+            for run in (self, self.twin)
+            if run is not None
+        ]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+        return "\n".join(
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
+        )
+
+    def _shown(self, number: Evaluation) -> str:
+        return f"{number.perplexity:.1f}" if self.measure == "perplexity" else f"{number.nats_per_step:.3f}"
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+    names = "method kind nats_per_step perplexity monte_carlo_error standard_error num_steps"
+    return {name: getattr(evaluation, name) for name in names.split()}

@@ -1,0 +1,184 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noisin_pyro.data import Batch, Sequences, Stream
+
+sizes = st.tuples(st.integers(1, 9), st.integers(0, 60), st.integers(1, 12)).map(lambda s: (s[0], s[0] + s[1], s[2]))
+
+
+def lengths_of(batch: Batch) -> torch.Tensor:
+    if batch.lengths is not None:
+        return batch.lengths
+    return torch.full(batch.targets.shape[:1], batch.targets.shape[1])
+
+
+def columns(batches: list[Batch], num_columns: int, part: str) -> list[torch.Tensor]:
+    """The real steps of each column, over all windows."""
+    return [torch.cat([getattr(b, part)[row, : lengths_of(b)[row]] for b in batches]) for row in range(num_columns)]
+
+
+@given(sizes)
+@settings(deadline=None)
+def test_stream_predicts_every_token_once_from_the_one_before(size: tuple[int, int, int]) -> None:
+    batch_size, num_tokens, window = size
+    tokens = torch.arange(1, num_tokens + 1)
+    batches = list(Stream(tokens, batch_size, window, start=0).batches())
+    targets, inputs = columns(batches, batch_size, "targets"), columns(batches, batch_size, "inputs")
+    assert torch.equal(torch.cat(targets), tokens)
+    assert torch.equal(torch.cat(inputs), tokens - 1)
+    column_sizes = {len(column) for column in targets}
+    assert max(column_sizes) - min(column_sizes) <= 1
+
+
+@given(sizes)
+@settings(deadline=None)
+def test_stream_windows(size: tuple[int, int, int]) -> None:
+    batch_size, num_tokens, window = size
+    stream = Stream(torch.arange(num_tokens), batch_size, window)
+    batches = list(stream.batches())
+    assert [batch.carried for batch in batches] == [False] + [True] * (len(batches) - 1)
+    assert all(batch.lengths is None and batch.targets.shape == (batch_size, window) for batch in batches[:-1])
+    last = batches[-1]
+    assert 1 <= last.targets.shape[1] <= window
+    assert last.inputs.shape == last.targets.shape
+    assert int(lengths_of(last).max()) == last.targets.shape[1]
+    assert (last.lengths is None) == (num_tokens % batch_size == 0)
+    assert sum(batch.num_steps for batch in batches) == stream.num_steps == num_tokens
+    assert all(torch.equal(a.targets[:, -1], b.inputs[:, 0]) for a, b in pairwise(batches))
+
+
+def test_stream_by_hand() -> None:
+    first, last = Stream(torch.arange(1, 12), batch_size=3, window=3, start=99).batches()
+    assert first.inputs.tolist() == [[99, 1, 2], [4, 5, 6], [8, 9, 10]]
+    assert first.targets.tolist() == [[1, 2, 3], [5, 6, 7], [9, 10, 11]]
+    assert last.targets[:2].tolist() == [[4], [8]]
+    assert last.lengths is not None and last.lengths.tolist() == [1, 1, 0]
+
+
+def test_stream_windows_are_views() -> None:
+    first, second = Stream(torch.arange(12), batch_size=2, window=3).batches()
+    storages = {x.untyped_storage().data_ptr() for x in (first.inputs, first.targets, second.inputs, second.targets)}
+    assert len(storages) == 1
+
+
+def test_stream_batches_twice_gives_the_same_and_accepts_its_own_batch_size() -> None:
+    stream = Stream(torch.arange(12), batch_size=2, window=5)
+    for a, b in zip(stream.batches(), stream.batches(batch_size=2), strict=True):
+        assert torch.equal(a.targets, b.targets)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "batch_size", "window", "start", "message"),
+    [
+        (torch.arange(6).view(2, 3), 2, 3, 0, "one-dimensional torch.long.*got torch.int64 \\(2, 3\\)"),
+        (torch.arange(6.0), 2, 3, 0, "torch.long.*got torch.float32"),
+        ([1, 2, 3], 2, 3, 0, "torch.long.*got list"),
+        (torch.arange(3), 4, 3, 0, "3 tokens do not fill batch_size=4.*at most 3"),
+        (torch.arange(0), 1, 3, 0, "0 tokens"),
+        (torch.arange(6), 0, 3, 0, "batch_size must be a whole number of at least 1, got 0"),
+        (torch.arange(6), 2, 0, 0, "window must be a whole number of at least 1, got 0"),
+        (torch.arange(6), 2, 2.5, 0, "window must be a whole number"),
+        (torch.tensor([1, -1]), 1, 1, 0, "must not be negative.*-1"),
+        (torch.arange(6), 2, 3, -1, "must not be negative, got start=-1"),
+    ],
+)
+def test_stream_refuses(tokens, batch_size, window, start, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Stream(tokens, batch_size, window, start)
+
+
+def test_stream_refuses_another_batch_size_and_shuffling() -> None:
+    stream = Stream(torch.arange(6), 2, 3)
+    with pytest.raises(ValueError, match="cut into batch_size=2 columns, got 3"):
+        stream.batches(batch_size=3)
+    with pytest.raises(ValueError, match="cannot be shuffled"):
+        stream.batches(generator=torch.Generator())
+
+
+def make_sequences(lengths: list[int]) -> Sequences:
+    """Step ``t`` of sequence ``n`` is ``100 n + t`` (from 1), its input one less; padding is 0."""
+    time = torch.arange(1, max(lengths) + 3)
+    targets = 100 * torch.arange(1, len(lengths) + 1)[:, None] + time
+    targets = targets * (time <= torch.tensor(lengths)[:, None])
+    return Sequences((targets - 1).clamp(min=0), targets, torch.tensor(lengths))
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=12), st.integers(1, 14), st.none() | st.integers(0, 99))
+@settings(deadline=None)
+def test_sequences_lose_nothing(lengths: list[int], batch_size: int, seed: int | None) -> None:
+    data = make_sequences(lengths)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    batches = list(data.batches(batch_size, generator))
+    rows = []
+    for batch in batches:
+        real = lengths_of(batch)
+        assert not batch.carried
+        assert batch.inputs.shape == batch.targets.shape
+        assert int(real.max()) == batch.targets.shape[1]
+        assert (batch.lengths is None) == bool((real == real.max()).all())
+        for inputs, targets, length in zip(batch.inputs, batch.targets, real.tolist(), strict=True):
+            assert torch.equal(inputs[:length], targets[:length] - 1)
+            rows.append(targets[:length].tolist())
+    expected = [[100 * n + t for t in range(1, length + 1)] for n, length in enumerate(lengths, 1)]
+    assert (rows if seed is None else sorted(rows)) == expected
+    assert sum(batch.num_steps for batch in batches) == data.num_steps == sum(lengths)
+    assert [len(batch.targets) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+
+
+def test_sequences_shuffle_by_the_generator_alone() -> None:
+    data = make_sequences([3] * 20)
+
+    def order(seed: int) -> list[int]:
+        return [int(b.targets[0, 0]) for b in data.batches(1, torch.Generator().manual_seed(seed))]
+
+    assert order(0) == order(0) != order(1)
+    assert order(0) != [int(b.targets[0, 0]) for b in data.batches(1)]
+
+
+def test_sequences_default_to_one_full_batch() -> None:
+    data = Sequences(torch.zeros(3, 4, 88), torch.ones(3, 4, 88))
+    (batch,) = data.batches()
+    assert batch.lengths is None and batch.inputs.shape == (3, 4, 88) and batch.num_steps == len(data) * 4
+
+
+x = torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "lengths", "message"),
+    [
+        (torch.zeros(3), x, None, "inputs must be a tensor .*unsqueeze"),
+        (x, [[0.0]], None, "targets must be a tensor .*got list"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), None, "at least one of each"),
+        (x.to(torch.bool), x, None, "inputs must be floating point or torch.long, got torch.bool"),
+        (x, torch.zeros(2, 4), None, "must agree in .*\\(2, 3\\) and \\(2, 4\\)"),
+        (x, x.log() * 0, None, "targets holds values that are not finite"),
+        (x, x, torch.tensor([3.0, 2.0]), "lengths must be an integer tensor of shape \\(2,\\), got torch.float32"),
+        (x, x, torch.tensor([3]), "shape \\(2,\\), got torch.int64 \\(1,\\)"),
+        (x, x, [3, 3], "integer tensor.*got list"),
+        (x, x, torch.tensor([3, 4]), "1..3 .*got 3 to 4"),
+        (x, x, torch.tensor([0, 3]), "drop empty sequences"),
+    ],
+)
+def test_sequences_refuse(inputs, targets, lengths, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sequences(inputs, targets, lengths)
+
+
+def test_sequences_refuse_a_batch_size_below_one() -> None:
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+        make_sequences([1, 2]).batches(0)
+
+
+@pytest.mark.parametrize("data", [Stream(torch.arange(7), 2, 3), make_sequences([2, 3])])
+def test_to_moves_everything_and_leaves_the_original(data: Stream | Sequences) -> None:
+    moved = data.to("meta")  # a device that every machine has
+    batch = next(moved.batches(2))
+    assert batch.inputs.is_meta and batch.targets.is_meta
+    assert all(b.lengths is None or b.lengths.is_meta for b in moved.batches(2))
+    assert moved.num_steps == data.num_steps
+    assert not next(data.batches(2)).targets.is_meta

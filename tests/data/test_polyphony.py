@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import loadmat, savemat
+
+from noisin_pyro.data import Sequences, load
+from noisin_pyro.data.polyphony import read_chords
+
+SPLITS = ("train", "valid", "test")
+
+
+def cells(*pieces: np.ndarray) -> np.ndarray:
+    array = np.empty((1, len(pieces)), dtype=object)
+    array[0, :] = pieces
+    return array
+
+
+def chords(num_steps: int, seed: int) -> np.ndarray:
+    return (np.random.default_rng(seed).random((num_steps, 88)) < 0.1).astype(np.uint8)
+
+
+def write(path: Path, **changes: object) -> Path:
+    content = {f"{split}data": cells(chords(3, 0), chords(5, 1)) for split in SPLITS} | changes
+    savemat(path, {key: value for key, value in content.items() if value is not None})
+    return path
+
+
+def test_chorales(root: Path) -> None:
+    corpus = load("jsb", root)
+    assert corpus.vocabulary is None
+    assert [len(getattr(corpus, split)) for split in SPLITS] == [229, 76, 77]
+    raw = loadmat(root / "polyphonic" / "JSB_Chorales.mat")
+    for split in SPLITS:
+        data = getattr(corpus, split)
+        pieces = raw[f"{split}data"][0]
+        assert data.lengths.tolist() == [len(piece) for piece in pieces]
+        assert data.num_steps == sum(len(piece) for piece in pieces)
+        assert int(data.targets.sum()) == sum(int(piece.sum()) for piece in pieces)
+        assert data.targets.unique().tolist() == [0.0, 1.0] and data.targets.shape[2] == 88
+
+
+def test_inputs_are_the_chord_before_and_silence_first(tmp_path: Path) -> None:
+    data = read_chords(write(tmp_path / "music.mat"))["valid"]
+    assert isinstance(data, Sequences)
+    assert data.inputs.dtype == data.targets.dtype == torch.float32
+    assert data.lengths.tolist() == [3, 5]
+    for row, num_steps in enumerate([3, 5]):
+        expected = torch.from_numpy(chords(num_steps, row)).float()
+        assert torch.equal(data.targets[row, :num_steps], expected)
+        assert torch.equal(data.inputs[row, 1:num_steps], expected[:-1])
+        assert not data.inputs[row, 0].any()
+        assert not data.inputs[row, num_steps:].any() and not data.targets[row, num_steps:].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"testdata": None}, r"no 'testdata' but \['traindata', 'validdata'\]"),
+        ({"validdata": cells(chords(3, 0)[:, :80])}, r"'validdata' must be zeros and ones of shape \(time, 88\)"),
+        ({"validdata": cells(2 * chords(3, 0))}, "zeros and ones"),
+        ({"traindata": 1.0}, r"zeros and ones.*got float64 \(\)"),
+        ({"traindata": np.empty((1, 0), dtype=object)}, "'traindata' has no sequences"),
+    ],
+)
+def test_other_content_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_chords(write(tmp_path / "music.mat", **changes))
+
+
+def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "music.mat"
+    with pytest.raises(ValueError, match=r"music.mat is not a file"):
+        read_chords(path)
+    content = write(path).read_bytes()
+    for damaged in (b"", b"not music", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"music.mat cannot be read as a MATLAB file"):
+            read_chords(path)
