@@ -2,47 +2,104 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import io
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import tyro
 
 from noisin_pyro import noise
-from noisin_pyro.training import Config
-from noisin_pyro.training import train as train_run
+from noisin_pyro.training import Config, train
+from noisin_pyro.training.folder import CURVES
+from noisin_pyro.training.result import aligned
+
+_TRAIN = """Train a noisy recurrent network and its deterministic twin, and compare them.
+
+Without options: on pydocs, the text of Python's own language reference. The run's
+folder holds the configuration, log, best model, learning curves and result."""
 
 
-def train(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
-    """Train a noisy recurrent network and its deterministic twin, and compare them.
-
-    Without options: on pydocs, the text of Python's own language reference. The run's folder holds the configuration,
-    the log, the best model, the learning curves and the result.
-    """
-    result = train_run(config)
-    print(result.table())
-    print(f"\nlearning curves: {result.folder / 'curves.png'}")
-
-
-def families() -> None:
+@dataclass(frozen=True)
+class Families:
     """List the families of noise, with their forms and options."""
 
 
-COMMANDS = {"train": train, "families": families}
+Command = Annotated[Config, tyro.conf.subcommand("train", description=_TRAIN)] | Families
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 2 something that the user can mend, told in one line on stderr."""
+    """Run the command.
+
+    Args:
+        arguments: in place of those of the command line.
+
+    Returns:
+        0, or 2 after anything that the user can mend, told in one line on stderr.
+    """
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="noisin",
-            description="Noisy recurrent networks as Pyro programs.",
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+        match _parse(arguments):
+            case Config() as config:
+                _train(config)
+            case Families():
+                _families()
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"noisin: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Config | Families:
+    """The command that the arguments name, with its options.
+
+    Raises:
+        ValueError: arguments that make none, with the parser's message in one line.
+    """
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(
+                Command,
+                prog="noisin",
+                description="Noisy recurrent networks as Pyro programs.",
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise ValueError(_in_one_line(message.getvalue())) from None
+
+
+def _in_one_line(box: str) -> str:
+    """The parser's message out of its frame: what is wrong, and the option that may have been meant."""
+    lines = [line.strip("╭╮╰╯│─ ") for line in box.splitlines()[1:]]
+    wrong, *more = [part.strip() for part in "\n".join(lines).split("\n\n")]
+    hint = next((part for part in more if part.startswith(("Perhaps", "Available"))), "")
+    return " ".join([*wrong.splitlines(), *hint.splitlines()[:2]]).removeprefix("Error parsing Config: ")
+
+
+def _train(config: Config) -> None:
+    result = train(config)
+    shown = "perplexity" if result.measure == "perplexity" else "nats per step"
+    samples = f"; ensemble of {config.run.ensemble_samples} noisy runs" if result.ensemble is not None else ""
+    print(f"{shown}, noise off{samples}\n{result.table()}\nlearning curves: {result.folder / CURVES}")
+
+
+def _families() -> None:
+    rows = [("--noise", "law", "options (in Python: nz.noise.get)")] + [
+        (entry.name if entry.form == "additive" else f"{entry.name}:{entry.form}", entry.law, _options(entry.options))
+        for entry in noise.describe()
+    ]
+    print(aligned(rows))
+    print(
+        "\nγ is --spread, h the state without noise, ε the law brought to mean 0 and variance 1."
+        "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that names γ has mean 1 and multiplies h;"
+        "\na native one has mean h."
+    )
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in options.items())

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference.sites import sampled_sites
 from noisin_pyro.models import noise_off, real_steps
 
 METHODS = ("mean", "ensemble")
@@ -119,7 +121,7 @@ def _is_noisy(model: Callable[..., Any], data: Sequences | Stream) -> bool:
     """Whether the model's program samples anything but the data."""
     batch = next(iter(data.batches()))
     trace = poutine.trace(model).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
-    return bool(trace.stochastic_nodes)
+    return bool(sampled_sites(prune_subsample_sites(trace)))
 
 
 def _ensemble(runs: Tensor, lengths: Tensor) -> Evaluation:
@@ -139,7 +141,7 @@ def _summary(
     steps = int(lengths.sum())
     nats = -scores.sum() / steps
     rows = torch.stack([piece.sum() for piece in scores.cpu().split(lengths.tolist())])
-    residuals = -rows - nats.cpu() * lengths  # of the ratio estimator: total nats over total steps
+    residuals = -rows - nats.cpu() * lengths.double()  # of the ratio estimator: total nats over total steps
     count = int((lengths > 0).sum())
     error = (residuals.square().sum() * count / max(count - 1, 1)).sqrt() / steps if count > 1 else torch.tensor(math.nan)
     return Evaluation(method, kind, float(nats), float(monte_carlo_error), float(error), steps, num_samples)

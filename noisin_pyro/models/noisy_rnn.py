@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import torch
@@ -80,6 +81,7 @@ class NoisyRNN(PyroModule):
         self.reset_parameters()
         for layer, value in enumerate([input_spread, *self._layer_spreads(spread)]):
             setattr(self, f"spread_{layer}", self._checked(layer, value))
+        self.register_load_state_dict_pre_hook(_keep_spreads)
 
     def reset_parameters(self) -> None:
         """Every weight and bias from U(±1/√H), as torch does and the published paper's weights."""
@@ -122,7 +124,7 @@ class NoisyRNN(PyroModule):
         """γ of each noisy layer now, by name (``gamma_0`` is the input's). Samples γ where it has a prior."""
         layers = [(layer, self._spread(layer)) for layer in range(self.num_layers + 1)]
         like = self._weights(0)[0].detach()
-        return {f"gamma_{layer}": float(spread(like)) for layer, spread in layers if not spread.is_zero}
+        return {f"gamma_{layer}": float(spread(like).detach()) for layer, spread in layers if not spread.is_zero}
 
     def _layer(
         self, layer: int, recurrence: Recurrence, lengths: Tensor | None
@@ -178,7 +180,8 @@ class NoisyRNN(PyroModule):
                 f"noise={noise!r} has its spread inside a discrete law, where it has no pathwise gradient; "
                 "fix the spread (and choose it on a validation set), or use the additive form"
             )
-        family.law(torch.ones(()), self.input_size if layer == 0 else self.hidden_size)  # refuses one coupled unit
+        if family.has_innovations:
+            family.law(torch.ones(()), self.input_size if layer == 0 else self.hidden_size)  # refuses one coupled unit
         if layer > 0 and not _fits(self.cell, family):
             raise ValueError(
                 f"noise={noise!r} needs a mean inside {family.mean_range}, but the {self.cell.name} cell's state is in "
@@ -218,6 +221,12 @@ class NoisyRNN(PyroModule):
                 )
         z, c = parts[0], parts[1] if self.cell.has_memory else [None] * self.num_layers
         return list(zip(z, c, strict=True))
+
+
+def _keep_spreads(rnn: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a state dict that knows no spreads (torch's) leave learned ones as they are."""
+    if not any(key.startswith(f"{prefix}spread_") for key in state):
+        state.update({prefix + name: p for name, p in rnn.named_parameters() if name.startswith("spread_")})
 
 
 def _fits(cell: Cell, family: Family) -> bool:

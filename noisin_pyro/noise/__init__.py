@@ -1,15 +1,19 @@
-"""Noise by name: distributions whose mean is the state of a deterministic network and whose spread is a free parameter."""
+"""Noise by name: distributions whose mean is a deterministic network's state and whose spread is a free parameter."""
 
-from .exponential_family import ExponentialFamily
-from .families import Family
-from .registry import Entry, describe, families, from_published, get, register
-from .standardized import Standardized
+from noisin_pyro.noise.desiderata import Finding, Report, check
+from noisin_pyro.noise.exponential_family import ExponentialFamily
+from noisin_pyro.noise.families import Family
+from noisin_pyro.noise.registry import Entry, describe, families, from_published, get, register
+from noisin_pyro.noise.standardized import Standardized
 
 __all__ = [
     "Entry",
     "ExponentialFamily",
     "Family",
+    "Finding",
+    "Report",
     "Standardized",
+    "check",
     "describe",
     "families",
     "from_published",

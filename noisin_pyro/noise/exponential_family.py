@@ -19,13 +19,13 @@ Function = Callable[[Tensor], Tensor]
 class ExponentialFamily:
     """One law in canonical form, log p(x) = η·t(x) − A(η) + log ν(x), so that ∇A(η) = E[t(x)].
 
-    Here x is a number, shape `(...)`; for categorical and dirichlet a vector, `(..., H)`.
+    Here x is a number, shape ``(...)``; for categorical and dirichlet a vector, ``(..., H)``.
 
     Attributes:
-        natural_parameter: η, shape `(K,)`.
-        statistic: t, from x to `(..., K)`.
+        natural_parameter: η, shape ``(K,)``.
+        statistic: t, from x to ``(..., K)``.
         log_normalizer: A, from η to a scalar.
-        log_base_measure: log ν, from x to `(...)`.
+        log_base_measure: log ν, from x to ``(...)``.
         held_fixed: what the family does not range over, because it sits in t or ν; empty if nothing.
     """
 

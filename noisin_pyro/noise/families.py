@@ -1,34 +1,35 @@
-"""Families of noise: a law, a form, and the distribution of z that they make (the paper's section 3, "Desiderata for noise")."""
+"""Families of noise: a law and a form, and the distribution of z that they make (paper, section 3)."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
-from .exponential_family import ExponentialFamily, view
-from .noisy import Noisy, NoisyBeta, NoisyPoisson
-from .standardized import Standardized, StandardNormal
+from noisin_pyro.noise.exponential_family import ExponentialFamily, view
+from noisin_pyro.noise.noisy import Noisy, NoisyBeta, NoisyPoisson
+from noisin_pyro.noise.standardized import Standardized, StandardNormal
 
 Interval = tuple[float, float]
 ANYWHERE: Interval = (-math.inf, math.inf)
 
 
 class Family(ABC):
-    """A kind of noise: `family(mean, spread)` is the distribution of z around `mean`.
+    """A kind of noise: ``family(mean, spread)`` is the distribution of z around ``mean``.
 
-    A subclass with `name`, `form` and one method, `law`, is complete: z = mean + scale·ε. E[z] = mean, and the spread is
-    the standard deviation of the noise (times abs(mean) in the multiplicative form).
+    A subclass with ``name``, ``form`` and one method, ``law``, is complete: z = mean + scale·ε. E[z] = mean, and the
+    spread is the standard deviation of the noise (times abs(mean) in the multiplicative form).
 
     Attributes:
         name: what it is called in messages.
         form: "additive", "multiplicative" or "native".
-        discrete: whether the law of z has atoms; then `log_prob` is a mass.
+        discrete: whether the law of z has atoms; then ``log_prob`` is a mass.
         has_rsample: whether a draw passes the gradient to the mean.
         spread_is_pathwise: whether it passes the gradient to the spread as well.
         has_innovations: whether z = mean + scale·ε with a law of ε free of the mean.
@@ -47,10 +48,10 @@ class Family(ABC):
 
     @abstractmethod
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
-        """The law of ε over `size` units: mean 0, variance 1, event shape `(size,)`, dtype and device of `spread`.
+        """The law of ε over ``size`` units: mean 0, variance 1, event shape ``(size,)``, ``spread``'s dtype and device.
 
-        Batch shape `()`, unless the law depends on the spread: then `spread` broadcasts against `(..., size)` and the
-        batch shape follows. `Standardized(raw)` makes such a law from any other.
+        Batch shape ``()``, unless the law depends on the spread: then ``spread`` broadcasts against ``(..., size)``
+        and the batch shape follows. ``Standardized(raw)`` makes such a law from any other.
         """
 
     def scale(self, mean: Tensor, spread: Tensor) -> Tensor:
@@ -67,21 +68,24 @@ class Family(ABC):
         Raises:
             ValueError: the law is no exponential family (logistic), or moves with the mean (native beta, poisson).
         """
-        raise ValueError(f"{self}: no exponential-family view is known for this law")
+        raise ValueError(
+            f"{self}: no exponential-family view of this law is known (native ones move with the mean, the logistic law "
+            "is no exponential family); ask another form or family, noise itself works without one"
+        )
 
     def __call__(self, mean: Tensor, spread: Tensor | float) -> dist.TorchDistribution:
         """The distribution of z.
 
         Args:
-            mean: `(..., H)`, floating point, within `mean_range`.
+            mean: ``(..., H)``, floating point, within ``mean_range``.
             spread: γ, positive, broadcasts against the mean; the number 0 (not a tensor) means no noise at all.
 
         Returns:
-            A distribution with event shape `(H,)` whose mean is `mean`; for spread 0 a point mass.
+            A distribution with event shape ``(H,)`` whose mean is ``mean``; for spread 0 a point mass.
 
         Raises:
-            ValueError: a mean or spread outside its range (tensors are looked at while validation is on, as in Pyro), or
-                a gradient asked for a spread that cannot have one.
+            ValueError: a mean or spread outside its range (tensors are looked at while validation is on, as in Pyro),
+                or a gradient asked for a spread that cannot have one.
         """
         if not (isinstance(mean, Tensor) and mean.is_floating_point() and mean.dim() > 0):
             raise ValueError(f"mean: expected a floating-point tensor of shape (..., units), got {_describe(mean)}")
@@ -95,8 +99,7 @@ class Family(ABC):
 
     def _distribution(self, mean: Tensor, spread: Tensor) -> dist.TorchDistribution:
         law = self.law(spread, mean.shape[-1])
-        # a native mean is positive: only the multiplicative form meets a mean of 0
-        return Noisy(mean, self.scale(mean, spread), law, check_atoms=self.form == "multiplicative")
+        return Noisy(mean, self.scale(mean, spread), law, self.form == "multiplicative")
 
     def _check(self, mean: Tensor, spread: Tensor) -> None:
         self._check_spread(spread)
@@ -106,14 +109,15 @@ class Family(ABC):
         outside = ~((mean > low) & (mean < high))
         if bool(outside.any()):
             raise ValueError(
-                f"mean: {self} noise needs every mean in ({low:g}, {high:g}), got {mean[outside][0].item():g}; use a cell "
-                'whose state stays in there (sigmoid), or form="additive"'
+                f"mean: {self} noise needs every mean in ({low:g}, {high:g}), got {mean[outside][0].item():g}; use a "
+                'cell whose state stays in there (sigmoid), or form="additive"'
             )
 
     def _check_spread_number(self, spread: float) -> None:
-        if not 0 < spread < self.largest_spread:
+        if not (isinstance(spread, Real) and 0 < spread < self.largest_spread):
             raise ValueError(
-                f"spread: {self} noise needs 0 < spread < {self.largest_spread:g}, got {spread!r}; the number 0 turns noise off"
+                f"spread: {self} noise needs 0 < spread < {self.largest_spread:g}, got {spread!r}; "
+                "the number 0 turns noise off"
             )
 
     def _check_spread(self, spread: Tensor) -> None:
@@ -135,26 +139,23 @@ class Family(ABC):
         return f"<noise family {self}>"
 
 
-Raw = Callable[..., Distribution]
-
-
 class Standard(Family):
-    """z = mean + scale·ε, where ε is `raw` minus its mean, over its standard deviation.
+    """z = mean + scale·ε, where ε is ``raw`` minus its mean, over its standard deviation.
 
     Args:
-        raw: a function of a tensor `(..., size)` that returns the law of `size` units. The tensor holds zeros, and gives shape,
-            dtype and device; or, with `of_spread`, it holds the spread, and the law's own standard deviation over its mean is
-            that spread.
-        name, form: as in `Family`.
+        raw: a function of a tensor ``(..., size)`` that returns the law of ``size`` units. The tensor holds zeros, and
+            gives shape, dtype and device; or, with ``of_spread``, it holds the spread, and the law's own standard
+            deviation over its mean is that spread.
+        name, form: as in ``Family``.
         of_spread: whether the law depends on the spread.
-        mean_range: as in `Family`.
-        shape: options of the law, passed on to `raw`.
+        mean_range: as in ``Family``.
+        shape: options of the law, passed on to ``raw``.
     """
 
     def __init__(
         self,
         name: str,
-        raw: Raw,
+        raw: Callable[..., Distribution],
         form: str = "additive",
         of_spread: bool = False,
         mean_range: Interval = ANYWHERE,
@@ -164,14 +165,13 @@ class Standard(Family):
         self.of_spread = of_spread
         self.shape = shape
         self._raw = raw
-        raw = self._probe()
-        self.discrete = bool(raw.support.is_discrete)  # pyright: ignore[reportOptionalMemberAccess]
-        self.joint = len(raw.event_shape) == 1 and not isinstance(raw, Independent)
+        probe = Standardized(self._probe())
+        self.discrete, self.joint = probe.discrete, probe.joint
         self.spread_is_pathwise = not (of_spread and self.discrete)
 
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
         if self.joint and size == 1:
-            raise ValueError(f"size: {self} noise couples the units of a layer and is constant on one alone; use 2 or more")
+            raise ValueError(f"size: {self} noise couples a layer's units and is constant on one alone; use 2 or more")
         if not self.of_spread:
             return Standardized(self._raw(spread.new_zeros(size), **self.shape))
         self._check_spread(spread)
@@ -193,20 +193,20 @@ class Standard(Family):
         raw = self._raw(torch.full((2,), 0.5 if self.of_spread else 0.0, dtype=torch.float64), **self.shape)
         if not isinstance(raw, Distribution) or raw.batch_shape + raw.event_shape != (2,):
             raise ValueError(
-                f"law: expected that of {self.name!r} to turn a tensor of shape (2,) into a distribution over 2 units, got "
-                f"{_describe(raw)}; build it from the tensor it is given, as in lambda zeros: Uniform(zeros, 1.0)"
+                f"law: expected that of {self.name!r} to turn a tensor of shape (2,) into a distribution over 2 units, "
+                f"got {_describe(raw)}; build it from the tensor it is given, as in lambda zeros: Uniform(zeros, 1.0)"
             )
         mean, variance = raw.mean[0].item(), raw.variance[0].item()
         if not (math.isfinite(mean) and 0 < variance < math.inf):
             raise ValueError(
-                f"law: that of {self} needs a finite mean and a finite positive variance, got {mean:g} and {variance:g}; "
+                f"law: that of {self} needs a finite mean and a positive variance, got {mean:g} and {variance:g}; "
                 "choose shape options that give it both"
             )
         return raw
 
 
 class Gaussian(Standard):
-    """`Standard` for the normal law, drawn without the detour by mean and standard deviation."""
+    """``Standard`` for the normal law, drawn without the detour by mean and standard deviation."""
 
     def __init__(self, form: str = "additive"):
         super().__init__("gaussian", lambda zeros: dist.Normal(zeros, 1.0), form)
@@ -255,7 +255,7 @@ class NativePoisson(Family):
 
 def _no_innovations(family: Family) -> ValueError:
     return ValueError(
-        f"noise: {family} has no law of ε that is free of the mean; call the family on mean and spread, or use another form"
+        f"noise: {family} has no law of ε that is free of the mean; call it on mean and spread, or use another form"
     )
 
 
@@ -267,5 +267,6 @@ def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     if isinstance(value, Distribution):
-        return f"a {type(value).__name__} of batch shape {tuple(value.batch_shape)}, event shape {tuple(value.event_shape)}"
+        batch, event = tuple(value.batch_shape), tuple(value.event_shape)
+        return f"a {type(value).__name__} of batch shape {batch} and event shape {event}"
     return f"{value!r} ({type(value).__name__})"

@@ -1,7 +1,7 @@
 """The base laws of the families, before they are standardised.
 
-Each is a function of a tensor `(..., size)`, zeros or (the `_ratio` laws) the spread, that returns the law of `size` units.
-The first line of a docstring is what tables of families print.
+Each is a function of a tensor ``(..., size)``, zeros or (the ``_ratio`` laws) the spread, that returns the law of
+``size`` units. The first line of a docstring is what tables of families print.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 
 import pyro.distributions as dist
 import torch
-from torch import Size, Tensor
+from torch import Tensor
+
+from noisin_pyro.noise.units import ONE
 
 
 def laplace(zeros: Tensor) -> dist.TorchDistribution:
@@ -60,7 +62,7 @@ def poisson(zeros: Tensor, rate: float = 4.0) -> dist.TorchDistribution:
 
 def categorical(zeros: Tensor) -> dist.TorchDistribution:
     """one-hot over the layer's units, equal chances"""
-    return dist.OneHotCategorical(logits=zeros)
+    return _EqualChances(logits=zeros)
 
 
 def dirichlet(zeros: Tensor, concentration: float = 1.0) -> dist.TorchDistribution:
@@ -87,10 +89,19 @@ def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
 class _Logistic(dist.Logistic):
     """Pyro's draws a uniform number that can be exactly 0, and then −∞."""
 
-    def rsample(self, sample_shape=Size()):
+    def rsample(self, sample_shape=ONE):  # pyright: ignore[reportIncompatibleMethodOverride]
         finfo = torch.finfo(self.loc.dtype)
         u = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         return self.icdf(u.clamp_(finfo.tiny, 1 - finfo.eps))
+
+
+class _EqualChances(dist.OneHotCategorical):
+    """Torch's draws a one-hot vector in a way that waits for the device."""
+
+    def sample(self, sample_shape=ONE):
+        shape = self._extended_shape(sample_shape)
+        unit = torch.randint(shape[-1], (*shape[:-1], 1), device=self.logits.device)
+        return self.logits.new_zeros(shape).scatter_(-1, unit, 1.0)
 
 
 def _positive(name: str, value: float) -> float:

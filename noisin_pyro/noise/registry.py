@@ -7,10 +7,11 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from . import laws
-from .families import Family, Gaussian, NativeBeta, NativePoisson, Standard
+from noisin_pyro.noise import laws
+from noisin_pyro.noise.families import Family, Gaussian, NativeBeta, NativePoisson, Standard
 
 Maker = Callable[..., Family]
 
@@ -20,7 +21,7 @@ class Entry:
     """One row of the table of families.
 
     Attributes:
-        name, form: what `get` is asked for.
+        name, form: what ``get`` is asked for.
         law: the law that is standardised to make ε (or, for natives without innovations, the law of z), in words.
         options: the law's shape options and their defaults.
         make: a function of these options that returns the family.
@@ -48,12 +49,12 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
     """A family of noise by name.
 
     Args:
-        name: one of `families()`, with its form after a colon if you like ("gamma:multiplicative"); or a Family, which is
-            returned as it is.
+        name: one of ``families()``, with its form after a colon if you like ("gamma:multiplicative"); or a Family,
+            which is returned as it is.
         form: "additive" (default), "multiplicative" or "native".
-        **shape: options of the law, as `describe(name)` lists them: gamma `concentration` (2), chi2 `degrees` (3), beta
-            `concentration` (2), poisson `rate` (4), dirichlet `concentration` (1). Forms whose law follows from the spread
-            have none.
+        **shape: options of the law, as ``describe(name)`` lists them: gamma ``concentration`` (2), chi2 ``degrees``
+            (3), beta ``concentration`` (2), poisson ``rate`` (4), dirichlet ``concentration`` (1). Forms whose law
+            follows from the spread have none.
 
     Raises:
         ValueError: an unknown name, form or option, or a value that the law does not admit.
@@ -61,7 +62,7 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
     if isinstance(name, Family):
         if form is not None or shape:
             given = ", ".join([*(["form"] if form is not None else []), *shape])
-            raise ValueError(f"{given}: not for {name!r}, which is made already; give its name instead, or drop the options")
+            raise ValueError(f"{given}: not for {name!r}, which is made already; give its name, or drop the options")
         return name
     if not isinstance(name, str):
         raise ValueError(f"name: expected the name of a family or a Family, got {name!r}")
@@ -81,20 +82,21 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
 
 
 def register(name: str, law: Callable[..., Any] | type[Family], *, replace: bool = False) -> None:
-    """Add a family of your own, after which `get(name)` and every `noise=name` know it.
+    """Add a family of your own, after which ``get(name)`` and every ``noise=name`` know it.
 
-    The short way is a law: any torch or Pyro distribution with a finite mean and variance, written as a function of a tensor of
-    zeros that carries shape, dtype and device. It is standardised for you, and comes in the additive and the
+    The short way is a law: any torch or Pyro distribution with a finite mean and variance, written as a function of a
+    tensor of zeros that carries shape, dtype and device. It is standardised for you, and comes in the additive and the
     multiplicative form; its keyword arguments are its shape options:
 
         register("uniform", lambda zeros: dist.Uniform(zeros, 1.0))
         register("student", lambda zeros, degrees=5.0: dist.StudentT(zeros + degrees))
         get("student:multiplicative", degrees=8.0)
 
-    `zeros` has shape `(size,)`: return a law with batch shape `(size,)`, or a joint law with event shape `(size,)`. A discrete
-    law must live on the integers, or be one-hot.
+    ``zeros`` has shape ``(size,)``: return a law with batch shape ``(size,)``, or a joint law with event shape
+    ``(size,)``. A discrete law must live on the integers, or be one-hot.
 
-    The long way is a subclass of `Family` that sets `form` and defines one method, `law` (and `__init__` if it has options):
+    The long way is a subclass of ``Family`` that sets ``form`` and defines one method, ``law`` (and ``__init__`` if it
+    has options):
 
         class Mine(Family):
             name = "mine"
@@ -103,7 +105,7 @@ def register(name: str, law: Callable[..., Any] | type[Family], *, replace: bool
 
         register("mine", Mine)
 
-    `check(name)` then tests the three desiderata.
+    ``check(name)`` then tests the three desiderata.
 
     Args:
         name: new, without a colon.
@@ -129,7 +131,7 @@ def register(name: str, law: Callable[..., Any] | type[Family], *, replace: bool
 
 
 def from_published(name: str, value: float) -> float:
-    """Convert a γ printed in the published paper (Dieng et al., ICML 2018) into this library's spread, a standard deviation.
+    """Convert a γ of the published paper (Dieng et al., ICML 2018) into this library's spread, a standard deviation.
 
     The paper's γ is the standard deviation for gaussian, logistic, laplace, gamma and gumbel, the variance for beta and
     chi2, and the keep probability for bernoulli. It has no other family.
@@ -167,9 +169,7 @@ def _options(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _standard(name: str, law: Callable[..., Any], form: str, **how: Any) -> Entry:
-    def make(**shape: float) -> Family:
-        return Standard(name, law, form, **how, **shape)
-
+    make = partial(Standard, name, law, form, **how)
     return Entry(name, form, (law.__doc__ or "").split("\n")[0], _options(law), make)
 
 

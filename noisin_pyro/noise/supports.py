@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import torch
 from pyro.distributions import constraints
-from torch import Size, Tensor
-
-Constraint = torch.distributions.constraints.Constraint
+from torch import Tensor
+from torch.distributions.constraints import Constraint
 
 
 class Reading(NamedTuple):
-    """`value`: a point at which a log-density is finite or −∞ and has a finite gradient; `inside`: whether it is the one meant."""
+    """``inside``: whether a number is on the support; ``value``: the point it means, anywhere harmless if outside."""
 
     value: Tensor
     inside: Tensor
@@ -21,9 +20,12 @@ class Reading(NamedTuple):
 
 Reader = Callable[[Tensor, Tensor, Tensor], Reading]
 
+ROUNDINGS = 64
+"""How many roundings a value may be off: a mean is computed when z is drawn, and in another order for log p(z)."""
+
 
 def reader(support: Constraint) -> Reader:
-    """How to read numbers near `support`: a function of (value, its rounding error, the law's mean), all `(..., size)`."""
+    """How to read numbers near ``support``: a function of value, its rounding error and the law's mean."""
     if support in (constraints.real, constraints.real_vector):
         return _real
     if isinstance(support, type(constraints.simplex)):
@@ -45,22 +47,22 @@ def bounds(support: Constraint) -> tuple[Tensor | float | None, Tensor | float |
     return getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
 
 
+def between(lower: Tensor | float | None, upper: Tensor | float | None) -> Constraint:
+    """The vectors whose units lie between the bounds; one of these may be None."""
+    if upper is None:
+        return constraints.independent(constraints.greater_than(lower), 1)
+    if lower is None:
+        return constraints.independent(constraints.less_than(upper), 1)
+    return constraints.independent(constraints.interval(lower, upper), 1)
+
+
 def lattice_tolerance(error: Tensor) -> Tensor:
     """How far from an integer a number that carries a rounding error may be and still be that integer."""
-    return (64 * error).clamp(1e-3, 0.49)
-
-
-def check_event(value: Tensor, event_shape: Size) -> None:
-    """Refuse a value whose last axis would be broadcast over the units."""
-    if value.shape[-1:] != event_shape:
-        raise ValueError(
-            f"value: expected {event_shape[0]} units on the last axis, got shape {tuple(value.shape)}; "
-            "pass values of shape (..., batch, units)"
-        )
+    return (ROUNDINGS * error).clamp(1e-3, 0.49)
 
 
 class Region(Constraint):
-    """A support over the last axis known only by its membership test: a lattice, a simplex, or one that moves with the mean."""
+    """A support over the last axis that is known by its membership test alone: a lattice, a simplex, one that moves."""
 
     event_dim = 1
 
@@ -72,6 +74,9 @@ class Region(Constraint):
     def check(self, value: Tensor) -> Tensor:
         return self._contains(value)
 
+    def __repr__(self) -> str:
+        return f"Region(is_discrete={self.is_discrete})"
+
 
 def _real(value: Tensor, error: Tensor, mean: Tensor) -> Reading:
     inside = value.isfinite()
@@ -79,11 +84,11 @@ def _real(value: Tensor, error: Tensor, mean: Tensor) -> Reading:
 
 
 def _interval(value, error, mean, lower, upper) -> Reading:
-    # 4: the errors add up over a handful of operations; the edge itself is moved inwards, away from log 0
-    slack = 4 * error
+    slack = ROUNDINGS * error
     inside = value.isfinite()
     if lower is not None:
         inside = inside & (value >= lower - slack)
+        # the edge is moved inwards as well, away from log 0
         value = torch.where(value < lower + slack, lower + slack, value)
     if upper is not None:
         inside = inside & (value <= upper + slack)
@@ -104,7 +109,7 @@ def _integer(value, error, mean, lower, upper) -> Reading:
 
 def _simplex(value: Tensor, error: Tensor, mean: Tensor) -> Reading:
     edge = _interval(value, error, mean, 0.0, None)
-    on_plane = (value.sum(-1, keepdim=True) - 1).abs() <= 4 * error.sum(-1, keepdim=True)
+    on_plane = (value.sum(-1, keepdim=True) - 1).abs() <= ROUNDINGS * error.sum(-1, keepdim=True)
     inside = (edge.inside & on_plane).all(-1, keepdim=True).expand(value.shape)
     return Reading(torch.where(inside, edge.value, mean), inside)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def load_corpus(data: Data) -> Corpus:
     Raises:
         ValueError: no such data, or an option that does not apply to it.
     """
-    kept = {
+    kept: dict[str, Any] = {
         option: value
         for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
         if value is not None
@@ -47,7 +48,7 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         ValueError: an option that the model, the noise or the kind of data refuses.
     """
     network, noise = config.model, config.noise
-    options = {
+    options: dict[str, Any] = {
         "hidden_size": network.hidden_size,
         "num_layers": network.num_layers,
         "cell": network.cell,

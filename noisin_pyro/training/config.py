@@ -26,18 +26,19 @@ class Data:
     name: Annotated[str, Named(name="data", metavar="NAME|FOLDER")] = "pydocs"
     """pydocs (embedded), ptb, wikitext-2, jsb, or a folder that holds train.txt, valid.txt and test.txt."""
 
-    root: Annotated[Path | None, Named(name="data-root")] = None
-    """Folder in which ptb, wikitext-2 and jsb are looked for. By default the one that the environment variable
-    NOISIN_DATA names."""
+    root: Annotated[
+        Path | None, Named(name="data-root", metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA)")
+    ] = None
+    """Folder that holds ptb, wikitext-2 or polyphonic."""
 
-    files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST")] = None
+    files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST", help_behavior_hint="")] = None
     """Three text files of your own, in place of --data."""
 
-    min_count: int | None = None
-    """Words of your own text that training sees less often than this become <unk>. By default every word is kept."""
+    min_count: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
+    """Words of your own text that training sees less often than this become <unk>."""
 
-    max_vocabulary: int | None = None
-    """Most words to keep of your own text, the most frequent first. By default all."""
+    max_vocabulary: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
+    """Most words to keep of your own text, the most frequent first; the others become <unk>."""
 
     batch_size: int = 20
     """Sequences read side by side (of a text: the columns it is cut into)."""
@@ -71,14 +72,15 @@ class Noise:
     """Family of the noise, and its form: additive, multiplicative or native. See: noisin families."""
 
     spread: float = 0.3
-    """Standard deviation of the noise (in the multiplicative form: relative to the state), one for each layer.
-    0 is the deterministic network."""
+    """Standard deviation γ of each layer's noise (multiplicative: relative to the state); 0 is the plain network."""
 
     learn_spread: bool = False
     """Learn the spread of each layer with the weights, starting from --spread."""
 
-    spread_floor: float | None = None
-    """The least that a learned spread can become. By default 0.1, as in the paper; needs --learn-spread."""
+    spread_floor: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.1, the paper's)")] = (
+        None
+    )
+    """The least that a learned spread can become; needs --learn-spread."""
 
     input_spread: float = 0.0
     """Standard deviation of noise of the same family on the (embedded) inputs."""
@@ -91,34 +93,34 @@ class Noise:
 class Optimisation:
     """How the parameters are found."""
 
-    optimizer: str = "Adam"
+    optimizer: Annotated[str, Named(metavar="NAME")] = "Adam"
     """Any optimiser of torch.optim, by name."""
 
     learning_rate: float = 0.001
     """Learning rate."""
 
-    clip: float | None = 5.0
+    clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
     """Largest norm of the whole gradient, of the loss in nats per step; None does not clip."""
 
     epochs: int = 10
     """Most passes over the training data."""
 
-    patience: int | None = 5
+    patience: Annotated[int | None, Named(metavar="INT|None")] = 5
     """Stop after this many epochs in a row without a better validation; None never stops early."""
 
     particles: int = 1
     """Samples of the noise for each gradient."""
 
     bound: Literal["elbo", "importance"] = "elbo"
-    """Objective: the paper's (the mean of the samples' log-likelihoods), or their log-mean-exp."""
+    """Objective: the samples' mean log-likelihood (the paper's) or their log-mean-exp (of a cut text: not a bound)."""
 
 
 @dataclass(frozen=True)
 class Run:
     """The run itself."""
 
-    folder: Path | None = None
-    """Folder for configuration, log, best model, picture and result. By default runs/ and the next free name."""
+    folder: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-1, -2, ...)")] = None
+    """New or empty folder for configuration, log, best model, pictures and result."""
 
     seed: int = 0
     """Seed of the weights, the noise and the order of the data."""
@@ -158,10 +160,11 @@ class Config:
             ("epochs", how.epochs, 1),
             ("patience", how.patience, 1),
             ("particles", how.particles, 1),
-            ("ensemble samples", self.run.ensemble_samples, 0),
         ):
             if value is not None and value < least:
                 raise ValueError(f"{option} must be at least {least}, got {value}")
+        if self.run.ensemble_samples < 0 or self.run.ensemble_samples == 1:
+            raise ValueError(f"ensemble samples must be 0 (none) or at least 2, got {self.run.ensemble_samples}")
         for option, value in (("learning rate", how.learning_rate), ("clip", how.clip)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{option} must be a positive finite number, got {value}")

@@ -7,16 +7,18 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from noisin_pyro.data import Batch, Sequences, Stream
-from noisin_pyro.inference import PriorAsGuide_ELBO, evaluate
+from noisin_pyro.inference import Bound, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.config import Config
+from noisin_pyro.training.folder import BEST, LOG
 from noisin_pyro.training.optimizers import optimizer_class
 
 Steps = Sequences | Stream
@@ -27,11 +29,11 @@ def fit(
 ) -> list[log.Row]:
     """Train ``model`` until ``config.optimisation`` says stop.
 
-    Each epoch adds a row to ``folder/log.csv``; the model that is best in validation is kept in ``folder/best.pt``.
+    Each epoch adds a row to ``log.csv`` in ``folder``; the model that is best in validation is kept in ``best.pt``.
     A row has ``epoch``; ``train_nats`` (the bound, noise on, while the weights changed) and ``valid_nats`` (noise off),
     both nats per step, with their exponentials ``train_perplexity`` and ``valid_perplexity``; ``learning_rate``;
-    ``gamma_1`` and so on, each layer's spread at the epoch's end; ``seconds`` of the epoch; ``tokens_per_second`` of its
-    training part.
+    ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the epoch; ``tokens_per_second`` of the
+    training in it.
 
     Returns:
         The rows of the log.
@@ -42,18 +44,19 @@ def fit(
     how = config.optimisation
     bound = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound)(model)
     optimizer = optimizer_class(how.optimizer)(bound.parameters(), lr=how.learning_rate)
-    order = torch.Generator().manual_seed(config.run.seed)
+    # A text has an order; separate sequences come in a new one each epoch.
+    order = torch.Generator().manual_seed(config.run.seed) if isinstance(train, Sequences) else None
+    batch_size, measure = config.data.batch_size, "perplexity" if isinstance(train, Stream) else "nats"
     rows: list[log.Row] = []
     best_nats, best_epoch = math.inf, 0
 
     for epoch in range(1, how.epochs + 1):
         start = time.perf_counter()
-        batches = train.batches() if isinstance(train, Stream) else train.batches(config.data.batch_size, order)
         title = f"{label}, epoch {epoch}/{how.epochs}"
-        with tqdm(total=train.num_steps, desc=title, unit=" steps", unit_scale=True, leave=False, disable=None) as bar:
-            train_nats = train_epoch(bound, batches, optimizer, how.clip, bar)
+        with tqdm(total=train.num_steps, desc=title, unit=" tokens", unit_scale=True, leave=False, disable=None) as bar:
+            train_nats = train_epoch(bound, train.batches(batch_size, order), optimizer, how.clip, bar, title)
         trained = time.perf_counter()
-        valid_nats = evaluate(model, valid, method="mean", batch_size=config.data.batch_size).nats_per_step
+        valid_nats = evaluate(model, valid, method="mean", batch_size=batch_size).nats_per_step
         _require_finite(valid_nats, model, f"{title}, validation")
         row = {
             "epoch": epoch,
@@ -67,19 +70,24 @@ def fit(
             "tokens_per_second": train.num_steps / (trained - start),
         }
         rows.append(row)
-        log.append(folder / "log.csv", row)
+        log.append(folder / LOG, row)
         better = valid_nats < best_nats
         if better:
             best_nats, best_epoch = valid_nats, epoch
-            checkpoint.save(folder / "best.pt", {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats})
-        _tell(label, row, better)
+            checkpoint.save(folder / BEST, {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats})
+        _tell(label, row, better, measure)
         if how.patience is not None and epoch - best_epoch >= how.patience:
             break
     return rows
 
 
 def train_epoch(
-    bound: nn.Module, batches: Iterable[Batch], optimizer: torch.optim.Optimizer, clip: float | None, bar: tqdm
+    bound: Bound,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    clip: float | None = None,
+    bar: tqdm | None = None,
+    title: str = "training",
 ) -> float:
     """One pass: a gradient step a batch, the state carried on where the batch continues the one before.
 
@@ -90,6 +98,7 @@ def train_epoch(
         bound: ``PriorAsGuide_ELBO(...)(model)``.
         clip: largest norm of the whole gradient; ``None`` leaves it as it is.
         bar: shows how far it is.
+        title: what an error calls this pass.
 
     Returns:
         The loss of the whole pass in nats per step.
@@ -102,16 +111,17 @@ def train_epoch(
     for index, batch in enumerate(batches, start=1):
         loss = bound(batch.inputs, batch.targets, state=state if batch.carried else None, lengths=batch.lengths)
         batch_nats, batch_steps = loss.item(), batch.num_steps
-        _require_finite(batch_nats, bound.model, f"{bar.desc}, step {index}")
+        _require_finite(batch_nats, cast(SequenceModel, bound.model), f"{title}, step {index}")
         optimizer.zero_grad()
         (loss / batch_steps).backward()
         if clip is not None:
-            nn.utils.clip_grad_norm_(parameters, clip)
+            clip_grad_norm_(parameters, clip)
         optimizer.step()
         state = bound.returned.state
         nats, steps = nats + batch_nats, steps + batch_steps
-        bar.set_postfix_str(f"perplexity {perplexity(nats / steps):.1f}", refresh=False)
-        bar.update(batch_steps)
+        if bar is not None:
+            bar.set_postfix_str(f"{nats / steps:.3f} nats, perplexity {perplexity(nats / steps):.1f}", refresh=False)
+            bar.update(batch_steps)
     return nats / steps
 
 
@@ -129,11 +139,12 @@ def _require_finite(nats: float, model: SequenceModel, where: str) -> None:
         )
 
 
-def _tell(label: str, row: log.Row, better: bool) -> None:
+def _tell(label: str, row: log.Row, better: bool, measure: str) -> None:
     spreads = " ".join(f"{value:.3f}" for column, value in row.items() if column.startswith("gamma_"))
     tqdm.write(
-        f"{label:>13}  epoch {row['epoch']:>3.0f}  perplexity: training {row['train_perplexity']:7.1f}, "
-        f"validation {row['valid_perplexity']:7.1f}{'*' if better else ' '}  spread {spreads}  "
-        f"{row['seconds']:5.1f} s  {row['tokens_per_second']:7,.0f} steps/s",
+        f"{label:>13}, epoch {row['epoch']:>3.0f}: {measure} in training {row[f'train_{measure}']:7.2f}, "
+        f"in validation {row[f'valid_{measure}']:7.2f}{'*' if better else ' '}"
+        f"{row['seconds']:6.1f} s {row['tokens_per_second']:9,.0f} tokens/s"
+        + (f"  spread {spreads}" if spreads else ""),
         file=sys.stderr,
     )

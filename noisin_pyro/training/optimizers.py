@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
 import torch
 
@@ -10,7 +11,7 @@ import torch
 _UNFIT = {"Optimizer", "LBFGS", "SparseAdam"}
 
 
-def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+def optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     """The class of ``torch.optim`` of that name, upper and lower case alike.
 
     Raises:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,22 +56,28 @@ class Result:
 
     def table(self) -> str:
         """This run and its twin, a line each."""
-        columns = ["", "best epoch", "validation", "test", "test, ensemble"]
-        lines = [columns] + [
+        titles = ["", "best epoch", "validation", "test", "test, ensemble"]
+        lines = [titles] + [
             [run.name, f"{run.best_epoch} of {len(run.log)}"]
             + ["-" if part is None else self._shown(part) for part in (run.valid, run.test, run.ensemble)]
             for run in (self, self.twin)
             if run is not None
         ]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-        return "\n".join(
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
-        )
+        return aligned(lines)
 
     def _shown(self, number: Evaluation) -> str:
         return f"{number.perplexity:.1f}" if self.measure == "perplexity" else f"{number.nats_per_step:.3f}"
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length as text in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
-    names = "method kind nats_per_step perplexity monte_carlo_error standard_error num_steps"
-    return {name: getattr(evaluation, name) for name in names.split()}
+    numbers = dataclasses.asdict(evaluation) | {"perplexity": evaluation.perplexity}
+    # JSON has no word for infinity or for the error of a single sequence, which is not a number
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in numbers.items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from contextlib import AbstractContextManager
 
 import pyro
 import torch
@@ -37,20 +38,25 @@ def train(config: Config | None = None) -> Result:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     corpus = load_corpus(config.data)
-    # Parameters live in the modules, not in Pyro's global store; validation would ask the device at every step.
-    with pyro.settings.context(
-        module_local_params=True,
-        validate_distributions_pyro=False,
-        validate_distributions_torch=False,
-        validate_infer=False,
-        validate_poutine=False,
-    ):
+    with program_settings():
         result = _run(config, corpus)
         if config.run.twin and config.noisy:
             twin = _run(config.deterministic_twin(result.folder / "deterministic"), corpus)
             result = dataclasses.replace(result, twin=twin)
     _draw(result, config)
     return result
+
+
+def program_settings() -> AbstractContextManager[None]:
+    """Pyro's settings for the time that a program runs: parameters in the modules instead of its global store, and no
+    validation, which would look at every value and so wait for the device at every step."""
+    return pyro.settings.context(
+        module_local_params=True,
+        validate_distributions_pyro=False,
+        validate_distributions_torch=False,
+        validate_infer=False,
+        validate_poutine=False,
+    )
 
 
 def _run(config: Config, corpus: Corpus) -> Result:

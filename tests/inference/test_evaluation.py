@@ -1,0 +1,105 @@
+"""Evaluation: exact numbers for deterministic models, averages of probabilities for noisy ones, honest errors."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, evaluate
+from noisin_pyro.data import Sequences, Stream
+
+TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
+
+
+def cross_entropy_by_torch(model: LanguageModel, tokens: torch.Tensor) -> float:
+    """Nats per token of the clean network, read in one go by torch's own layers."""
+    rnn = nn.RNN(4, 4, batch_first=True).double()
+    rnn.load_state_dict({name: p for name, p in model.rnn.state_dict().items() if not name.startswith("spread")})
+    inputs = torch.cat([tokens.new_zeros(1), tokens[:-1]])
+    scores = model.emission.linear(rnn(model.embedding(inputs[None]))[0])
+    return F.cross_entropy(scores[0], tokens).item()
+
+
+class TestMean:
+    @pytest.mark.parametrize("spread", [0.0, 0.5])
+    def test_is_the_underlying_network(self, spread):
+        model = LanguageModel(7, 4, spread=spread).double()
+        found = evaluate(model, Stream(TOKENS, batch_size=1, window=9))
+        assert found.nats_per_step == pytest.approx(cross_entropy_by_torch(model, TOKENS), abs=1e-12)
+        assert found.perplexity == pytest.approx(math.exp(found.nats_per_step))
+        assert found.kind == ("predictor" if spread else "exact")
+        assert (found.num_steps, found.num_samples, found.monte_carlo_error) == (101, 0, 0.0)
+
+    def test_columns_are_scored_each_from_a_zero_state(self):
+        model = LanguageModel(7, 4, spread=0.0, cell="lstm").double()
+        found = evaluate(model, Stream(TOKENS, batch_size=4, window=6))
+        total, start = 0.0, 0
+        for length in (26, 25, 25, 25):  # 101 tokens in 4 columns
+            before = TOKENS[start - 1] if start else torch.tensor(0)
+            column = TOKENS[start : start + length]
+            out = model(torch.cat([before.reshape(1), column[:-1]])[None], column[None])
+            total -= out.emission.log_prob(column[None]).sum().item()
+            start += length
+        assert found.nats_per_step == pytest.approx(total / 101, abs=1e-12)
+
+    @pytest.mark.parametrize("batch_size", [None, 2])
+    def test_padded_sequences_equal_each_alone(self, batch_size):
+        model = SequenceModel(NoisyRNN(3, 4, cell="gru", spread=0.0), "bernoulli", 3).double()
+        lengths = torch.tensor([5, 2, 4])
+        inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
+        found = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size)
+        rows = []
+        for x, y, n in zip(inputs, targets, lengths, strict=True):
+            rows.append(-model(x[None, :n]).emission.log_prob(y[None, :n]).sum())
+        rows = torch.stack(rows).detach()
+        assert found.nats_per_step == pytest.approx(rows.sum().item() / 11, abs=1e-12)
+        residuals = rows - found.nats_per_step * lengths.double()
+        assert found.standard_error == pytest.approx((residuals.square().sum() * 3 / 2).sqrt().item() / 11, abs=1e-12)
+
+
+class TestEnsemble:
+    def test_averages_probabilities_step_by_step(self, linear_gaussian, exact_log_likelihood):
+        # one step: the average over noise is the marginal likelihood itself
+        model = linear_gaussian()
+        x = torch.tensor([[[0.5, -1.0]], [[2.0, 0.3]], [[-1.0, -1.0]]]).double()
+        data = Sequences(torch.zeros(3, 1, 1).double(), x, torch.ones(3).long())
+        found = evaluate(model, data, method="ensemble", num_samples=4000)
+        truth = -exact_log_likelihood(x, 1.0).mean().item()
+        assert found.kind == "predictor"
+        # false-alarm rate 6e-7 (5 standard errors)
+        assert abs(found.nats_per_step - truth) < 5 * found.monte_carlo_error
+        assert 0 < found.monte_carlo_error < 0.02
+
+    def test_error_is_that_of_repetitions(self):
+        model = LanguageModel(7, 4, spread=1.0).double()
+        data = Stream(TOKENS, batch_size=5, window=7)
+        found = [evaluate(model, data, method="ensemble", num_samples=20) for _ in range(40)]
+        spread = torch.tensor([f.nats_per_step for f in found]).std().item()
+        stated = sum(f.monte_carlo_error for f in found) / len(found)
+        # the standard deviation of 40 has a relative error of 11 %; 5 of these: false-alarm rate below 1e-6
+        assert stated == pytest.approx(spread, rel=0.6)
+
+    def test_deterministic_model_is_exact(self):
+        model = LanguageModel(7, 4, spread=0.0).double()
+        data = Stream(TOKENS, batch_size=5, window=7)
+        found = evaluate(model, data, method="ensemble", num_samples=3)
+        assert (found.kind, found.monte_carlo_error) == ("exact", 0.0)
+        assert found.nats_per_step == evaluate(model, data).nats_per_step
+
+    def test_a_run_that_is_nearly_all_of_the_sum_gives_no_nan(self):
+        model = LanguageModel(7, 4, spread=300.0)
+        found = evaluate(model, Stream(TOKENS, batch_size=5, window=7), method="ensemble", num_samples=3)
+        assert math.isfinite(found.nats_per_step) and math.isfinite(found.monte_carlo_error)
+
+
+class TestRefusals:
+    def test_options(self):
+        model, data = LanguageModel(7, 4), Stream(TOKENS, batch_size=5, window=7)
+        with pytest.raises(ValueError, match="method must be one of mean, ensemble, got 'median'"):
+            evaluate(model, data, method="median")
+        with pytest.raises(ValueError, match="num_samples=3 has no effect on method='mean'"):
+            evaluate(model, data, num_samples=3)
+        with pytest.raises(ValueError, match="num_samples must be at least 2"):
+            evaluate(model, data, method="ensemble", num_samples=1)

@@ -1,0 +1,108 @@
+"""The command: what it prints, and how it says no."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from noisin_pyro import noise
+from noisin_pyro.cli import main
+from noisin_pyro.training import Config
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three small text files."""
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.txt").write_text("one two three four\n" * 20)
+    return tmp_path
+
+
+def test_train_ends_with_both_networks_numbers_and_the_picture(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = folder / "run"
+    options = "--batch-size 2 --window 8 --hidden-size 8 --noise laplace:multiplicative --spread 0.5 --epochs 3"
+    assert (
+        main(["train", "--data", str(folder), "--folder", str(run), *options.split(), "--ensemble-samples", "2"]) == 0
+    )
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    for name, columns in (("noisy", 3), ("deterministic", 2)):
+        (row,) = (line for line in lines if line.startswith(name))
+        assert len(re.findall(r"\d+\.\d", row)) == columns
+    assert lines[-1] == f"learning curves: {run / 'curves.png'}"
+    assert (run / "curves.png").is_file()
+    progress = said.err.splitlines()  # no bars where nobody watches: a line an epoch
+    assert len(progress) == 6 and all("epoch" in line and "tokens/s" in line for line in progress)
+
+
+def test_families_lists_every_name_and_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["families"]) == 0
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+    for entry in noise.describe():
+        assert (entry.name if entry.form == "additive" else f"{entry.name}:{entry.form}") in first
+        noise.get(entry.name, form=entry.form)
+
+
+def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    print(repr(text[:3000]))
+    for group in dataclasses.fields(Config):
+        assert f"{group.name} options" in text
+    options = re.findall(r"│ (--[a-z-]+)", text)
+    assert len(options) == sum(len(dataclasses.fields(group.default_factory)) for group in dataclasses.fields(Config))  # type: ignore[arg-type]
+    assert "None)" not in text
+    for option in options:
+        # The help stands beside the option, or on the line below it, and is a sentence.
+        assert re.search(rf"{option}\b[^│]*(  |│\n│ +)[A-Za-z]", text), option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("", "train"),
+        ("trian", "train"),
+        ("train --hiden-size 3", "--hidden-size"),
+        ("train --hidden-size many", "--hidden-size"),
+        ("train --hidden-size 0", "hidden size"),
+        ("train --epochs", "--epochs"),
+        ("train --cell elman", "--cell"),
+        ("train --optimizer Adm", "adam"),
+        ("train --noise gausian", "gaussian"),
+        ("train --noise gamma:native", "gamma"),
+        ("train --spread -1", "spread"),
+        ("train --spread-floor 0.2", "floor"),
+        ("train --data no-such-data", "no-such-data"),
+        ("train --data ptb --data-root nowhere", "nowhere"),
+        ("train --files a b", "--files"),
+        ("train --files a b c", "a"),
+        ("families --loud", "--loud"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: str, named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("noisin: ") and said.err.count("\n") == 1
+    assert named in said.err.lower()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_diverges_says_so_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (
+        "--cell identity --learning-rate 1e30 --clip None --optimizer SGD --batch-size 2 --window 8 --hidden-size 8"
+    )
+    assert main(["train", "--data", str(folder), "--folder", str(folder / "run"), *options.split()]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("noisin: noisy, epoch 1/") and "gamma_1 = 0.3" in last

@@ -1,0 +1,86 @@
+"""The house: which way imports run, and that what is packed is all of it."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "noisin_pyro"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# Each room, and the rooms below it that it may use.
+BELOW = {
+    "noise": set(),
+    "data": set(),
+    "plots": set(),
+    "models": {"noise"},
+    "inference": {"models", "noise", "data"},
+    "training": {"inference", "models", "noise", "data", "plots"},
+    "cli": {"training", "inference", "models", "noise", "data", "plots"},
+}
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module(path): path for path in SOURCES}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Full names of all that a file imports; of ``from package import name``, the name if it is a module."""
+    here = _module(path) if path.is_relative_to(PACKAGE) else ""
+    package = here if path.name == "__init__.py" else here.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if module.count(".") else "the top"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downward(path: Path) -> None:
+    room = _room(_module(path))
+    if room == "the top":
+        return
+    used = {_room(name) for name in _imports(path) if name.split(".")[0] == "noisin_pyro"}
+    assert used <= BELOW[room] | {room}
+
+
+def test_imports_run_in_no_circle() -> None:
+    graph = {module: {name for name in _imports(path) if name in MODULES} for module, path in MODULES.items()}
+    list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("room", ["models", "inference"])
+def test_links_at_the_root_are_for_readers_only(room: str) -> None:
+    assert (ROOT / room).is_symlink() and (ROOT / room).readlink() == Path("noisin_pyro", room)
+    for folder in ("noisin_pyro", "tests", "benchmarks", "notebooks", "docs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert room not in {name.split(".")[0] for name in _imports(path)}, path
+
+
+def test_the_wheel_made_from_the_source_distribution_holds_every_room(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+        (entry_points,) = (name for name in packed if name.endswith("entry_points.txt"))
+        assert "noisin = noisin_pyro.cli:main" in archive.read(entry_points).decode()
+    assert {path.relative_to(ROOT).as_posix() for path in SOURCES} <= packed
+    assert all(name.startswith(("noisin_pyro/", "noisin_pyro-")) for name in packed)

@@ -1,0 +1,59 @@
+"""Pictures: what they show, and that they are pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from noisin_pyro import plots
+
+
+def _log(start: float) -> list[dict[str, float]]:
+    return [
+        {"epoch": epoch, "gamma_0": 0.2, "gamma_1": 0.3 + epoch / 10}
+        | {f"{part}_{measure}": start / epoch for part in ("train", "valid") for measure in ("perplexity", "nats")}
+        for epoch in (1, 2, 3)
+    ]
+
+
+LOGS = {"noisy": _log(200.0), "deterministic": _log(180.0)}
+
+
+@pytest.mark.parametrize(("measure", "label"), [("perplexity", "perplexity"), ("nats", "nats per step")])
+def test_learning_curves(tmp_path: Path, measure: str, label: str) -> None:
+    figure = plots.learning_curves(LOGS, measure=measure)
+    left, right = figure.axes
+    assert "Validation" in left.get_title() and "Training" in right.get_title()
+    for axis in (left, right):
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", label)
+        assert [line.get_label() for line in axis.lines] == ["noisy", "deterministic"]
+        assert np.asarray(axis.lines[1].get_ydata()).tolist() == [180.0, 90.0, 60.0]
+    assert left.lines[0].get_color() != left.lines[1].get_color()
+    assert left.lines[0].get_marker() != left.lines[1].get_marker()
+    assert left.get_legend() is not None
+    figure.savefig(tmp_path / "curves.png")
+    height, width, _ = imread(tmp_path / "curves.png").shape
+    assert width > height > 300
+
+
+def test_spreads_of_each_layer() -> None:
+    (axis,) = plots.spreads(LOGS["noisy"]).axes
+    assert [line.get_label() for line in axis.lines] == ["inputs", "layer 1"]
+    assert np.asarray(axis.lines[1].get_ydata()).tolist() == pytest.approx([0.4, 0.5, 0.6])
+    assert axis.get_ylim()[0] == 0
+
+
+def test_they_draw_on_axes_that_are_given() -> None:
+    figure = Figure()
+    left, right, below = figure.subplots(1, 3)
+    assert plots.learning_curves(LOGS, axes=(left, right)) is figure
+    assert plots.spreads(LOGS["noisy"], ax=below) is figure
+    assert all(axis.lines for axis in (left, right, below))
+
+
+@pytest.mark.parametrize("rows", [[], [{"epoch": 1.0}]])
+def test_a_log_without_spreads_is_refused(rows: list[dict[str, float]]) -> None:
+    with pytest.raises(ValueError, match="gamma_"):
+        plots.spreads(rows)

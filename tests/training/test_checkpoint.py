@@ -1,0 +1,42 @@
+"""A write that fails leaves what was there."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from noisin_pyro.training import checkpoint
+
+
+def _fails(*_: object, **__: object) -> None:
+    raise OSError("no space left")
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, {"model": {"w": torch.arange(3.0)}, "epoch": 4})
+    found = checkpoint.load(path)
+    assert found["epoch"] == 4
+    assert found["model"]["w"].tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(("owner", "step"), [(torch, "save"), (os, "fsync"), (os, "replace")])
+def test_failed_write_keeps_the_file_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, {"epoch": 1})
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, step, _fails)
+        with pytest.raises(OSError, match="no space"):
+            checkpoint.save(path, {"epoch": 2})
+    assert checkpoint.load(path) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_cannot_bring_code(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save({"model": Path}, path)
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        checkpoint.load(path)

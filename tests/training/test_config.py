@@ -1,0 +1,83 @@
+"""The configuration: its JSON, and what it refuses."""
+
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noisin_pyro.models import CELLS
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
+from noisin_pyro.training.config import from_json, to_json
+
+paths = st.sampled_from([Path("a"), Path("b/ü")])
+configs = st.builds(
+    Config,
+    data=st.builds(
+        Data,
+        files=st.none() | st.tuples(paths, paths, paths),
+        root=st.none() | paths,
+        window=st.integers(1, 99),
+    ),
+    model=st.builds(Model, cell=st.sampled_from(list(CELLS)), tie_weights=st.booleans()),
+    noise=st.builds(Noise, family=st.text(), spread=st.floats(0, 9), spread_floor=st.none() | st.floats(0, 1)),
+    optimisation=st.builds(
+        Optimisation,
+        clip=st.none() | st.floats(0.1, 9),
+        learning_rate=st.floats(1e-9, 9),
+        patience=st.none() | st.integers(1, 9),
+    ),
+    run=st.builds(Run, folder=st.none() | paths, seed=st.integers(), ensemble_samples=st.just(0)),
+)
+
+
+@given(configs)
+def test_json_there_and_back(config: Config) -> None:
+    assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize("text", ["{}", '{"data": 1}', "no JSON", to_json(Config()).replace("spread", "sprad")])
+def test_other_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        from_json(text)
+
+
+def test_cells_are_those_of_the_models() -> None:
+    assert set(get_args(get_type_hints(Model)["cell"])) == set(CELLS)
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ({"data": Data(batch_size=0)}, "batch size"),
+        ({"data": Data(window=-3)}, "window"),
+        ({"data": Data(name="ptb", files=(Path("a"), Path("b"), Path("c")))}, "files"),
+        ({"model": Model(hidden_size=0)}, "hidden size"),
+        ({"model": Model(num_layers=0)}, "layers"),
+        ({"optimisation": Optimisation(epochs=0)}, "epochs"),
+        ({"optimisation": Optimisation(patience=0)}, "patience"),
+        ({"optimisation": Optimisation(particles=0)}, "particles"),
+        ({"optimisation": Optimisation(learning_rate=float("nan"))}, "learning rate"),
+        ({"optimisation": Optimisation(clip=-1.0)}, "clip"),
+        ({"optimisation": Optimisation(optimizer="Adm")}, "Did you mean Adam"),
+        ({"optimisation": Optimisation(optimizer="LBFGS")}, "LBFGS"),
+        ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(groups: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Config(**groups)
+
+
+def test_twin_differs_in_the_noise_alone() -> None:
+    noisy = Config(
+        model=Model(cell="lstm"),
+        noise=Noise("gamma", spread=0.5, learn_spread=True, spread_floor=0.2, input_spread=0.1, feedback=False),
+        optimisation=Optimisation(particles=3, bound="importance", epochs=2),
+    )
+    twin = noisy.deterministic_twin(Path("there"))
+    assert noisy.noisy and not twin.noisy and not twin.run.twin
+    assert twin.run.folder == Path("there")
+    assert (twin.data, twin.model, twin.run.seed) == (noisy.data, noisy.model, noisy.run.seed)
+    assert twin.optimisation.epochs == 2

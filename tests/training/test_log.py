@@ -1,0 +1,16 @@
+"""The CSV log."""
+
+from pathlib import Path
+
+import pytest
+
+from noisin_pyro.training import log
+
+
+def test_rows_there_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [{"epoch": 1, "valid_nats": 5.12345678, "gamma_1": 0.3}, {"epoch": 2, "valid_nats": 4.5, "gamma_1": 0.25}]
+    for row in rows:
+        log.append(path, row)
+    assert path.read_text().splitlines() == ["epoch,valid_nats,gamma_1", "1,5.12346,0.3", "2,4.5,0.25"]
+    assert log.read(path) == [pytest.approx(row, rel=1e-5) for row in rows]
