@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 after anything that the user can mend, told in one line on stderr.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no γ shows a mark in its place
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         match _parse(arguments):
             case Config() as config:
@@ -76,9 +79,10 @@ def _parse(arguments: Sequence[str] | None) -> Config | Families:
 def _in_one_line(box: str) -> str:
     """The parser's message out of its frame: what is wrong, and the option that may have been meant."""
     lines = [line.strip("╭╮╰╯│─ ") for line in box.splitlines()[1:]]
-    wrong, *more = [part.strip() for part in "\n".join(lines).split("\n\n")]
-    hint = next((part for part in more if part.startswith(("Perhaps", "Available"))), "")
-    return " ".join([*wrong.splitlines(), *hint.splitlines()[:2]]).removeprefix("Error parsing Config: ")
+    parts = "\n".join("" if set(line) == {"-"} else line for line in lines).strip().split("\n\n")
+    hint = next((part for part in parts if part.startswith(("Perhaps", "Available"))), "")
+    wrong = " ".join(parts[0].splitlines()).removeprefix("Error parsing Config: ")
+    return f"{wrong}. {' '.join(hint.splitlines()[:2])}" if hint else wrong
 
 
 def _train(config: Config) -> None:

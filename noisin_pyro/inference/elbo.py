@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pyro
@@ -18,7 +18,14 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor, nn
 
-from noisin_pyro.inference.sites import PARTICLES, priced_sites, refuse_wrong_sites, sampled_sites, scored_sites
+from noisin_pyro.inference.sites import (
+    PARTICLES,
+    priced_sites,
+    refuse_wrong_sites,
+    sample_sites,
+    sampled_sites,
+    scored_sites,
+)
 from noisin_pyro.inference.weights import log_mean_weights
 
 Program = Callable[..., Any]
@@ -107,7 +114,8 @@ class PriorAsGuide_ELBO(ELBO):
             value, surrogate = log_mean_weights(traces, self._nesting(model, guide, args, kwargs), self.num_particles)
         # the bound's value, with the surrogate's gradient
         loss = -(value.detach() + surrogate - surrogate.detach())
-        return loss, [trace.nodes["_RETURN"]["value"] for trace, _ in traces]
+        returned: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
+        return loss, [node["value"] for node in returned]
 
     @staticmethod
     def _elbo(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
@@ -130,7 +138,7 @@ class PriorAsGuide_ELBO(ELBO):
 
     def _get_traces(
         self, model: Program, guide: Program | None, args: Any, kwargs: Any
-    ) -> Iterator[tuple[Trace, Trace]]:
+    ) -> Generator[tuple[Trace, Trace], None, None]:
         if self.num_particles == 1 or not self.vectorize_particles:
             for _ in range(self.num_particles):
                 yield self._get_trace(model, guide, args, kwargs)
@@ -147,15 +155,12 @@ class PriorAsGuide_ELBO(ELBO):
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
         refuse_wrong_sites(model_trace, guide_trace)
-        model_trace.compute_log_prob(
-            lambda name, site: site["is_observed"] or name in guide_trace or not site["fn"].has_rsample
-        )
+        model_trace.compute_log_prob(lambda name, site: _needs_density(name, site, guide_trace))
         guide_trace.compute_score_parts()
         if is_validation_enabled():
-            for trace in (model_trace, guide_trace):
-                for site in trace.nodes.values():
-                    if site["type"] == "sample" and "log_prob" in site:
-                        check_site_shape(site, depth)  # type: ignore[arg-type]
+            for site in sample_sites(model_trace) + sample_sites(guide_trace):
+                if "log_prob" in site:
+                    check_site_shape(site, depth)  # type: ignore[arg-type]
         return model_trace, guide_trace
 
     def _nesting(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> int:
@@ -165,16 +170,14 @@ class PriorAsGuide_ELBO(ELBO):
         if self._program != (model, guide):
             with torch.no_grad(), poutine.block():
                 traces = self._get_trace(model, guide, args, kwargs)
-            dims = [
-                frame.dim
-                for trace in traces
-                for site in trace.nodes.values()
-                if site["type"] == "sample"
-                for frame in site["cond_indep_stack"]
-                if frame.vectorized
-            ]
+            sites = [site for trace in traces for site in sample_sites(trace)]
+            dims = [frame.dim for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
             self._program, self._found = (model, guide), -min(dims, default=0)
         return int(self._found)
+
+
+def _needs_density(name: str, site: Any, guide_trace: Trace) -> bool:
+    return site["is_observed"] or name in guide_trace or not site["fn"].has_rsample
 
 
 class Bound(nn.Module):

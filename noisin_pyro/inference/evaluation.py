@@ -87,16 +87,11 @@ def evaluate(
     if not _is_noisy(model, data):
         scores, lengths = _score(model, data, batch_size)
         return _summary(method, "exact", scores, torch.zeros(()), lengths, 0)
-    runs = []
-    for _ in range(num_samples):
-        scores, lengths = _score(model, data, batch_size)
-        runs.append(scores)
-    return _ensemble(torch.stack(runs), lengths)
+    runs = [_score(model, data, batch_size) for _ in range(num_samples)]
+    return _ensemble(torch.stack([scores for scores, _ in runs]), runs[0][1])
 
 
-def _score(
-    model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None
-) -> tuple[Tensor, Tensor]:
+def _score(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> tuple[Tensor, Tensor]:
     """log p(x_t | ·) of every real step in one run, ``(N,)``, and how many steps each sequence has."""
     scores, lengths, state = [], [], None
     for batch in data.batches(batch_size):
@@ -143,5 +138,5 @@ def _summary(
     rows = torch.stack([piece.sum() for piece in scores.cpu().split(lengths.tolist())])
     residuals = -rows - nats.cpu() * lengths.double()  # of the ratio estimator: total nats over total steps
     count = int((lengths > 0).sum())
-    error = (residuals.square().sum() * count / max(count - 1, 1)).sqrt() / steps if count > 1 else torch.tensor(math.nan)
-    return Evaluation(method, kind, float(nats), float(monte_carlo_error), float(error), steps, num_samples)
+    error = math.sqrt(float(residuals.square().sum()) * count / (count - 1)) / steps if count > 1 else math.nan
+    return Evaluation(method, kind, float(nats), float(monte_carlo_error), error, steps, num_samples)

@@ -12,18 +12,20 @@ from torch import Tensor
 PARTICLES = "num_particles_vectorized"  # the plate of S samples, by the name that Pyro's ELBOs use
 
 
+def sample_sites(trace: Trace) -> list[Any]:
+    """The sample statements of a trace, latent or observed."""
+    nodes: dict[str, Any] = dict(trace.nodes)
+    return [site for site in nodes.values() if site["type"] == "sample"]
+
+
 def sampled_sites(trace: Trace) -> list[Any]:
-    """The latent sites of a trace."""
-    return [site for site in trace.nodes.values() if site["type"] == "sample" and not site["is_observed"]]
+    """The latent ones."""
+    return [site for site in sample_sites(trace) if not site["is_observed"]]
 
 
 def priced_sites(model_trace: Trace, guide_trace: Trace) -> list[Any]:
     """The model's sites whose density enters the bound: those observed, and those that the guide samples."""
-    return [
-        site
-        for name, site in model_trace.nodes.items()
-        if site["type"] == "sample" and (site["is_observed"] or name in guide_trace)
-    ]
+    return [site for site in sample_sites(model_trace) if site["is_observed"] or site["name"] in guide_trace]
 
 
 def scored_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[Any, Tensor]]:
@@ -38,14 +40,16 @@ def scored_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[Any, 
 
 
 def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
+    """Raise a ValueError for a guide site that the model lacks, or one whose noise has no density."""
+    in_model = {site["name"]: site for site in sample_sites(model_trace)}
     for site in sampled_sites(guide_trace):
         name = site["name"]
-        if name not in model_trace:
+        if name not in in_model:
             if site["infer"].get("is_auxiliary"):
                 continue
             latents = ", ".join(s["name"] for s in sampled_sites(model_trace)) or "none"
             raise ValueError(f"guide samples {name!r}, which the model lacks; the model's latent sites are: {latents}")
-        family = model_trace.nodes[name]["infer"].get("family")
+        family = in_model[name]["infer"].get("family")
         if family is not None and family.discrete:
             raise ValueError(
                 f"guide samples {name!r}, whose {family.name} noise is discrete; leave the site to the prior, "

@@ -11,7 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from noisin_pyro.inference.sites import PARTICLES, priced_sites, sampled_sites, scored_sites
+from noisin_pyro.inference.sites import PARTICLES, priced_sites, sample_sites, sampled_sites, scored_sites
 
 Traces = Sequence[tuple[Trace, Trace]]
 
@@ -54,7 +54,7 @@ def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) 
 
 def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
     """The plates that all observed sites share: an element of them is what a log-mean-exp is taken over."""
-    stacks = [_plates(site) for site in model_trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    stacks = [_plates(site) for site in sample_sites(model_trace) if site["is_observed"]]
     return frozenset.intersection(*stacks) if stacks else frozenset()
 
 

@@ -83,11 +83,13 @@ class LSTM(Cell):
     name, gates, range, has_memory, kernel, reducible = "lstm", 4, (-1.0, 1.0), True, "lstm", True
 
     def step(self, a: Tensor, r: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert c is not None
         i, f, g, o = (a + r).chunk(4, -1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
     def steps(self, a: Tensor, r: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert c is not None
         i, f, g, o = (a + r).chunk(4, -1)
         memories = []
         for keep, write in zip(torch.sigmoid(f).unbind(-2), (torch.sigmoid(i) * torch.tanh(g)).unbind(-2), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -27,7 +28,7 @@ class Emission(PyroModule):
         if output_size < 1:
             raise ValueError(f"output_size must be a positive integer, got {output_size}")
         self.output_size = output_size
-        self.linear = PyroModule[nn.Linear](hidden_size, output_size)
+        self.linear = PyroModule[nn.Linear](hidden_size, output_size)  # type: ignore[call-arg]
 
     @abstractmethod
     def forward(self, z: Tensor) -> TorchDistribution:
@@ -83,6 +84,8 @@ class Bernoulli(Emission):
 
 class Gaussian(Emission):
     """x_t a real vector with independent errors, their standard deviations learned (``scale``, from 1)."""
+
+    scale: Any
 
     def __init__(self, hidden_size: int, output_size: int) -> None:
         super().__init__(hidden_size, output_size)

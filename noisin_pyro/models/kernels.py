@@ -32,10 +32,8 @@ class Weights(NamedTuple):
         return self.ih.dim() == 2 and self.hh.dim() == 2 and self.bias_ih.dim() == 1 and self.bias_hh.dim() == 1
 
 
-def deterministic(
-    cell: Cell, weights: Weights, x: Tensor, h: Tensor, c: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """The clean RNN: h_{1:T} ``(..., B, T, H)`` and the last memory, from x ``(..., B, T, I)`` and h_0 ``(..., B, H)``."""
+def deterministic(cell: Cell, weights: Weights, x: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The clean RNN: h_{1:T} ``(..., B, T, H)`` and the last memory; x ``(..., B, T, I)``, h_0 ``(..., B, H)``."""
     if cell.name == "sigmoid":
         u, _ = _run(cell, *_sigmoid_as_tanh(weights), x, 2 * h - 1, None)
         return (u + 1) / 2, None

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from noisin_pyro.models.cells import CELLS, Cell
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.names import named
-from noisin_pyro.models.path import NoisyPath
+from noisin_pyro.models.path import NoisyPath, sample_noisy
 from noisin_pyro.models.scan import Given, Recurrence
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.noise import Family
@@ -132,21 +131,21 @@ class NoisyRNN(PyroModule):
         spread = self._spread(layer)
         if self.feedback and not spread.is_zero:
             path = NoisyPath(recurrence, self.noise, spread(recurrence.inputs), lengths)
-            z = pyro.sample(f"{self.name}_{layer}", path, infer={"family": self.noise})
+            z = sample_noisy(f"{self.name}_{layer}", path, self.noise)
             return z, recurrence.final(z, path.last_memory(z), lengths)
         h, memory = recurrence.clean()
         end = recurrence.final(h, memory, lengths)
         if spread.is_zero:
             return h, end
         path = NoisyPath(Given(h), self.noise, spread(h), lengths)
-        return pyro.sample(f"{self.name}_{layer}", path, infer={"family": self.noise}), end
+        return sample_noisy(f"{self.name}_{layer}", path, self.noise), end
 
     def _noisy_inputs(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
         spread = self._spread(0)
         if spread.is_zero:
             return inputs
         path = NoisyPath(Given(inputs), self.noise, spread(inputs), lengths)
-        return pyro.sample(f"{self.name}_0", path, infer={"family": self.noise})
+        return sample_noisy(f"{self.name}_0", path, self.noise)
 
     def _spread(self, layer: int) -> Spread:
         return getattr(self, f"spread_{layer}")
@@ -154,14 +153,14 @@ class NoisyRNN(PyroModule):
     def _weights(self, layer: int) -> list[Tensor]:
         return [getattr(self, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
-    def _layer_spreads(self, spread: AnySpread) -> list[float | Spread]:
+    def _layer_spreads(self, spread: AnySpread) -> Sequence[float | Spread]:
         if isinstance(spread, (int, float, Spread)):
             if self.feedback:
                 return [spread] * self.num_layers
-            return [0.0] * (self.num_layers - 1) + [spread]
+            return [*[0.0] * (self.num_layers - 1), spread]
         if len(spread) != self.num_layers:
             raise ValueError(f"spread must be one number or {self.num_layers} (one a layer), got {len(spread)}")
-        return list(spread)
+        return spread
 
     def _checked(self, layer: int, value: float | Spread) -> Spread:
         """A layer's own spread, if this family can have it there."""
@@ -213,14 +212,13 @@ class NoisyRNN(PyroModule):
         if len(parts) != 1 + self.cell.has_memory:
             expected = "a pair (z, c)" if self.cell.has_memory else "one tensor"
             raise ValueError(f"state of a {self.cell.name} layer must be {expected}, got {len(parts)} tensors")
-        expected = (self.num_layers, *inputs.shape[-3:-2], self.hidden_size)
+        inner = (*inputs.shape[-3:-2], self.hidden_size)
         for part in parts:
-            if part.dim() < len(expected) or (part.shape[0], *part.shape[len(part.shape) - len(expected) + 1 :]) != expected:
-                raise ValueError(
-                    f"state must have shape (layers, ..., batch, units) = {expected}, got {tuple(part.shape)}"
-                )
-        z, c = parts[0], parts[1] if self.cell.has_memory else [None] * self.num_layers
-        return list(zip(z, c, strict=True))
+            if part.dim() <= len(inner) or part.shape[0] != self.num_layers or part.shape[-len(inner) :] != inner:
+                expected = f"({self.num_layers}, ..., {', '.join(map(str, inner))}) (layers, ..., batch, units)"
+                raise ValueError(f"state must have shape {expected}, got {tuple(part.shape)}")
+        memories = parts[-1] if self.cell.has_memory else [None] * self.num_layers
+        return list(zip(parts[0], memories, strict=True))
 
 
 def _keep_spreads(rnn: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

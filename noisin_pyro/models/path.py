@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+import pyro
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
@@ -28,7 +29,7 @@ class NoisyPath(TorchDistribution):
         lengths: ``(B,)`` integers from 0 to T, or None for T everywhere.
     """
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[override]
     has_enumerate_support = False
 
     def __init__(
@@ -66,11 +67,12 @@ class NoisyPath(TorchDistribution):
         )
 
     def expand(self, batch_shape: Shape, _instance: NoisyPath | None = None) -> NoisyPath:  # type: ignore[override]
-        new = NoisyPath(self.transition.expand(batch_shape), self.family, self.spread, self.lengths, validate_args=False)
+        transition = self.transition.expand(batch_shape)
+        new = NoisyPath(transition, self.family, self.spread, self.lengths, validate_args=False)
         new._last = self._last
         return new
 
-    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:  # type: ignore[override]
         """Draw z_{1:T}, ``sample_shape + (..., B, T, H)``, step by step from z_0."""
         shape = torch.Size(sample_shape) + self.batch_shape
         if self.family.has_innovations:
@@ -78,7 +80,7 @@ class NoisyPath(TorchDistribution):
         spread, transition = self.spread.squeeze(-2), self.transition.expand(shape)
         return self._keep(*transition.loop(lambda _, mean: self.family(mean, spread)()))
 
-    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Shape = ()) -> Tensor:  # type: ignore[override]
         with torch.no_grad():
             return self.rsample(sample_shape)
 
@@ -87,13 +89,18 @@ class NoisyPath(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         means, _ = self.transition.means(value)
-        return self.masked(self.family(means, self.spread).log_prob(value)).sum(-1)
+        if self.lengths is None:
+            return self.family(means, self.spread).log_prob(value).sum(-1)
+        real = real_steps(self.lengths, self.event_shape[0])
+        # a padded mean may be where there is no density (an atom at 0); 0.5 is in every family's range
+        means = torch.where(real.unsqueeze(-1), means, 0.5)
+        return torch.where(real, self.family(means, self.spread).log_prob(value), 0.0).sum(-1)
 
     def innovation_law(self, batch_shape: Shape | None = None) -> TorchDistribution:
         """The law of the standardised noise ε_{1:T}: batch ``(..., B)``, event ``(T, H)``, padded steps included."""
         steps, units = self.event_shape
         batch_shape = self.batch_shape if batch_shape is None else torch.Size(batch_shape)
-        return self.family.law(self.spread, units).expand(batch_shape + (steps,)).to_event(1)
+        return self.family.law(self.spread, units).expand((*batch_shape, steps)).to_event(1)
 
     def transport(self, noise: Tensor) -> Tensor:
         """z_{1:T} from ε_{1:T}, ``(..., B, T, H)`` both; exact for every family whose noise has a law of its own."""
@@ -112,15 +119,14 @@ class NoisyPath(TorchDistribution):
         """c_T of the scan that made this very ``z``; None where another made it."""
         return self._last["memory"] if self._last.get("z") is z else None
 
-    def masked(self, log_prob: Tensor) -> Tensor:
-        """Zero at padded steps: ``(..., B, T)``."""
-        if self.lengths is None:
-            return log_prob
-        return torch.where(real_steps(self.lengths, self.event_shape[0]), log_prob, log_prob.new_zeros(()))
-
     def _keep(self, z: Tensor, memory: Tensor | None) -> Tensor:
         self._last.update(z=z, memory=memory)
         return z
+
+
+def sample_noisy(name: str, law: TorchDistribution, family: Family, obs: Tensor | None = None) -> Tensor:
+    """A noisy state's sample statement; the site's ``infer["family"]`` tells guides and bounds what it is."""
+    return pyro.sample(name, law, obs=obs, infer={"family": family})  # type: ignore[typeddict-item]
 
 
 def real_steps(lengths: Tensor, steps: int) -> Tensor:

@@ -82,18 +82,19 @@ class SequenceModel(PyroModule):
         self._check_targets(targets, x)
         self._sample_globals()
         with self._sequences(x.shape[-3], size):
-            z, state = self.rnn(x, state, lengths)
+            z, end = self.rnn(x, state, lengths)
             emission = self.emission(z)
             observed = emission if lengths is None else emission.mask(real_steps(lengths, x.shape[-2]))
             pyro.sample("x", observed.to_event(1), obs=targets)
-        return Output(emission, state)
+        return Output(emission, end)
 
     def _check_targets(self, targets: Tensor | None, x: Tensor) -> None:
         if targets is None:
             return
         expected = tuple(x.shape[-3:-1]) + (self.emission.output_size,) * self.emission.event_dim
         if tuple(targets.shape[-len(expected) :]) != expected:
-            raise ValueError(f"targets must have shape (..., {', '.join(map(str, expected))}), got {tuple(targets.shape)}")
+            shape = ", ".join(map(str, expected))
+            raise ValueError(f"targets must have shape (..., {shape}), got {tuple(targets.shape)}")
 
     def _sample_globals(self) -> None:
         """Sample γ and weights that have priors here, outside the plate: all sequences share them."""
@@ -136,7 +137,7 @@ class LanguageModel(SequenceModel):
     ) -> None:
         rnn = NoisyRNN(hidden_size, hidden_size, num_layers, cell, noise, spread, input_spread, feedback)
         super().__init__(rnn, "categorical", vocabulary_size)
-        self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)
+        self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         nn.init.zeros_(self.emission.linear.bias)
         if tie_weights:
@@ -145,5 +146,6 @@ class LanguageModel(SequenceModel):
     def embed(self, inputs: Tensor) -> Tensor:
         """Tokens ``(..., B, T)`` to ``(..., B, T, H)``."""
         if inputs.is_floating_point() or inputs.dim() < 2:
-            raise ValueError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} {tuple(inputs.shape)}")
+            shape = tuple(inputs.shape)
+            raise ValueError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} of shape {shape}")
         return self.embedding(inputs)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam, PyroSample
@@ -32,12 +32,15 @@ class Spread(PyroModule):
             prior together with a value, or a prior that reaches below zero.
     """
 
+    excess: Any
+    gamma: Any
+
     def __init__(
         self,
         value: float | None = None,
         floor: float | None = None,
         learn: bool = False,
-        prior: dist.TorchDistribution | None = None,
+        prior: Any = None,
     ) -> None:
         super().__init__()
         if prior is not None and (value is not None or learn):

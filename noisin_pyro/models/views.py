@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 from pyro import poutine
 from pyro.infer.reparam.reparam import Reparam
 from torch import Tensor, nn
 
-from noisin_pyro.models.path import NoisyPath, real_steps
+from noisin_pyro.models.path import NoisyPath, real_steps, sample_noisy
 
 Model = Callable[..., Any]
 
@@ -85,12 +84,9 @@ class Unroll(Reparam):
 
         def draw(t: int, mean: Tensor) -> Tensor:
             law = path.family(mean, spread)
-            return pyro.sample(
-                f"{msg['name']}_{t + 1}",
-                law if real is None else law.mask(real[..., t]),
-                obs=None if given is None else given[..., t, :],
-                infer={"family": path.family},
-            )
+            law = law if real is None else law.mask(real[..., t])
+            obs = None if given is None else given[..., t, :]
+            return sample_noisy(f"{msg['name']}_{t + 1}", law, path.family, obs)
 
         z = path._keep(*path.transition.loop(draw))
         return _computed(z if given is None else given)
@@ -101,14 +97,15 @@ class Innovations(Reparam):
 
     def apply(self, msg: Any) -> Any:
         path: NoisyPath = msg["fn"]
-        if not path.family.has_innovations and path.family.has_rsample or msg["is_observed"]:
+        native_beta = not path.family.has_innovations and path.family.has_rsample
+        if native_beta or msg["is_observed"]:
             return msg
         if not path.family.has_innovations:
             raise ValueError(
                 f"innovations: {msg['name']!r} has native {path.family.name} noise, whose law moves with its mean; "
                 f'use noise="{path.family.name}:additive" or "{path.family.name}:multiplicative"'
             )
-        noise = pyro.sample(f"{msg['name']}_noise", path.innovation_law(), infer={"family": path.family})
+        noise = sample_noisy(f"{msg['name']}_noise", path.innovation_law(), path.family)
         return _computed(path.transport(noise))
 
 

@@ -129,9 +129,9 @@ def _gradients(family: Family, mean: Tensor, gamma: float, num_samples: int) -> 
     for i, h in enumerate(mean.tolist()):
         yield 3, f"{how} at mean {h:g}", 1.0, slope[:, i]
     if family.spread_is_pathwise:
-        at = mean.new_tensor(gamma).requires_grad_()
-        expected = _gradient(family.scale(mean, at).square().expand(mean.shape).sum(), at)
-        yield 3, "d(z - mean)²/dspread", expected.item(), _gradient((z - means).square().sum(), spreads)[:, 0]
+        more, less = (family.scale(mean, mean.new_tensor(gamma * factor)).square() for factor in (1.001, 0.999))
+        expected = ((more - less).expand(mean.shape).sum() / (0.002 * gamma)).item()
+        yield 3, "d(z - mean)²/dspread", expected, _gradient((z - means).square().sum(), spreads)[:, 0]
 
 
 def _gradient(value: Tensor, argument: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from noisin_pyro.noise import laws
 from noisin_pyro.noise.exponential_family import ExponentialFamily, view
 from noisin_pyro.noise.noisy import Noisy, NoisyBeta, NoisyPoisson
 from noisin_pyro.noise.standardized import Standardized, StandardNormal
@@ -69,8 +70,8 @@ class Family(ABC):
             ValueError: the law is no exponential family (logistic), or moves with the mean (native beta, poisson).
         """
         raise ValueError(
-            f"{self}: no exponential-family view of this law is known (native ones move with the mean, the logistic law "
-            "is no exponential family); ask another form or family, noise itself works without one"
+            f"{self}: no exponential-family view of this law is known (native ones move with the mean, the logistic law"
+            " is no exponential family); ask another form or family, noise itself works without one"
         )
 
     def __call__(self, mean: Tensor, spread: Tensor | float) -> dist.TorchDistribution:
@@ -209,7 +210,7 @@ class Gaussian(Standard):
     """``Standard`` for the normal law, drawn without the detour by mean and standard deviation."""
 
     def __init__(self, form: str = "additive"):
-        super().__init__("gaussian", lambda zeros: dist.Normal(zeros, 1.0), form)
+        super().__init__("gaussian", laws.gaussian, form)
 
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
         return StandardNormal(spread.new_zeros(()).expand(size))

@@ -15,6 +15,11 @@ from torch import Tensor
 from noisin_pyro.noise.units import ONE
 
 
+def gaussian(zeros: Tensor) -> dist.TorchDistribution:
+    """Normal(0, 1)"""
+    return dist.Normal(zeros, 1.0)
+
+
 def laplace(zeros: Tensor) -> dist.TorchDistribution:
     """Laplace(0, 1)"""
     return dist.Laplace(zeros, 1.0)
@@ -98,7 +103,7 @@ class _Logistic(dist.Logistic):
 class _EqualChances(dist.OneHotCategorical):
     """Torch's draws a one-hot vector in a way that waits for the device."""
 
-    def sample(self, sample_shape=ONE):
+    def sample(self, sample_shape=ONE):  # pyright: ignore[reportIncompatibleMethodOverride]
         shape = self._extended_shape(sample_shape)
         unit = torch.randint(shape[-1], (*shape[:-1], 1), device=self.logits.device)
         return self.logits.new_zeros(shape).scatter_(-1, unit, 1.0)

@@ -62,7 +62,10 @@ class Noisy(OverUnits):
                 "mean: multiplicative noise around a mean of 0 is exactly 0 (an atom), so z has no density there; use "
                 'form="additive", or the innovations view, whose density is that of ε'
             )
-        noise, size = (value - self._mean) / self.scale, self.scale.abs()
+        # an infinite z has no density, and no gradient (0·∞) unless it is taken out before it meets the scale
+        finite = value.isfinite()
+        value, size = torch.where(finite, value, 0), self.scale.abs()
+        noise = (value - self._mean) / self.scale
         if isinstance(self.law, Standardized):
             # z was rounded when it was computed; in units of ε that error grows as the scale shrinks
             with torch.no_grad():
@@ -70,9 +73,9 @@ class Noisy(OverUnits):
             log_prob, coordinates = self.law.log_prob(noise, rounding), self.law.coordinates
         else:
             log_prob, coordinates = self.law.log_prob(noise), noise.shape[-1]
-        if self.law.support.is_discrete:
-            return log_prob
-        return log_prob - size.log()[..., :coordinates].sum(-1)
+        if not self.law.support.is_discrete:
+            log_prob = log_prob - size.log()[..., :coordinates].sum(-1)
+        return log_prob.masked_fill(~finite.all(-1), -math.inf)
 
 
 class NoisyBeta(OverUnits):

@@ -194,7 +194,7 @@ def _builtin() -> list[Entry]:
     ratio = {"gamma": laws.gamma_ratio, "bernoulli": laws.bernoulli_ratio, "poisson": laws.poisson_ratio}
     entries = []
     for form in ("additive", "multiplicative"):
-        entries.append(Entry("gaussian", form, "Normal(0, 1)", {}, lambda form=form: Gaussian(form)))
+        entries.append(Entry("gaussian", form, "Normal(0, 1)", {}, partial(Gaussian, form)))
         for name, law in base.items():
             if form == "multiplicative" and name in ratio:
                 entries.append(_standard(name, ratio[name], form, of_spread=True))

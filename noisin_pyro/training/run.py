@@ -73,8 +73,9 @@ def _run(config: Config, corpus: Corpus) -> Result:
     log = fit(model.to(device), parts[0], parts[1], config, where, name)
     best = checkpoint.load(where / folder.BEST, device)
     model.load_state_dict(best["model"])
-    batch, samples = config.data.batch_size, config.run.ensemble_samples
-    averaged = config.noisy and samples > 0
+    batch, samples, ensemble = config.data.batch_size, config.run.ensemble_samples, None
+    if config.noisy and samples > 0:
+        ensemble = evaluate(model, parts[2], method="ensemble", num_samples=samples, batch_size=batch)
     result = Result(
         name=name,
         folder=where,
@@ -82,9 +83,7 @@ def _run(config: Config, corpus: Corpus) -> Result:
         best_epoch=best["epoch"],
         valid=evaluate(model, parts[1], method="mean", batch_size=batch),
         test=evaluate(model, parts[2], method="mean", batch_size=batch),
-        ensemble=evaluate(model, parts[2], method="ensemble", num_samples=samples, batch_size=batch)
-        if averaged
-        else None,
+        ensemble=ensemble,
         measure="nats" if corpus.vocabulary is None else "perplexity",
         seconds=time.perf_counter() - start,
     )

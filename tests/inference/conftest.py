@@ -44,6 +44,7 @@ def linear_gaussian() -> Callable[..., SequenceModel]:
                 getattr(rnn, name).copy_(value)
             model.emission.linear.weight.copy_(emission)
             model.emission.linear.bias.zero_()
+            model.emission.scale = torch.ones(outputs, dtype=torch.float64)
         return model
 
     return make

@@ -72,11 +72,9 @@ class TestAgainstTheRepeatedPrior:
 
     def test_vectorised_and_looped_particles_agree(self, assert_mean):
         model = language_model()
-        losses = [
-            torch.stack([PriorAsGuide_ELBO(4, vectorize_particles=v, max_plate_nesting=1).loss(model, None, *WORDS) for _ in range(300)])
-            for v in (True, False)
-        ]
-        assert_mean(losses[0] - losses[1], 0.0)
+        vectorised, looped = (PriorAsGuide_ELBO(4, vectorize_particles=v, max_plate_nesting=1) for v in (True, False))
+        draws = [vectorised.loss(model, None, *WORDS) - looped.loss(model, None, *WORDS) for _ in range(300)]
+        assert_mean(torch.stack(draws), 0.0)
 
 
 class TestGradientThreeWays:
@@ -84,17 +82,20 @@ class TestGradientThreeWays:
         rnn = NoisyRNN(1, 1, cell="identity", spread=Spread(gamma, floor=0.0, learn=True))
         model = SequenceModel(rnn, emission="gaussian", output_size=1).double()
         with torch.no_grad():
-            rnn.weight_ih_l0.zero_(), rnn.bias_ih_l0.zero_(), rnn.bias_hh_l0.zero_()
-            rnn.weight_hh_l0.fill_(a), model.emission.linear.weight.fill_(c), model.emission.linear.bias.zero_()
+            for parameter in (rnn.weight_ih_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, model.emission.linear.bias):
+                parameter.zero_()
+            rnn.weight_hh_l0.fill_(a)
+            model.emission.linear.weight.fill_(c)
             rnn.spread_1.excess_unconstrained.fill_(math.log(math.expm1(gamma)))  # it was set in float32
+        model.emission.scale = torch.ones(1, dtype=torch.float64)
         return model
 
     def test_closed_form_on_fixed_noise(self):
         a, c, gamma, (e1, e2), (x1, x2) = 0.8, 0.7, 0.6, (0.3, -1.1), (1.5, -0.4)
         model = self.scalar_model(a, c, gamma)
-        noise = torch.tensor([e1, e2]).double().reshape(1, 2, 1)
+        noise = torch.tensor([e1, e2], dtype=torch.float64).reshape(1, 2, 1)
         program = poutine.condition(innovations(model), data={"z_1_noise": noise})
-        targets = torch.tensor([x1, x2]).double().reshape(1, 2, 1)
+        targets = torch.tensor([x1, x2], dtype=torch.float64).reshape(1, 2, 1)
         PriorAsGuide_ELBO().loss_and_grads(program, None, torch.zeros(1, 2, 1).double(), targets)
         # z1 = γ e1, z2 = a z1 + γ e2, log p = -½ Σ (x - c z)²
         z1 = gamma * e1
@@ -108,14 +109,15 @@ class TestGradientThreeWays:
         assert (rho.grad / d_gamma).item() == pytest.approx(-expected_gamma, abs=1e-12)
 
     def test_monte_carlo(self, assert_mean):
-        a, c, gamma, x = 0.8, 0.7, 0.6, torch.tensor([1.5, -0.4]).double()
+        a, c, gamma, x = 0.8, 0.7, 0.6, torch.tensor([1.5, -0.4], dtype=torch.float64)
         model = self.scalar_model(a, c, gamma)
         targets, inputs = x.reshape(1, 2, 1), torch.zeros(1, 2, 1).double()
         bound = PriorAsGuide_ELBO(50)(model)
         draws = []
         for _ in range(300):
             _, gradients = value_and_gradients(bound(inputs, targets), model)
-            draws.append(torch.stack([gradients["rnn.weight_hh_l0"].sum(), gradients["rnn.spread_1.excess_unconstrained"]]))
+            names = ("rnn.weight_hh_l0", "rnn.spread_1.excess_unconstrained")
+            draws.append(torch.stack([gradients[name].sum() for name in names]))
         # E log p = -½ Σ [x² + c² Var z_t] + const, Var z_1 = γ², Var z_2 = γ² (1 + a²)
         d_gamma = torch.sigmoid(model.rnn.spread_1.excess_unconstrained.detach())
         expected = torch.stack([d_gamma.new_tensor(c**2 * gamma**2 * a), c**2 * gamma * (2 + a**2) * d_gamma])
@@ -320,9 +322,8 @@ class TestTraining:
                 assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
                 return func(*args, **(kwargs or {}))
 
-        quiet = dict(validate_distributions_pyro=False, validate_distributions_torch=False)
-        quiet |= dict(validate_infer=False, validate_poutine=False)
-        with pyro.settings.context(module_local_params=True, **quiet):
+        validations = ("distributions_pyro", "distributions_torch", "infer", "poutine")
+        with pyro.settings.context(module_local_params=True, **{f"validate_{name}": False for name in validations}):
             for noise in ("gaussian", "gamma:multiplicative", "bernoulli", "poisson:native"):
                 native = noise == "poisson:native"
                 model = language_model(noise, "sigmoid" if native else "tanh", learn=not native)
@@ -342,7 +343,7 @@ class TestRefusals:
         def guide(*_):
             pyro.sample("z_7", dist.Normal(0.0, 1.0))
 
-        with pytest.raises(ValueError, match="guide samples 'z_7', which the model lacks.*: z_1"):
+        with pytest.raises(ValueError, match=r"guide samples 'z_7', which the model lacks.*: z_1"):
             PriorAsGuide_ELBO().loss(language_model(), guide, *WORDS)
 
     @pytest.mark.parametrize("view", [lambda model: model, innovations])

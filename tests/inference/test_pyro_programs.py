@@ -15,7 +15,8 @@ X = torch.tensor([0.4, -1.0, 2.0, 0.1, 0.7, -0.2], dtype=torch.float64)
 
 
 def parameters():
-    return {name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in [("m", 0.3), ("l", 0.2)]}
+    values = {"m": 0.3, "l": 0.2}
+    return {name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in values.items()}
 
 
 def nested(p, observe=True):
@@ -72,12 +73,14 @@ def test_with_a_full_guide_it_is_trace_elbo(program, particles):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_without_a_guide_it_is_trace_elbo_with_the_prior_in_expectation(program, assert_mean):
+    reference = Trace_ELBO(20, vectorize_particles=True, max_plate_nesting=2)
+    ours = PriorAsGuide_ELBO(20, max_plate_nesting=2)
     differences = []
     for _ in range(600):
         draws = []
-        for elbo, guided in ((Trace_ELBO(20, vectorize_particles=True, max_plate_nesting=2), True), (PriorAsGuide_ELBO(20, max_plate_nesting=2), False)):
+        for elbo in (reference, ours):
             p = parameters()
-            guide = (lambda p=p: program(p, observe=False)) if guided else None
+            guide = (lambda p=p: program(p, observe=False)) if elbo is reference else None
             loss = elbo.differentiable_loss(lambda p=p: program(p), guide)
             loss.backward()
             draws.append(torch.stack([loss.detach(), *(v.grad for v in p.values())]))
@@ -142,7 +145,7 @@ class TestImportanceBound:
         pyro.set_rng_seed(1)
         with pyro.plate("num_particles_vectorized", 5, dim=-3):
             trace = poutine.trace(model).get_trace()
-        a = trace.nodes["a"]["value"]
-        log_w = dist.Normal(a, 1.0).log_prob(X.reshape(3, 2)[:, :1].float()) + dist.Normal(a, 1.0).log_prob(torch.zeros(()))
+        law = dist.Normal(trace.nodes["a"]["value"], 1.0)
+        log_w = law.log_prob(X.reshape(3, 2)[:, :1].float()) + law.log_prob(torch.zeros(()))
         by_hand = 0.5 * (log_w.logsumexp(0) - torch.tensor(5.0).log()).sum()
         torch.testing.assert_close(value, by_hand)

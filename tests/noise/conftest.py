@@ -14,7 +14,7 @@ from torch import Tensor
 from noisin_pyro.noise import Family, describe, get
 
 FALSE_ALARM_RATE = 1e-6
-"""Of each statistical test, its comparisons taken together (Bonferroni). There are fewer than 200 such tests: 2e-4 in all."""
+"""Of each statistical test, all its comparisons together (Bonferroni). With fewer than 300 such tests: 3e-4 in all."""
 
 FAMILIES = [get(entry.name, entry.form) for entry in describe()]
 

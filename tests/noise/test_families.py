@@ -129,7 +129,7 @@ def test_gradient_of_an_expectation(family, means, assert_mean):
 
 @pytest.mark.parametrize("name", ["gamma:multiplicative", "gamma:native", "beta:native"])
 def test_implicit_gradient_against_quadrature(name, assert_mean):
-    """Where draws are by rejection: d E[cos z] by autograd through draws against finite differences of ∫ cos z p(z) dz."""
+    """Where draws are by rejection: d E[cos z] by autograd against finite differences of ∫ cos z p(z) dz."""
     family, h = get(name), torch.tensor([0.6], dtype=torch.float64)
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(400))
     top = 1.0 if name == "beta:native" else 12.0

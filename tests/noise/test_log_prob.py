@@ -1,16 +1,18 @@
 """log_prob against the sampler, against 1, against scipy, and outside the support."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from pyro.distributions.testing.gof import auto_goodness_of_fit, multinomial_goodness_of_fit
+from pyro.distributions.testing.gof import auto_goodness_of_fit
 from scipy import stats
 
 from noisin_pyro.noise import get
 
 GAMMA = 0.4
+GUMBEL_SCALE = GAMMA * math.sqrt(6) / math.pi
 H = torch.tensor([0.3, 0.6, 0.45], dtype=torch.float64)
 
 
@@ -26,15 +28,16 @@ def quadrature(low, high, num_panels=60):
 # ---- agreement with the sampler -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+# across a sharp edge the test misses nearest neighbours: in three dimensions it would reject Pyro's own Exponential
+@pytest.mark.parametrize("size", [1, 2])
 def test_density_fits_draws(continuous, size, false_alarm_rate):
     d = continuous(H[:size], GAMMA)
     z = d.sample((10_000,))
     assert auto_goodness_of_fit(z, d.log_prob(z).exp()) > false_alarm_rate
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize("concentration", [1.0, 2.5])
+# the flat density stays below three dimensions for the same reason
+@pytest.mark.parametrize("size, concentration", [(2, 1.0), (3, 1.0), (2, 2.5), (3, 2.5), (4, 2.5)])
 @pytest.mark.parametrize("form", ["additive", "multiplicative"])
 def test_dirichlet_density_fits_draws(size, concentration, form, false_alarm_rate):
     """Its noise sums to 0, so the density is over all coordinates but the last."""
@@ -49,9 +52,15 @@ def test_mass_fits_draws(discrete, false_alarm_rate):
     # draws of one atom may differ in their last digits
     _, atom, counts = torch.unique(z.mul(1e6).round(), dim=0, return_inverse=True, return_counts=True)
     masses = d.log_prob(z[torch.zeros_like(counts).scatter_(0, atom, torch.arange(len(z)))]).exp()
-    often = masses * len(z) > 5
-    p = multinomial_goodness_of_fit(masses[often], counts[often], total_count=len(z))
-    assert p > false_alarm_rate
+    expected = masses * len(z)
+    often = expected > 10
+    # all rare atoms as one, those never drawn included
+    observed = [*counts[often].tolist(), len(z) - counts[often].sum().item()]
+    expected = [*expected[often].tolist(), len(z) - expected[often].sum().item()]
+    if observed[-1] == 0:
+        assert expected[-1] == pytest.approx(0, abs=1e-6)
+        observed, expected = observed[:-1], expected[:-1]
+    assert stats.chisquare(observed, expected).pvalue > false_alarm_rate
 
 
 # ---- total probability ----------------------------------------------------------------------------------------------
@@ -70,7 +79,7 @@ def test_density_integrates_to_one(continuous, h):
         edges = [h + continuous.scale(h, GAMMA) * bound for bound in noise_bounds(continuous)]
         ends = [max(ends[0], min(edges)), h, min(ends[2], max(edges))]
     total = 0.0
-    for a, b in zip(ends[:-1], ends[1:], strict=True):
+    for a, b in pairwise(ends):
         z, weights = quadrature(a, b)
         total += (weights * d.log_prob(z.unsqueeze(-1)).exp()).sum().item()
     assert total == pytest.approx(1, abs=1e-6)
@@ -142,7 +151,7 @@ def test_masses_are_the_table_s(discrete):
         ("gaussian", stats.norm(0.3, GAMMA)),
         ("laplace", stats.laplace(0.3, GAMMA / math.sqrt(2))),
         ("logistic", stats.logistic(0.3, GAMMA * math.sqrt(3) / math.pi)),
-        ("gumbel", stats.gumbel_r(0.3 - GAMMA * math.sqrt(6) / math.pi * np.euler_gamma, GAMMA * math.sqrt(6) / math.pi)),
+        ("gumbel", stats.gumbel_r(0.3 - GUMBEL_SCALE * np.euler_gamma, GUMBEL_SCALE)),
         ("gamma", stats.gamma(2, 0.3 - GAMMA * math.sqrt(2), GAMMA / math.sqrt(2))),
         ("exponential", stats.expon(0.3 - GAMMA, GAMMA)),
         ("chi2", stats.chi2(3, 0.3 - 3 * GAMMA / math.sqrt(6), GAMMA / math.sqrt(6))),
@@ -162,10 +171,7 @@ def test_density_against_scipy(name, law):
 
 
 def test_nan_never_and_minus_infinity_outside(family):
-    if family.spread_is_pathwise:
-        gamma = torch.tensor(GAMMA, dtype=torch.float64, requires_grad=True)
-    else:
-        gamma = torch.tensor(GAMMA, dtype=torch.float64)
+    gamma = torch.tensor(GAMMA, dtype=torch.float64, requires_grad=family.spread_is_pathwise)
     h = H.clone().requires_grad_()
     inside = family(H, GAMMA).sample()
     for far in (-50.0, 77.7, math.inf, -math.inf):
@@ -178,8 +184,8 @@ def test_nan_never_and_minus_infinity_outside(family):
         if math.isinf(far) or not (unbounded or one_sided):
             assert log_prob.item() == -math.inf
         if log_prob.requires_grad:
-            for gradient in torch.autograd.grad(log_prob, [h, gamma, z][: 1 + 2 * gamma.requires_grad], allow_unused=True):
-                assert gradient is None or gradient.isfinite().all()
+            log_prob.backward()
+            assert all(x.grad is None or x.grad.isfinite().all() for x in (h, gamma, z))
 
 
 def test_between_the_atoms_there_is_nothing(discrete):

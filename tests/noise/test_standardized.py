@@ -1,6 +1,7 @@
 """Shapes and supports of the laws of ε and of z, as Pyro expects them."""
 
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -61,8 +62,8 @@ def test_as_a_site_in_a_plate(family):
 
     trace = pyro.poutine.trace(model).get_trace()
     trace.compute_log_prob()
-    assert trace.nodes["z"]["value"].shape == (7, 4, 3)
-    assert trace.nodes["z"]["log_prob"].shape == (7, 4)
+    site: Any = trace.nodes["z"]
+    assert site["value"].shape == (7, 4, 3) and site["log_prob"].shape == (7, 4)
 
 
 def test_supports_of_innovations(with_innovations):
@@ -108,19 +109,21 @@ def test_standardizes_any_law():
     torch.testing.assert_close(law.log_prob(eps), raw.log_prob(raw.mean + unit * eps) + unit.log().sum())
     wrapped = Standardized(dist.LogNormal(torch.zeros(3), 0.5).to_event(1)).expand((4,))
     assert wrapped.shape() == (4, 3) and wrapped.support.check(wrapped()).all()
-    below = Standardized(dist.TransformedDistribution(_Negated(), []))
+    below = Standardized(_Below())
     assert below.support.check(below()).all() and below.log_prob(below.mean + 9).item() == -math.inf
 
 
-class _Negated(dist.Uniform):
+class _Below(dist.Uniform):
     """A law that is bounded above alone, as far as its support says."""
-
-    support = dist.constraints.less_than(1.0)
 
     def __init__(self):
         super().__init__(torch.zeros(2), 1.0)
 
+    @property
+    def support(self):
+        return dist.constraints.less_than(1.0)
+
 
 def test_multiplicative_support_follows_the_sign_of_the_mean():
-    d = get("exponential:multiplicative")(torch.tensor([1.0, -1.0]), 0.5)
+    d: Any = get("exponential:multiplicative")(torch.tensor([1.0, -1.0]), 0.5)
     assert d.support.check(torch.tensor([2.0, -2.0])) and not d.support.check(torch.tensor([2.0, 2.0]))
