@@ -114,7 +114,8 @@ class SequenceModel(PyroModule):
 class LanguageModel(SequenceModel):
     """Words in, words out: an embedding as wide as the state, noisy layers, a softmax over the vocabulary.
 
-    Embeddings start at U(-0.1, 0.1) and the softmax's bias at 0, as in the published paper.
+    Embeddings start at N(0, 1), as torch's do; where they are also the softmax's weights, at U(-0.1, 0.1), as in the
+    published paper. The softmax's bias starts at 0.
 
     Args:
         vocabulary_size: V.
@@ -138,9 +139,9 @@ class LanguageModel(SequenceModel):
         rnn = NoisyRNN(hidden_size, hidden_size, num_layers, cell, noise, spread, input_spread, feedback)
         super().__init__(rnn, "categorical", vocabulary_size)
         self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         nn.init.zeros_(self.emission.linear.bias)
         if tie_weights:
+            nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
             self.emission.linear.weight = self.embedding.weight
 
     def embed(self, inputs: Tensor) -> Tensor:

@@ -69,6 +69,11 @@ def traced(program: Callable[..., Any], *args: Any, **kwargs: Any) -> Trace:
     return trace
 
 
+def returned(trace: Trace) -> Any:
+    """What the traced program returned."""
+    return trace.nodes["_RETURN"]["value"]
+
+
 def given(program: Callable[..., Any], values: dict[str, Tensor]) -> Callable[..., Any]:
     return poutine.condition(program, data=values)
 

@@ -38,9 +38,11 @@ def test_log_prob(name: str, batch: tuple[int, ...]) -> None:
     x = law.sample()
     assert (law.batch_shape, law.event_dim) == (torch.Size([*batch, STEPS]), emission.event_dim)
     close(law.log_prob(x), expected.log_prob(x))
-    close(law.mean, expected.mean) if name != "categorical" else None
-    for first, second in zip(*(torch.autograd.grad(p.log_prob(x).sum(), emission.parameters()) for p in (law, expected)), strict=True):
-        close(first, second)
+    if name != "categorical":
+        close(law.mean, expected.mean)
+    first, second = (torch.autograd.grad(p.log_prob(x).sum(), emission.parameters()) for p in (law, expected))
+    for gradient, other in zip(first, second, strict=True):
+        close(gradient, other)
 
 
 @pytest.fixture
@@ -90,5 +92,5 @@ def test_a_class_that_does_not_exist_is_refused(scores: Tensor, expanded: bool) 
 
 @pytest.mark.parametrize("name", EMISSIONS)
 def test_no_outputs(name: str) -> None:
-    with pytest.raises(ValueError, match="output_size.*positive.*0"):
+    with pytest.raises(ValueError, match=r"output_size.*positive.*0"):
         EMISSIONS[name](UNITS, 0)

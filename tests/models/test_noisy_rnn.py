@@ -235,6 +235,7 @@ def test_an_lstm_wants_both_states() -> None:
 
 def test_a_cell_and_a_family_may_be_instances() -> None:
     rnn = make_rnn(CELLS["gru"](), nz.noise.get("gamma", concentration=3.0))  # type: ignore[arg-type]
-    assert traced(rnn, make_inputs()).nodes["z_1"]["infer"]["family"] is rnn.noise
+    infer: Any = traced(rnn, make_inputs()).nodes["z_1"]["infer"]
+    assert infer["family"] is rnn.noise
     assert rnn.cell.name == "gru"
     assert rnn.spreads() == {"gamma_1": SPREADS[0]}

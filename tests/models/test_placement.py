@@ -1,4 +1,4 @@
-"""Where the noise goes: inputs, states that feed back, or the output alone; and what is carried from window to window."""
+"""Where the noise goes: inputs, states that feed back, or the output alone; and what windows carry on."""
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from .programs import (
     make_rnn,
     make_state,
     parts,
+    returned,
     traced,
 )
 
@@ -93,7 +94,7 @@ def test_output_noise_leaves_the_recurrence_clean(cell: str, num_layers: int, no
     state, (noise_path,) = make_state(rnn), draw_noises(rnn)
     program, site = in_plates(rnn), f"z_{num_layers}"
     trace = traced(given(nz.innovations(program), {f"{site}_noise": noise_path}), inputs, state, lengths)
-    z, end = trace.nodes["_RETURN"]["value"]
+    z, end = returned(trace)
     h, clean_end = still(inputs, state, lengths)
 
     close(z, h + textbook.scale(noise, h, 0.3) * noise_path)

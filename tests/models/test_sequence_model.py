@@ -25,6 +25,7 @@ from .programs import (
     make_inputs,
     make_rnn,
     parts,
+    returned,
     traced,
 )
 
@@ -53,7 +54,7 @@ def make_tokens() -> Tensor:
 def test_the_observed_site_is_the_sum_over_real_steps(emission: str, lengths: Tensor | None) -> None:
     model, targets = make_model(emission), make_targets(emission)
     trace = traced(model, make_inputs(), targets, None, lengths)
-    out = trace.nodes["_RETURN"]["value"]
+    out = returned(trace)
     log_prob = out.emission.log_prob(targets)
     assert log_prob.shape == (BATCH, STEPS)
     ends = [STEPS] * BATCH if lengths is None else lengths.tolist()
@@ -67,7 +68,7 @@ def test_particles_are_a_plate_to_the_left(emission: str, view) -> None:
     model, targets = make_model(emission, num_layers=2), make_targets(emission)
     with pyro.plate("particles", PARTICLES, dim=-2):
         trace = traced(view(model), make_inputs(), targets, None, LENGTHS)
-    out = trace.nodes["_RETURN"]["value"]
+    out = returned(trace)
     assert trace.nodes["x"]["log_prob"].shape == (PARTICLES, BATCH)
     assert out.emission.batch_shape == (PARTICLES, BATCH, STEPS)
     assert out.state.shape == (2, PARTICLES, BATCH, UNITS)
@@ -81,7 +82,7 @@ def test_without_targets_the_data_are_sampled(emission: str) -> None:
     x = trace.nodes["x"]["value"]
     assert x.shape == (PARTICLES, *make_targets(emission).shape)
     assert not trace.nodes["x"]["is_observed"]
-    close(trace.nodes["x"]["log_prob"], trace.nodes["_RETURN"]["value"].emission.log_prob(x).sum(-1))
+    close(trace.nodes["x"]["log_prob"], returned(trace).emission.log_prob(x).sum(-1))
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -126,7 +127,7 @@ def test_views_of_a_whole_model_agree(cell: str, noise: str) -> None:
     close(by_step.log_prob_sum(), fused.log_prob_sum())
     for trace in (by_step, by_noise):
         close(trace.nodes["x"]["log_prob"], fused.nodes["x"]["log_prob"])
-        pairs = zip(*(parts(t.nodes["_RETURN"]["value"].state) for t in (trace, fused)), strict=True)
+        pairs = zip(*(parts(returned(t).state) for t in (trace, fused)), strict=True)
         for actual, expected in pairs:
             close(actual, expected)
 
@@ -139,7 +140,7 @@ def test_carried_state_does_not_change_the_density_of_the_whole(cell: str) -> No
     z, state, total = whole.nodes["z_1"]["value"], None, 0.0
     for window in (slice(0, STEPS), slice(STEPS, 2 * STEPS)):
         trace = traced(given(model, {"z_1": z[:, window]}), inputs[:, window], targets[:, window], state)
-        state, total = trace.nodes["_RETURN"]["value"].state, total + trace.log_prob_sum()
+        state, total = returned(trace).state, total + trace.log_prob_sum()
     close(total, whole.log_prob_sum())
 
 
@@ -197,7 +198,7 @@ def test_wrong_emissions(emission: Any, output_size: int | None, message: str) -
 
 
 def test_an_emission_for_another_width_is_refused() -> None:
-    with pytest.raises(ValueError, match="hidden_size|units"):
+    with pytest.raises(ValueError, match=r"hidden_size|units"):
         SequenceModel(make_rnn(), Categorical(UNITS + 1, OUTPUTS))
 
 

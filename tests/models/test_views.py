@@ -28,6 +28,7 @@ from .programs import (
     make_rnn,
     make_state,
     parts,
+    returned,
     traced,
 )
 
@@ -108,7 +109,7 @@ def test_the_trace_sums_to_the_same_when_steps_are_sites(noise: str, lengths: Te
         close(path, torch.stack([unrolled.nodes[f"{name}_{t}"]["value"] for t in range(1, STEPS + 1)], -2))
     fused = traced(given(program, paths), inputs, lengths=lengths)
     close(unrolled.log_prob_sum(), fused.log_prob_sum())
-    z, _ = unrolled.nodes["_RETURN"]["value"]
+    z, _ = returned(unrolled)
     assert z is paths["z_2"]
 
 
@@ -127,7 +128,7 @@ def test_padded_noise_keeps_its_prior_density_and_never_reaches_the_state() -> N
     (noise,) = draw_noises(rnn)
     other = torch.where(REAL[..., None], noise, draw_noises(rnn)[0])
     first, second = (traced(given(program, {"z_1_noise": e}), inputs, None, LENGTHS) for e in (noise, other))
-    for actual, expected in zip(*(trace.nodes["_RETURN"]["value"][1] for trace in (first, second)), strict=True):
+    for actual, expected in zip(*(returned(trace)[1] for trace in (first, second)), strict=True):
         close(actual, expected, 0.0)
     law = rnn.noise.law(torch.full((1,), SPREADS[0], dtype=torch.float64), UNITS)
     close(first.nodes["z_1_noise"]["log_prob"], law.log_prob(noise).sum(-1))
@@ -175,7 +176,7 @@ def test_noise_off_is_the_model_without_spread(cell: str, noise: str, feedback: 
     state = make_state(rnn)
     trace = traced(nz.noise_off(in_plates(rnn, particles=None)), inputs, state, LENGTHS)
     assert trace.stochastic_nodes == ["sequences"]
-    z, end = trace.nodes["_RETURN"]["value"]
+    z, end = returned(trace)
     expected_z, expected_end = still(inputs, state, LENGTHS)
     close(z, expected_z)
     for actual, expected in zip(parts(end), parts(expected_end), strict=True):

@@ -1,4 +1,4 @@
-"""The equations of the noisy RNN, one step at a time and with nothing of the package's scans: what the tests hold against it."""
+"""The equations of the noisy RNN, one step at a time and with nothing of the package's scans: the tests' oracle."""
 
 from collections.abc import Callable
 from typing import NamedTuple
