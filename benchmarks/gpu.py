@@ -3,7 +3,7 @@
 - the reduction of additive noise to the fused kernels agrees with the loop, for every cell that has one (float64);
 - a training step never waits for the device (``torch.cuda.set_sync_debug_mode``);
 - what noise costs: a training step of the noisy RNN over one of ``nn.RNN``, as a careful PyTorch user writes it,
-  alternating in one process, at the paper's table 2 shape (1 layer, tanh, 256 units, batch 20, window 35, 10,000 words).
+  alternating in one process, at table 2's shape (1 layer, tanh, 256 units, batch 20, window 35, 10,000 words).
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def main() -> int:
             contestants[name](words[0], words[1]).backward()
         torch.cuda.set_sync_debug_mode("default")
         result["waits_for_the_device"] = False
-    result["settings"] = {"vocabulary": VOCABULARY, "units": UNITS, "batch": BATCH, "window": WINDOW, "repeats": REPEATS}
+    result["shape"] = {"vocabulary": VOCABULARY, "units": UNITS, "batch": BATCH, "window": WINDOW}
+    result["repeats"] = REPEATS
     result["milliseconds"] = {name: statistics.median(values) for name, values in times.items()}
     result["ratio_to_nn.RNN"] = {
         name: statistics.median(a / b for a, b in zip(values, times["nn.RNN"], strict=True))

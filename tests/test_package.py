@@ -16,13 +16,14 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room, and the rooms below it that it may use.
 BELOW = {
-    "noise": set(),
-    "data": set(),
+    "names": set(),
+    "noise": {"names"},
+    "data": {"names"},
     "plots": set(),
-    "models": {"noise"},
-    "inference": {"models", "noise", "data"},
-    "training": {"inference", "models", "noise", "data", "plots"},
-    "cli": {"training", "inference", "models", "noise", "data", "plots"},
+    "models": {"noise", "names"},
+    "inference": {"models", "noise", "data", "names"},
+    "training": {"inference", "models", "noise", "data", "plots", "names"},
+    "cli": {"training", "inference", "models", "noise", "data", "plots", "names"},
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from noisin_pyro.data.polyphony import read_chords
 from noisin_pyro.data.pydocs import read_splits
 from noisin_pyro.data.text import read_words
 from noisin_pyro.data.vocabulary import Vocabulary
+from noisin_pyro.names import known
 
 FILES = {
     "ptb": ("ptb/ptb.train.txt", "ptb/ptb.valid.txt", "ptb/ptb.test.txt"),
@@ -51,10 +51,7 @@ def load(name: str, root: str | Path | None = None) -> Corpus:
     Raises:
         ValueError: an unknown name; files that are not there, or damaged; ``root`` given to ``"pydocs"``.
     """
-    if name not in FILES:
-        near = difflib.get_close_matches(name, FILES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; your own text files are read by load_text"
-        raise ValueError(f"name must be one of {', '.join(FILES)}, got {name!r}{hint}")
+    known("data set (your own texts are read by load_text)", name, FILES)
     if name == "pydocs":
         if root is not None:
             raise ValueError(f"'pydocs' comes with Python and reads no files, got root={str(root)!r}; leave root out")

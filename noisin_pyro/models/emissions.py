@@ -25,9 +25,10 @@ class Emission(PyroModule):
 
     def __init__(self, hidden_size: int, output_size: int) -> None:
         super().__init__()
-        if output_size < 1:
-            raise ValueError(f"output_size must be a positive integer, got {output_size}")
-        self.output_size = output_size
+        for argument, size in {"hidden_size": hidden_size, "output_size": output_size}.items():
+            if size < 1:
+                raise ValueError(f"{argument} must be a positive integer, got {size}")
+        self.hidden_size, self.output_size = hidden_size, output_size
         self.linear = PyroModule[nn.Linear](hidden_size, output_size)  # type: ignore[call-arg]
 
     @abstractmethod
@@ -39,11 +40,12 @@ class Softmax(dist.Categorical):
     """A categorical given by scores ``(..., V)`` that are normalised only where a probability is asked for."""
 
     def __init__(self, scores: Tensor, validate_args: bool | None = None) -> None:
-        self.scores, self._num_events = scores, scores.shape[-1]
+        self.scores = self._param = scores
+        self._num_events = scores.shape[-1]
         TorchDistribution.__init__(self, scores.shape[:-1], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: Softmax | None = None) -> Softmax:  # type: ignore[override]
-        return Softmax(self.scores.expand(*batch_shape, self._num_events), validate_args=False)
+        return Softmax(self.scores.expand(*batch_shape, self._num_events), validate_args=self._validate_args)
 
     @property
     def logits(self) -> Tensor:  # type: ignore[override]
@@ -52,10 +54,6 @@ class Softmax(dist.Categorical):
     @property
     def probs(self) -> Tensor:  # type: ignore[override]
         return F.softmax(self.scores, -1)
-
-    @property
-    def param_shape(self) -> torch.Size:
-        return self.scores.shape
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

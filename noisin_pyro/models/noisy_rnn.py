@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from noisin_pyro.models.cells import CELLS, Cell
 from noisin_pyro.models.kernels import Weights
-from noisin_pyro.models.names import named
 from noisin_pyro.models.path import NoisyPath, sample_noisy
 from noisin_pyro.models.scan import Given, Recurrence
 from noisin_pyro.models.spread import Spread
+from noisin_pyro.names import named
 from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
 
@@ -154,12 +155,13 @@ class NoisyRNN(PyroModule):
         return [getattr(self, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
     def _layer_spreads(self, spread: AnySpread) -> Sequence[float | Spread]:
-        if isinstance(spread, (int, float, Spread)):
+        if isinstance(spread, (Real, Spread)):
             if self.feedback:
                 return [spread] * self.num_layers
             return [*[0.0] * (self.num_layers - 1), spread]
-        if len(spread) != self.num_layers:
-            raise ValueError(f"spread must be one number or {self.num_layers} (one a layer), got {len(spread)}")
+        if not isinstance(spread, (list, tuple)) or len(spread) != self.num_layers:
+            expected = f"a number, a Spread, or a list of {self.num_layers} of them (one a layer)"
+            raise ValueError(f"spread must be {expected}, got {spread!r}")
         return spread
 
     def _checked(self, layer: int, value: float | Spread) -> Spread:
@@ -196,10 +198,10 @@ class NoisyRNN(PyroModule):
             raise ValueError(f"inputs must be floating-point, got {inputs.dtype}")
         if lengths is None:
             return
-        steps = inputs.shape[-2]
-        if lengths.is_floating_point() or lengths.shape != inputs.shape[-3:-2]:
-            expected = f"integers of shape {tuple(inputs.shape[-3:-2])}"
-            raise ValueError(f"lengths must be {expected}, got {lengths.dtype} of shape {tuple(lengths.shape)}")
+        steps, integers = inputs.shape[-2], (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+        if not isinstance(lengths, Tensor) or lengths.dtype not in integers or lengths.shape != inputs.shape[-3:-2]:
+            got = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
+            raise ValueError(f"lengths must be a tensor of integers, {tuple(inputs.shape[-3:-2])}, got {got}")
         if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= steps)).all()):
             raise ValueError(f"lengths must be from 0 to {steps}, got {int(lengths.min())} to {int(lengths.max())}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pyro
@@ -68,7 +69,7 @@ class NoisyPath(TorchDistribution):
 
     def expand(self, batch_shape: Shape, _instance: NoisyPath | None = None) -> NoisyPath:  # type: ignore[override]
         transition = self.transition.expand(batch_shape)
-        new = NoisyPath(transition, self.family, self.spread, self.lengths, validate_args=False)
+        new = NoisyPath(transition, self.family, self.spread, self.lengths, validate_args=self._validate_args)
         new._last = self._last
         return new
 
@@ -77,17 +78,22 @@ class NoisyPath(TorchDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         if self.family.has_innovations:
             return self.transport(self.innovation_law(shape).rsample())
-        spread, transition = self.spread.squeeze(-2), self.transition.expand(shape)
-        return self._keep(*transition.loop(lambda _, mean: self.family(mean, spread)()))
+        spread, path = self.spread.squeeze(-2), self.expand(shape)
+        return path.along(lambda _, mean: self.family(mean, spread)())
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:  # type: ignore[override]
         with torch.no_grad():
             return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(z_{1:T}) over the real steps, ``(..., B)``; a mass for discrete families."""
-        if self._validate_args:
-            self._validate_sample(value)
+        """log p(z_{1:T}) over the real steps, ``(..., B)``; a mass for discrete families.
+
+        Raises:
+            ValueError: for a value of another shape, or multiplicative noise around a mean of exactly 0 (an atom).
+        """
+        if value.shape[-2:] != self.event_shape:
+            expected = ", ".join(map(str, self.event_shape))
+            raise ValueError(f"value must have shape (..., {expected}), got {tuple(value.shape)}")
         means, _ = self.transition.means(value)
         if self.lengths is None:
             return self.family(means, self.spread).log_prob(value).sum(-1)
@@ -105,6 +111,10 @@ class NoisyPath(TorchDistribution):
     def transport(self, noise: Tensor) -> Tensor:
         """z_{1:T} from ε_{1:T}, ``(..., B, T, H)`` both; exact for every family whose noise has a law of its own."""
         return self._keep(*self.transition.transport(self.family, self.spread, noise))
+
+    def along(self, draw: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """z_{1:T} where z_t = draw(t, mean_t), step by step from t = 0."""
+        return self._keep(*self.transition.loop(draw))
 
     def innovate(self, z: Tensor) -> Tensor:
         """ε_{1:T} from z_{1:T}: the inverse of ``transport``, where no scale is 0."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from noisin_pyro.models.cells import Cell
 from noisin_pyro.models.emissions import EMISSIONS, Emission
-from noisin_pyro.models.names import named
 from noisin_pyro.models.noisy_rnn import AnySpread, NoisyRNN, State
 from noisin_pyro.models.path import real_steps
 from noisin_pyro.models.spread import Spread
+from noisin_pyro.names import named
 from noisin_pyro.noise import Family
 
 
@@ -37,7 +37,8 @@ class SequenceModel(PyroModule):
         output_size: classes, or dimensions of x; only for an emission given by name.
 
     Raises:
-        ValueError: for an unknown emission, or an ``output_size`` that is missing or has no effect.
+        ValueError: for an unknown emission, one of another width than the layers', or an ``output_size`` that is
+            missing or has no effect.
     """
 
     def __init__(self, rnn: NoisyRNN, emission: str | Emission = "categorical", output_size: int | None = None) -> None:
@@ -48,6 +49,9 @@ class SequenceModel(PyroModule):
             raise ValueError(f"output_size={output_size} has no effect on an emission instance; drop it")
         self.rnn = rnn
         self.emission = named("emission", emission, EMISSIONS, Emission, rnn.hidden_size, output_size or 0)
+        if self.emission.hidden_size != rnn.hidden_size:
+            width = self.emission.hidden_size
+            raise ValueError(f"emission reads {width} units, but the layers have {rnn.hidden_size}; make both equal")
 
     def embed(self, inputs: Tensor) -> Tensor:
         """What the first layer reads: ``(..., B, T, input_size)``."""

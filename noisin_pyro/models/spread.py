@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pyro.distributions import constraints
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import Tensor
 
@@ -59,6 +60,8 @@ class Spread(PyroModule):
                 raise ValueError(f"Spread: a learned spread starts above its floor >= 0, got {value=}, floor={floor}")
             self.excess = PyroParam(torch.tensor(value - self.floor), constraint=constraints.softplus_positive)
         elif prior is not None:
+            if not isinstance(prior, TorchDistributionMixin):
+                raise ValueError(f"Spread: prior must be a Pyro distribution, got {prior!r}")
             if prior.shape() != torch.Size() or prior.support.check(torch.tensor(-1.0)):
                 raise ValueError(f"Spread: prior must be of one positive number, got {prior} of shape {prior.shape()}")
             self.gamma = PyroSample(prior)
@@ -89,11 +92,12 @@ class Spread(PyroModule):
         if self.fixed is not None:
             return like.new_full((1, 1), self.fixed)
         if self.prior is None:
-            return (self.floor + self.excess).reshape(1, 1)
-        gamma = self.gamma
+            # softplus underflows: a learned γ is never exactly 0, where laws that depend on it end
+            return (self.floor + self.excess).clamp(min=torch.finfo(like.dtype).eps).reshape(1, 1)
+        gamma = self.gamma.to(like.dtype)
         if gamma.dim() and gamma.shape[-1] != 1:
             raise ValueError(
                 f"Spread: γ is one number per layer, but its prior was sampled inside a plate of {gamma.shape[-1]}; "
-                "call rnn.spreads() before opening the plate"
+                "use SequenceModel, which samples γ before it opens the plate"
             )
         return gamma[..., None, None]

@@ -71,9 +71,11 @@ class Noisy(OverUnits):
             with torch.no_grad():
                 rounding = torch.finfo(value.dtype).eps * (self._mean.abs() + value.abs()) / size
             log_prob, coordinates = self.law.log_prob(noise, rounding), self.law.coordinates
+            discrete = self.law.discrete
         else:
             log_prob, coordinates = self.law.log_prob(noise), noise.shape[-1]
-        if not self.law.support.is_discrete:
+            discrete = self.law.support.is_discrete
+        if not discrete:
             log_prob = log_prob - size.log()[..., :coordinates].sum(-1)
         return log_prob.masked_fill(~finite.all(-1), -math.inf)
 

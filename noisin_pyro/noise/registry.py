@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from noisin_pyro.names import known
 from noisin_pyro.noise import laws
 from noisin_pyro.noise.families import Family, Gaussian, NativeBeta, NativePoisson, Standard
 
@@ -41,7 +41,7 @@ def families() -> list[str]:
 
 def describe(name: str | None = None) -> list[Entry]:
     """The rows of the table, one for each name and form; of one name if given. An unknown name is a ValueError."""
-    names = families() if name is None else [_known(name)]
+    names = families() if name is None else [known("noise", name, families())]
     return [entry for each in names for entry in _TABLE[each].values()]
 
 
@@ -65,11 +65,11 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
             raise ValueError(f"{given}: not for {name!r}, which is made already; give its name, or drop the options")
         return name
     if not isinstance(name, str):
-        raise ValueError(f"name: expected the name of a family or a Family, got {name!r}")
+        raise ValueError(f"noise must be the name of a family or a Family, got {name!r}")
     name, colon, suffix = name.partition(":")
     if colon and form is not None and form != suffix:
         raise ValueError(f'form: "{name}:{suffix}" and form="{form}" contradict each other; give one of them')
-    forms = _TABLE[_known(name)]
+    forms = _TABLE[known("noise", name, families())]
     form = suffix if colon else form or next(iter(forms))
     if form not in forms:
         raise ValueError(f'form: {name} noise has no form "{form}"; it has {_listed(forms)}')
@@ -152,14 +152,6 @@ _PUBLISHED: dict[str, Callable[[float], float]] = {
     **dict.fromkeys(["beta", "chi2"], math.sqrt),
     "bernoulli": lambda keep: math.sqrt((1 - keep) / keep),
 }
-
-
-def _known(name: str) -> str:
-    if name in _TABLE:
-        return name
-    near = difflib.get_close_matches(name.lower(), _TABLE, n=1, cutoff=0.5)
-    hint = f' did you mean "{near[0]}"?' if near else ""
-    raise ValueError(f'name: no noise family is called "{name}";{hint} there are {_listed(families())}')
 
 
 def _options(function: Callable[..., Any]) -> dict[str, Any]:

@@ -95,6 +95,11 @@ class Standardized(OverUnits):
         lower, upper = ((b - self.center) / self.unit if b is not None else None for b in bounds(raw))
         if self.discrete or self.joint or (lower is None and upper is None):
             return Region(lambda value: self._read(value).inside.all(-1), self.discrete)
+        if any(isinstance(bound, Tensor) and bound.requires_grad for bound in (lower, upper)):
+            raise ValueError(
+                "the support of this noise ends where its spread says, and the spread is learned; Pyro's automatic "
+                'guides keep the support that they saw first: fix the spread, or use form="additive"'
+            )
         return between(lower, upper)
 
     @property

@@ -71,7 +71,7 @@ class Noise:
     family: Annotated[str, Named(name="noise", metavar="FAMILY[:FORM]")] = "gaussian"
     """Family of the noise, and its form: additive, multiplicative or native. See: noisin families."""
 
-    spread: float = 0.3
+    spread: float = 0.5
     """Standard deviation γ of each layer's noise (multiplicative: relative to the state); 0 is the plain network."""
 
     learn_spread: bool = False
@@ -102,7 +102,7 @@ class Optimisation:
     clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
     """Largest norm of the whole gradient, of the loss in nats per step; None does not clip."""
 
-    epochs: int = 10
+    epochs: int = 14
     """Most passes over the training data."""
 
     patience: Annotated[int | None, Named(metavar="INT|None")] = 5

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import torch
+
+from noisin_pyro.names import known
 
 # One needs the loss as a function, the other sparse gradients: the loop offers neither.
 _UNFIT = {"Optimizer", "LBFGS", "SparseAdam"}
@@ -17,14 +18,10 @@ def optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     Raises:
         ValueError: no such optimiser, or one that a loop of single gradient steps cannot drive.
     """
-    known = {
+    fit = {
         key: value
         for key, value in vars(torch.optim).items()
         if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and key not in _UNFIT
     }
-    by_lower_case = {key.lower(): value for key, value in known.items()}
-    if name.lower() in by_lower_case:
-        return by_lower_case[name.lower()]
-    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
-    hint = f" Did you mean {by_lower_case[nearest[0]].__name__}?" if nearest else ""
-    raise ValueError(f"torch.optim has no optimizer {name!r} that fits.{hint} There are: {', '.join(sorted(known))}")
+    in_any_case = {key.lower(): key for key in fit}
+    return fit[known("optimizer", in_any_case.get(name.lower(), name), fit)]

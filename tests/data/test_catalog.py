@@ -71,10 +71,10 @@ def test_load_finds_both_layouts_by_argument_and_environment(
 
 def test_load_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        ValueError, match="one of ptb, wikitext-2, jsb, pydocs, got 'wikitext2'; did you mean 'wikitext-2'"
+        ValueError, match="must be one of ptb, wikitext-2, jsb, pydocs, got 'wikitext2'; did you mean 'wikitext-2'"
     ):
         load("wikitext2")
-    with pytest.raises(ValueError, match="got 'xyz'; your own text files are read by load_text"):
+    with pytest.raises(ValueError, match=r"your own texts are read by load_text\) must be .*, got 'xyz'$"):
         load("xyz")
     monkeypatch.delenv("NOISIN_DATA", raising=False)
     with pytest.raises(ValueError, match=r"give root, a folder with ptb/ptb\.train\.txt.*NOISIN_DATA"):

@@ -169,7 +169,7 @@ LEARNED = Spread(0.3, learn=True)
         ({"cell": "lsmt"}, "cell.*tanh.*gru.*did you mean 'lstm'"),
         ({"noise": "gausian"}, "gausian.*gaussian"),
         ({"noise": "gaussian:native"}, "gaussian.*native.*additive"),
-        ({"num_layers": 3, "spread": [0.1, 0.2]}, "spread.*3.*got 2"),
+        ({"num_layers": 3, "spread": [0.1, 0.2]}, "spread must be .*a list of 3 .*got "),
         ({"spread": -0.3}, "value.*-0.3"),
         ({"noise": "gamma:native"}, r"gamma:native.*tanh.*sigmoid.*additive"),
         ({"noise": "gamma:native", "cell": "relu"}, r"gamma:native.*relu"),

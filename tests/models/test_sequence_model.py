@@ -151,7 +151,6 @@ def test_language_model(cell: str) -> None:
     assert out.emission.batch_shape == (BATCH, STEPS)
     out = model(tokens, state=out.state)
     close(out.emission.probs.sum(-1), torch.ones(BATCH, STEPS), 1e-6)
-    assert model.embedding.weight.abs().max() <= 0.1
     assert (model.emission.linear.bias == 0.0).all()
 
 
@@ -166,6 +165,7 @@ def test_language_model_passes_its_options_on() -> None:
 def test_tied_weights_are_one_tensor() -> None:
     model, tokens = LanguageModel(WORDS, UNITS, tie_weights=True), make_tokens()
     assert model.emission.linear.weight is model.embedding.weight
+    assert model.embedding.weight.abs().max() <= 0.1  # small enough for a softmax's weights
     assert len(list(model.parameters())) == len(list(LanguageModel(WORDS, UNITS).parameters())) - 1
     traced(model, tokens, tokens).log_prob_sum().backward()
     before = model.embedding.weight.clone()

@@ -120,16 +120,11 @@ def test_noise_under_a_prior_has_the_inputs_precision() -> None:
 
 
 def test_a_prior_inside_a_plate_of_sequences_is_refused_and_the_remedy_works() -> None:
-    rnn, inputs = make_rnn(spread=Spread(prior=PRIOR)), make_inputs()
-    with pytest.raises(ValueError, match="before opening the plate"):
-        in_plates(rnn, None)(inputs)
-
-    def program() -> None:
-        rnn.spreads()
-        with pyro.plate("sequences", BATCH, dim=-1):
-            rnn(inputs)
-
-    trace = traced(program)
+    inputs = make_inputs()
+    with pytest.raises(ValueError, match="use SequenceModel, which samples γ before it opens the plate"):
+        in_plates(make_rnn(spread=Spread(prior=PRIOR)), None)(inputs)
+    model = nz.SequenceModel(make_rnn(spread=Spread(prior=PRIOR)), "gaussian", 2).double()
+    trace = traced(model, inputs)
     assert sum("gamma" in name for name in trace.stochastic_nodes) == 1
 
 

@@ -187,3 +187,11 @@ def test_eval_does_not_silence_the_noise() -> None:
     rnn, inputs = make_rnn().eval(), make_inputs()
     with pyro.plate("sequences", 4, dim=-1):
         assert not torch.equal(rnn(inputs)[0], rnn(inputs)[0])
+
+
+@pytest.mark.parametrize("view", [nz.unroll, nz.innovations, nz.noise_off])
+def test_a_trajectory_cannot_be_conditioned_on_outside_the_view(view) -> None:
+    model = nz.SequenceModel(make_rnn(), "gaussian", 2).double()
+    z = traced(model, make_inputs()).nodes["z_1"]["value"]
+    with pytest.raises(ValueError, match="'z_1' is computed in this view"):
+        poutine.condition(view(model), data={"z_1": z})(make_inputs())

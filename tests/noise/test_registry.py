@@ -62,8 +62,8 @@ def test_dirichlet_concentration_changes_the_law():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: get("gausian"), 'is called "gausian"; did you mean "gaussian"\\? there are bernoulli, beta'),
-        (lambda: get("zzz"), 'called "zzz"; there are bernoulli'),
+        (lambda: get("gausian"), r"noise must be one of bernoulli, beta, .*, got 'gausian'; did you mean 'gaussian'\?"),
+        (lambda: get("zzz"), "noise must be one of bernoulli, .*, got 'zzz'$"),
         (lambda: get("gamma:foo"), 'gamma noise has no form "foo"; it has additive, multiplicative, native'),
         (lambda: get("gaussian", form="native"), 'no form "native"; it has additive, multiplicative'),
         (lambda: get("gamma:native", form="additive"), "contradict"),
@@ -78,8 +78,8 @@ def test_dirichlet_concentration_changes_the_law():
         (lambda: get("chi2", degrees=cast(float, "three")), "degrees: expected a positive number, got 'three'"),
         (lambda: get(get("gamma"), form="native"), "form: not for <noise family gamma>"),
         (lambda: get(get("gamma"), concentration=3.0), "concentration: not for <noise family gamma>"),
-        (lambda: get(cast(str, 3)), "expected the name of a family or a Family, got 3"),
-        (lambda: describe("gama"), 'did you mean "gamma"'),
+        (lambda: get(cast(str, 3)), "must be the name of a family or a Family, got 3"),
+        (lambda: describe("gama"), "did you mean 'gamma'"),
     ],
 )
 def test_wrong_names_forms_and_options(call, message):

@@ -60,7 +60,7 @@ def test_cells_are_those_of_the_models() -> None:
         ({"optimisation": Optimisation(particles=0)}, "particles"),
         ({"optimisation": Optimisation(learning_rate=float("nan"))}, "learning rate"),
         ({"optimisation": Optimisation(clip=-1.0)}, "clip"),
-        ({"optimisation": Optimisation(optimizer="Adm")}, "Did you mean Adam"),
+        ({"optimisation": Optimisation(optimizer="Adm")}, "did you mean 'Adam'"),
         ({"optimisation": Optimisation(optimizer="LBFGS")}, "LBFGS"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
     ],

@@ -1,0 +1,48 @@
+"""README: its code runs, and its figures are those of the files that a command wrote."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def result(run: str) -> dict[str, Any]:
+    return json.loads((ROOT / "results" / run / "result.json").read_text(encoding="utf-8"))
+
+
+def test_every_code_block_runs() -> None:
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(block, names)
+    assert {"model", "program"} <= names.keys()
+
+
+def test_links_and_pictures_are_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("run", ["ptb/none", "ptb/fixed", "ptb/learned"])
+def test_table_of_runs_is_that_of_the_results(run: str) -> None:
+    numbers = result(run)
+    (row,) = [line for line in README.splitlines() if line.startswith(f"| [{run}](results/{run}")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    ensemble = numbers["test_ensemble"]
+    spread = numbers["spreads"].get("gamma_1", 0.0)
+    assert cells[1] == f"{spread:.3f}"
+    assert cells[2] == str(numbers["best_epoch"])
+    assert cells[3:6] == [
+        f"{numbers['valid']['perplexity']:.1f}",
+        f"{numbers['test']['perplexity']:.1f}",
+        "-" if ensemble is None else f"{ensemble['perplexity']:.1f}",
+    ]
+
+
+def test_caption_of_the_picture_is_that_of_the_results() -> None:
+    for run in ("pydocs", "pydocs/deterministic"):
+        assert f"{result(run)['test']['perplexity']:.1f}" in README
