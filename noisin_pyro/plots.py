@@ -7,7 +7,7 @@ from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -36,6 +36,11 @@ def learning_curves(
         for index, (name, rows) in enumerate(logs.items()):
             _line(axis, rows, f"{part}_{measure}", name, index)
         _label(axis, title, label)
+        if measure == "perplexity":  # equal ratios are equal gains
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.yaxis.set_minor_locator(NullLocator())
     left.legend(frameon=False)
     return figure
 

@@ -107,6 +107,7 @@ class NoisyRNN(PyroModule):
             ValueError: for shapes, types or lengths other than these.
         """
         self._check_inputs(inputs, lengths)
+        lengths = lengths if lengths is None else lengths.to(inputs.device, torch.int64)
         starts = self._starts(inputs, state)
         x = self._noisy_inputs(inputs, lengths)
         ends = []

@@ -88,7 +88,7 @@ class SequenceModel(PyroModule):
         with self._sequences(x.shape[-3], size):
             z, end = self.rnn(x, state, lengths)
             emission = self.emission(z)
-            observed = emission if lengths is None else emission.mask(real_steps(lengths, x.shape[-2]))
+            observed = emission if lengths is None else emission.mask(real_steps(lengths.to(x.device), x.shape[-2]))
             pyro.sample("x", observed.to_event(1), obs=targets)
         return Output(emission, end)
 
