@@ -1,7 +1,7 @@
 """Everything that still has to be seen on a GPU, in one call: ``python benchmarks/gpu.py`` writes ``results/gpu.json``.
 
 - the reduction of additive noise to the fused kernels agrees with the loop, for every cell that has one (float64);
-- a training step never waits for the device (``torch.cuda.set_sync_debug_mode``);
+- the bound and its gradient never wait for the device (``torch.cuda.set_sync_debug_mode``);
 - what noise costs: a training step of the noisy RNN over one of ``nn.RNN``, as a careful PyTorch user writes it,
   alternating in one process, at table 2's shape (1 layer, tanh, 256 units, batch 20, window 35, 10,000 words).
 """
@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -24,10 +23,10 @@ from noisin_pyro.models.cells import CELLS
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.scan import Recurrence
 from noisin_pyro.noise import get
+from noisin_pyro.training.run import program_settings
 
 VOCABULARY, UNITS, BATCH, WINDOW = 10_000, 256, 20, 35
 REPEATS = 200
-QUIET = {f"validate_{what}": False for what in ("distributions_pyro", "distributions_torch", "infer", "poutine")}
 
 
 class PlainRNN(nn.Module):
@@ -94,7 +93,7 @@ def main() -> int:
         return 2
     device = "cuda"
     torch.manual_seed(0)
-    with pyro.settings.context(module_local_params=True, **QUIET):
+    with program_settings():
         result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "seed": 0}
         result["reduction_against_loop"] = largest_difference(device)
         contestants: dict[str, nn.Module] = {"nn.RNN": PlainRNN().to(device)}
@@ -106,7 +105,6 @@ def main() -> int:
         for name in ("fixed", "learned"):
             contestants[name](words[0], words[1]).backward()
         torch.cuda.set_sync_debug_mode("default")
-        result["waits_for_the_device"] = False
     result["shape"] = {"vocabulary": VOCABULARY, "units": UNITS, "batch": BATCH, "window": WINDOW}
     result["repeats"] = REPEATS
     result["milliseconds"] = {name: statistics.median(values) for name, values in times.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: in place of those of the command line.
 
     Returns:
-        0, or 2 after anything that the user can mend, told in one line on stderr.
+        0; 2 after anything that the user can mend, told in one line on stderr; 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no γ shows a mark in its place
         if isinstance(stream, io.TextIOWrapper):
@@ -48,8 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _train(config)
             case Families():
                 _families()
-    except (ValueError, FloatingPointError, OSError) as error:
-        print(f"noisin: {error}", file=sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:  # a reader that has seen enough, as in: noisin families | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("noisin: interrupted; the run's folder has the best model so far, if an epoch was done", file=sys.stderr)
+        return 130
+    except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
+        print(f"noisin: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
         return 2
     return 0
 

@@ -23,7 +23,6 @@ from noisin_pyro.inference.sites import (
     priced_sites,
     refuse_wrong_sites,
     sample_sites,
-    sampled_sites,
     scored_sites,
 )
 from noisin_pyro.inference.weights import log_mean_weights
@@ -88,7 +87,8 @@ class PriorAsGuide_ELBO(ELBO):
     def loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """The negative bound, in nats, without a gradient."""
         with torch.no_grad():
-            return self.differentiable_loss(model, guide, *args, **kwargs)
+            value, _, _ = self._bound(model, guide, args, kwargs)
+            return -value
 
     def loss_and_grads(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """The negative bound, after a backward pass; what ``SVI`` calls."""
@@ -105,6 +105,12 @@ class PriorAsGuide_ELBO(ELBO):
         self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, list[Any]]:
         """The differentiable loss, and what each run of the model returned (one run where particles are vectorised)."""
+        value, surrogate, returned = self._bound(model, guide, args, kwargs)
+        # the bound's value, with the surrogate's gradient
+        return -(value.detach() + (surrogate - surrogate.detach())), returned
+
+    def _bound(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, list[Any]]:
+        """The bound, a surrogate whose gradient is an unbiased estimate of the bound's, and what the runs returned."""
         traces = list(self._get_traces(model, guide, args, kwargs))
         if self.bound == "elbo":
             terms = [self._elbo(*pair) for pair in traces]
@@ -112,10 +118,8 @@ class PriorAsGuide_ELBO(ELBO):
             surrogate = torch.stack([s for _, s in terms]).sum() / self.num_particles
         else:
             value, surrogate = log_mean_weights(traces, self._nesting(model, guide, args, kwargs), self.num_particles)
-        # the bound's value, with the surrogate's gradient
-        loss = -(value.detach() + surrogate - surrogate.detach())
-        returned: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
-        return loss, [node["value"] for node in returned]
+        ends: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
+        return value, surrogate, [end["value"] for end in ends]
 
     @staticmethod
     def _elbo(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
@@ -127,7 +131,7 @@ class PriorAsGuide_ELBO(ELBO):
             value = value + site["log_prob_sum"]
             surrogate = surrogate + site["log_prob_sum"]
             costs.add((site["cond_indep_stack"], site["log_prob"].detach()))
-        for site in sampled_sites(guide_trace):
+        for site in sample_sites(guide_trace):
             value = value - site["log_prob_sum"]
             costs.add((site["cond_indep_stack"], -site["log_prob"].detach()))
             if not is_identically_zero(site["score_parts"].entropy_term):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from noisin_pyro.inference.sites import sampled_sites
 from noisin_pyro.models import noise_off, real_steps
 
 METHODS = ("mean", "ensemble")
+_SPREAD = re.compile(r"(^|\.)spread_\d+\.gamma$")  # a γ with a prior is sampled, but does nothing where noise is off
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def evaluate(
 
     - ``"mean"``: noise off, the underlying RNN. Exact for a deterministic model, a predictor of a noisy one.
     - ``"ensemble"``: the predictive probabilities of ``num_samples`` noisy runs, averaged step by step ("averaging at
-      test time", section 3).
+      test time", section 3). γ and weights that have priors are drawn anew in each call of the model.
 
     Args:
         model: a :class:`SequenceModel`, or any program with its arguments that returns ``emission`` and ``state``.
@@ -71,20 +73,23 @@ def evaluate(
         batch_size: sequences a call; only for :class:`Sequences` (default: all in one).
 
     Raises:
-        ValueError: for an unknown method, or options that it cannot use.
+        ValueError: for an unknown method, options that it cannot use, or ``"mean"`` of a model with random weights.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "mean":
         if num_samples is not None:
             raise ValueError(f"num_samples={num_samples} has no effect on method='mean', which draws nothing; drop it")
+        latents = _latents(noise_off(model), data, batch_size)
+        if not all(map(_SPREAD.search, latents)):
+            raise ValueError(f"method='mean' is of one network, but {latents[0]!r} is sampled; condition on it first")
         scores, lengths = _score(noise_off(model), data, batch_size)
-        kind = "predictor" if _is_noisy(model, data) else "exact"
+        kind = "predictor" if _latents(model, data, batch_size) else "exact"
         return _summary(method, kind, scores, torch.zeros(()), lengths, 0)
     num_samples = 50 if num_samples is None else num_samples
-    if num_samples < 2:
+    if not isinstance(num_samples, int) or num_samples < 2:
         raise ValueError(f"num_samples must be at least 2 for an ensemble and its error, got {num_samples}")
-    if not _is_noisy(model, data):
+    if not _latents(model, data, batch_size):
         scores, lengths = _score(model, data, batch_size)
         return _summary(method, "exact", scores, torch.zeros(()), lengths, 0)
     runs = [_score(model, data, batch_size) for _ in range(num_samples)]
@@ -112,20 +117,19 @@ def _run(model: Callable[..., Any], batch: Batch, state: Any) -> Any:
         return model(batch.inputs, batch.targets, state=state, lengths=batch.lengths)
 
 
-def _is_noisy(model: Callable[..., Any], data: Sequences | Stream) -> bool:
-    """Whether the model's program samples anything but the data."""
-    batch = next(iter(data.batches()))
+def _latents(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> list[str]:
+    """What the model's program samples beside the data."""
+    batch = next(iter(data.batches(batch_size)))
     trace = poutine.trace(model).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
-    return bool(sampled_sites(prune_subsample_sites(trace)))
+    return [site["name"] for site in sampled_sites(prune_subsample_sites(trace))]
 
 
 def _ensemble(runs: Tensor, lengths: Tensor) -> Evaluation:
     """Average S runs' probabilities ``(S, N)`` step by step; jackknife the sum over steps."""
     num_samples = len(runs)
     total = runs.logsumexp(0)
-    # log of the sum without run s, stable also where that run is nearly all of it
-    without = total + torch.log1p(-(runs - total).exp().clamp(max=1 - 1e-12))
-    left_out = (without - math.log(num_samples - 1)).sum(1)
+    others = (torch.cat([runs[:s], runs[s + 1 :]]).logsumexp(0) for s in range(num_samples))
+    left_out = torch.stack([(each - math.log(num_samples - 1)).sum() for each in others])
     error = ((num_samples - 1) * left_out.var(correction=0)).sqrt() / runs.shape[1]
     return _summary("ensemble", "predictor", total - math.log(num_samples), error, lengths, num_samples)
 

@@ -9,6 +9,8 @@ from pyro.distributions.util import is_identically_zero
 from pyro.poutine import Trace
 from torch import Tensor
 
+from noisin_pyro.models import NoisyPath
+
 PARTICLES = "num_particles_vectorized"  # the plate of S samples, by the name that Pyro's ELBOs use
 
 
@@ -30,7 +32,7 @@ def priced_sites(model_trace: Trace, guide_trace: Trace) -> list[Any]:
 
 def scored_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[Any, Tensor]]:
     """Latent sites without a pathwise gradient, each with the log-density whose gradient is its score."""
-    for site in sampled_sites(guide_trace):
+    for site in sample_sites(guide_trace):
         score = site["score_parts"].score_function
         if not is_identically_zero(score):
             yield site, score
@@ -40,7 +42,7 @@ def scored_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[Any, 
 
 
 def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
-    """Raise a ValueError for a guide site that the model lacks, or one whose noise has no density."""
+    """Raise a ValueError for a guide site that the model lacks or observes, or where no guide can act."""
     in_model = {site["name"]: site for site in sample_sites(model_trace)}
     for site in sampled_sites(guide_trace):
         name = site["name"]
@@ -49,9 +51,27 @@ def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
                 continue
             latents = ", ".join(s["name"] for s in sampled_sites(model_trace)) or "none"
             raise ValueError(f"guide samples {name!r}, which the model lacks; the model's latent sites are: {latents}")
-        family = in_model[name]["infer"].get("family")
-        if family is not None and family.discrete:
-            raise ValueError(
-                f"guide samples {name!r}, whose {family.name} noise is discrete; leave the site to the prior, "
-                "or use a family with a density"
-            )
+        _refuse_guide_of(in_model[name])
+
+
+def _refuse_guide_of(site: Any) -> None:
+    """What a guide may not sample, though the model has it."""
+    name, infer = site["name"], site["infer"]
+    if "computed" in infer:
+        raise ValueError(
+            f"guide samples {name!r}, which the model computes in this view; make the guide of the same view"
+        )
+    if site["is_observed"]:
+        raise ValueError(f"guide samples {name!r}, which the model observes; leave it out of the guide")
+    if isinstance(site["fn"], NoisyPath):
+        site["fn"].support  # noqa: B018  raises where no guide can act
+    elif "family" in infer and infer["family"].discrete:
+        raise ValueError(
+            f"guide samples {name!r}, whose {infer['family'].name} noise is discrete; leave the site to the prior, "
+            "or use a family with a density"
+        )
+    if infer.get("padding_is_flat"):
+        raise ValueError(
+            f"guide samples {name!r}, whose padded steps have no density, so there is no bound; "
+            "use innovations(model), where they keep their prior"
+        )

@@ -30,22 +30,28 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
     plates = _sequence_plates(traces[0][0])
     for model_trace, guide_trace in traces:
         _refuse_outside(plates, sampled_sites(model_trace) + sampled_sites(guide_trace))
-    scale = _common_scale(traces[0])
+    scale = _common_scale(*traces[0], plates)
     log_w = _particles_first([log_weights(*pair, plates) for pair in traces], nesting, num_particles)
     value = log_w.logsumexp(0) - math.log(num_particles)
+    # what all sequences share is observed, so it is the same in every sample: it stays outside the logarithm
+    shared: Any = torch.zeros(())
+    for model_trace, _ in traces:
+        for site in sample_sites(model_trace):
+            if site["is_observed"] and not _plates(site) >= plates:
+                shared = shared + site["log_prob_sum"] / num_particles
     surrogate = value
     for pair in traces:  # ∇E[L] = E[∇L + L Σ_s ∇log q(z_s)], for the L of each sequence
         for site, score in scored_sites(*pair):
             score = _sum_to(score, site, plates)
             particles = score.sum(-nesting - 1) if score.dim() > nesting else score
             surrogate = surrogate + value.detach() * particles
-    return (scale * value).sum(), (scale * surrogate).sum()
+    return (scale * value).sum() + shared, (scale * surrogate).sum() + shared
 
 
 def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> Tensor:
     """log p(x, z_guided | z_prior) - log q(z_guided) of each sequence, without scales."""
-    terms = [_sum_to(_unscaled(site), site, plates) for site in priced_sites(model_trace, guide_trace)]
-    terms += [-_sum_to(_unscaled(site), site, plates) for site in sampled_sites(guide_trace)]
+    terms = [_sum_to(_unscaled(site), site, plates) for site in _priced_inside(model_trace, guide_trace, plates)]
+    terms += [-_sum_to(_unscaled(site), site, plates) for site in sample_sites(guide_trace)]
     total: Any = torch.zeros(())
     for term in terms:
         total = total + term
@@ -53,9 +59,16 @@ def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) 
 
 
 def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
-    """The plates that all observed sites share: an element of them is what a log-mean-exp is taken over."""
-    stacks = [_plates(site) for site in sample_sites(model_trace) if site["is_observed"]]
-    return frozenset.intersection(*stacks) if stacks else frozenset()
+    """The plates that the observed sites within plates share: a log-mean-exp is taken for each element of them."""
+    stacks = [plates for site in sample_sites(model_trace) if site["is_observed"] and (plates := _plates(site))]
+    common = frozenset.intersection(*stacks) if stacks else frozenset()
+    if stacks and not common:
+        raise ValueError('bound="importance" needs a plate that all observed sites share; use bound="elbo"')
+    return common
+
+
+def _priced_inside(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> list[Any]:
+    return [site for site in priced_sites(model_trace, guide_trace) if _plates(site) >= plates]
 
 
 def _plates(site: Any) -> frozenset[Any]:
@@ -72,12 +85,12 @@ def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
             )
 
 
-def _common_scale(traces: tuple[Trace, Trace]) -> float | Tensor:
-    scales = [site["scale"] for site in priced_sites(*traces) + sampled_sites(traces[1])]
+def _common_scale(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> float | Tensor:
+    sites = _priced_inside(model_trace, guide_trace, plates) + sample_sites(guide_trace)
+    scales = [site["scale"] for site in sites]
     first = scales[0] if scales else 1.0
     for scale in scales:
-        same = torch.equal(*torch.broadcast_tensors(torch.as_tensor(first), torch.as_tensor(scale)))
-        if scale is not first and not same:
+        if scale is not first and not bool(torch.all(torch.as_tensor(scale) == torch.as_tensor(first))):
             raise ValueError(
                 'bound="importance" needs one scale for all sites, or it bounds nothing; '
                 f'got {first} and {scale}; use bound="elbo" with scaled terms'

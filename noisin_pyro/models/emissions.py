@@ -12,6 +12,8 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from noisin_pyro.models.scan import linear
+
 
 class Emission(PyroModule):
     """A linear read-out of z, and the distribution that it parametrises.
@@ -30,6 +32,10 @@ class Emission(PyroModule):
                 raise ValueError(f"{argument} must be a positive integer, got {size}")
         self.hidden_size, self.output_size = hidden_size, output_size
         self.linear = PyroModule[nn.Linear](hidden_size, output_size)  # type: ignore[call-arg]
+
+    def read_out(self, z: Tensor) -> Tensor:
+        """V z_t + b, ``(..., B, T, output_size)``, of sampled weights too."""
+        return linear(z, self.linear.weight, self.linear.bias)
 
     @abstractmethod
     def forward(self, z: Tensor) -> TorchDistribution:
@@ -70,14 +76,14 @@ class Categorical(Emission):
     event_dim = 0
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return Softmax(self.linear(z))
+        return Softmax(self.read_out(z))
 
 
 class Bernoulli(Emission):
     """x_t a vector of independent bits (a chord of keys)."""
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return dist.Bernoulli(logits=self.linear(z)).to_event(1)
+        return dist.Bernoulli(logits=self.read_out(z)).to_event(1)
 
 
 class Gaussian(Emission):
@@ -90,14 +96,14 @@ class Gaussian(Emission):
         self.scale = PyroParam(torch.ones(output_size), constraint=constraints.softplus_positive)
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return dist.Normal(self.linear(z), self.scale).to_event(1)
+        return dist.Normal(self.read_out(z), self.scale).to_event(1)
 
 
 class Poisson(Emission):
     """x_t a vector of counts, with rates exp(V z_t)."""
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return dist.Poisson(self.linear(z).exp()).to_event(1)
+        return dist.Poisson(self.read_out(z).exp()).to_event(1)
 
 
 EMISSIONS: dict[str, type[Emission]] = {

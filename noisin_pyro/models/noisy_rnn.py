@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from noisin_pyro.models.cells import CELLS, Cell
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.path import NoisyPath, sample_noisy
-from noisin_pyro.models.scan import Given, Recurrence
+from noisin_pyro.models.scan import Given, Recurrence, Transition
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.names import named
 from noisin_pyro.noise import Family
@@ -132,22 +132,26 @@ class NoisyRNN(PyroModule):
     ) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
         spread = self._spread(layer)
         if self.feedback and not spread.is_zero:
-            path = NoisyPath(recurrence, self.noise, spread(recurrence.inputs), lengths)
-            z = sample_noisy(f"{self.name}_{layer}", path, self.noise)
+            path = self._path(recurrence, spread, recurrence.inputs, lengths)
+            z = self._sample(layer, path)
             return z, recurrence.final(z, path.last_memory(z), lengths)
         h, memory = recurrence.clean()
         end = recurrence.final(h, memory, lengths)
         if spread.is_zero:
             return h, end
-        path = NoisyPath(Given(h), self.noise, spread(h), lengths)
-        return sample_noisy(f"{self.name}_{layer}", path, self.noise), end
+        return self._sample(layer, self._path(Given(h), spread, h, lengths)), end
 
     def _noisy_inputs(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
         spread = self._spread(0)
         if spread.is_zero:
             return inputs
-        path = NoisyPath(Given(inputs), self.noise, spread(inputs), lengths)
-        return sample_noisy(f"{self.name}_0", path, self.noise)
+        return self._sample(0, self._path(Given(inputs), spread, inputs, lengths))
+
+    def _path(self, transition: Transition, spread: Spread, like: Tensor, lengths: Tensor | None) -> NoisyPath:
+        return NoisyPath(transition, self.noise, spread(like), lengths, spread_is_sampled=spread.prior is not None)
+
+    def _sample(self, layer: int, path: NoisyPath) -> Tensor:
+        return sample_noisy(f"{self.name}_{layer}", path, self.noise, path.padding_is_flat)
 
     def _spread(self, layer: int) -> Spread:
         return getattr(self, f"spread_{layer}")
@@ -184,10 +188,17 @@ class NoisyRNN(PyroModule):
             )
         if family.has_innovations:
             family.law(torch.ones(()), self.input_size if layer == 0 else self.hidden_size)  # refuses one coupled unit
+        if layer == 0 and family.form == "native":
+            raise ValueError(
+                f"noise={noise!r} needs a mean inside {family.mean_range}, and inputs can be anywhere; "
+                "use input_spread=0, or the additive or multiplicative form"
+            )
         if layer > 0 and not _fits(self.cell, family):
+            ends = "[]" if self.cell.attains_range else "()"
+            reached = f"{ends[0]}{self.cell.range[0]:g}, {self.cell.range[1]:g}{ends[1]}"
             raise ValueError(
                 f"noise={noise!r} needs a mean inside {family.mean_range}, but the {self.cell.name} cell's state is in "
-                f"{self.cell.range}; use the sigmoid cell, or the additive or multiplicative form"
+                f"{reached}; use the sigmoid cell, or the additive or multiplicative form"
             )
         return spread
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ class NoisyPath(TorchDistribution):
         family: the noise.
         spread: γ, ``(..., 1, 1)``.
         lengths: ``(B,)`` integers from 0 to T, or None for T everywhere.
+        spread_is_sampled: whether γ is itself a latent of the program.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[override]
@@ -39,9 +41,11 @@ class NoisyPath(TorchDistribution):
         family: Family,
         spread: Tensor,
         lengths: Tensor | None = None,
+        spread_is_sampled: bool = False,
         validate_args: bool | None = None,
     ) -> None:
         self.transition, self.family, self.spread, self.lengths = transition, family, spread, lengths
+        self.spread_is_sampled = spread_is_sampled
         self._last: dict[str, Any] = {}  # shared by expanded copies: the memory that belongs to the last sample
         batch_shape = torch.broadcast_shapes(transition.batch_shape, spread.shape[:-2])
         super().__init__(batch_shape, transition.event_shape, validate_args=validate_args)
@@ -56,20 +60,27 @@ class NoisyPath(TorchDistribution):
         """All reals, or (0, 1) for native beta.
 
         Raises:
-            ValueError: where the support moves with the mean, which only the innovations' does not.
+            ValueError: where no guide can act on z: for a discrete law, a support that moves with the mean, or padded
+                steps, whose density is masked and so improper on the reals. Innovations have neither of the last two.
         """
         if not self.family.has_innovations and not self.family.discrete:
             return constraints.independent(constraints.interval(*self.family.mean_range), 2)
         if not self.family.discrete and self.family.law(self.spread, self.event_shape[1]).support is _EVERYWHERE:
+            if self.padding_is_flat:
+                raise ValueError(
+                    "padded steps of z have no density here, so a guide over them gives no bound: "
+                    "use innovations(model), where they keep their prior"
+                )
             return constraints.independent(constraints.real, 2)
+        reason = "is discrete" if self.family.discrete else "has a support that moves with its mean"
         raise ValueError(
-            f"the support of {self.family} noise around a moving mean is not fixed, so no guide can act on z: "
-            "use innovations(model), or leave the site to the prior"
+            f"{self.family} noise {reason}, so no guide can act on z: leave the site to the prior, or use "
+            + ("a family with a density" if self.family.discrete else "innovations(model)")
         )
 
     def expand(self, batch_shape: Shape, _instance: NoisyPath | None = None) -> NoisyPath:  # type: ignore[override]
         transition = self.transition.expand(batch_shape)
-        new = NoisyPath(transition, self.family, self.spread, self.lengths, validate_args=self._validate_args)
+        new = NoisyPath(transition, self.family, self.spread, self.lengths, self.spread_is_sampled, self._validate_args)
         new._last = self._last
         return new
 
@@ -78,8 +89,7 @@ class NoisyPath(TorchDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         if self.family.has_innovations:
             return self.transport(self.innovation_law(shape).rsample())
-        spread, path = self.spread.squeeze(-2), self.expand(shape)
-        return path.along(lambda _, mean: self.family(mean, spread)())
+        return self.expand(shape).along(lambda _, mean: self.step(mean)())
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:  # type: ignore[override]
         with torch.no_grad():
@@ -94,13 +104,22 @@ class NoisyPath(TorchDistribution):
         if value.shape[-2:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise ValueError(f"value must have shape (..., {expected}), got {tuple(value.shape)}")
-        means, _ = self.transition.means(value)
+        means = self._inside(self.transition.means(value)[0])
         if self.lengths is None:
             return self.family(means, self.spread).log_prob(value).sum(-1)
         real = real_steps(self.lengths, self.event_shape[0])
         # a padded mean may be where there is no density (an atom at 0); 0.5 is in every family's range
         means = torch.where(real.unsqueeze(-1), means, 0.5)
         return torch.where(real, self.family(means, self.spread).log_prob(value), 0.0).sum(-1)
+
+    def step(self, mean: Tensor) -> TorchDistribution:
+        """The distribution of one z_t ``(..., B, H)`` around its mean."""
+        return self.family(self._inside(mean), self.spread.squeeze(-2))
+
+    @property
+    def padding_is_flat(self) -> bool:
+        """Whether z has padded steps, whose masked density is improper: flat on all reals."""
+        return self.lengths is not None and self.family.mean_range[1] == math.inf
 
     def innovation_law(self, batch_shape: Shape | None = None) -> TorchDistribution:
         """The law of the standardised noise ε_{1:T}: batch ``(..., B)``, event ``(T, H)``, padded steps included."""
@@ -129,14 +148,25 @@ class NoisyPath(TorchDistribution):
         """c_T of the scan that made this very ``z``; None where another made it."""
         return self._last["memory"] if self._last.get("z") is z else None
 
+    def _inside(self, mean: Tensor) -> Tensor:
+        """Keep a saturated cell's mean off the ends of the open interval that a native family needs."""
+        low, high = self.family.mean_range
+        if low == -math.inf:
+            return mean
+        finfo = torch.finfo(mean.dtype)
+        return mean.clamp(low + finfo.tiny, high - finfo.eps if high < math.inf else None)
+
     def _keep(self, z: Tensor, memory: Tensor | None) -> Tensor:
         self._last.update(z=z, memory=memory)
         return z
 
 
-def sample_noisy(name: str, law: TorchDistribution, family: Family, obs: Tensor | None = None) -> Tensor:
-    """A noisy state's sample statement; the site's ``infer["family"]`` tells guides and bounds what it is."""
-    return pyro.sample(name, law, obs=obs, infer={"family": family})  # type: ignore[typeddict-item]
+def sample_noisy(
+    name: str, law: TorchDistribution, family: Family, padding_is_flat: bool = False, obs: Tensor | None = None
+) -> Tensor:
+    """A noisy state's sample statement; the site's ``infer`` tells guides and bounds what it is."""
+    infer: Any = {"family": family, "padding_is_flat": padding_is_flat}
+    return pyro.sample(name, law, obs=obs, infer=infer)
 
 
 def real_steps(lengths: Tensor, steps: int) -> Tensor:

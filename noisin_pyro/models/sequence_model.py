@@ -153,4 +153,6 @@ class LanguageModel(SequenceModel):
         if inputs.is_floating_point() or inputs.dim() < 2:
             shape = tuple(inputs.shape)
             raise ValueError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} of shape {shape}")
-        return self.embedding(inputs)
+        weight = self.embedding.weight
+        # sampled embeddings have the samples' dimensions in front, and 1 for the sequences that share them
+        return self.embedding(inputs) if weight.dim() == 2 else weight.squeeze(-3)[..., inputs, :]

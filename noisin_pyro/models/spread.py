@@ -11,6 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import Tensor
 
+from noisin_pyro.noise.supports import bounds
+
 PAPER_FLOOR = 0.1  # section 4: "we added a constant of 0.1"
 
 
@@ -47,7 +49,7 @@ class Spread(PyroModule):
         if prior is not None and (value is not None or learn):
             raise ValueError("Spread: a prior replaces value and learn; give either the prior or them")
         if floor is not None and not learn:
-            raise ValueError(f"Spread: floor={floor} has no effect without learn=True; drop it or learn the spread")
+            raise ValueError(f"spread: the floor {floor:g} has no effect on one that is not learned; leave it out")
         value = 0.3 if value is None else float(value)
         if not 0.0 <= value < math.inf:
             raise ValueError(f"Spread: value must be a finite number >= 0, got {value}")
@@ -57,12 +59,15 @@ class Spread(PyroModule):
         if learn:
             self.floor = PAPER_FLOOR if floor is None else float(floor)
             if not 0.0 <= self.floor < value:
-                raise ValueError(f"Spread: a learned spread starts above its floor >= 0, got {value=}, floor={floor}")
+                raise ValueError(
+                    f"spread: a learned one starts above its floor, got {value:g} and floor {self.floor:g}"
+                )
             self.excess = PyroParam(torch.tensor(value - self.floor), constraint=constraints.softplus_positive)
         elif prior is not None:
             if not isinstance(prior, TorchDistributionMixin):
                 raise ValueError(f"Spread: prior must be a Pyro distribution, got {prior!r}")
-            if prior.shape() != torch.Size() or prior.support.check(torch.tensor(-1.0)):
+            least, _ = bounds(prior.support)
+            if prior.shape() != torch.Size() or least is None or least < 0:
                 raise ValueError(f"Spread: prior must be of one positive number, got {prior} of shape {prior.shape()}")
             self.gamma = PyroSample(prior)
 
@@ -79,7 +84,8 @@ class Spread(PyroModule):
             if self.fixed >= largest:
                 raise ValueError(f"spread must be below {largest:g} for this noise, got {self.fixed:g}")
         elif self.prior is not None:
-            if self.prior.support.check(torch.tensor(largest + 1.0)):
+            _, most = bounds(self.prior.support)
+            if most is None or most > largest:
                 raise ValueError(f"the prior of spread must end at {largest:g} for this noise, got {self.prior}")
         else:
             start = self.floor + self.excess.detach()
@@ -94,7 +100,7 @@ class Spread(PyroModule):
         if self.prior is None:
             # softplus underflows: a learned γ is never exactly 0, where laws that depend on it end
             return (self.floor + self.excess).clamp(min=torch.finfo(like.dtype).eps).reshape(1, 1)
-        gamma = self.gamma.to(like.dtype)
+        gamma = self.gamma.to(like)
         if gamma.dim() and gamma.shape[-1] != 1:
             raise ValueError(
                 f"Spread: γ is one number per layer, but its prior was sampled inside a plate of {gamma.shape[-1]}; "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro.distributions as dist
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
 from noisin_pyro.models.path import NoisyPath, real_steps, sample_noisy
@@ -40,8 +41,8 @@ def innovations(model: Model) -> Model:
     (they never reach x). Native beta keeps z as its site, its support being (0, 1) whatever the mean; so does a layer
     that is conditioned on, inside the view: ``innovations(condition(model, {"z_1": z}))``.
 
-    One support ends where γ says: that of multiplicative gamma, ε > -1/γ. Pyro's automatic guides and NUTS keep the
-    support that they saw first, so a learned γ is refused there, and one with a prior is better off additive.
+    One support ends where γ says: that of multiplicative and native gamma, ε > -1/γ. Pyro's automatic guides and NUTS
+    keep the support that they saw first, so they refuse a learned γ there, and this view one with a prior.
 
     Args:
         model: a Pyro program or module that holds ``NoisyRNN`` layers.
@@ -60,13 +61,12 @@ def noise_off(model: Model) -> Model:
 
 def _per_step(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor:
     """Per-step sites, equation by equation (paper, section 3)."""
-    spread, steps = path.spread.squeeze(-2), path.event_shape[0]
-    real = None if path.lengths is None else real_steps(path.lengths, steps)
+    real = None if path.lengths is None else real_steps(path.lengths, path.event_shape[0])
 
     def draw(t: int, mean: Tensor) -> Tensor:
-        law = path.family(mean, spread)
-        law = law if real is None else law.mask(real[..., t])
-        return sample_noisy(f"{name}_{t + 1}", law, path.family, None if observed is None else observed[..., t, :])
+        law = path.step(mean) if real is None else path.step(mean).mask(real[..., t])
+        obs = None if observed is None else observed[..., t, :]
+        return sample_noisy(f"{name}_{t + 1}", law, path.family, path.padding_is_flat, obs)
 
     z = path.along(draw)
     return z if observed is None else observed
@@ -83,6 +83,11 @@ def _noise(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor | None
             f"innovations: {name!r} has native {family} noise, whose law moves with its mean; "
             f'use noise="{family}:additive" or "{family}:multiplicative"'
         )
+    if path.spread_is_sampled and path.family.law_ends_at_spread:
+        raise ValueError(
+            f"innovations: {name!r} has noise whose support ends where its spread says, and the spread has a prior; "
+            "use the additive form, or fix or learn the spread"
+        )
     return path.transport(sample_noisy(f"{name}_noise", path.innovation_law(), path.family))
 
 
@@ -92,7 +97,7 @@ def _mean(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor | None:
 
 
 class _Handler(Messenger):
-    """Rewrites the sites that are noisy trajectories.
+    """Rewrites the sites that are noisy trajectories. Of views within views the outermost counts.
 
     Pyro's Reparam would do, but for the init strategies of its automatic guides, which it applies to the original
     site: they read a support there that moves with the mean.
@@ -103,8 +108,11 @@ class _Handler(Messenger):
         self.rewrite = rewrite
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not isinstance(msg["fn"], NoisyPath):
+        outermost = next(handler for handler in _PYRO_STACK if isinstance(handler, _Handler))
+        if self is not outermost or not isinstance(msg["fn"], NoisyPath):
             return
+        if msg["done"]:
+            raise ValueError(f"{msg['name']!r} is replayed inside a view; replay the view itself: replay(view, trace)")
         z = self.rewrite(msg["name"], msg["fn"], msg["value"] if msg["is_observed"] else None)
         if z is not None:  # computed, not sampled: it costs no density
             msg["fn"], msg["value"], msg["is_observed"] = dist.Delta(z, event_dim=2).mask(False), z, True

@@ -34,6 +34,7 @@ class Family(ABC):
         has_rsample: whether a draw passes the gradient to the mean.
         spread_is_pathwise: whether it passes the gradient to the spread as well.
         has_innovations: whether z = mean + scale·ε with a law of ε free of the mean.
+        law_ends_at_spread: whether the support of ε is bounded where the spread says (multiplicative and native gamma).
         largest_spread: the spread must be less than this.
         mean_range: the open interval in which the mean must lie.
     """
@@ -44,6 +45,7 @@ class Family(ABC):
     has_rsample: bool = True
     spread_is_pathwise: bool = True
     has_innovations: bool = True
+    law_ends_at_spread: bool = False
     largest_spread: float = math.inf
     mean_range: Interval = ANYWHERE
 
@@ -169,6 +171,7 @@ class Standard(Family):
         probe = Standardized(self._probe())
         self.discrete, self.joint = probe.discrete, probe.joint
         self.spread_is_pathwise = not (of_spread and self.discrete)
+        self.law_ends_at_spread = of_spread and not self.discrete
 
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
         if self.joint and size == 1:

@@ -1,4 +1,4 @@
-"""Noise by name: DESIGN's table of families, and the names that users add to it."""
+"""Noise by name: the table of families, and the names that users add to it."""
 
 from __future__ import annotations
 

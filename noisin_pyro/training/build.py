@@ -8,8 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_text
+from noisin_pyro.data.catalog import FILES
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
+from noisin_pyro.names import known
 from noisin_pyro.training.config import Config, Data
+
+WINDOW = 35
 
 
 def load_corpus(data: Data) -> Corpus:
@@ -23,22 +27,30 @@ def load_corpus(data: Data) -> Corpus:
         for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
         if value is not None
     }
-    if data.files is not None or Path(data.name).is_dir():
-        if data.root is not None:
-            raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a text; leave it out")
-        if data.files is None:
-            return load_text(data.name, name=Path(data.name).resolve().name, **kept)
-        train, valid, test = data.files
-        return load_text(train=train, valid=valid, test=test, name=train.stem, **kept)
-    if kept:
-        raise ValueError(f"{' and '.join(kept)} are for a text of your own; {data.name!r} has its vocabulary")
-    return load(data.name, root=data.root)
+    if data.files is None and (data.name in FILES or not Path(data.name).is_dir()):
+        known("data (a folder with train.txt, valid.txt and test.txt, or a name)", data.name, FILES)
+        if kept:
+            raise ValueError(f"{' and '.join(kept)}: only for a text of your own; {data.name!r} has its vocabulary")
+        return load(data.name, root=data.root)
+    if data.root is not None:
+        raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a text; leave it out")
+    if data.files is None:
+        return load_text(data.name, name=Path(data.name).resolve().name, **kept)
+    train, valid, test = data.files
+    return load_text(train=train, valid=valid, test=test, name=train.stem, **kept)
 
 
 def steps(part: Tensor | Sequences, data: Data, device: str) -> Sequences | Stream:
-    """A part of a corpus, ready to be walked through: a text cut into columns and windows, sequences as they are."""
-    cut = part if isinstance(part, Sequences) else Stream(part, data.batch_size, data.window)
-    return cut.to(device)
+    """A part of a corpus, ready to be walked through: a text cut into columns and windows, sequences as they are.
+
+    Raises:
+        ValueError: a window for sequences.
+    """
+    if isinstance(part, Sequences):
+        if data.window is not None:
+            raise ValueError(f"windows are for texts, which are cut; sequences are read whole: leave {data.window} out")
+        return part.to(device)
+    return Stream(part, data.batch_size, WINDOW if data.window is None else data.window).to(device)
 
 
 def build_model(config: Config, corpus: Corpus) -> SequenceModel:

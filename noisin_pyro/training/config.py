@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro.conf
 
+from noisin_pyro.names import known
 from noisin_pyro.training.optimizers import optimizer_class
 
 Named = tyro.conf.arg
+LARGEST = 1e9  # of any rate or spread: beyond it single precision has nothing to say
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Data:
     batch_size: int = 20
     """Sequences read side by side (of a text: the columns it is cut into)."""
 
-    window: int = 35
-    """Steps of truncated backpropagation through time. Texts only: chorales are read whole."""
+    window: int | None = None
+    """Steps of truncated backpropagation through time, by default 35. Texts only: chorales are read whole."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Noise:
     """Standard deviation γ of each layer's noise (multiplicative: relative to the state); 0 is the plain network."""
 
     learn_spread: bool = False
-    """Learn the spread of each layer with the weights, starting from --spread."""
+    """Learn the spread of each layer with the weights, starting from --spread. That of the inputs stays fixed."""
 
     spread_floor: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.1, the paper's)")] = (
         None
@@ -160,17 +161,37 @@ class Config:
             ("epochs", how.epochs, 1),
             ("patience", how.patience, 1),
             ("particles", how.particles, 1),
+            ("seed", self.run.seed, 0),
         ):
             if value is not None and value < least:
                 raise ValueError(f"{option} must be at least {least}, got {value}")
+        if self.run.seed >= 2**32:
+            raise ValueError(f"seed must be below 2**32, got {self.run.seed}")
+        known("device", self.run.device, ("cpu", "cuda"))
+        known("bound", how.bound, ("elbo", "importance"))
+        self._refuse_what_has_no_effect()
         if self.run.ensemble_samples < 0 or self.run.ensemble_samples == 1:
             raise ValueError(f"ensemble samples must be 0 (none) or at least 2, got {self.run.ensemble_samples}")
         for option, value in (("learning rate", how.learning_rate), ("clip", how.clip)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{option} must be a positive finite number, got {value}")
+            if value is not None and not 0 < value < LARGEST:
+                raise ValueError(f"{option} must be a positive number below {LARGEST:g}, got {value}")
+        for option, value in (("spread", self.noise.spread), ("input spread", self.noise.input_spread)):
+            if not 0 <= value < LARGEST:
+                raise ValueError(f"{option} must be a number from 0 to {LARGEST:g}, got {value}")
         optimizer_class(how.optimizer)
         if self.data.files is not None and self.data.name != Data.name:
             raise ValueError(f"data is {self.data.name!r} and files are given too; leave one of them out")
+
+    def _refuse_what_has_no_effect(self) -> None:
+        how, noise = self.optimisation, self.noise
+        if noise.spread_floor is not None and not noise.learn_spread:
+            raise ValueError(
+                f"spread floor {noise.spread_floor:g} is for a learned spread; learn it, or leave that out"
+            )
+        if how.bound == "importance" and how.particles < 2:
+            raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")
+        if not self.noisy and (how.particles > 1 or not noise.feedback):
+            raise ValueError("without noise (spread 0), particles and feedback have no effect; leave them out")
 
     @property
     def noisy(self) -> bool:

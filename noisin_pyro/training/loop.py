@@ -120,7 +120,8 @@ def train_epoch(
         state = bound.returned.state
         nats, steps = nats + batch_nats, steps + batch_steps
         if bar is not None:
-            bar.set_postfix_str(f"{nats / steps:.3f} nats, perplexity {perplexity(nats / steps):.1f}", refresh=False)
+            shown = f", perplexity {perplexity(nats / steps):.1f}" if batch.carried else ""
+            bar.set_postfix_str(f"{nats / steps:.3f} nats{shown}", refresh=False)
             bar.update(batch_steps)
     return nats / steps
 

@@ -8,8 +8,8 @@ import torch
 
 from noisin_pyro.names import known
 
-# One needs the loss as a function, the other sparse gradients: the loop offers neither.
-_UNFIT = {"Optimizer", "LBFGS", "SparseAdam"}
+# One needs the loss as a function, one sparse gradients, one nothing but matrices: the loop has none of these.
+_UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 
 
 def optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:

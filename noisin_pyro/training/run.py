@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
 
 import pyro
 import torch
+from tqdm import tqdm
 
 from noisin_pyro import plots
 from noisin_pyro.data import Corpus
 from noisin_pyro.inference import evaluate
-from noisin_pyro.training import checkpoint, folder
+from noisin_pyro.training import checkpoint, folder, log
 from noisin_pyro.training.build import build_model, load_corpus, steps
 from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.loop import fit
@@ -32,7 +37,10 @@ def train(config: Config | None = None) -> Result:
 
     Raises:
         ValueError: options that do not fit each other, the data or the machine; nothing has been written then.
-        FloatingPointError: a loss that is not finite; the best model until then is kept in ``best.pt``.
+        FloatingPointError: a loss that is not finite.
+
+    Whatever ends a run early, Ctrl-C included: the best model until then is kept in ``best.pt``, with the curves; a
+    folder without one is removed.
     """
     config = Config() if config is None else config
     if config.run.device == "cuda" and not torch.cuda.is_available():
@@ -70,25 +78,45 @@ def _run(config: Config, corpus: Corpus) -> Result:
     settings = json.loads(to_json(config)) | folder.provenance(device)
     folder.write_json(where / folder.CONFIG, settings)
 
-    log = fit(model.to(device), parts[0], parts[1], config, where, name)
+    try:
+        rows = fit(model.to(device), parts[0], parts[1], config, where, name)
+    except BaseException:
+        _leave(where, name, corpus)
+        raise
     best = checkpoint.load(where / folder.BEST, device)
     model.load_state_dict(best["model"])
     batch, samples, ensemble = config.data.batch_size, config.run.ensemble_samples, None
+    valid = evaluate(model, parts[1], method="mean", batch_size=batch)
+    test = evaluate(model, parts[2], method="mean", batch_size=batch)
     if config.noisy and samples > 0:
+        tqdm.write(f"{name:>13}, test: averaging {samples} noisy runs", file=sys.stderr)
         ensemble = evaluate(model, parts[2], method="ensemble", num_samples=samples, batch_size=batch)
     result = Result(
         name=name,
         folder=where,
-        log=log,
+        log=rows,
         best_epoch=best["epoch"],
-        valid=evaluate(model, parts[1], method="mean", batch_size=batch),
-        test=evaluate(model, parts[2], method="mean", batch_size=batch),
+        valid=valid,
+        test=test,
         ensemble=ensemble,
-        measure="nats" if corpus.vocabulary is None else "perplexity",
+        measure=_measure(corpus),
         seconds=time.perf_counter() - start,
     )
     folder.write_json(where / folder.RESULT, result.numbers() | settings)
     return result
+
+
+def _leave(where: Path, name: str, corpus: Corpus) -> None:
+    """What an unfinished run leaves: the curves of its epochs, or, before the first one's end, nothing."""
+    if not (where / folder.BEST).exists():
+        shutil.rmtree(where)
+        return
+    rows = log.read(where / folder.LOG)
+    plots.learning_curves({name: rows}, measure=_measure(corpus)).savefig(where / folder.CURVES)
+
+
+def _measure(corpus: Corpus) -> Literal["perplexity", "nats"]:
+    return "nats" if corpus.vocabulary is None else "perplexity"
 
 
 def _draw(result: Result, config: Config) -> None:

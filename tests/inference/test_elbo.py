@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from noisin_pyro import LanguageModel, NoisyRNN, PriorAsGuide_ELBO, SequenceModel, Spread, innovations
+from noisin_pyro import LanguageModel, NoisyRNN, PriorAsGuide_ELBO, SequenceModel, Spread, innovations, unroll
 from noisin_pyro.inference.weights import log_weights
 
 WORDS = torch.randint(7, (2, 3, 6), generator=torch.Generator().manual_seed(1))
@@ -65,7 +65,9 @@ class TestAgainstTheRepeatedPrior:
             value, gradients = value_and_gradients(ours.differentiable_loss(model, None, *WORDS), model)
             other = reference.differentiable_loss(model, repeat_prior(model), *WORDS)
             other_value, other_gradients = value_and_gradients(other, model)
-            parts = [gradients[name] - other_gradients[name] for name in gradients if gradients[name].abs().max() > 0]
+            assert gradients.keys() == other_gradients.keys() == dict(model.named_parameters()).keys()
+            parts = [gradients[name] - other_gradients[name] for name in gradients]
+            assert all(gradients[name].abs().max() > 0 for name in gradients)
             differences.append(torch.cat([part.flatten() for part in parts] + [(value - other_value).reshape(1)]))
         samples = torch.stack(differences)
         assert_mean(samples[:, samples.std(0) > 0], 0.0)
@@ -346,10 +348,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"guide samples 'z_7', which the model lacks.*: z_1"):
             PriorAsGuide_ELBO().loss(language_model(), guide, *WORDS)
 
-    @pytest.mark.parametrize("view", [lambda model: model, innovations])
+    @pytest.mark.parametrize("view", [lambda model: model, innovations, unroll])
     def test_guide_over_a_discrete_family(self, view):
         model = view(language_model("bernoulli"))
-        with pytest.raises(ValueError, match=r"bernoulli noise is discrete; leave the site to the prior"):
+        with pytest.raises(ValueError, match=r"bernoulli noise is discrete.* leave the site to the prior"):
             PriorAsGuide_ELBO().loss(model, poutine.block(model, hide=["x"]), *WORDS)
 
     def test_importance_with_a_latent_that_the_sequences_share(self):
@@ -367,3 +369,36 @@ class TestRefusals:
 
         with pytest.raises(ValueError, match="needs one scale for all sites"):
             PriorAsGuide_ELBO(2, bound="importance").loss(model, None)
+
+    def test_guide_over_what_the_model_observes_or_computes(self):
+        model = language_model()
+        guide = AutoNormal(model)
+        guide(*WORDS)
+        with pytest.raises(ValueError, match="'z_1', which the model computes in this view"):
+            PriorAsGuide_ELBO().loss(innovations(model), guide, *WORDS)
+        with pytest.raises(ValueError, match="'x', which the model observes"):
+            PriorAsGuide_ELBO().loss(model, lambda inputs, targets: model(inputs), *WORDS)
+
+    @pytest.mark.parametrize("view", [lambda model: model, unroll])
+    def test_guide_over_padded_states(self, view):
+        # their masked density is flat, so a wide guide would win without end
+        model, lengths = view(language_model()), torch.tensor([6, 1, 0])
+
+        def program():
+            return model(*WORDS, lengths=lengths)
+
+        with pytest.raises(ValueError, match="padded steps"):
+            PriorAsGuide_ELBO().loss(program, poutine.block(program, hide=["x"]))
+        in_noise = innovations(model)
+
+        def noise_program():
+            return in_noise(*WORDS, lengths=lengths)
+
+        assert torch.isfinite(
+            PriorAsGuide_ELBO().loss(noise_program, poutine.block(noise_program, expose=["z_1_noise"]))
+        )
+
+    def test_guide_over_states_whose_support_moves(self):
+        model = language_model("gamma")
+        with pytest.raises(ValueError, match=r"support that moves with its mean.*use innovations"):
+            PriorAsGuide_ELBO().loss(model, poutine.block(model, hide=["x"]), *WORDS)

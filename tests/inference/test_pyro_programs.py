@@ -149,3 +149,32 @@ class TestImportanceBound:
         log_w = law.log_prob(X.reshape(3, 2)[:, :1].float()) + law.log_prob(torch.zeros(()))
         by_hand = 0.5 * (log_w.logsumexp(0) - torch.tensor(5.0).log()).sum()
         torch.testing.assert_close(value, by_hand)
+
+    def test_what_all_sequences_share_stays_outside_the_logarithm(self):
+        def model(shared: bool):
+            if shared:
+                pyro.deterministic("note", torch.zeros(()))
+                pyro.factor("penalty", torch.tensor(-2.0))
+            with pyro.plate("data", 60, subsample=torch.arange(6)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=X.float())
+
+        for vectorised in (True, False):
+            elbo = PriorAsGuide_ELBO(5, vectorised, "importance", max_plate_nesting=1)
+            values = []
+            for shared in (False, True):
+                pyro.set_rng_seed(2)
+                values.append(elbo.loss(model, None, shared))
+            torch.testing.assert_close(values[1], values[0] + 2.0)
+
+
+def test_a_factor_in_the_guide_is_paid():
+    def model():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    def guide():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("f", torch.tensor(3.0), has_rsample=True)
+
+    for elbo in (Trace_ELBO(), PriorAsGuide_ELBO()):
+        assert float(elbo.loss(model, guide)) == pytest.approx(3.0)

@@ -21,6 +21,7 @@ from .programs import (
     STEPS,
     UNITS,
     close,
+    in_plates,
     make_inputs,
     make_rnn,
     make_state,
@@ -239,3 +240,19 @@ def test_a_cell_and_a_family_may_be_instances() -> None:
     assert infer["family"] is rnn.noise
     assert rnn.cell.name == "gru"
     assert rnn.spreads() == {"gamma_1": SPREADS[0]}
+
+
+@pytest.mark.parametrize("form", ["gamma:native", "beta:native", "poisson:native"])
+def test_native_noise_on_inputs_is_refused(form: str) -> None:
+    with pytest.raises(ValueError, match=r"inputs can be anywhere; use input_spread=0"):
+        make_rnn("sigmoid", noise=form, spread=0.3, input_spread=0.3)
+
+
+@pytest.mark.parametrize("noise", ["gamma:native", "beta:native", "poisson:native"])
+@pytest.mark.parametrize("bias", [-200.0, 40.0])
+def test_native_noise_survives_a_saturated_sigmoid(noise: str, bias: float) -> None:
+    rnn = NoisyRNN(1, 2, cell="sigmoid", noise=noise, spread=0.3)
+    torch.nn.init.constant_(rnn.bias_ih_l0, bias)  # the mean rounds to 0 or to 1
+    trace = traced(in_plates(rnn, None), torch.zeros(4, 3, 1))
+    assert trace.nodes["z_1"]["value"].isfinite().all()
+    assert not trace.nodes["z_1"]["fn"].log_prob(trace.nodes["z_1"]["value"]).isnan().any()

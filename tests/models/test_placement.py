@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from pyro import poutine
 
 import noisin_pyro as nz
 from noisin_pyro.models import CELLS
@@ -138,11 +137,3 @@ def test_noisy_inputs_are_one_storey_lower() -> None:
     assert [f"z_0_{t}" for t in range(1, STEPS + 1)] == [name for name in by_step.nodes if name.startswith("z_0_")]
     for t in range(STEPS):
         close(by_step.nodes[f"z_0_{t + 1}"]["fn"].mean, inputs[:, t].expand(PARTICLES, BATCH, FEATURES))
-
-
-def test_native_noise_around_inputs_needs_them_in_its_range() -> None:
-    rnn = make_rnn("sigmoid", "beta:native", input_spread=0.2)
-    trace = poutine.trace(rnn).get_trace(torch.rand(BATCH, STEPS, FEATURES, dtype=torch.float64))
-    assert trace.nodes["z_0"]["value"].shape == (BATCH, STEPS, FEATURES)
-    with pytest.raises(ValueError, match=r"mean.*\(0, 1\)"):
-        rnn(make_inputs())

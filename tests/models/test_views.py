@@ -4,6 +4,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions import LogNormal
 from torch import Tensor
 
 import noisin_pyro as nz
@@ -33,6 +34,7 @@ from .programs import (
 )
 
 REAL = real_steps(LENGTHS, STEPS)
+PRIOR = LogNormal(0.0, 0.5)
 WITH_NOISES = [(cell, noise) for cell in CELLS for noise in ADDITIVE + MULTIPLICATIVE] + [("sigmoid", "gamma:native")]
 NOISE_OFF = [
     (cell, f"{entry.name}:{entry.form}")
@@ -168,7 +170,7 @@ def test_a_view_of_a_module_is_a_module_with_the_same_parameters(view) -> None:
 @pytest.mark.parametrize("feedback", [True, False])
 @pytest.mark.parametrize(("cell", "noise"), NOISE_OFF)
 def test_noise_off_is_the_model_without_spread(cell: str, noise: str, feedback: bool) -> None:
-    inputs, input_spread = make_inputs(), 0.2 if feedback else 0.0
+    inputs, input_spread = make_inputs(), 0.2 if feedback and not noise.endswith("native") else 0.0
     spread = [0.3, 0.2] if feedback else 0.3
     rnn = make_rnn(cell, noise, 2, spread=spread, feedback=feedback, input_spread=input_spread)
     still = make_rnn(cell, num_layers=2, spread=0.0)
@@ -195,3 +197,24 @@ def test_a_trajectory_cannot_be_conditioned_on_outside_the_view(view) -> None:
     z = traced(model, make_inputs()).nodes["z_1"]["value"]
     with pytest.raises(ValueError, match="'z_1' is computed in this view"):
         poutine.condition(view(model), data={"z_1": z})(make_inputs())
+
+
+@pytest.mark.parametrize("inner", [nz.unroll, nz.innovations, nz.noise_off])
+@pytest.mark.parametrize("outer", [nz.unroll, nz.innovations, nz.noise_off])
+def test_of_views_within_views_the_outermost_counts(outer, inner) -> None:
+    model = nz.SequenceModel(make_rnn(), "gaussian", 2).double()
+    assert traced(outer(inner(model)), make_inputs()).nodes.keys() == traced(outer(model), make_inputs()).nodes.keys()
+
+
+@pytest.mark.parametrize("view", [nz.unroll, nz.innovations, nz.noise_off])
+def test_a_replay_inside_a_view_is_refused(view) -> None:
+    model = nz.SequenceModel(make_rnn(), "gaussian", 2).double()
+    trace = traced(model, make_inputs())
+    with pytest.raises(ValueError, match="replay the view itself"):
+        view(poutine.replay(model, trace=trace))(make_inputs())
+
+
+def test_innovations_whose_support_ends_at_a_sampled_spread_are_refused() -> None:
+    model = nz.SequenceModel(make_rnn(noise="gamma:multiplicative", spread=nz.Spread(prior=PRIOR)), "gaussian", 2)
+    with pytest.raises(ValueError, match="support ends where its spread says, and the spread has a prior"):
+        nz.innovations(model.double())(make_inputs())
