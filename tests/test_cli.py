@@ -10,7 +10,7 @@ import pytest
 
 from noisin_pyro import noise
 from noisin_pyro.cli import main
-from noisin_pyro.training import Config, config
+from noisin_pyro.training import Config, config, log
 
 
 @pytest.fixture
@@ -36,8 +36,9 @@ def test_train_ends_with_both_networks_numbers_and_the_picture(
         assert len(re.findall(r"\d+\.\d", row)) == columns
     assert lines[-1] == f"learning curves: {run / 'curves.png'}"
     assert (run / "curves.png").is_file()
-    progress = said.err.splitlines()  # no bars where nobody watches: a line an epoch
-    assert len(progress) == 6 and all("epoch" in line and "tokens/s" in line for line in progress)
+    progress = said.err.splitlines()  # no bars where nobody watches: a line an epoch, and one before the long test
+    assert len(progress) == 7 and sum("epoch" in line and "tokens/s" in line for line in progress) == 6
+    assert "averaging 2 noisy runs" in said.err
 
 
 def test_families_lists_every_name_and_form(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,9 +105,62 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 def test_a_run_that_diverges_says_so_in_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = (
-        "--cell identity --learning-rate 1e30 --clip None --optimizer SGD --batch-size 2 --window 8 --hidden-size 8"
-    )
+    small = "--batch-size 2 --window 8 --hidden-size 8"
+    options = f"{small} --cell identity --learning-rate 1e8 --spread 0.3 --clip None --optimizer SGD"
     assert main(["train", "--data", str(folder), "--folder", str(folder / "run"), *options.split()]) == 2
+    assert not (folder / "run").exists()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("noisin: noisy, epoch 1/") and "gamma_1 = 0.3" in last
+
+
+def test_interrupted_runs_keep_the_best_model_and_the_curves(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+
+    def interrupt(path: Path, row: dict[str, float]) -> None:
+        append(path, row)
+        rows.append(row)
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+
+    append = log.append
+    monkeypatch.setattr(log, "append", interrupt)
+    options = "--batch-size 2 --window 8 --hidden-size 8"
+    assert main(["train", "--data", str(folder), "--folder", str(folder / "run"), *options.split()]) == 130
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith("noisin: interrupted; the run's folder has the best model")
+    )
+    assert {path.name for path in (folder / "run").iterdir()} == {"best.pt", "config.json", "curves.png", "log.csv"}
+
+
+def test_a_known_name_is_not_hidden_by_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jsb").mkdir()
+    assert main(["train", "--data", "jsb", "--data-root", str(tmp_path)]) == 2
+    assert "JSB_Chorales.mat" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--bound importance", "at least 2 particles"),
+        ("--spread 0 --particles 3", "have no effect"),
+        ("--spread 0 --no-feedback", "have no effect"),
+        ("--spread-floor 0.2", "for a learned spread"),
+        ("--spread 0.1 --learn-spread", "starts above the floor|starts above its floor"),
+        ("--seed -1", "seed must be at least 0"),
+        ("--cell sigmoid --noise gamma:native --input-spread 0.2", "inputs can be anywhere"),
+        ("--optimizer Muon", "optimizer must be one of"),
+        ("--spread 1e300", "spread must be a number from 0"),
+    ],
+)
+def test_options_that_cannot_apply_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: str, told: str
+) -> None:
+    run = folder / "run"
+    assert main(["train", "--data", str(folder), "--folder", str(run), *options.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(told, line) and not run.exists()

@@ -44,8 +44,8 @@ class Data:
     batch_size: int = 20
     """Sequences read side by side (of a text: the columns it is cut into)."""
 
-    window: int | None = None
-    """Steps of truncated backpropagation through time, by default 35. Texts only: chorales are read whole."""
+    window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
+    """Steps of truncated backpropagation through time. Texts only: chorales are read whole."""
 
 
 @dataclass(frozen=True)

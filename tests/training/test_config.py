@@ -21,14 +21,20 @@ configs = st.builds(
         window=st.integers(1, 99),
     ),
     model=st.builds(Model, cell=st.sampled_from(list(CELLS)), tie_weights=st.booleans()),
-    noise=st.builds(Noise, family=st.text(), spread=st.floats(0, 9), spread_floor=st.none() | st.floats(0, 1)),
+    noise=st.builds(
+        Noise,
+        family=st.text(),
+        spread=st.floats(0, 9),
+        learn_spread=st.just(True),
+        spread_floor=st.none() | st.floats(0, 1),
+    ),
     optimisation=st.builds(
         Optimisation,
         clip=st.none() | st.floats(0.1, 9),
         learning_rate=st.floats(1e-9, 9),
         patience=st.none() | st.integers(1, 9),
     ),
-    run=st.builds(Run, folder=st.none() | paths, seed=st.integers(), ensemble_samples=st.just(0)),
+    run=st.builds(Run, folder=st.none() | paths, seed=st.integers(0, 2**32 - 1), ensemble_samples=st.just(0)),
 )
 
 
