@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable
@@ -192,7 +193,8 @@ def _builtin() -> list[Entry]:
                 entries.append(_standard(name, ratio[name], form, of_spread=True))
             else:
                 entries.append(_standard(name, law, form))
-    entries.append(_standard("gamma", laws.gamma_ratio, "native", of_spread=True, mean_range=(0.0, math.inf)))
+    native = _standard("gamma", laws.gamma_ratio, "native", of_spread=True, mean_range=(0.0, math.inf))
+    entries.append(dataclasses.replace(native, law="Gamma(1/γ², rate 1/(γ²h))"))
     entries.append(Entry("beta", "native", "Beta with mean h and variance γ²h(1 − h)", {}, NativeBeta))
     entries.append(Entry("poisson", "native", "γ²·Poisson(h/γ²)", {}, NativePoisson))
     return entries

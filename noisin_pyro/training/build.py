@@ -27,7 +27,7 @@ def load_corpus(data: Data) -> Corpus:
         for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
         if value is not None
     }
-    if data.files is None and (data.name in FILES or not Path(data.name).is_dir()):
+    if data.files is None and (data.name in FILES or not data.name or not Path(data.name).is_dir()):
         known("data (a folder with train.txt, valid.txt and test.txt, or a name)", data.name, FILES)
         if kept:
             raise ValueError(f"{' and '.join(kept)}: only for a text of your own; {data.name!r} has its vocabulary")
