@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro.conf
 
 from noisin_pyro.names import known
-from noisin_pyro.training.optimizers import optimizer_class
+from noisin_pyro.training.optimizers import averages, optimizer_class
 
 Named = tyro.conf.arg
 LARGEST = 1e9  # of any rate or spread: beyond it single precision has nothing to say
@@ -98,7 +99,18 @@ class Optimisation:
     """Any optimiser of torch.optim, by name."""
 
     learning_rate: float = 0.001
-    """Learning rate."""
+    """Learning rate, of the first epoch where a schedule lowers it."""
+
+    schedule: Literal["fixed", "halve", "divide"] = "fixed"
+    """Fixed rate, halved in every epoch after the fourth, or divided after each epoch not better in validation."""
+
+    schedule_factor: Annotated[
+        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 1.2, the published paper's)")
+    ] = None
+    """What the rate is divided by; needs --schedule divide."""
+
+    average_after: Annotated[int | None, Named(metavar="STEPS", help_behavior_hint="(default: 0)")] = None
+    """Gradient steps before averaging begins; needs --optimizer ASGD, which tests and keeps its averaged weights."""
 
     clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
     """Largest norm of the whole gradient, of the loss in nats per step; None does not clip."""
@@ -161,6 +173,7 @@ class Config:
             ("epochs", how.epochs, 1),
             ("patience", how.patience, 1),
             ("particles", how.particles, 1),
+            ("average after", how.average_after, 0),
             ("seed", self.run.seed, 0),
         ):
             if value is not None and value < least:
@@ -169,6 +182,8 @@ class Config:
             raise ValueError(f"seed must be below 2**32, got {self.run.seed}")
         known("device", self.run.device, ("cpu", "cuda"))
         known("bound", how.bound, ("elbo", "importance"))
+        optimizer_class(how.optimizer)
+        known("schedule", how.schedule, ("fixed", "halve", "divide"))
         self._refuse_what_has_no_effect()
         if self.run.ensemble_samples < 0 or self.run.ensemble_samples == 1:
             raise ValueError(f"ensemble samples must be 0 (none) or at least 2, got {self.run.ensemble_samples}")
@@ -178,7 +193,8 @@ class Config:
         for option, value in (("spread", self.noise.spread), ("input spread", self.noise.input_spread)):
             if not 0 <= value < LARGEST:
                 raise ValueError(f"{option} must be a number from 0 to {LARGEST:g}, got {value}")
-        optimizer_class(how.optimizer)
+        if how.schedule_factor is not None and not 1 < how.schedule_factor < LARGEST:
+            raise ValueError(f"schedule factor must be above 1, to divide the rate by, got {how.schedule_factor}")
         if self.data.files is not None and self.data.name != Data.name:
             raise ValueError(f"data is {self.data.name!r} and files are given too; leave one of them out")
 
@@ -187,6 +203,14 @@ class Config:
         if noise.spread_floor is not None and not noise.learn_spread:
             raise ValueError(
                 f"spread floor {noise.spread_floor:g} is for a learned spread; learn it, or leave that out"
+            )
+        if how.schedule_factor is not None and how.schedule != "divide":
+            raise ValueError(f"schedule factor is for schedule 'divide', not {how.schedule!r}; leave it out, or divide")
+        if how.schedule != "fixed" and optimizer_class(how.optimizer) is torch.optim.Rprop:
+            raise ValueError("Rprop reads its rate once, at the start: take schedule 'fixed', or another optimizer")
+        if how.average_after is not None and not averages(how.optimizer):
+            raise ValueError(
+                f"average after is for optimizer 'ASGD', not {how.optimizer!r}; leave it out, or take that"
             )
         if how.bound == "importance" and how.particles < 2:
             raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")

@@ -19,7 +19,8 @@ from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.folder import BEST, LOG
-from noisin_pyro.training.optimizers import optimizer_class
+from noisin_pyro.training.optimizers import averaged, build_optimizer
+from noisin_pyro.training.schedules import DIVISOR, rate, set_rate
 
 Steps = Sequences | Stream
 
@@ -43,7 +44,7 @@ def fit(
     """
     how = config.optimisation
     bound = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound)(model)
-    optimizer = optimizer_class(how.optimizer)(bound.parameters(), lr=how.learning_rate)
+    optimizer = build_optimizer(how.optimizer, bound.parameters(), how.learning_rate, how.average_after)
     # A text has an order; separate sequences come in a new one each epoch.
     order = torch.Generator().manual_seed(config.run.seed) if isinstance(train, Sequences) else None
     batch_size, measure = config.data.batch_size, "perplexity" if isinstance(train, Stream) else "nats"
@@ -53,11 +54,19 @@ def fit(
     for epoch in range(1, how.epochs + 1):
         start = time.perf_counter()
         title = f"{label}, epoch {epoch}/{how.epochs}"
+        valid_before = [row["valid_nats"] for row in rows]
+        set_rate(optimizer, rate(how.schedule, how.learning_rate, valid_before, how.schedule_factor or DIVISOR))
         with tqdm(total=train.num_steps, desc=title, unit=" tokens", unit_scale=True, leave=False, disable=None) as bar:
             train_nats = train_epoch(bound, train.batches(batch_size, order), optimizer, how.clip, bar, title)
         trained = time.perf_counter()
-        valid_nats = evaluate(model, valid, method="mean", batch_size=batch_size).nats_per_step
-        _require_finite(valid_nats, model, f"{title}, validation")
+        with averaged(optimizer):
+            valid_nats = evaluate(model, valid, method="mean", batch_size=batch_size).nats_per_step
+            _require_finite(valid_nats, model, f"{title}, validation")
+            better = valid_nats < best_nats
+            if better:
+                best_nats, best_epoch = valid_nats, epoch
+                checkpoint.save(folder / BEST, {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats})
+            spreads = model.rnn.spreads()
         row = {
             "epoch": epoch,
             "train_nats": train_nats,
@@ -65,16 +74,12 @@ def fit(
             "valid_nats": valid_nats,
             "valid_perplexity": perplexity(valid_nats),
             "learning_rate": optimizer.param_groups[0]["lr"],
-            **model.rnn.spreads(),
+            **spreads,
             "seconds": time.perf_counter() - start,
             "tokens_per_second": train.num_steps / (trained - start),
         }
         rows.append(row)
         log.append(folder / LOG, row)
-        better = valid_nats < best_nats
-        if better:
-            best_nats, best_epoch = valid_nats, epoch
-            checkpoint.save(folder / BEST, {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats})
         _tell(label, row, better, measure)
         if how.patience is not None and epoch - best_epoch >= how.patience:
             break

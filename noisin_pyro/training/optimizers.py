@@ -1,10 +1,12 @@
-"""Any optimiser of torch.optim, by name."""
+"""Any optimiser of torch.optim, by name, and the averages that one of them keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from noisin_pyro.names import known
 
@@ -25,3 +27,39 @@ def optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     }
     in_any_case = {key.lower(): key for key in fit}
     return fit[known("optimizer", in_any_case.get(name.lower(), name), fit)]
+
+
+def build_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, average_after: int | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of that name over ``parameters``.
+
+    Averaged SGD is plain SGD beside which the mean of the weights after ``average_after`` steps is kept (default: of
+    all): torch's own default, a mean that starts after a million steps, would never start, and its decay of weights
+    and rate is not the published paper's.
+    """
+    of_its_own = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
+    return optimizer_class(name)(parameters, lr=learning_rate, **of_its_own)
+
+
+def averages(name: str) -> bool:
+    """Whether the optimiser of that name keeps an average of the weights."""
+    return optimizer_class(name) is torch.optim.ASGD
+
+
+@contextmanager
+def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within, the parameters are their averages, where ``optimizer`` keeps any; after, they are what they were."""
+    means = {parameter: state["ax"] for parameter, state in optimizer.state.items() if "ax" in state}
+    held = {parameter: parameter.detach().clone() for parameter in means}
+    _set(means)
+    try:
+        yield
+    finally:
+        _set(held)
+
+
+@torch.no_grad()
+def _set(values: dict[torch.Tensor, torch.Tensor]) -> None:
+    for parameter, value in values.items():
+        parameter.copy_(value)

@@ -68,6 +68,12 @@ def test_cells_are_those_of_the_models() -> None:
         ({"optimisation": Optimisation(clip=-1.0)}, "clip"),
         ({"optimisation": Optimisation(optimizer="Adm")}, "did you mean 'Adam'"),
         ({"optimisation": Optimisation(optimizer="LBFGS")}, "LBFGS"),
+        ({"optimisation": Optimisation(schedule="step")}, "schedule must be one of"),  # type: ignore[arg-type]
+        ({"optimisation": Optimisation(schedule="divide", schedule_factor=1.0)}, "schedule factor"),
+        ({"optimisation": Optimisation(schedule_factor=1.2)}, "schedule 'divide'"),
+        ({"optimisation": Optimisation(schedule="halve", optimizer="Rprop")}, "Rprop"),
+        ({"optimisation": Optimisation(average_after=10)}, "ASGD"),
+        ({"optimisation": Optimisation(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
     ],
 )

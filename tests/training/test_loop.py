@@ -117,6 +117,26 @@ def test_any_optimizer_by_name(stream: Stream, tmp_path: Path, optimizer: str) -
     assert rows[0]["learning_rate"] == 0.001
 
 
+def test_averaged_weights_are_validated_and_kept_and_the_others_trained_on(stream: Stream, tmp_path: Path) -> None:
+    model = LanguageModel(11, 6, spread=Spread(0.5, learn=True))
+    rows = fit(model, stream, stream, _config(epochs=3, optimizer="ASGD", learning_rate=1.0), tmp_path)
+    best = checkpoint.load(tmp_path / "best.pt")
+    kept = copy.deepcopy(model)
+    kept.load_state_dict(best["model"])
+    assert not torch.equal(kept.embedding.weight, model.embedding.weight)
+    row = rows[best["epoch"] - 1]
+    assert evaluate(kept, stream).nats_per_step == row["valid_nats"] == best["valid_nats"]
+    assert kept.rnn.spreads()["gamma_1"] == row["gamma_1"] != model.rnn.spreads()["gamma_1"]
+
+
+def test_the_rate_follows_the_schedule(stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([3.0, 3.5, 2.0, 2.5, 1.0])
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: Evaluation("mean", "exact", next(scores), 0.0, 0.0, 103, 0))
+    config = _config(epochs=5, schedule="divide", schedule_factor=2.0, learning_rate=0.8)
+    rows = fit(LanguageModel(11, 6), stream, stream, config, tmp_path)
+    assert [row["learning_rate"] for row in rows] == [0.8, 0.8, 0.4, 0.4, 0.2]
+
+
 def test_perplexity_has_no_overflow() -> None:
     assert loop.perplexity(2.0) == pytest.approx(math.e**2)
     assert loop.perplexity(1e4) == math.inf

@@ -1,0 +1,38 @@
+"""Averaged SGD, against the mean taken by hand."""
+
+import copy
+
+import pytest
+import torch
+
+from noisin_pyro.training.optimizers import averaged, build_optimizer
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_averaged_sgd_is_sgd_beside_the_mean_of_its_weights(after: int) -> None:
+    line = torch.nn.Linear(3, 2, dtype=torch.float64)
+    plain = copy.deepcopy(line)
+    optimizers = [
+        build_optimizer("asgd", line.parameters(), 0.1, average_after=after),
+        torch.optim.SGD(plain.parameters(), lr=0.1),
+    ]
+    visited = []
+    for _ in range(9):
+        data = torch.randn(4, 3, dtype=torch.float64)
+        for model, optimizer in zip((line, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(data).square().mean().backward()
+            optimizer.step()
+        visited.append(plain.weight.detach().clone())
+    last = line.weight.detach().clone()
+    torch.testing.assert_close(last, visited[-1])
+    with averaged(optimizers[0]):  # torch leaves the first of the steps to average out
+        torch.testing.assert_close(line.weight.detach(), torch.stack(visited[after + 1 :]).mean(0))
+    assert torch.equal(line.weight, last)
+
+
+def test_an_optimizer_without_averages_leaves_the_weights_alone() -> None:
+    line = torch.nn.Linear(3, 2)
+    before = line.weight.detach().clone()
+    with averaged(build_optimizer("Adam", line.parameters(), 0.1)):
+        assert torch.equal(line.weight, before)
