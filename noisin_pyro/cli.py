@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 
 from noisin_pyro import noise
 from noisin_pyro.training import Config, train
 from noisin_pyro.training.folder import CURVES
+from noisin_pyro.training.interrupts import Interrupted
 from noisin_pyro.training.result import aligned
+from noisin_pyro.training.resume import refuse_contradictions, stored
 
 _TRAIN = """Train a noisy recurrent network and its deterministic twin, and compare them.
 
@@ -28,9 +31,6 @@ class Families:
     """List the families of noise, with their forms and options."""
 
 
-Command = Annotated[Config, tyro.conf.subcommand("train", description=_TRAIN)] | Families
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: in place of those of the command line.
 
     Returns:
-        0; 2 after anything that the user can mend, told in one line on stderr; 130 after Ctrl-C.
+        0; 2 after anything that the user can mend, told in one line on stderr; 130 after Ctrl-C, 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no γ shows a mark in its place
         if isinstance(stream, io.TextIOWrapper):
@@ -46,32 +46,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match _parse(arguments):
             case Config() as config:
-                _train(config)
+                _train(_as_in_its_folder(config, arguments))
             case Families():
                 _families()
         sys.stdout.flush()
     except BrokenPipeError:  # a reader that has seen enough, as in: noisin families | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("noisin: interrupted; the run's folder has the best model so far, if an epoch was done", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(_told(stop, "interrupted"), file=sys.stderr)
+        return 128 + (stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
-        print(f"noisin: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
+        print(_told(error, type(error).__name__), file=sys.stderr)
         return 2
     return 0
 
 
-def _parse(arguments: Sequence[str] | None) -> Config | Families:
-    """The command that the arguments name, with its options.
+def _told(error: BaseException, otherwise: str) -> str:
+    """The error in one line, with what else was noted on the way."""
+    first = str(error).splitlines()[0] if str(error) else otherwise
+    return "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
+
+
+def _parse(arguments: Sequence[str] | None, default: Config | None = None) -> Config | Families:
+    """The command that the arguments name, with its options; what they leave out is as in ``default``.
 
     Raises:
         ValueError: arguments that make none, with the parser's message in one line.
     """
+    training = tyro.conf.subcommand("train", description=_TRAIN, default=default or Config())
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
             return tyro.cli(
-                Command,
+                cast(Any, Annotated[Config, training] | Families),
                 prog="noisin",
                 description="Noisy recurrent networks as Pyro programs.",
                 args=arguments,
@@ -90,6 +97,21 @@ def _in_one_line(box: str) -> str:
     hint = next((part for part in parts if part.startswith(("Perhaps", "Available"))), "")
     wrong = " ".join(parts[0].splitlines()).removeprefix("Error parsing Config: ")
     return f"{wrong}. {' '.join(hint.splitlines()[:2])}" if hint else wrong
+
+
+def _as_in_its_folder(config: Config, arguments: Sequence[str] | None) -> Config:
+    """The configuration itself, or, of a run to resume, that of its folder.
+
+    Raises:
+        ValueError: nothing there to resume, or options that contradict it.
+    """
+    if config.run.resume is None:
+        return config
+    before = stored(config.run.resume)
+    given = _parse(arguments, default=before)  # read again: so an option given as its default counts as given
+    assert isinstance(given, Config)
+    refuse_contradictions(given, before)
+    return given
 
 
 def _train(config: Config) -> None:

@@ -129,9 +129,12 @@ def test_interrupted_runs_keep_the_best_model_and_the_curves(
     options = "--batch-size 2 --window 8 --hidden-size 8"
     assert main(["train", "--data", str(folder), "--folder", str(folder / "run"), *options.split()]) == 130
     assert (
-        capsys.readouterr().err.splitlines()[-1].startswith("noisin: interrupted; the run's folder has the best model")
+        capsys.readouterr().err.splitlines()[-1]
+        == f"noisin: interrupted; go on with: noisin train --resume {folder / 'run'}"
     )
-    assert {path.name for path in (folder / "run").iterdir()} == {"best.pt", "config.json", "curves.png", "log.csv"}
+    assert {path.name for path in (folder / "run").iterdir()} == {
+        "before.pt", "best.pt", "config.json", "curves.png", "last.pt", "log.csv",
+    }  # fmt: skip
 
 
 def test_a_known_name_is_not_hidden_by_a_folder(

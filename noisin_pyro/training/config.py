@@ -144,6 +144,15 @@ class Run:
     twin: bool = True
     """Train the deterministic network too, everything but the noise equal, for comparison."""
 
+    resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
+    """Go on with the unfinished run of this folder, exactly where it was; its options are the folder's."""
+
+    checkpoint_steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Gradient steps between checkpoints within an epoch, beside that at each epoch's end."""
+
+    checkpoint_seconds: Annotated[float | None, Named(metavar="FLOAT|None")] = 300.0
+    """Seconds between checkpoints within an epoch; None keeps none by the clock."""
+
     ensemble_samples: int = 50
     """Noisy runs that the final test averages over; 0 leaves that test out."""
 
@@ -175,6 +184,8 @@ class Config:
             ("particles", how.particles, 1),
             ("average after", how.average_after, 0),
             ("seed", self.run.seed, 0),
+            ("checkpoint steps", self.run.checkpoint_steps, 1),
+            ("checkpoint seconds", self.run.checkpoint_seconds, 0),
         ):
             if value is not None and value < least:
                 raise ValueError(f"{option} must be at least {least}, got {value}")
@@ -251,7 +262,7 @@ def from_json(text: str) -> Config:
         data, run = groups["data"], groups["run"]
         root, files, folder = data["root"], data["files"], run["folder"]
         data |= {"root": root and Path(root), "files": files and tuple(map(Path, files))}
-        run |= {"folder": folder and Path(folder)}
+        run |= {"folder": folder and Path(folder), "resume": None}
         return Config(
             Data(**data), Model(**groups["model"]), Noise(**groups["noise"]),
             Optimisation(**groups["optimisation"]), Run(**run),

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from noisin_pyro.training.checkpoint import replacing
+from noisin_pyro.training.checkpoint import PARTS, replacing
 
-CONFIG, LOG, BEST, RESULT, CURVES, SPREADS = (
-    "config.json", "log.csv", "best.pt", "result.json", "curves.png", "spreads.png"
+CONFIG, LOG, BEST, LAST, BEFORE, RESULT, CURVES, SPREADS = (
+    "config.json", "log.csv", "best.pt", "last.pt", "before.pt", "result.json", "curves.png", "spreads.png"
 )  # fmt: skip
 
 
@@ -42,6 +42,12 @@ def make(folder: Path | None, name: str) -> Path:
             f"folder {str(folder)!r} is not empty, and a run is not overwritten; choose another, or remove it"
         )
     return folder
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files that a run leaves if it is killed while it writes."""
+    for path in folder.glob(PARTS):
+        path.unlink()
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
@@ -19,71 +20,111 @@ from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.folder import BEST, LOG
+from noisin_pyro.training.interrupts import Deferred, Interrupted
+from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.optimizers import averaged, build_optimizer
-from noisin_pyro.training.schedules import DIVISOR, rate, set_rate
+from noisin_pyro.training.progress import Pass, Progress
+from noisin_pyro.training.schedules import rate, set_rate
 
 Steps = Sequences | Stream
 
 
 def fit(
-    model: SequenceModel, train: Steps, valid: Steps, config: Config, folder: Path, label: str = "training"
+    model: SequenceModel,
+    train: Steps,
+    valid: Steps,
+    config: Config,
+    folder: Path,
+    label: str = "training",
+    resume: bool = False,
 ) -> list[log.Row]:
     """Train ``model`` until ``config.optimisation`` says stop.
 
-    Each epoch adds a row to ``log.csv`` in ``folder``; the model that is best in validation is kept in ``best.pt``.
+    Each epoch adds a row to ``log.csv`` in ``folder``; the model that is best in validation is kept in ``best.pt``, and
+    what the run can go on from in ``last.pt`` (:class:`~noisin_pyro.training.keeper.Keeper`).
     A row has ``epoch``; ``train_nats`` (the bound, noise on, while the weights changed) and ``valid_nats`` (noise off),
     both nats per step, with their exponentials ``train_perplexity`` and ``valid_perplexity``; ``learning_rate``;
     ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the epoch; ``tokens_per_second`` of the
-    training in it.
+    training in it. Averaged SGD trains the weights, and has its averages validated, kept and logged.
+
+    Args:
+        resume: go on from the checkpoint in ``folder``, to the same numbers, bit for bit, as without a break.
 
     Returns:
         The rows of the log.
 
     Raises:
-        FloatingPointError: a loss that is not finite. What ``best.pt`` holds is from before.
+        FloatingPointError: a loss that is not finite. What ``best.pt`` and ``last.pt`` hold is from before.
+        Interrupted: Ctrl-C or SIGTERM, once the step is done and ``last.pt`` is written.
+        ValueError: no checkpoint in ``folder`` that can be read, where there should be one.
     """
-    how = config.optimisation
-    bound = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound)(model)
+    how, batch_size = config.optimisation, config.data.batch_size
+    # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
+    bound = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)(model)
     optimizer = build_optimizer(how.optimizer, bound.parameters(), how.learning_rate, how.average_after)
     # A text has an order; separate sequences come in a new one each epoch.
     order = torch.Generator().manual_seed(config.run.seed) if isinstance(train, Sequences) else None
-    batch_size, measure = config.data.batch_size, "perplexity" if isinstance(train, Stream) else "nats"
-    rows: list[log.Row] = []
-    best_nats, best_epoch = math.inf, 0
+    measure = "perplexity" if isinstance(train, Stream) else "nats"
+    progress = Progress()
+    keeper = Keeper(
+        folder, model, optimizer, order, progress, config.run.checkpoint_steps, config.run.checkpoint_seconds
+    )
+    if resume:
+        keeper.restore()
+        log.rewrite(folder / LOG, progress.rows)
+        where = f"epoch {progress.epoch}, {progress.under_way.batches} batches done"
+        tqdm.write(f"{label:>13}, {'trained' if progress.finished(how) else f'going on: {where}'}", file=sys.stderr)
 
-    for epoch in range(1, how.epochs + 1):
-        start = time.perf_counter()
-        title = f"{label}, epoch {epoch}/{how.epochs}"
-        valid_before = [row["valid_nats"] for row in rows]
-        set_rate(optimizer, rate(how.schedule, how.learning_rate, valid_before, how.schedule_factor or DIVISOR))
-        with tqdm(total=train.num_steps, desc=title, unit=" tokens", unit_scale=True, leave=False, disable=None) as bar:
-            train_nats = train_epoch(bound, train.batches(batch_size, order), optimizer, how.clip, bar, title)
-        trained = time.perf_counter()
-        with averaged(optimizer):
-            valid_nats = evaluate(model, valid, method="mean", batch_size=batch_size).nats_per_step
-            _require_finite(valid_nats, model, f"{title}, validation")
-            better = valid_nats < best_nats
-            if better:
-                best_nats, best_epoch = valid_nats, epoch
-                checkpoint.save(folder / BEST, {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats})
-            spreads = model.rnn.spreads()
-        row = {
-            "epoch": epoch,
-            "train_nats": train_nats,
-            "train_perplexity": perplexity(train_nats),
-            "valid_nats": valid_nats,
-            "valid_perplexity": perplexity(valid_nats),
-            "learning_rate": optimizer.param_groups[0]["lr"],
-            **spreads,
-            "seconds": time.perf_counter() - start,
-            "tokens_per_second": train.num_steps / (trained - start),
-        }
-        rows.append(row)
-        log.append(folder / LOG, row)
-        _tell(label, row, better, measure)
-        if how.patience is not None and epoch - best_epoch >= how.patience:
-            break
-    return rows
+    with Deferred().within() as interrupt:
+
+        def keep(due: bool) -> None:
+            asked = interrupt.asked  # what comes from here on, while a checkpoint is written, waits for the next step
+            if due or asked is not None:
+                keeper.save()
+            if asked is not None:
+                raise Interrupted(asked)
+
+        def after_step() -> None:
+            keep(keeper.due())
+
+        while not progress.finished(how):
+            epoch, done = progress.epoch, progress.under_way
+            title = f"{label}, epoch {epoch}/{how.epochs}"
+            progress.order = None if order is None else order.get_state()
+            set_rate(optimizer, rate(how.schedule, how.learning_rate, progress.valid_nats, how.schedule_factor))
+            with tqdm(
+                total=train.num_steps, initial=done.steps, desc=title,
+                unit=" tokens", unit_scale=True, leave=False, disable=None,
+            ) as bar:  # fmt: skip
+                train_nats = train_epoch(
+                    bound, train.batches(batch_size, order), optimizer, how.clip, bar, title, done, after_step
+                )
+            trained = time.perf_counter()
+            with averaged(optimizer):
+                valid_nats = evaluate(model, valid, method="mean", batch_size=batch_size).nats_per_step
+                _require_finite(valid_nats, model, f"{title}, validation")
+                better = valid_nats < progress.best_nats
+                if better:
+                    best = {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats}
+                    checkpoint.save(folder / BEST, best)
+                spreads = model.rnn.spreads()
+            row = {
+                "epoch": epoch,
+                "train_nats": train_nats,
+                "train_perplexity": perplexity(train_nats),
+                "valid_nats": valid_nats,
+                "valid_perplexity": perplexity(valid_nats),
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                **spreads,
+                "seconds": done.seconds + time.perf_counter() - trained,
+                "tokens_per_second": train.num_steps / done.seconds,
+            }
+            log.append(folder / LOG, row)
+            progress.close_epoch(row)
+            progress.order = None if order is None else order.get_state()
+            _tell(label, row, better, measure)
+            keep(True)
+    return progress.rows
 
 
 def train_epoch(
@@ -93,6 +134,8 @@ def train_epoch(
     clip: float | None = None,
     bar: tqdm | None = None,
     title: str = "training",
+    done: Pass | None = None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> float:
     """One pass: a gradient step a batch, the state carried on where the batch continues the one before.
 
@@ -104,6 +147,8 @@ def train_epoch(
         clip: largest norm of the whole gradient; ``None`` leaves it as it is.
         bar: shows how far it is.
         title: what an error calls this pass.
+        done: what the pass has done already, brought up to date after each step; default: nothing.
+        after_step: called after each step.
 
     Returns:
         The loss of the whole pass in nats per step.
@@ -111,24 +156,25 @@ def train_epoch(
     Raises:
         FloatingPointError: a loss that is not finite, before it reaches the weights.
     """
-    nats, steps, state = 0.0, 0, None
+    done = Pass() if done is None else done
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, batch in enumerate(batches, start=1):
-        loss = bound(batch.inputs, batch.targets, state=state if batch.carried else None, lengths=batch.lengths)
-        batch_nats, batch_steps = loss.item(), batch.num_steps
-        _require_finite(batch_nats, cast(SequenceModel, bound.model), f"{title}, step {index}")
+    for batch in itertools.islice(batches, done.batches, None):
+        began = time.perf_counter()
+        loss = bound(batch.inputs, batch.targets, state=done.state if batch.carried else None, lengths=batch.lengths)
+        nats, steps = loss.item(), batch.num_steps
+        _require_finite(nats, cast(SequenceModel, bound.model), f"{title}, step {done.batches + 1}")
         optimizer.zero_grad()
-        (loss / batch_steps).backward()
+        (loss / steps).backward()
         if clip is not None:
             clip_grad_norm_(parameters, clip)
         optimizer.step()
-        state = bound.returned.state
-        nats, steps = nats + batch_nats, steps + batch_steps
+        done.add(nats, steps, time.perf_counter() - began, bound.returned.state)
         if bar is not None:
-            shown = f", perplexity {perplexity(nats / steps):.1f}" if batch.carried else ""
-            bar.set_postfix_str(f"{nats / steps:.3f} nats{shown}", refresh=False)
-            bar.update(batch_steps)
-    return nats / steps
+            shown = f", perplexity {perplexity(done.nats_per_step):.1f}" if batch.carried else ""
+            bar.set_postfix_str(f"{done.nats_per_step:.3f} nats{shown}", refresh=False)
+            bar.update(steps)
+        after_step()
+    return done.nats_per_step
 
 
 def perplexity(nats: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from noisin_pyro.inference import Evaluation
+from noisin_pyro.training import log
+from noisin_pyro.training.folder import LOG, RESULT
 from noisin_pyro.training.log import Row
+
+Measure = Literal["perplexity", "nats"]
+_PARTS = {"valid": "valid", "test": "test", "ensemble": "test_ensemble"}  # the numbers, and their keys in result.json
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Result:
         test: test, noise off.
         ensemble: test, averaged over noisy runs; ``None`` if nothing is random or no samples were asked for.
         measure: what to show of them: perplexities for a text, nats per step (a whole chord) for music.
-        seconds: from the first weight to the last test.
+        seconds: of all epochs and the last tests.
         twin: the deterministic network's result, if it was trained too.
     """
 
@@ -37,7 +43,7 @@ class Result:
     valid: Evaluation
     test: Evaluation
     ensemble: Evaluation | None
-    measure: Literal["perplexity", "nats"]
+    measure: Measure
     seconds: float
     twin: Result | None = None
 
@@ -49,9 +55,7 @@ class Result:
             "best_epoch": self.best_epoch,
             "seconds": round(self.seconds, 1),
             "spreads": {key: value for key, value in self.log[self.best_epoch - 1].items() if key.startswith("gamma_")},
-            "valid": _numbers(self.valid),
-            "test": _numbers(self.test),
-            "test_ensemble": self.ensemble and _numbers(self.ensemble),
+            **{key: _numbers(getattr(self, name)) for name, key in _PARTS.items()},
         }
 
     def table(self) -> str:
@@ -69,15 +73,42 @@ class Result:
         return f"{number.perplexity:.1f}" if self.measure == "perplexity" else f"{number.nats_per_step:.3f}"
 
 
+def read(folder: Path, measure: Measure) -> Result:
+    """The result that a finished run left in ``folder``, without its twin's; ``measure`` is that of its data."""
+    told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    parts: dict[str, Any] = {name: _evaluation(told[key]) for name, key in _PARTS.items()}
+    return Result(
+        name=told["name"],
+        folder=folder,
+        log=log.read(folder / LOG),
+        best_epoch=told["best_epoch"],
+        measure=measure,
+        seconds=told["seconds"],
+        **parts,
+    )
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of equal length as text in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+def _numbers(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
     numbers = dataclasses.asdict(evaluation) | {"perplexity": evaluation.perplexity}
     # JSON has no word for infinity or for the error of a single sequence, which is not a number
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in numbers.items()
     }
+
+
+def _evaluation(numbers: dict[str, Any] | None) -> Evaluation | None:
+    if numbers is None:
+        return None
+    kept: dict[str, Any] = {
+        field.name: math.nan if numbers[field.name] is None else numbers[field.name]
+        for field in dataclasses.fields(Evaluation)
+    }
+    return Evaluation(**kept)

@@ -14,13 +14,13 @@ FULL_EPOCHS = 4  # of the paper's schedule for WikiText-2 (section 4)
 DIVISOR = 1.2  # the published paper's
 
 
-def rate(schedule: str, start: float, valid_nats: Sequence[float], divisor: float = DIVISOR) -> float:
+def rate(schedule: str, start: float, valid_nats: Sequence[float], divisor: float | None = None) -> float:
     """The learning rate of the epoch after those whose validations are given.
 
     Args:
         schedule: ``"fixed"``; ``"halve"``: half of the epoch's before, in every epoch after the fourth (the paper,
-            section 4, WikiText-2); ``"divide"``: by ``divisor`` after each epoch that is not better in validation than
-            all before it (the published paper).
+            section 4, WikiText-2); ``"divide"``: by ``divisor`` (default: 1.2) after each epoch that is not better in
+            validation than all before it (the published paper).
         start: rate of the first epoch.
         valid_nats: what validation found after each epoch done, in order.
     """
@@ -28,7 +28,7 @@ def rate(schedule: str, start: float, valid_nats: Sequence[float], divisor: floa
         return start * 0.5 ** max(0, len(valid_nats) + 1 - FULL_EPOCHS)
     if schedule == "divide":
         worse = sum(nats >= min(valid_nats[:epoch]) for epoch, nats in enumerate(valid_nats) if epoch > 0)
-        return start * divisor**-worse
+        return start * (divisor or DIVISOR) ** -worse
     return start
 
 

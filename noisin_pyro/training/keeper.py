@@ -1,0 +1,111 @@
+"""The checkpoints that a run goes on from: everything the next step depends on, in the last two states kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from noisin_pyro.models import SequenceModel
+from noisin_pyro.training import checkpoint, generators
+from noisin_pyro.training.folder import BEFORE, LAST
+from noisin_pyro.training.progress import Progress
+
+
+class Keeper:
+    """Keeps ``last.pt`` in a run's folder, and the one before it in ``before.pt``.
+
+    Args:
+        folder: of the run.
+        model, optimizer, order, progress: what a checkpoint holds, with the generators; ``order`` is the generator of
+            the data's order, ``None`` for a text.
+        every_steps: gradient steps after which one is :meth:`due`.
+        every_seconds: seconds after which one is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: SequenceModel,
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator | None,
+        progress: Progress,
+        every_steps: int | None = None,
+        every_seconds: float | None = None,
+    ) -> None:
+        self.folder, self.model, self.optimizer, self.order, self.progress = folder, model, optimizer, order, progress
+        self._every_steps, self._every_seconds, self._saved_at = every_steps, every_seconds, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint within an epoch."""
+        batches, age = self.progress.under_way.batches, time.monotonic() - self._saved_at
+        by_steps = self._every_steps is not None and batches % self._every_steps == 0
+        return by_steps or (self._every_seconds is not None and age >= self._every_seconds)
+
+    def save(self) -> None:
+        """Write ``last.pt``; what goes wrong, a full disk included, leaves the one before readable.
+
+        Raises:
+            FloatingPointError: weights that are not finite, which are not worth to go on from. Nothing is written.
+        """
+        for name, value in self.model.named_parameters():
+            if not value.isfinite().all():
+                spreads = ", ".join(f"{layer} = {gamma:.4g}" for layer, gamma in self.model.rnn.spreads().items())
+                raise FloatingPointError(
+                    f"epoch {self.progress.epoch}, step {self.progress.under_way.batches}: {name} is no longer finite "
+                    f"(spread of each layer: {spreads}); take a smaller learning rate, or clip the gradient"
+                )
+        content = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": self.progress.to_plain(),
+            "generators": generators.states(),
+        }
+        checkpoint.save(self.folder / LAST, content, before=self.folder / BEFORE)
+        self._saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Go on from ``last.pt``, or, with a warning, from the one before; from the start where there is neither.
+
+        Raises:
+            ValueError: no checkpoint that can be read, or one of another model.
+        """
+        content = self._latest()
+        if content is None:
+            return
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.progress.load(content["progress"], next(self.model.parameters()).device)
+            if self.order is not None and self.progress.order is not None:
+                self.order.set_state(self.progress.order)
+            generators.restore(content["generators"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint in {str(self.folder)!r} is not of the model in its config.json "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}); train anew in another folder"
+            ) from error
+
+    def _latest(self) -> dict[str, Any] | None:
+        last, before = self.folder / LAST, self.folder / BEFORE
+        paths = [path for path in (last, before) if path.exists()]
+        for path in paths:
+            try:
+                content = checkpoint.load(path)
+            except ValueError as error:
+                tqdm.write(f"warning: {error}", file=sys.stderr)
+                continue
+            if path == before:
+                tqdm.write(f"warning: going on from {before.name}, the checkpoint before the last", file=sys.stderr)
+                last.unlink(missing_ok=True)  # or the next one written would put it in the place of the good one
+            return content
+        if paths:
+            raise ValueError(
+                f"no checkpoint in {str(self.folder)!r} can be read; remove {' and '.join(p.name for p in paths)} "
+                "to begin this run anew"
+            )
+        return None

@@ -1,0 +1,184 @@
+"""A run that is broken off and resumed, against one that is not: equal in every bit."""
+
+import json
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pytest
+import torch
+
+from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, checkpoint, fit, generators, log, train
+from noisin_pyro.training.interrupts import Interrupted
+from noisin_pyro.training.keeper import Keeper
+
+Texts = tuple[Path, Path, Path]
+CLOCKS = {"seconds", "tokens_per_second"}
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Send a signal in that step, counted over all that this test runs."""
+    due = Keeper.due
+    steps, when = 0, {}
+
+    def counted(keeper: Keeper) -> bool:
+        nonlocal steps
+        steps += 1
+        if steps in when:
+            signal.raise_signal(when[steps])
+        return due(keeper)
+
+    def stop(step: int, signum: int = signal.SIGINT) -> None:
+        when[step] = signum
+
+    monkeypatch.setattr(Keeper, "due", counted)
+    return stop
+
+
+def _same(found: object, expected: object, at: str = "") -> None:
+    if isinstance(expected, torch.Tensor):
+        assert isinstance(found, torch.Tensor) and found.dtype == expected.dtype, at
+        assert torch.equal(found, expected), at
+    elif isinstance(expected, dict):
+        assert isinstance(found, dict) and found.keys() == expected.keys(), at
+        for key in expected.keys() - CLOCKS:
+            _same(found[key], expected[key], f"{at}/{key}")
+    elif isinstance(expected, list | tuple):
+        assert isinstance(found, list | tuple) and len(found) == len(expected), at
+        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+            _same(one, other, f"{at}/{index}")
+    else:
+        assert found == expected, at
+
+
+def _words() -> tuple[LanguageModel, Stream]:
+    generator = torch.Generator().manual_seed(4)
+    stream = Stream(torch.randint(11, (103,), generator=generator), batch_size=4, window=5)
+    spread = Spread(0.5, learn=True)
+    return LanguageModel(11, 6, num_layers=2, cell="lstm", spread=spread, input_spread=0.1, tie_weights=True), stream
+
+
+def _chords() -> tuple[SequenceModel, Sequences]:
+    generator = torch.Generator().manual_seed(4)
+    chords = (torch.rand(13, 7, 5, generator=generator) < 0.3).float()
+    lengths = torch.tensor([7, 1, 3, 5, 7, 2, 6, 4, 7, 7, 3, 2, 5])
+    data = Sequences(chords, chords.roll(-1, 1), lengths)
+    return SequenceModel(NoisyRNN(5, 4, cell="gru", noise="gamma:multiplicative"), "bernoulli", 5), data
+
+
+@pytest.mark.parametrize("make", [_words, _chords])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "Adam", "particles": 2, "bound": "importance"},
+        {"optimizer": "ASGD", "schedule": "divide", "average_after": 4, "learning_rate": 3.0, "clip": 0.25},
+        {"optimizer": "SGD", "schedule": "halve", "learning_rate": 0.5, "patience": 2},
+    ],
+)
+def test_a_loop_stopped_anywhere_goes_on_as_if_it_had_not(
+    make: Callable[[], tuple], options: dict, tmp_path: Path, stop_at: Callable[..., None]
+) -> None:
+    batch_size = 2 if make is _chords else 4
+    config = Config(data=Data(batch_size=batch_size), optimisation=Optimisation(epochs=6, **options))
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    pyro.set_rng_seed(1)
+    model, data = make()
+    whole = fit(model, data, data, config, tmp_path / "whole")
+    steps = len(list(data.batches(batch_size)))
+
+    total = len(whole) * steps
+    for step in (1, steps - 1, steps + 2, 2 * steps, 2 * steps + 3):  # at an epoch's last step too
+        stop_at(total + step)
+    pyro.set_rng_seed(1)
+    breaks = 0
+    while True:
+        again, data = make()
+        if breaks:
+            pyro.set_rng_seed(99)
+        try:
+            rows = fit(again, data, data, config, tmp_path / "broken", resume=breaks > 0)
+            break
+        except Interrupted:
+            breaks += 1
+    assert breaks == 5
+    _same(rows, whole)
+    _same(dict(again.state_dict()), dict(model.state_dict()))
+    for kept in ("last.pt", "best.pt"):
+        _same(*(checkpoint.load(tmp_path / name / kept) for name in ("broken", "whole")))
+    _same(*(log.read(tmp_path / name / "log.csv") for name in ("broken", "whole")))
+
+
+def test_every_generator_goes_on_from_a_file(tmp_path: Path) -> None:
+    def draw() -> list[float]:
+        return [torch.rand(()).item(), torch.randn(3)[2].item(), np.random.normal(), random.gauss(0.0, 1.0)]
+
+    draw()  # leaves the second of a pair behind, in numpy and in Python
+    checkpoint.save(tmp_path / "last.pt", generators.states())
+    expected = draw()
+    pyro.set_rng_seed(7)
+    generators.restore(checkpoint.load(tmp_path / "last.pt"))
+    assert draw() == expected
+
+
+def _config(texts: Texts, folder: Path) -> Config:
+    return Config(
+        data=Data(files=texts, batch_size=4, window=10),
+        model=Model(hidden_size=8),
+        noise=Noise(spread=0.2),
+        optimisation=Optimisation(learning_rate=0.01, epochs=3),
+        run=Run(folder=folder, ensemble_samples=3),
+    )
+
+
+def _numbers(folder: Path) -> list[object]:
+    told = [json.loads((part / "result.json").read_text()) for part in (folder, folder / "deterministic")]
+    logs = [log.read(part / "log.csv") for part in (folder, folder / "deterministic")]
+    for each in told:
+        del each["seconds"], each["run"]
+    return [told, logs, checkpoint.load(folder / "best.pt"), checkpoint.load(folder / "deterministic" / "best.pt")]
+
+
+def _steps(texts: Texts) -> int:
+    words = sum(len(line.split()) + 1 for line in texts[0].read_text().splitlines())
+    return -(-words // 40)
+
+
+@pytest.mark.parametrize("where", ["noisy", "twin"])
+def test_a_run_resumes_in_the_network_it_was_at(
+    texts: Texts, tmp_path: Path, stop_at: Callable[..., None], where: str
+) -> None:
+    whole = train(_config(texts, tmp_path / "whole"))
+    epoch = _steps(texts)
+    stop_at(6 * epoch + (2 if where == "noisy" else 3 * epoch + 2), signal.SIGTERM)
+    with pytest.raises(Interrupted) as stop:
+        train(_config(texts, tmp_path / "broken"))
+    assert stop.value.signum == signal.SIGTERM
+    assert stop.value.__notes__ == [f"go on with: noisin train --resume {tmp_path / 'broken'}"]
+    assert (tmp_path / "broken" / "result.json").exists() == (where == "twin")
+    resumed = train(Config(run=Run(resume=tmp_path / "broken")))
+    _same(_numbers(tmp_path / "broken"), _numbers(tmp_path / "whole"))
+    assert resumed.table() == whole.table()
+    names = [{path.name for path in (tmp_path / name).rglob("*")} for name in ("whole", "broken")]
+    assert names[1] - names[0] <= {"curves.png"}
+
+    finished = train(Config(run=Run(resume=tmp_path / "broken")))
+    assert finished.table() == whole.table() and finished.test == resumed.test
+
+
+def test_other_options_than_the_folders_are_refused(texts: Texts, tmp_path: Path, stop_at: Callable[..., None]) -> None:
+    stop_at(2)
+    with pytest.raises(Interrupted):
+        train(_config(texts, tmp_path / "run"))
+    resume = Run(resume=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"hidden size 9 \(there: 8\), epochs 5 \(there: 3\); leave them out"):
+        train(Config(model=Model(hidden_size=9), optimisation=Optimisation(epochs=5), run=resume))
+    with pytest.raises(ValueError, match="no run to resume"):
+        train(Config(run=Run(resume=tmp_path / "nowhere")))
+    assert train(Config(model=Model(hidden_size=8), run=resume)).twin is not None
