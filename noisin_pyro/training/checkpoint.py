@@ -51,9 +51,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     Raises:
         ValueError: a file that is truncated, damaged, or holds more than tensors and plain values.
     """
+    whole = io.BytesIO(path.read_bytes())  # a disk's errors come from here, those of the content from below
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, MemoryError):  # says nothing of the file's content
+        content = torch.load(whole, map_location=device, weights_only=True)
+    except MemoryError:
         raise
     except Exception as error:  # a damaged file can fail anywhere in the archive or in the pickle within
         raise ValueError(

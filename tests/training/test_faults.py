@@ -1,0 +1,235 @@
+"""What goes wrong in a run, provoked through the command: told in one line, and the last good checkpoint kept."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from noisin_pyro.cli import main
+from noisin_pyro.training import checkpoint, log
+from noisin_pyro.training.keeper import Keeper
+
+SMALL = "--batch-size 2 --window 8 --hidden-size 64 --epochs 3 --ensemble-samples 0 --no-twin --checkpoint-steps 1"
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A folder with three small texts: 100 words to train on, 7 steps an epoch."""
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.txt").write_text("one two three four\n" * 20)
+    return tmp_path
+
+
+@pytest.fixture
+def after_checks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Do something at the end of that step, the first being 1."""
+    due, steps = Keeper.due, 0
+
+    def plan(step: int, do: Callable[[], object]) -> None:
+        def counted(keeper: Keeper) -> bool:
+            nonlocal steps
+            steps += 1
+            if steps == step:
+                do()
+            return due(keeper)
+
+        monkeypatch.setattr(Keeper, "due", counted)
+
+    return plan
+
+
+def _start(text: Path, options: str = "", name: str = "run") -> int:
+    return main(["train", "--data", str(text), "--folder", str(text / name), *SMALL.split(), *options.split()])
+
+
+def _best(run: Path) -> torch.Tensor:
+    return checkpoint.load(run / "best.pt")["model"]["embedding.weight"]
+
+
+@pytest.fixture
+def disk_full() -> Iterator[Callable[[], None]]:
+    """From when it is called, no file can grow beyond 30 kB, which a checkpoint does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def disk_free() -> Callable[[], None]:
+    """Ends that."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, signum: int, code: int
+) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    after_checks(9, lambda: signal.raise_signal(signum))
+    assert _start(text, "--checkpoint-steps 100") == code
+    run = text / "run"
+    assert capsys.readouterr().err.splitlines()[-1] == f"noisin: interrupted; go on with: noisin train --resume {run}"
+    assert checkpoint.load(run / "last.pt")["progress"]["under_way"]["batches"] in (2, 3)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert main(["train", "--resume", str(run)]) == 0
+    assert len(log.read(run / "log.csv")) == 3
+    assert _start(text, name="whole") == 0
+    assert torch.equal(_best(run), _best(text / "whole"))
+
+
+def test_a_second_signal_is_not_kept_waiting(text: Path, after_checks: Callable) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    after_checks(9, twice)
+    assert _start(text) == 130
+    assert checkpoint.load(text / "run" / "last.pt")["progress"]["under_way"]["batches"] == 1
+    assert main(["train", "--resume", str(text / "run")]) == 0
+
+
+def test_a_signal_in_the_last_test_costs_no_training(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = checkpoint.load
+
+    def stopped(path: Path) -> object:
+        if path.name == "best.pt":
+            signal.raise_signal(signal.SIGTERM)
+        return load(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "load", stopped)
+        assert _start(text) == 143
+    assert "go on with" in capsys.readouterr().err
+    assert main(["train", "--resume", str(text / "run")]) == 0
+    assert "trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("clip", ["None", "5"])
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
+    text: Path, capsys: pytest.CaptureFixture[str], clip: str, after_checks: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil() -> None:
+        monkeypatch.setattr(torch.optim.SGD, "step", lambda self: _blow_up(self))
+
+    after_checks(4, spoil)
+    assert _start(text, f"--optimizer SGD --spread 0.3 --clip {clip}") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("noisin: epoch 1, step 5: ") and "gamma_1 = 0.3" in line
+    assert line.endswith(f"the last good checkpoint is kept in '{text / 'run'}'")
+    kept = checkpoint.load(text / "run" / "last.pt")
+    assert kept["progress"]["under_way"]["batches"] == 4
+    assert all(value.isfinite().all() for value in kept["model"].values())
+
+
+def _blow_up(optimizer: torch.optim.Optimizer) -> None:
+    with torch.no_grad():
+        optimizer.param_groups[0]["params"][0].fill_(torch.inf)
+
+
+def test_a_full_disk_costs_no_checkpoint(
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+    after_checks: Callable,
+    disk_free: Callable[[], None],
+    disk_full: Callable[[], None],
+) -> None:
+    run = text / "run"
+    after_checks(10, disk_full)
+    assert _start(text) == 2
+    disk_free()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("noisin: [Errno") and last.endswith(f"go on with: noisin train --resume {run}")
+    kept = [checkpoint.load(run / name)["progress"]["under_way"]["batches"] for name in ("last.pt", "before.pt")]
+    assert kept == [2, 1]
+    assert not list(run.glob(".*"))
+    assert main(["train", "--resume", str(run)]) == 0
+    assert _start(text, name="whole") == 0
+    assert torch.equal(_best(run), _best(text / "whole"))
+
+
+@pytest.mark.parametrize("size", [0, 10, 5000])
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, size: int
+) -> None:
+    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    run = text / "run"
+    os.truncate(run / "last.pt", size)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2 and "last.pt" in warnings[0] and "going on from before.pt" in warnings[1]
+    assert _start(text, name="whole") == 0
+    assert torch.equal(_best(run), _best(text / "whole"))
+    assert [row["epoch"] for row in log.read(run / "log.csv")] == [1, 2, 3]
+
+
+def test_no_readable_checkpoint_is_told_and_nothing_touched(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable
+) -> None:
+    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    run = text / "run"
+    for name in ("last.pt", "before.pt"):
+        (run / name).write_bytes(b"no checkpoint")
+    names = {path.name: path.stat().st_size for path in run.iterdir() if path.name != "curves.png"}
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "remove last.pt and before.pt to begin this run anew" in capsys.readouterr().err.splitlines()[-1]
+    assert {path.name: path.stat().st_size for path in run.iterdir() if path.name != "curves.png"} == names
+    for name in ("last.pt", "before.pt"):
+        (run / name).unlink()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert _start(text, name="whole") == 0
+    assert torch.equal(_best(run), _best(text / "whole"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable
+) -> None:
+    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    config = text / "run" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 64', '"hidden_size": 65'))
+    assert main(["train", "--resume", str(text / "run")]) == 2
+    assert "is not of the model in its config.json" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--epochs 4", "epochs 4 (there: 3)"),
+        ("--hidden-size 256", "hidden size 256 (there: 64)"),  # the default counts, where it is given
+        ("--folder elsewhere", "folder elsewhere"),
+        ("--epochs 3", ""),
+    ],
+)
+def test_options_that_contradict_the_folder_are_refused(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, options: str, told: str
+) -> None:
+    after_checks(2, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    capsys.readouterr()
+    assert main(["train", "--resume", str(text / "run"), *options.split()]) == (2 if told else 0)
+    assert told in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(text)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no run to resume" in line
+
+
+def test_other_versions_are_told(text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable) -> None:
+    after_checks(2, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    config = text / "run" / "config.json"
+    config.write_text(config.read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "1.0"'))
+    assert main(["train", "--resume", str(text / "run")]) == 0
+    assert "warning: versions changed since this run began" in capsys.readouterr().err

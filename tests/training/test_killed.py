@@ -1,0 +1,54 @@
+"""Twenty times SIGKILL at random moments, and the same parameters at the end, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from noisin_pyro.training import checkpoint, log
+
+KILLS = 20
+OPTIONS = (
+    "--batch-size 4 --window 5 --hidden-size 8 --cell lstm --learn-spread --particles 2 --epochs 6 "
+    "--learning-rate 0.01 --schedule divide --ensemble-samples 3 --checkpoint-steps 2"
+)
+
+
+def _run(texts: tuple[Path, Path, Path], folder: Path, kills: int) -> list[Path]:
+    folder.mkdir()
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(folder), str(kills)]
+    done = subprocess.run(
+        [*command, "--files", *map(str, texts), *OPTIONS.split()],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in folder.glob("*.err"))
+    struck = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("kills ")]
+    assert sum(struck) == kills
+    return [folder / str(number + 1) for number in range(len(struck))]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_twenty_times_a_run_ends_in_the_same_bits(texts: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    (whole,) = _run(texts, tmp_path / "whole", 0)
+    for broken in _run(texts, tmp_path / "broken", KILLS):
+        for part in (".", "deterministic"):
+            found, expected = (checkpoint.load(run / part / "best.pt") for run in (broken, whole))
+            assert found["epoch"] == expected["epoch"]
+            assert found["model"].keys() == expected["model"].keys()
+            for name, value in expected["model"].items():
+                assert torch.equal(found["model"][name], value), f"{part}/{name}"
+            rows = [log.read(run / part / "log.csv") for run in (broken, whole)]
+            for row in (*rows[0], *rows[1]):
+                del row["seconds"], row["tokens_per_second"]
+            assert rows[0] == rows[1]
+            told = [json.loads((run / part / "result.json").read_text()) for run in (broken, whole)]
+            for key in ("valid", "test", "test_ensemble", "best_epoch", "spreads"):
+                assert told[0][key] == told[1][key]
