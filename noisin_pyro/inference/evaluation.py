@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.sites import sampled_sites
@@ -35,6 +36,8 @@ class Evaluation:
             a stream, one window of one column).
         num_steps: real steps scored.
         num_samples: noisy runs averaged; 0 for none.
+        log_probs: the log-probability of every step in float64, if asked for: of a stream ``(num_steps,)`` in the order
+            of its text, of sequences ``(N, T)`` with 0 beyond each one's length.
     """
 
     method: str
@@ -44,6 +47,7 @@ class Evaluation:
     standard_error: float
     num_steps: int
     num_samples: int
+    log_probs: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def perplexity(self) -> float:
@@ -58,6 +62,7 @@ def evaluate(
     method: str = "mean",
     num_samples: int | None = None,
     batch_size: int | None = None,
+    log_probs: bool = False,
 ) -> Evaluation:
     """Score held-out data.
 
@@ -71,6 +76,7 @@ def evaluate(
         method: which number.
         num_samples: noisy runs, 50 by default; only for ``"ensemble"``.
         batch_size: sequences a call; only for :class:`Sequences` (default: all in one).
+        log_probs: whether to keep the log-probability of every step.
 
     Raises:
         ValueError: for an unknown method, options that it cannot use, or ``"mean"`` of a model with random weights.
@@ -83,17 +89,20 @@ def evaluate(
         latents = _latents(noise_off(model), data, batch_size)
         if not all(map(_SPREAD.search, latents)):
             raise ValueError(f"method='mean' is of one network, but {latents[0]!r} is sampled; condition on it first")
-        scores, lengths = _score(noise_off(model), data, batch_size)
-        kind = "predictor" if _latents(model, data, batch_size) else "exact"
-        return _summary(method, kind, scores, torch.zeros(()), lengths, 0)
-    num_samples = 50 if num_samples is None else num_samples
-    if not isinstance(num_samples, int) or num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2 for an ensemble and its error, got {num_samples}")
-    if not _latents(model, data, batch_size):
-        scores, lengths = _score(model, data, batch_size)
-        return _summary(method, "exact", scores, torch.zeros(()), lengths, 0)
-    runs = [_score(model, data, batch_size) for _ in range(num_samples)]
-    return _ensemble(torch.stack([scores for scores, _ in runs]), runs[0][1])
+        scored, num_samples = noise_off(model), 0
+    else:
+        scored, num_samples = model, 50 if num_samples is None else num_samples
+        if not isinstance(num_samples, int) or num_samples < 2:
+            raise ValueError(f"num_samples must be at least 2 for an ensemble and its error, got {num_samples}")
+    random = bool(_latents(model, data, batch_size))
+    scores, lengths = _score(scored, data, batch_size)
+    error = torch.zeros(())
+    if random and num_samples:
+        others = [_score(scored, data, batch_size)[0] for _ in range(num_samples - 1)]
+        scores, error = _average(torch.stack([scores, *others]))
+    kind = "predictor" if random else "exact"
+    found = _summary(method, kind, scores, error, lengths, num_samples if random else 0)
+    return replace(found, log_probs=_in_reading_order(scores, lengths, data)) if log_probs else found
 
 
 def _score(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> tuple[Tensor, Tensor]:
@@ -124,14 +133,22 @@ def _latents(model: Callable[..., Any], data: Sequences | Stream, batch_size: in
     return [site["name"] for site in sampled_sites(prune_subsample_sites(trace))]
 
 
-def _ensemble(runs: Tensor, lengths: Tensor) -> Evaluation:
-    """Average S runs' probabilities ``(S, N)`` step by step; jackknife the sum over steps."""
+def _in_reading_order(scores: Tensor, lengths: Tensor, data: Sequences | Stream) -> Tensor:
+    """From a call's rows after those of the call before to whole columns, or whole sequences."""
+    pieces = scores.split(lengths.tolist())
+    if isinstance(data, Sequences):
+        return pad_sequence(list(pieces), batch_first=True)
+    return torch.cat([piece for column in range(data.batch_size) for piece in pieces[column :: data.batch_size]])
+
+
+def _average(runs: Tensor) -> tuple[Tensor, Tensor]:
+    """Average S runs' probabilities ``(S, N)`` step by step, and the jackknife error of a step's mean log."""
     num_samples = len(runs)
     total = runs.logsumexp(0)
     others = (torch.cat([runs[:s], runs[s + 1 :]]).logsumexp(0) for s in range(num_samples))
     left_out = torch.stack([(each - math.log(num_samples - 1)).sum() for each in others])
     error = ((num_samples - 1) * left_out.var(correction=0)).sqrt() / runs.shape[1]
-    return _summary("ensemble", "predictor", total - math.log(num_samples), error, lengths, num_samples)
+    return total - math.log(num_samples), error
 
 
 def _summary(

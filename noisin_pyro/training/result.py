@@ -55,7 +55,7 @@ class Result:
             "best_epoch": self.best_epoch,
             "seconds": round(self.seconds, 1),
             "spreads": {key: value for key, value in self.log[self.best_epoch - 1].items() if key.startswith("gamma_")},
-            **{key: _numbers(getattr(self, name)) for name, key in _PARTS.items()},
+            **{key: numbers(getattr(self, name)) for name, key in _PARTS.items()},
         }
 
     def table(self) -> str:
@@ -94,13 +94,14 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _numbers(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def numbers(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """An evaluation for JSON, which has no word for infinity or for the error of a single sequence, not a number."""
     if evaluation is None:
         return None
-    numbers = dataclasses.asdict(evaluation) | {"perplexity": evaluation.perplexity}
-    # JSON has no word for infinity or for the error of a single sequence, which is not a number
+    fields = dataclasses.asdict(evaluation) | {"perplexity": evaluation.perplexity}
+    del fields["log_probs"]
     return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in numbers.items()
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()
     }
 
 
@@ -110,5 +111,6 @@ def _evaluation(numbers: dict[str, Any] | None) -> Evaluation | None:
     kept: dict[str, Any] = {
         field.name: math.nan if numbers[field.name] is None else numbers[field.name]
         for field in dataclasses.fields(Evaluation)
+        if field.name != "log_probs"
     }
     return Evaluation(**kept)

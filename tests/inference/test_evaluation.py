@@ -9,9 +9,9 @@ from pyro.nn import PyroSample
 from torch import nn
 from torch.nn import functional as F
 
-from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, unroll
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.evaluation import _ensemble
+from noisin_pyro.inference.evaluation import _average
 
 TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
 
@@ -89,9 +89,9 @@ class TestEnsemble:
         left_out = [(runs[[i for i in range(3) if i != s]].exp().mean(0)).log().sum() for s in range(3)]
         left_out = torch.stack(left_out)
         expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt() / 2
-        found = _ensemble(runs, torch.tensor([2]))
-        assert found.monte_carlo_error == pytest.approx(expected.item(), abs=1e-12)
-        assert found.nats_per_step == pytest.approx(-runs.exp().mean(0).log().mean().item(), abs=1e-12)
+        scores, error = _average(runs)
+        assert error.item() == pytest.approx(expected.item(), abs=1e-12)
+        torch.testing.assert_close(scores, runs.exp().mean(0).log(), rtol=0, atol=1e-12)
 
     def test_deterministic_model_is_exact(self):
         model = LanguageModel(7, 4, spread=0.0).double()
@@ -101,10 +101,41 @@ class TestEnsemble:
         assert found.nats_per_step == evaluate(model, data).nats_per_step
 
     def test_a_run_that_is_nearly_all_of_the_sum(self):
-        found = _ensemble(torch.tensor([[-1.0], [-300.0], [-300.0]], dtype=torch.float64), torch.tensor([1]))
+        _, error = _average(torch.tensor([[-1.0], [-300.0], [-300.0]], dtype=torch.float64))
         left_out = torch.tensor([-300.0, -1 - math.log(2), -1 - math.log(2)], dtype=torch.float64)
         expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt().item()
-        assert found.monte_carlo_error == pytest.approx(expected, rel=1e-9)
+        assert error.item() == pytest.approx(expected, rel=1e-9)
+
+
+class TestLogProbs:
+    def test_of_a_text_are_in_its_order(self):
+        model = LanguageModel(7, 4, spread=0.5).double()
+        data = Stream(TOKENS, batch_size=4, window=6)
+        assert evaluate(model, data).log_probs is None
+        found = evaluate(model, data, log_probs=True)
+        assert found == evaluate(model, data) and found.log_probs is not None
+        expected = []
+        for length in (26, 25, 25, 25):  # 101 tokens in 4 columns, each from a zero state
+            start = sum(map(len, expected))
+            before = torch.cat([TOKENS.new_zeros(1), TOKENS])[start : start + length]
+            out = noise_off(model)(before[None])
+            expected.append(out.emission.log_prob(TOKENS[None, start : start + length])[0].detach())
+        torch.testing.assert_close(found.log_probs, torch.cat(expected), rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("batch_size", [None, 2])
+    def test_of_sequences_are_rows_with_zeros_where_they_end(self, batch_size):
+        model = SequenceModel(NoisyRNN(3, 4, spread=0.0), "bernoulli", 3).double()
+        lengths = torch.tensor([2, 5, 4])
+        inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
+        found = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size, log_probs=True).log_probs
+        expected = model(inputs).emission.log_prob(targets) * (torch.arange(5) < lengths[:, None])
+        torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-12)
+
+    def test_sum_to_the_ensemble(self):
+        model, data = LanguageModel(7, 4, spread=0.5), Stream(TOKENS, batch_size=4, window=6)
+        found = evaluate(model, data, method="ensemble", num_samples=3, log_probs=True)
+        assert found.log_probs is not None
+        assert found.nats_per_step == pytest.approx(-found.log_probs.mean().item(), abs=1e-12)
 
 
 class TestRefusals:
