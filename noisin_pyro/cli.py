@@ -8,16 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import tyro
 
-from noisin_pyro import noise
+from noisin_pyro.commands import Evaluate, Families
 from noisin_pyro.training import Config, train
 from noisin_pyro.training.folder import CURVES
 from noisin_pyro.training.interrupts import Interrupted
-from noisin_pyro.training.result import aligned
 from noisin_pyro.training.resume import refuse_contradictions, stored
 
 _TRAIN = """Train a noisy recurrent network and its deterministic twin, and compare them.
@@ -26,9 +24,7 @@ Without options: on pydocs, the text of Python's own language reference. The run
 folder holds the configuration, log, best model, learning curves and result."""
 
 
-@dataclass(frozen=True)
-class Families:
-    """List the families of noise, with their forms and options."""
+Other = Evaluate | Families
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         match _parse(arguments):
             case Config() as config:
                 _train(_as_in_its_folder(config, arguments))
-            case Families():
-                _families()
+            case command:
+                command.run()
         sys.stdout.flush()
     except BrokenPipeError:  # a reader that has seen enough, as in: noisin families | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,7 +63,7 @@ def _told(error: BaseException, otherwise: str) -> str:
     return "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
 
 
-def _parse(arguments: Sequence[str] | None, default: Config | None = None) -> Config | Families:
+def _parse(arguments: Sequence[str] | None, default: Config | None = None) -> Config | Other:
     """The command that the arguments name, with its options; what they leave out is as in ``default``.
 
     Raises:
@@ -78,7 +74,7 @@ def _parse(arguments: Sequence[str] | None, default: Config | None = None) -> Co
     try:
         with contextlib.redirect_stderr(message):
             return tyro.cli(
-                cast(Any, Annotated[Config, training] | Families),
+                cast(Any, Annotated[Config, training] | Other),
                 prog="noisin",
                 description="Noisy recurrent networks as Pyro programs.",
                 args=arguments,
@@ -119,20 +115,3 @@ def _train(config: Config) -> None:
     shown = "perplexity" if result.measure == "perplexity" else "nats per step"
     samples = f"; ensemble of {config.run.ensemble_samples} noisy runs" if result.ensemble is not None else ""
     print(f"{shown}, noise off{samples}\n{result.table()}\nlearning curves: {result.folder / CURVES}")
-
-
-def _families() -> None:
-    rows = [("--noise", "law", "options (in Python: nz.noise.get)")] + [
-        (entry.name if entry.form == "additive" else f"{entry.name}:{entry.form}", entry.law, _options(entry.options))
-        for entry in noise.describe()
-    ]
-    print(aligned(rows))
-    print(
-        "\nγ is --spread, h the state without noise, ε the law brought to mean 0 and variance 1."
-        "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that names γ has mean 1 and multiplies h;"
-        "\na native one has mean h."
-    )
-
-
-def _options(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in options.items())

@@ -23,7 +23,8 @@ BELOW = {
     "models": {"noise", "names"},
     "inference": {"models", "noise", "data", "names"},
     "training": {"inference", "models", "noise", "data", "plots", "names"},
-    "cli": {"training", "inference", "models", "noise", "data", "plots", "names"},
+    "commands": {"training", "inference", "models", "noise", "data", "plots", "names"},
+    "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "names"},
 }
 
 

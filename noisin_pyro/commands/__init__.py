@@ -1,0 +1,6 @@
+"""What ``noisin`` does with what there is: a class for each command, its fields the options, and ``run``."""
+
+from noisin_pyro.commands.evaluate import Evaluate
+from noisin_pyro.commands.families import Families
+
+__all__ = ["Evaluate", "Families"]

@@ -1,0 +1,136 @@
+"""``noisin evaluate``: a run's best model on a part of its data."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyro
+from torch import Tensor
+
+from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, require_new
+from noisin_pyro.data import Corpus, Sequences
+from noisin_pyro.inference import Evaluation, evaluate
+from noisin_pyro.training import Config, Data
+from noisin_pyro.training.build import steps
+from noisin_pyro.training.checkpoint import replacing
+from noisin_pyro.training.folder import write_json
+from noisin_pyro.training.reading import read_run
+from noisin_pyro.training.result import aligned, numbers
+from noisin_pyro.training.run import program_settings
+
+KINDS = {
+    "exact": "the log-likelihood itself",
+    "predictor": "a normalised predictor, neither a bound nor an estimate of the noisy model's log p(x)",
+}
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score the best model of a run on a part of its data, and say which number it is."""
+
+    folder: RunFolder
+    """Folder of a run, as noisin train leaves it; or the folder deterministic in it, its twin."""
+
+    split: Literal["train", "valid", "test"] = "test"
+    """Part of the data."""
+
+    method: Literal["mean", "ensemble"] = "mean"
+    """mean: noise off, the network underneath. ensemble: probabilities of noisy runs, averaged step by step."""
+
+    samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50)")] = None
+    """Noisy runs to average over. Only for the ensemble."""
+
+    seed: int = 0
+    """Seed of the noise."""
+
+    batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
+    """Sequences read side by side (of a text: the columns it is cut into; each starts from a state of zeros)."""
+
+    window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
+    """Steps read at once; the state is carried, so that only the error over sequences depends on it. Texts only."""
+
+    per_token: NewFile = None
+    """New CSV file: the log-probability (in nats) of every token in the text's order, or of every step of music."""
+
+    json: NewFile = None
+    """New JSON file for the numbers."""
+
+    device: Device = None
+    """Device to compute on."""
+
+    data_root: DataRoot = None
+    """Folder that holds ptb, wikitext-2 or polyphonic now."""
+
+    def run(self) -> None:
+        """Print the numbers, and write the files that are asked for.
+
+        Raises:
+            ValueError: no such run, one that is damaged, or an option that does not apply to it.
+        """
+        for path in (self.per_token, self.json):
+            require_new(path)
+        with program_settings():
+            trained = read_run(self.folder, self.device, self.data_root)
+            data = self._cut(trained.config)
+            part = getattr(trained.corpus, self.split)
+            pyro.set_rng_seed(self.seed)
+            found = evaluate(
+                trained.model,
+                steps(part, data, trained.config.run.device),
+                method=self.method,
+                num_samples=self.samples,
+                batch_size=data.batch_size,
+                log_probs=self.per_token is not None,
+            )
+        if self.per_token is not None:
+            assert found.log_probs is not None
+            _write_csv(self.per_token, _rows(trained.corpus, part, found.log_probs))
+        if self.json is not None:
+            write_json(self.json, {"folder": self.folder, "split": self.split} | numbers(found))
+        print(self._table(trained.corpus, found))
+
+    def _cut(self, config: Config) -> Data:
+        """The run's way of cutting its data, with what the options change."""
+        changes = {"batch_size": self.batch_size, "window": self.window}
+        given = {option: value for option, value in changes.items() if value is not None}
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, **given)).data
+
+    def _table(self, corpus: Corpus, found: Evaluation) -> str:
+        unit = "steps" if corpus.vocabulary is None else "tokens"
+        method = f"ensemble of {found.num_samples} noisy runs" if found.num_samples else f"{found.method}, noise off"
+        return aligned(
+            [
+                ("run", str(self.folder)),
+                ("data", f"{corpus.name}, {self.split} part, {found.num_steps:,} {unit}"),
+                ("method", method if found.kind != "exact" else "the deterministic network"),
+                ("kind", f"{found.kind}: {KINDS[found.kind]}"),
+                ("nats per step", f"{found.nats_per_step:.4f}"),
+                ("perplexity", f"{found.perplexity:.2f}"),
+                ("Monte Carlo error", f"{found.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
+                ("error over sequences", f"{found.standard_error:.4f} nats per step (standard error over the data)"),
+            ]
+        )
+
+
+def _rows(corpus: Corpus, part: Tensor | Sequences, log_probs: Tensor) -> Iterable[tuple[object, ...]]:
+    if isinstance(part, Sequences):
+        yield "sequence", "step", "log_prob"
+        for number, (row, length) in enumerate(zip(log_probs.tolist(), part.lengths.tolist(), strict=True), start=1):
+            yield from ((number, step, value) for step, value in enumerate(row[:length], start=1))
+    else:
+        assert corpus.vocabulary is not None
+        yield "token", "log_prob"
+        yield from zip(corpus.vocabulary.decode(part), log_probs.tolist(), strict=True)
+
+
+def _write_csv(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())

@@ -1,0 +1,30 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro.conf
+
+Named = tyro.conf.arg
+RunFolder = tyro.conf.Positional[Annotated[Path, Named(metavar="FOLDER")]]
+Device = Annotated[
+    Literal["cpu", "cuda"] | None, Named(metavar="{cpu,cuda}", help_behavior_hint="(default: the run's)")
+]
+DataRoot = Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: the run's, or $NOISIN_DATA)")]
+NewFile = Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")]
+
+
+def require_new(path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work for it is done.
+
+    Raises:
+        ValueError: something is there already (nothing is overwritten, least of all a run), or no folder for it is.
+    """
+    if path is not None and path.exists():
+        raise ValueError(
+            f"{str(path)!r} is there already, and nothing is overwritten; choose another name, or remove it"
+        )
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"{str(path.parent)!r} is not a folder; make it, or choose another place for {path.name!r}")

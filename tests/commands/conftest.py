@@ -1,0 +1,56 @@
+"""Runs of a second each, for commands to read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, train
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a noisy run, of one epoch, on small texts beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    files = []
+    for part, lines in (("train", 30), ("valid", 5), ("test", 7)):
+        file = folder / f"{part}.txt"
+        file.write_text("one two three four\nfive six <unk>\n" * lines)
+        files.append(file)
+    train(
+        Config(
+            data=Data(files=(files[0], files[1], files[2]), batch_size=4, window=10),
+            model=Model(hidden_size=8),
+            noise=Noise(spread=0.4),
+            optimisation=Optimisation(epochs=1),
+            run=Run(folder=folder / "run", ensemble_samples=2),
+        )
+    )
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a deterministic run on three short chorales."""
+    folder = tmp_path_factory.mktemp("music")
+    (folder / "polyphonic").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    pieces = {}
+    for part in ("traindata", "validdata", "testdata"):
+        cells = np.empty((1, 3), dtype=object)
+        for index, length in enumerate((4, 6, 3)):
+            cells[0, index] = torch.randint(2, (length, 88), generator=generator).double().numpy()
+        pieces[part] = cells
+    savemat(folder / "polyphonic" / "JSB_Chorales.mat", pieces)
+    train(
+        Config(
+            data=Data(name="jsb", root=folder, batch_size=2),
+            model=Model(hidden_size=8),
+            noise=Noise(spread=0.0),
+            optimisation=Optimisation(epochs=1),
+            run=Run(folder=folder / "run"),
+        )
+    )
+    return folder / "run"

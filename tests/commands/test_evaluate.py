@@ -1,0 +1,104 @@
+"""A run's numbers again, from its folder alone."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from noisin_pyro.cli import main
+from noisin_pyro.training.build import load_corpus
+from noisin_pyro.training.config import from_json
+
+
+def _told(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def _read(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize("network", [".", "deterministic"])
+def test_the_mean_is_the_run_s_own_to_the_last_digit(run: Path, tmp_path: Path, split: str, network: str) -> None:
+    assert main(["evaluate", str(run / network), "--split", split, "--json", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found.pop("folder"), found.pop("split")) == (str(run / network), split)
+    assert found == _told(run / network)[split]
+
+
+def test_the_music_s_too_and_each_step_of_each_sequence(music: Path, tmp_path: Path) -> None:
+    file = tmp_path / "steps.csv"
+    assert main(["evaluate", str(music), "--per-token", str(file)]) == 0
+    head, *rows = _read(file)
+    assert head == ["sequence", "step", "log_prob"]
+    lengths = (4, 6, 3)
+    assert [(int(n), int(t)) for n, t, _ in rows] == [(n, t + 1) for n in (1, 2, 3) for t in range(lengths[n - 1])]
+    assert -sum(float(value) for *_, value in rows) / 13 == pytest.approx(_told(music)["test"]["nats_per_step"])
+
+
+def test_every_token_has_its_log_probability_in_the_text_s_order(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tokens.csv"
+    assert main(["evaluate", str(run), "--per-token", str(file), "--method", "ensemble", "--samples", "3"]) == 0
+    head, *rows = _read(file)
+    assert head == ["token", "log_prob"]
+    assert [word for word, _ in rows] == ["one", "two", "three", "four", "<eos>", "five", "six", "<unk>", "<eos>"] * 7
+    assert all(-math.inf < float(value) < 0 for _, value in rows)
+
+
+def test_the_table_says_which_number_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--method", "ensemble", "--samples", "4", "--batch-size", "2", "--window", "7"]
+    said = []
+    for folder in (run, run, run / "deterministic"):
+        assert main(["evaluate", str(folder), *options]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]  # one seed, one number
+    shown = dict(line.split("  ", 1) for line in said[0].splitlines())
+    assert shown["method"].strip() == "ensemble of 4 noisy runs"
+    assert shown["kind"].strip().startswith("predictor: ")
+    assert float(shown["perplexity"]) == pytest.approx(math.exp(float(shown["nats per step"])), rel=1e-3)
+    assert float(shown["Monte Carlo error"].split()[0]) > 0 and float(shown["error over sequences"].split()[0]) > 0
+    assert "exact: the log-likelihood itself" in said[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--samples 3", "no effect on method='mean'"),
+        ("--method ensemble --samples 1", "at least 2"),
+        ("--window 0", "window must be at least 1"),
+        ("--batch-size 1000", "do not fill batch_size=1000 columns"),
+        ("--data-root .", "root"),
+        ("--split dev", "--split"),
+        ("--seed -1", "seed"),
+        ("--per-token {run}/best.pt", "nothing is overwritten"),
+        ("--json nowhere/found.json", "nowhere"),
+    ],
+)
+def test_options_that_cannot_apply_are_refused(
+    run: Path, options: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), *options.format(run=run).split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line.lower()
+
+
+def test_windows_are_refused_for_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(music), "--window", "5"]) == 2
+    assert "windows are for texts" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--device", "cuda"]) == 2
+    assert "cuda" in capsys.readouterr().err
+
+
+def test_the_folder_s_configuration_finds_the_data(run: Path) -> None:
+    config = from_json((run / "config.json").read_text())
+    vocabulary = load_corpus(config.data).vocabulary
+    assert vocabulary is not None and len(vocabulary) == 8

@@ -1,0 +1,107 @@
+"""A folder that is no run, or no longer a whole one, is named for what it is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from noisin_pyro.training import Config, Data, Model, Optimisation, Run, checkpoint, train
+from noisin_pyro.training.reading import read_run
+
+FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def run(texts: tuple[Path, Path, Path], tmp_path: Path) -> Path:
+    train(
+        Config(
+            data=Data(files=texts, batch_size=4, window=10),
+            model=Model(hidden_size=4),
+            optimisation=Optimisation(epochs=1),
+            run=Run(folder=tmp_path / "run", twin=False, ensemble_samples=0),
+        )
+    )
+    return tmp_path / "run"
+
+
+def test_the_model_is_the_best_one(run: Path) -> None:
+    found = read_run(run)
+    saved = checkpoint.load(run / "best.pt")["model"]
+    torch.testing.assert_close(found.model.state_dict(), saved, rtol=0, atol=0)
+    assert found.config.model.hidden_size == 4 and found.corpus.vocabulary is not None
+
+
+def test_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(ValueError, match=r"is not a run's folder: it has no config\.json"):
+            read_run(folder)
+
+
+def test_no_best_model(run: Path) -> None:
+    (run / "best.pt").unlink()
+    with pytest.raises(ValueError, match=r"has no best\.pt"):
+        read_run(run)
+
+
+def test_another_text_than_it_was_trained_on(run: Path, texts: tuple[Path, Path, Path]) -> None:
+    for text in texts:
+        text.write_text("other words than before, and more of them\n" * 9)
+    with pytest.raises(ValueError, match="one of them has changed"):
+        read_run(run)
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, {"epoch": 1}, [1, 2], {"model": None}, {"model": {"rnn": 3}}])
+def test_another_model(run: Path, content: dict) -> None:
+    checkpoint.save(run / "best.pt", content)
+    with pytest.raises(ValueError, match="does not fit"):
+        read_run(run)
+
+
+@FUZZ
+@given(st.data())
+def test_a_best_model_with_damaged_bytes(run: Path, data: st.DataObject) -> None:
+    whole = (run / "best.pt").read_bytes()
+    try:
+        cut = data.draw(st.integers(0, len(whole) - 100))
+        (run / "best.pt").write_bytes(whole[:cut] + data.draw(st.binary(max_size=20)))
+        with pytest.raises(ValueError, match=r"best\.pt (is damaged|does not fit)"):
+            read_run(run)
+    finally:
+        (run / "best.pt").write_bytes(whole)
+
+
+@FUZZ
+@given(st.data())
+def test_a_configuration_with_a_value_that_is_none_of_its_field_s(run: Path, data: st.DataObject) -> None:
+    whole = (run / "config.json").read_text()
+    content = json.loads(whole)
+    group = data.draw(st.sampled_from(["data", "model", "noise", "optimisation", "run"]))
+    field = data.draw(st.sampled_from(sorted(content[group])))
+    content[group][field] = data.draw(
+        st.none() | st.booleans() | st.integers(-3, 9) | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
+    )
+    try:
+        (run / "config.json").write_text(json.dumps(content))
+        try:
+            read_run(run)  # some values are as good as the run's own
+        except ValueError as error:
+            assert str(error)
+    finally:
+        (run / "config.json").write_text(whole)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"text"', "{}", '{"data": 1, "run": 2}', "\xff"])
+def test_a_damaged_configuration(run: Path, text: str) -> None:
+    (run / "config.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        read_run(run)
+
+
+def test_a_run_can_move(run: Path, tmp_path: Path) -> None:
+    shutil.move(run, tmp_path / "elsewhere")
+    assert read_run(tmp_path / "elsewhere", device="cpu").config.model.hidden_size == 4
