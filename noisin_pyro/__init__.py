@@ -1,7 +1,7 @@
 """Recurrent models whose hidden states are random, as Pyro programs. Import as ``import noisin_pyro as nz``."""
 
 from noisin_pyro import data, noise
-from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate
+from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate, generate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, innovations, noise_off, unroll
 from noisin_pyro.training import Config, train
 
@@ -15,6 +15,7 @@ __all__ = [
     "Spread",
     "data",
     "evaluate",
+    "generate",
     "innovations",
     "noise",
     "noise_off",

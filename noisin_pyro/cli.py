@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from noisin_pyro.commands import Evaluate, Families
+from noisin_pyro.commands import Evaluate, Families, Generate
 from noisin_pyro.training import Config, train
 from noisin_pyro.training.folder import CURVES
 from noisin_pyro.training.interrupts import Interrupted
@@ -24,7 +24,7 @@ Without options: on pydocs, the text of Python's own language reference. The run
 folder holds the configuration, log, best model, learning curves and result."""
 
 
-Other = Evaluate | Families
+Other = Evaluate | Generate | Families
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,5 +2,6 @@
 
 from noisin_pyro.commands.evaluate import Evaluate
 from noisin_pyro.commands.families import Families
+from noisin_pyro.commands.generate import Generate
 
-__all__ = ["Evaluate", "Families"]
+__all__ = ["Evaluate", "Families", "Generate"]

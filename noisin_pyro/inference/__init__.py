@@ -2,5 +2,6 @@
 
 from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
 from noisin_pyro.inference.evaluation import Evaluation, evaluate
+from noisin_pyro.inference.generation import generate
 
-__all__ = ["Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate"]
+__all__ = ["Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate", "generate"]

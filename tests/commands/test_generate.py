@@ -1,0 +1,64 @@
+"""New texts by command."""
+
+from pathlib import Path
+
+import pytest
+
+from noisin_pyro import generate, noise_off
+from noisin_pyro.cli import main
+from noisin_pyro.training.reading import read_run
+from noisin_pyro.training.run import program_settings
+
+
+def _said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["generate", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--noise-off"]])
+def test_it_prints_the_words_of_generate_after_the_prompt(
+    run: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = _said([str(run), "one two", "three", "--steps", "30", "--seed", "5", *options], capsys)
+    with program_settings():
+        trained = read_run(run)
+        vocabulary = trained.corpus.vocabulary
+        assert vocabulary is not None
+        model = noise_off(trained.model) if options else trained.model
+        (text,) = generate(model, 30, prompt=vocabulary.encode("one two three"), seed=5)
+    assert said.replace("\n", " <eos> ").split()[:33] == ["one", "two", "three", *vocabulary.decode(text)]
+
+
+def test_samples_are_numbered_and_a_seed_repeats_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(run), "--samples", "3", "--steps", "8"]
+    first, second = (_said(arguments, capsys) for _ in range(2))
+    assert first == second and [line for line in first.splitlines() if line.startswith("[")] == ["[1]", "[2]", "[3]"]
+    assert _said([*arguments, "--seed", "1"], capsys) != first
+
+
+def test_an_unknown_word_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(run), "one", "seventeen", "--steps", "2"]) == 0
+    assert capsys.readouterr().err == "noisin: outside the vocabulary, read as <unk>: seventeen\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--steps 0", "num_steps"),
+        ("--samples 0", "num_samples"),
+        ("--temperature -1", "temperature"),
+        ("--seed -1", "seed"),
+        ("--data-root .", "root"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    run: Path, options: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", str(run), *options.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+
+
+def test_music_has_no_words(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(music)]) == 2
+    assert "is a run on music (jsb), which has no words" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""Generation: frequencies against exact probabilities, the greedy path, the state that is carried."""
+
+import itertools
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.nn import PyroSample
+from scipy.stats import chisquare
+from torch import Tensor
+
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, generate, noise_off
+
+FALSE_ALARM = 1e-6  # of each chi-square test
+TEXTS = 20_000
+
+
+def assert_frequencies(tokens: Tensor, probabilities: Tensor) -> None:
+    """Texts ``(N, T)`` against the probability of each text, ``(V,) * T``."""
+    words = probabilities.shape[0]
+    index = (tokens * words ** torch.arange(tokens.shape[1]).flip(0)).sum(1)
+    counts = torch.bincount(index, minlength=probabilities.numel())
+    expected = probabilities.flatten() / probabilities.sum() * len(tokens)
+    assert expected.min() > 5
+    assert chisquare(counts.numpy(), expected.numpy()).pvalue > FALSE_ALARM
+
+
+@torch.no_grad()
+def noisy_step(model: LanguageModel, word: Tensor, z: Tensor, spread: float) -> list[tuple[Tensor, Tensor]]:
+    """All states that ±1 noise leads to, equally likely, each with p(x | z): one step of tanh by hand."""
+    rnn = model.rnn
+    clean = torch.tanh(
+        rnn.weight_ih_l0 @ model.embedding.weight[word] + rnn.bias_ih_l0 + rnn.weight_hh_l0 @ z + rnn.bias_hh_l0
+    )
+    states = [clean + spread * torch.tensor(signs).double() for signs in itertools.product((-1, 1), repeat=len(z))]
+    return [(state, model.emission.linear(state).softmax(-1)) for state in states]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_frequencies_of_one_step_without_noise(temperature: float) -> None:
+    model = LanguageModel(5, 4, spread=0.0).double()
+    probabilities = model(torch.tensor([[0, 3, 1]])).emission.probs[0, -1].detach() ** (1 / temperature)
+    found = generate(model, 1, prompt=torch.tensor([3, 1]), temperature=temperature, num_samples=TEXTS)
+    assert_frequencies(found, probabilities)
+
+
+def test_frequencies_of_two_steps_with_noise() -> None:
+    # ±1 noise on two units: a step has four noisy states, and p(x_1, x_2) is a sum of sixteen terms
+    model = LanguageModel(3, 2, noise="bernoulli", spread=1.0).double()
+    with torch.no_grad():
+        model.emission.linear.weight.mul_(2)
+    joint = torch.zeros(3, 3).double()
+    for z, first in noisy_step(model, torch.tensor(0), torch.zeros(2).double(), 1.0):
+        for word in range(3):
+            for _, second in noisy_step(model, torch.tensor(word), z, 1.0):
+                joint[word] += first[word] * second / 16
+    assert joint.sum().item() == pytest.approx(1.0)
+    found = generate(model, 2, num_samples=TEXTS)
+    assert_frequencies(found, joint)
+    # the test sees whether the state is carried and the noise is on
+    clean = generate(noise_off(model), 2, num_samples=TEXTS)
+    with pytest.raises(AssertionError):
+        assert_frequencies(clean, joint)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-6])
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_cold_is_greedy(cell: str, temperature: float) -> None:
+    model = LanguageModel(9, 4, num_layers=2, cell=cell, spread=0.5).double()
+    text = torch.tensor([0, 4, 7])
+    for _ in range(12):  # each time anew from the beginning
+        text = torch.cat([text, noise_off(model)(text[None]).emission.logits[0, -1].argmax()[None]])
+    found = generate(noise_off(model), 12, prompt=text[1:3], temperature=temperature, num_samples=2)
+    assert found.tolist() == [text[3:].tolist()] * 2
+
+
+@pytest.mark.parametrize("cell", ["tanh", "gru"])
+def test_the_prompt_is_read_in_order_and_the_state_is_carried(cell: str) -> None:
+    model, calls = LanguageModel(9, 4, cell=cell, spread=0.5).double(), []
+
+    def watched(inputs: Tensor, targets: Tensor, state: object = None) -> object:
+        out = model(inputs, targets, state=state)
+        calls.append((inputs, state, out.state))
+        return out
+
+    prompt = torch.tensor([5, 2, 8])
+    found = generate(watched, 4, prompt=prompt, num_samples=3, seed=7)
+    read = torch.cat([inputs for inputs, _, _ in calls], dim=1)
+    assert read.tolist() == [[0, 5, 2, 8, *row] for row in found[:, :-1].tolist()]
+    for (_, _, left), (_, taken, _) in itertools.pairwise(calls):
+        assert taken is left
+    torch.manual_seed(7)
+    own = model(torch.tensor([[0, 5, 2, 8]] * 3), read[:, :4]).state
+    torch.testing.assert_close(calls[0][2], own, rtol=0, atol=1e-12)
+
+
+def test_a_seed_makes_a_text_and_leaves_the_generators_alone() -> None:
+    model = LanguageModel(9, 4, spread=0.5)
+    before = torch.get_rng_state()
+    first, second = (generate(model, 20, seed=3, num_samples=2) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, second) and first.shape == (2, 20)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(generate(model, 20), generate(model, 20))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "named"),
+        [
+            ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+            ({"num_samples": 0}, "num_samples"),
+            ({"temperature": -1.0}, "temperature must be"),
+            ({"temperature": float("nan")}, "temperature must be"),
+            ({"prompt": torch.zeros(1, 2).long()}, "prompt must be a one-dimensional"),
+            ({"prompt": [1, 2]}, "prompt must be a one-dimensional torch.long tensor of tokens, got list"),
+        ],
+    )
+    def test_options(self, options: dict, named: str) -> None:
+        with pytest.raises(ValueError, match=named):
+            generate(LanguageModel(5, 4), **{"num_steps": 3, **options})
+
+    def test_random_weights_and_spreads(self) -> None:
+        model = LanguageModel(5, 4, spread=Spread(prior=dist.LogNormal(0.0, 1.0)))
+        with pytest.raises(ValueError, match=r"'rnn.spread_1.gamma' is sampled"):
+            generate(model, 3)
+        model = LanguageModel(5, 4)
+        model.rnn.weight_hh_l0 = PyroSample(dist.Normal(0.0, 1.0).expand([4, 4]).to_event(2))
+        with pytest.raises(ValueError, match=r"'rnn.weight_hh_l0' is sampled"):
+            generate(model, 3)
+
+    def test_another_emission(self) -> None:
+        music = SequenceModel(NoisyRNN(2, 4), "bernoulli", 2)
+        with pytest.raises(ValueError, match="give a model whose is categorical"):
+            generate(lambda inputs, targets=None, state=None: music(inputs[..., None].expand(-1, -1, 2).float()), 3)
