@@ -1,20 +1,32 @@
-"""``noisin families``: every kind of noise, as a table."""
+"""``noisin families``: every kind of noise, as a table and as a picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from noisin_pyro import noise
+from noisin_pyro import noise, plots
+from noisin_pyro.commands.options import NewFile, require_new
+from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.result import aligned
+
+SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # of laws that depend on them; the mean is of those that need one below 1
 
 
 @dataclass(frozen=True)
 class Families:
     """List the families of noise, with their forms and options."""
 
+    png: NewFile = None
+    """New PNG file: a picture of each law's shape."""
+
     def run(self) -> None:
-        """Print the table."""
+        """Print the table, and draw the picture if it is asked for.
+
+        Raises:
+            ValueError: a file that is there already, or that has no folder.
+        """
+        require_new(self.png)
         rows = [("--noise", "law", "options (in Python: nz.noise.get)")] + [
             (
                 entry.name if entry.form == "additive" else f"{entry.name}:{entry.form}",
@@ -29,6 +41,35 @@ class Families:
             "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that names γ has mean 1 and multiplies h;"
             "\na native one has mean h."
         )
+        if self.png is not None:
+            with replacing(self.png) as file:
+                plots.families(_panels()).savefig(file, format="png")
+            print(f"\npicture of each law: {self.png}")
+
+
+def _panels() -> list[plots.Panel]:
+    """A panel for each law, with all forms of the family that have it: additive and multiplicative ones often share."""
+    forms: dict[tuple[str, str], list[noise.Entry]] = {}
+    for entry in noise.describe():
+        forms.setdefault((entry.name, entry.law), []).append(entry)
+    return [_panel(name, law, entries) for (name, law), entries in forms.items()]
+
+
+def _panel(name: str, law: str, entries: list[noise.Entry]) -> plots.Panel:
+    family = entries[0].make()
+    mean = MEAN if family.mean_range[1] <= 1 else 1.0
+    at = entries[0].options | ({"γ": SPREAD} if "γ" in law else {}) | ({"h": mean} if family.form == "native" else {})
+    if "units" in law:
+        at |= {"units": UNITS}
+    shape = noise.shape(family, mean, SPREAD, UNITS)
+    return plots.Panel(
+        name=name,
+        forms=", ".join(entry.form for entry in entries),
+        words=[law, *(f"{symbol} = {value:g}" for symbol, value in at.items())],
+        points=shape.points.tolist(),
+        heights=shape.heights.tolist(),
+        discrete=shape.discrete,
+    )
 
 
 def _options(options: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from noisin_pyro.noise.desiderata import Finding, Report, check
 from noisin_pyro.noise.exponential_family import ExponentialFamily
 from noisin_pyro.noise.families import Family
 from noisin_pyro.noise.registry import Entry, describe, families, from_published, get, register
+from noisin_pyro.noise.shapes import Shape, shape
 from noisin_pyro.noise.standardized import Standardized
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Family",
     "Finding",
     "Report",
+    "Shape",
     "Standardized",
     "check",
     "describe",
@@ -19,4 +21,5 @@ __all__ = [
     "from_published",
     "get",
     "register",
+    "shape",
 ]
