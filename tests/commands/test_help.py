@@ -1,0 +1,29 @@
+"""What a stranger reads."""
+
+import ast
+import inspect
+from itertools import pairwise
+
+import pytest
+
+from noisin_pyro import commands
+from noisin_pyro.cli import main
+
+
+@pytest.mark.parametrize("name", commands.__all__)
+def test_help_explains_every_option(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stop:
+        main([name.lower(), "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "None" not in text
+    words = " ".join(text.replace("│", " ").split())
+    (command,) = ast.parse(inspect.getsource(getattr(commands, name))).body
+    assert isinstance(command, ast.ClassDef)
+    for member, follower in pairwise(command.body):
+        if isinstance(member, ast.AnnAssign):
+            assert isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant), ast.dump(member)
+            assert str(follower.value.value)[:40] in words
