@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     whole = io.BytesIO(path.read_bytes())  # a disk's errors come from here, those of the content from below
     try:
+        if (damaged := zipfile.ZipFile(whole).testzip()) is not None:  # torch itself does not look at the check sums
+            raise zipfile.BadZipFile(damaged)
+        whole.seek(0)
         content = torch.load(whole, map_location=device, weights_only=True)
     except MemoryError:
         raise

@@ -84,10 +84,10 @@ class Keeper:
             if self.order is not None and self.progress.order is not None:
                 self.order.set_state(self.progress.order)
             generators.restore(content["generators"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"the checkpoint in {str(self.folder)!r} is not of the model in its config.json "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}); train anew in another folder"
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); train anew in another folder"
             ) from error
 
     def _latest(self) -> dict[str, Any] | None:

@@ -40,3 +40,14 @@ def test_a_file_cannot_bring_code(tmp_path: Path) -> None:
     torch.save({"model": Path}, path)
     with pytest.raises(Exception, match=r"[Ww]eights"):
         checkpoint.load(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    weights = torch.arange(1000.0)
+    checkpoint.save(path, {"w": weights})
+    whole = path.read_bytes()
+    at = whole.index(weights.numpy().tobytes()) + 2021
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.load(path)

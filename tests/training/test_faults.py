@@ -201,6 +201,17 @@ def test_a_checkpoint_of_another_model_is_refused(
     assert "is not of the model in its config.json" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("content", [{}, {"model": 1, "optimizer": 2, "progress": 3, "generators": 4}])
+def test_a_file_that_is_no_runs_checkpoint_is_refused(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, content: dict
+) -> None:
+    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    checkpoint.save(text / "run" / "last.pt", content)
+    assert main(["train", "--resume", str(text / "run")]) == 2
+    assert "is not of the model in its config.json" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
