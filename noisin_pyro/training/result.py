@@ -49,13 +49,14 @@ class Result:
 
     def numbers(self) -> dict[str, Any]:
         """What ``result.json`` says of this run, each number with its kind and errors."""
+        parts = {key: getattr(self, name) for name, key in _PARTS.items()}
         return {
             "name": self.name,
             "epochs": len(self.log),
             "best_epoch": self.best_epoch,
             "seconds": round(self.seconds, 1),
             "spreads": {key: value for key, value in self.log[self.best_epoch - 1].items() if key.startswith("gamma_")},
-            **{key: numbers(getattr(self, name)) for name, key in _PARTS.items()},
+            **{key: part and numbers(part) for key, part in parts.items()},
         }
 
     def table(self) -> str:
@@ -94,10 +95,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def numbers(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def numbers(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation for JSON, which has no word for infinity or for the error of a single sequence, not a number."""
-    if evaluation is None:
-        return None
     fields = dataclasses.asdict(evaluation) | {"perplexity": evaluation.perplexity}
     del fields["log_probs"]
     return {

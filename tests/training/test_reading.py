@@ -58,7 +58,7 @@ def test_another_text_than_it_was_trained_on(run: Path, texts: tuple[Path, Path,
 @pytest.mark.parametrize("content", [{"model": {}}, {"epoch": 1}, [1, 2], {"model": None}, {"model": {"rnn": 3}}])
 def test_another_model(run: Path, content: dict) -> None:
     checkpoint.save(run / "best.pt", content)
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=r"does not fit|it holds a list"):
         read_run(run)
 
 
@@ -69,7 +69,7 @@ def test_a_best_model_with_damaged_bytes(run: Path, data: st.DataObject) -> None
     try:
         cut = data.draw(st.integers(0, len(whole) - 100))
         (run / "best.pt").write_bytes(whole[:cut] + data.draw(st.binary(max_size=20)))
-        with pytest.raises(ValueError, match=r"best\.pt (is damaged|does not fit)"):
+        with pytest.raises(ValueError, match=r"best\.pt.* (cannot be read|does not fit)"):
             read_run(run)
     finally:
         (run / "best.pt").write_bytes(whole)
