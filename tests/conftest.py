@@ -5,6 +5,10 @@ from collections.abc import Iterator
 import hypothesis
 import pyro
 import pytest
+import torch
+
+# The tests' tensors are tiny: threads gain nothing, and wait for each other where something else runs beside them.
+torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
