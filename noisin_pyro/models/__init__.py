@@ -2,6 +2,7 @@
 
 from noisin_pyro.models.cells import CELLS, Cell
 from noisin_pyro.models.emissions import EMISSIONS, Emission
+from noisin_pyro.models.initialization import initialize_as_published
 from noisin_pyro.models.noisy_rnn import NoisyRNN
 from noisin_pyro.models.path import NoisyPath, real_steps
 from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceModel
@@ -19,6 +20,7 @@ __all__ = [
     "Output",
     "SequenceModel",
     "Spread",
+    "initialize_as_published",
     "innovations",
     "noise_off",
     "real_steps",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_text
 from noisin_pyro.data.catalog import FILES
-from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
+from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
 from noisin_pyro.names import known
 from noisin_pyro.training.config import Config, Data
 
@@ -70,9 +70,13 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "feedback": noise.feedback,
     }
     if corpus.vocabulary is not None:
-        return LanguageModel(len(corpus.vocabulary), tie_weights=network.tie_weights, **options)
-    if network.tie_weights:
+        model: SequenceModel = LanguageModel(len(corpus.vocabulary), tie_weights=network.tie_weights, **options)
+    elif network.tie_weights:
         raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
-    assert isinstance(corpus.train, Sequences)
-    keys = corpus.train.inputs.shape[-1]
-    return SequenceModel(NoisyRNN(keys, **options), emission="bernoulli", output_size=keys)
+    else:
+        assert isinstance(corpus.train, Sequences)
+        keys = corpus.train.inputs.shape[-1]
+        model = SequenceModel(NoisyRNN(keys, **options), emission="bernoulli", output_size=keys)
+    if network.initialization == "published":
+        initialize_as_published(model)
+    return model

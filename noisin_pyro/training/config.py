@@ -65,6 +65,9 @@ class Model:
     tie_weights: bool = False
     """Let the softmax share its weights with the embedding. Texts only."""
 
+    initialization: Literal["torch", "published"] = "torch"
+    """Weights at the start: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -192,6 +195,7 @@ class Config:
         if self.run.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.run.seed}")
         known("device", self.run.device, ("cpu", "cuda"))
+        known("initialization", self.model.initialization, ("torch", "published"))
         known("bound", how.bound, ("elbo", "importance"))
         optimizer_class(how.optimizer)
         known("schedule", how.schedule, ("fixed", "halve", "divide"))

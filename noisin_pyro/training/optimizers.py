@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,8 +39,11 @@ def build_optimizer(
     all): torch's own default, a mean that starts after a million steps, would never start, and its decay of weights
     and rate is not the published paper's.
     """
-    of_its_own = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
-    return optimizer_class(name)(parameters, lr=learning_rate, **of_its_own)
+    chosen = optimizer_class(name)
+    of_its_own: dict[str, Any] = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
+    if chosen in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):  # the whole step in one pass over the weights
+        of_its_own["fused"] = True
+    return chosen(parameters, lr=learning_rate, **of_its_own)
 
 
 def averages(name: str) -> bool:
