@@ -7,6 +7,7 @@ from noisin_pyro.models.noisy_rnn import NoisyRNN
 from noisin_pyro.models.path import NoisyPath, real_steps
 from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceModel
 from noisin_pyro.models.spread import Spread
+from noisin_pyro.models.steps import States, Steps
 from noisin_pyro.models.views import innovations, noise_off, unroll
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Output",
     "SequenceModel",
     "Spread",
+    "States",
+    "Steps",
     "initialize_as_published",
     "innovations",
     "noise_off",

@@ -17,6 +17,7 @@ from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.path import NoisyPath, sample_noisy
 from noisin_pyro.models.scan import Given, Recurrence, Transition
 from noisin_pyro.models.spread import Spread
+from noisin_pyro.models.steps import States, Steps
 from noisin_pyro.names import named
 from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
@@ -120,6 +121,24 @@ class NoisyRNN(PyroModule):
         if not self.cell.has_memory:
             return x, last_z
         return x, (last_z, torch.stack([c.expand(*batch, -1) for _, c in ends if c is not None]))
+
+    def steps(self, inputs: Tensor, state: State | None = None) -> Steps:
+        """The same layers as a walk, one step at a time, for those who draw the states themselves.
+
+        Nothing is sampled here, but weights and γ that have priors. Arguments and errors are those of ``forward``.
+        """
+        self._check_inputs(inputs, None)
+        z, c = zip(*self._starts(inputs, state), strict=True)
+        spreads = [self._spread(layer) for layer in range(self.num_layers + 1)]
+        return Steps(
+            cell=self.cell,
+            family=self.noise,
+            feedback=self.feedback,
+            weights=[Weights(*self._weights(layer)) for layer in range(self.num_layers)],
+            spreads=[None if spread.is_zero else spread(inputs).squeeze(-2) for spread in spreads],
+            inputs=inputs,
+            start=States(z, c),
+        )
 
     def spreads(self) -> dict[str, float]:
         """γ of each noisy layer now, by name (``gamma_0`` is the input's). Samples γ where it has a prior."""

@@ -104,7 +104,7 @@ class NoisyPath(TorchDistribution):
         if value.shape[-2:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise ValueError(f"value must have shape (..., {expected}), got {tuple(value.shape)}")
-        means = self._inside(self.transition.means(value)[0])
+        means = _inside(self.family, self.transition.means(value)[0])
         if self.lengths is None:
             return self.family(means, self.spread).log_prob(value).sum(-1)
         real = real_steps(self.lengths, self.event_shape[0])
@@ -114,7 +114,7 @@ class NoisyPath(TorchDistribution):
 
     def step(self, mean: Tensor) -> TorchDistribution:
         """The distribution of one z_t ``(..., B, H)`` around its mean."""
-        return self.family(self._inside(mean), self.spread.squeeze(-2))
+        return step_law(self.family, self.spread.squeeze(-2), mean)
 
     @property
     def padding_is_flat(self) -> bool:
@@ -148,17 +148,23 @@ class NoisyPath(TorchDistribution):
         """c_T of the scan that made this very ``z``; None where another made it."""
         return self._last["memory"] if self._last.get("z") is z else None
 
-    def _inside(self, mean: Tensor) -> Tensor:
-        """Keep a saturated cell's mean off the ends of the open interval that a native family needs."""
-        low, high = self.family.mean_range
-        if low == -math.inf:
-            return mean
-        finfo = torch.finfo(mean.dtype)
-        return mean.clamp(low + finfo.tiny, high - finfo.eps if high < math.inf else None)
-
     def _keep(self, z: Tensor, memory: Tensor | None) -> Tensor:
         self._last.update(z=z, memory=memory)
         return z
+
+
+def step_law(family: Family, spread: Tensor, mean: Tensor) -> TorchDistribution:
+    """p(z_t | z_{t-1}): the noise around the mean ``(..., B, H)`` of one step, γ ``(..., 1)``."""
+    return family(_inside(family, mean), spread)
+
+
+def _inside(family: Family, mean: Tensor) -> Tensor:
+    """Keep a saturated cell's mean off the ends of the open interval that a native family needs."""
+    low, high = family.mean_range
+    if low == -math.inf:
+        return mean
+    finfo = torch.finfo(mean.dtype)
+    return mean.clamp(low + finfo.tiny, high - finfo.eps if high < math.inf else None)
 
 
 def sample_noisy(
