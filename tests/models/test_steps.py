@@ -51,10 +51,10 @@ def test_same_noise_same_states(cell: str, options: dict[str, Any]) -> None:
         out, states = walk.step(t, states, partial(moved, walk, now))
         path.append(out)
     torch.testing.assert_close(torch.stack(path, 1), z)
-    last = end if rnn.cell.has_memory else (end,)
-    torch.testing.assert_close(torch.stack(states.z), last[0])
-    if rnn.cell.has_memory:
-        torch.testing.assert_close(torch.stack([c for c in states.c if c is not None]), last[1])
+    last_z, last_c = end if rnn.cell.has_memory else (end, None)
+    torch.testing.assert_close(torch.stack(states.z), last_z)
+    if last_c is not None:
+        torch.testing.assert_close(torch.stack([c for c in states.c if c is not None]), last_c)
 
 
 def test_the_law_of_a_step_is_the_program_s() -> None:
