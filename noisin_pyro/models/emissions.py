@@ -12,6 +12,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from noisin_pyro.models.products import bfloat16_linear, check_products
 from noisin_pyro.models.scan import linear
 
 
@@ -21,20 +22,26 @@ class Emission(PyroModule):
     Args:
         hidden_size: units H of z.
         output_size: classes, or dimensions of x.
+        products: ``"float32"`` (any type, in truth: as the numbers are), or ``"bfloat16"``: factors of the read-out's
+            products are rounded to it, forward and backward, sums and results stay float32. On CPUs that have it, and
+            on GPUs, large products are several times faster so; small ones may stay float32.
     """
 
     event_dim: int = 1
 
-    def __init__(self, hidden_size: int, output_size: int) -> None:
+    def __init__(self, hidden_size: int, output_size: int, products: str = "float32") -> None:
         super().__init__()
         for argument, size in {"hidden_size": hidden_size, "output_size": output_size}.items():
             if size < 1:
                 raise ValueError(f"{argument} must be a positive integer, got {size}")
         self.hidden_size, self.output_size = hidden_size, output_size
+        self.products = check_products(products)
         self.linear = PyroModule[nn.Linear](hidden_size, output_size)  # type: ignore[call-arg]
 
     def read_out(self, z: Tensor) -> Tensor:
         """V z_t + b, ``(..., B, T, output_size)``, of sampled weights too."""
+        if self.products == "bfloat16":
+            return bfloat16_linear(z, self.linear.weight, self.linear.bias)
         return linear(z, self.linear.weight, self.linear.bias)
 
     @abstractmethod
@@ -91,8 +98,8 @@ class Gaussian(Emission):
 
     scale: Any
 
-    def __init__(self, hidden_size: int, output_size: int) -> None:
-        super().__init__(hidden_size, output_size)
+    def __init__(self, hidden_size: int, output_size: int, products: str = "float32") -> None:
+        super().__init__(hidden_size, output_size, products)
         self.scale = PyroParam(torch.ones(output_size), constraint=constraints.softplus_positive)
 
     def forward(self, z: Tensor) -> TorchDistribution:

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from noisin_pyro.models.cells import Cell
-from noisin_pyro.models.emissions import EMISSIONS, Emission
+from noisin_pyro.models.emissions import EMISSIONS, Categorical, Emission
 from noisin_pyro.models.noisy_rnn import AnySpread, NoisyRNN, State
 from noisin_pyro.models.path import real_steps
 from noisin_pyro.models.spread import Spread
@@ -126,6 +126,7 @@ class LanguageModel(SequenceModel):
         hidden_size: units of the embedding and of every layer.
         num_layers, cell, noise, spread, input_spread, feedback: as for :class:`NoisyRNN`.
         tie_weights: whether the softmax's weights are the embedding's.
+        products: of the softmax, as for :class:`Emission`.
     """
 
     def __init__(
@@ -139,9 +140,10 @@ class LanguageModel(SequenceModel):
         input_spread: float | Spread = 0.0,
         feedback: bool = True,
         tie_weights: bool = False,
+        products: str = "float32",
     ) -> None:
         rnn = NoisyRNN(hidden_size, hidden_size, num_layers, cell, noise, spread, input_spread, feedback)
-        super().__init__(rnn, "categorical", vocabulary_size)
+        super().__init__(rnn, Categorical(hidden_size, vocabulary_size, products))
         self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
         nn.init.zeros_(self.emission.linear.bias)
         if tie_weights:

@@ -70,9 +70,12 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "feedback": noise.feedback,
     }
     if corpus.vocabulary is not None:
-        model: SequenceModel = LanguageModel(len(corpus.vocabulary), tie_weights=network.tie_weights, **options)
+        words: dict[str, Any] = {"tie_weights": network.tie_weights, "products": network.softmax_products}
+        model: SequenceModel = LanguageModel(len(corpus.vocabulary), **words, **options)
     elif network.tie_weights:
         raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
+    elif network.softmax_products != "float32":
+        raise ValueError(f"softmax products are for texts; {corpus.name!r} has no softmax: leave the option out")
     else:
         assert isinstance(corpus.train, Sequences)
         keys = corpus.train.inputs.shape[-1]

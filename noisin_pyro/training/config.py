@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import torch
 import tyro.conf
 
+from noisin_pyro.models.products import PRODUCTS
 from noisin_pyro.names import known
 from noisin_pyro.training.optimizers import averages, optimizer_class
 
@@ -67,6 +68,9 @@ class Model:
 
     initialization: Literal["torch", "published"] = "torch"
     """Weights at the start: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
+
+    softmax_products: Literal["float32", "bfloat16"] = "float32"
+    """Type that the factors of the softmax's products are rounded to; sums are float32 in both. Texts only."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ class Config:
             raise ValueError(f"seed must be below 2**32, got {self.run.seed}")
         known("device", self.run.device, ("cpu", "cuda"))
         known("initialization", self.model.initialization, ("torch", "published"))
+        known("softmax products", self.model.softmax_products, PRODUCTS)
         known("bound", how.bound, ("elbo", "importance"))
         optimizer_class(how.optimizer)
         known("schedule", how.schedule, ("fixed", "halve", "divide"))

@@ -1,0 +1,85 @@
+"""Products of bfloat16 factors, against float64 products of factors that were rounded beforehand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from noisin_pyro.models import LanguageModel
+from noisin_pyro.models.emissions import Categorical
+from noisin_pyro.models.products import bfloat16_linear
+
+has_bfloat16 = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16, reason="this processor has no bfloat16")
+
+
+def rounded(x: Tensor) -> Tensor:
+    return x.detach().bfloat16().double()
+
+
+@needs_bfloat16
+def test_value_and_gradients_are_those_of_rounded_factors() -> None:
+    torch.manual_seed(0)
+    x, weight, bias, upstream = (
+        torch.randn(4, 160, 96),
+        torch.randn(700, 96),
+        torch.randn(700),
+        torch.randn(4, 160, 700),
+    )
+    for leaf in (x, weight, bias):
+        leaf.requires_grad_()
+    value = bfloat16_linear(x, weight, bias)
+    value.backward(upstream)
+    x_64, weight_64, up_64 = rounded(x), rounded(weight), rounded(upstream)
+    flat = up_64.flatten(0, 1)
+    assert value.dtype == torch.float32
+    # float32 sums of 96, 700 and 640 products of unit size
+    for found, expected in (
+        (value, x_64 @ weight_64.T + bias.detach().double()),
+        (x.grad, up_64 @ weight_64),
+        (weight.grad, flat.T @ x_64.flatten(0, 1)),
+        (bias.grad, upstream.double().flatten(0, 1).sum(0)),
+    ):
+        assert found is not None
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-4)
+    exact = x.detach().double() @ weight.detach().double().T + bias.detach().double()
+    assert (value.double() - exact).abs().max() > 1e-2  # it was rounded: the test can tell
+
+
+@needs_bfloat16
+def test_other_products_are_left_alone() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(160, 96), torch.randn(96, 700)
+    before = a @ b
+    bfloat16_linear(a, b.T.contiguous(), torch.zeros(700))
+    assert torch.equal(a @ b, before)
+
+
+@needs_bfloat16
+def test_a_language_model_scores_nearly_the_same() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(1000, 64, spread=0.0, products="bfloat16")
+    tokens = torch.randint(1000, (20, 35))
+    with torch.no_grad():
+        rounded_log_prob = model(tokens, tokens).emission.log_prob(tokens)
+        model.emission.products = "float32"
+        log_prob = model(tokens, tokens).emission.log_prob(tokens)
+    difference = (rounded_log_prob - log_prob).abs()
+    assert 0 < difference.max() < 0.01
+
+
+@needs_bfloat16
+def test_other_types_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"products='bfloat16' need one matrix of float32 weights, got torch.float64"):
+        Categorical(4, 5, "bfloat16").double()(torch.zeros(1, 1, 4).double())
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="products must be one of float32, bfloat16, got 'float16'"):
+        Categorical(4, 5, "float16")
+
+
+def test_processors_without_it_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
+    with pytest.raises(ValueError, match="needs a CPU with AVX-512 or AMX, or a GPU"):
+        Categorical(4, 5, "bfloat16")
