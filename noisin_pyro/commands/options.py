@@ -12,7 +12,10 @@ RunFolder = tyro.conf.Positional[Annotated[Path, Named(metavar="FOLDER")]]
 Device = Annotated[
     Literal["cpu", "cuda"] | None, Named(metavar="{cpu,cuda}", help_behavior_hint="(default: the run's)")
 ]
-DataRoot = Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: the run's, or $NOISIN_DATA)")]
+DataRoot = Annotated[
+    Path | None,
+    Named(metavar="FOLDER", help_behavior_hint="(default: the run's; or $NOISIN_DATA, the cache, a download)"),
+]
 NewFile = Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")]
 
 

@@ -1,7 +1,7 @@
-"""Texts and music as batches of sequences: ``load`` or ``load_text``, then ``Stream`` for texts."""
+"""Texts and music as batches of sequences: ``load``, ``load_text`` or ``load_music``, then ``Stream`` for texts."""
 
 from noisin_pyro.data.batches import Batch, Sequences, Stream
-from noisin_pyro.data.catalog import Corpus, load, load_text
+from noisin_pyro.data.catalog import Corpus, load, load_music, load_text
 from noisin_pyro.data.vocabulary import Vocabulary
 
-__all__ = ["Batch", "Corpus", "Sequences", "Stream", "Vocabulary", "load", "load_text"]
+__all__ = ["Batch", "Corpus", "Sequences", "Stream", "Vocabulary", "load", "load_music", "load_text"]

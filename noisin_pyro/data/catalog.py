@@ -1,26 +1,22 @@
-"""Data sets by name, and any user's text files."""
+"""Data sets by name, and any user's own texts and music."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from noisin_pyro.data.batches import Sequences
+from noisin_pyro.data.download import locate
 from noisin_pyro.data.polyphony import read_chords
 from noisin_pyro.data.pydocs import read_splits
+from noisin_pyro.data.sets import SETS
 from noisin_pyro.data.text import read_words
 from noisin_pyro.data.vocabulary import Vocabulary
 from noisin_pyro.names import known
 
-FILES = {
-    "ptb": ("ptb/ptb.train.txt", "ptb/ptb.valid.txt", "ptb/ptb.test.txt"),
-    "wikitext-2": ("wikitext-2/train.txt", "wikitext-2/valid.txt", "wikitext-2/test.txt"),
-    "jsb": ("polyphonic/JSB_Chorales.mat",),
-    "pydocs": (),
-}
+NAMES = (*SETS, "pydocs")
 
 
 @dataclass(frozen=True)
@@ -42,25 +38,44 @@ class Corpus:
 
 
 def load(name: str, root: str | Path | None = None) -> Corpus:
-    """A data set by name: ``"ptb"``, ``"wikitext-2"``, ``"jsb"`` from files, or ``"pydocs"``, which Python carries.
+    """A data set by name, from files that are the published ones byte for byte, or from Python itself.
+
+    Texts: ``"ptb"`` (Penn Treebank), ``"wikitext-2"``, and ``"pydocs"``, which Python carries. Music: ``"jsb"``,
+    ``"nottingham"``, ``"piano-midi"``, ``"musedata"``.
+
+    The files are looked for in ``root``, and nowhere else if it is given; in the folder that the environment variable
+    ``NOISIN_DATA`` names; in the cache (``NOISIN_CACHE``, or else the operating system's folder for that); and then
+    downloaded to the cache, from the first of two mirrors that has them. Before a set's first download its licence is
+    told on stderr.
 
     Args:
-        root: the folder with ``ptb/``, ``wikitext-2/`` and ``polyphonic/``, or with the files themselves; default: the
-            environment variable ``NOISIN_DATA``.
+        root: the folder with ``ptb/``, ``wikitext-2/`` and ``polyphonic/``, or with the files themselves.
 
     Raises:
-        ValueError: an unknown name; files that are not there, or damaged; ``root`` given to ``"pydocs"``.
+        ValueError: an unknown name; a ``root`` without the files; a file that is cut short or another one; a cache that
+            cannot be written; a download that failed from both mirrors; ``root`` given to ``"pydocs"``.
     """
-    known("data set (your own texts are read by load_text)", name, FILES)
+    known("data set (your own data are read by load_text and load_music)", name, NAMES)
     if name == "pydocs":
         if root is not None:
             raise ValueError(f"'pydocs' comes with Python and reads no files, got root={str(root)!r}; leave root out")
         # Every word of valid and test needs a trained stand-in: the words that training sees once give it.
         return _text_corpus(name, read_splits(), {}, min_count=2)
-    paths = _find(name, root)
-    if name == "jsb":
+    paths = locate(name, SETS[name], root)
+    if len(paths) == 1:
         return Corpus(name, **read_chords(paths[0]), vocabulary=None)
     return load_text(train=paths[0], valid=paths[1], test=paths[2], name=name)
+
+
+def load_music(path: str | Path) -> Corpus:
+    """Any ``.mat`` file of the polyphonic collection (Boulanger-Lewandowski et al., 2012), or one of its form.
+
+    It holds ``traindata``, ``validdata`` and ``testdata``, cell arrays of piano rolls: zeros and ones, ``(time, 88)``.
+
+    Raises:
+        ValueError: a file that is missing, damaged, or of another content.
+    """
+    return Corpus(Path(path).stem, **read_chords(Path(path)), vocabulary=None)
 
 
 def load_text(
@@ -109,18 +124,3 @@ def _text_corpus(
     vocabulary = Vocabulary.build(texts["train"], max_vocabulary, min_count)
     tokens = {split: vocabulary.encode(words, str(paths.get(split, split))) for split, words in texts.items()}
     return Corpus(name, **tokens, vocabulary=vocabulary)
-
-
-def _find(name: str, root: str | Path | None) -> list[Path]:
-    root = os.environ.get("NOISIN_DATA") if root is None else root
-    wanted = ", ".join(FILES[name])
-    if not root:
-        raise ValueError(
-            f"{name!r} needs files; give root, a folder with {wanted}, or set the environment variable "
-            "NOISIN_DATA to it (the embedded data set 'pydocs' needs neither)"
-        )
-    below = [Path(root) / file for file in FILES[name]]
-    for paths in (below, [Path(root) / path.name for path in below]):
-        if all(path.is_file() for path in paths):
-            return paths
-    raise ValueError(f"{name!r} is not in root={str(root)!r}; expected {wanted}, or the files without their folder")

@@ -29,6 +29,10 @@ def read_words(path: Path) -> list[str]:
             f"{path}, line {line}: not UTF-8 ({error.reason}); convert it first, for instance by "
             f"iconv -f latin1 -t utf-8"
         ) from error
+    if "\0" in text:  # what UTF-16 and binary files are full of, and UTF-8 allows
+        raise ValueError(
+            f"{path} has zero bytes, as no text has in UTF-8; convert it, if it is UTF-16, by iconv -f utf-16"
+        )
     if text.isspace() or not text:
         raise ValueError(f"{path} has no words; give a file with at least one sentence")
     if not text.endswith("\n"):

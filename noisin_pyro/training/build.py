@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from noisin_pyro.data import Corpus, Sequences, Stream, load, load_text
-from noisin_pyro.data.catalog import FILES
+from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
+from noisin_pyro.data.catalog import NAMES
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
 from noisin_pyro.names import known
 from noisin_pyro.training.config import Config, Data
@@ -27,17 +27,31 @@ def load_corpus(data: Data) -> Corpus:
         for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
         if value is not None
     }
-    if data.files is None and (data.name in FILES or not data.name or not Path(data.name).is_dir()):
-        known("data (a folder with train.txt, valid.txt and test.txt, or a name)", data.name, FILES)
-        if kept:
-            raise ValueError(f"{' and '.join(kept)}: only for a text of your own; {data.name!r} has its vocabulary")
+    kind = _kind(data)
+    if kept and kind != "text":
+        raise ValueError(f"{' and '.join(kept)}: only for a text of your own, not {data.name!r}; leave it out")
+    if data.root is not None and kind != "name":
+        raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a path; leave it out")
+    if kind == "name":
         return load(data.name, root=data.root)
-    if data.root is not None:
-        raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a text; leave it out")
+    if kind == "music":
+        return load_music(data.name)
     if data.files is None:
         return load_text(data.name, name=Path(data.name).resolve().name, **kept)
     train, valid, test = data.files
     return load_text(train=train, valid=valid, test=test, name=train.stem, **kept)
+
+
+def _kind(data: Data) -> Literal["text", "music", "name"]:
+    """What the options point to; a name goes before a path."""
+    if data.files is not None:
+        return "text"
+    if data.name not in NAMES and Path(data.name).suffix.lower() == ".mat":
+        return "music"
+    if data.name not in NAMES and data.name and Path(data.name).is_dir():
+        return "text"
+    known("data (a folder with train.txt, valid.txt and test.txt, a .mat file, or a name)", data.name, NAMES)
+    return "name"
 
 
 def steps(part: Tensor | Sequences, data: Data, device: str) -> Sequences | Stream:

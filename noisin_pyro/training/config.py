@@ -26,13 +26,15 @@ LARGEST = 1e9  # of any rate or spread: beyond it single precision has nothing t
 class Data:
     """The text or music, and how it is cut."""
 
-    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER")] = "pydocs"
-    """pydocs (embedded), ptb, wikitext-2, jsb, or a folder that holds train.txt, valid.txt and test.txt."""
+    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
+    """Texts: pydocs (embedded), ptb, wikitext-2, or a folder that holds train.txt, valid.txt and test.txt. Music: jsb,
+    nottingham, piano-midi, musedata, or a .mat file of their form."""
 
     root: Annotated[
-        Path | None, Named(name="data-root", metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA)")
+        Path | None,
+        Named(name="data-root", metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)"),
     ] = None
-    """Folder that holds ptb, wikitext-2 or polyphonic."""
+    """Folder that holds ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
 
     files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST", help_behavior_hint="")] = None
     """Three text files of your own, in place of --data."""
