@@ -103,24 +103,22 @@ def _download(file: File, path: Path, name: str, known: Known) -> None:
         try:
             pooch.retrieve(url, f"sha256:{file.sha256}", path.name, path.parent, progressbar=sys.stderr.isatty())
             return
-        except (PermissionError, FileExistsError, NotADirectoryError):
-            raise  # the cache's fault, of which another mirror is no remedy
-        except (OSError, ValueError) as error:  # the network's errors are OSErrors
+        except (OSError, ValueError) as error:  # the network's errors are OSErrors without a number
+            if isinstance(error, PermissionError) or getattr(error, "errno", None) is not None:
+                raise  # the cache's fault, of which another mirror is no remedy
             failures.append(f"{url} ({_reason(error)})")
     raise ValueError(
-        f"{name!r} could not be downloaded, from none of: {', '.join(failures)}; go online, or give root, or set "
+        f"{name!r} could not be downloaded: {', '.join(failures)}; go online, or give root, or set "
         f"NOISIN_DATA to, a folder with {_wanted(known)}"
     )
 
 
 def _reason(error: OSError | ValueError) -> str:
     """Why a mirror failed, in few words: the network's own messages fill a paragraph."""
-    if isinstance(error, ValueError) and not isinstance(error, OSError):
+    if not isinstance(error, OSError):
         return "sent another file: its SHA-256 differs"
     response = getattr(error, "response", None)
-    if response is not None:
-        return f"{response.status_code} {response.reason}"
-    return getattr(error, "strerror", None) or type(error).__name__
+    return type(error).__name__ if response is None else f"{response.status_code} {response.reason}"
 
 
 def _wanted(known: Known) -> str:

@@ -24,11 +24,10 @@ LARGEST = 1e9  # of any rate or spread: beyond it single precision has nothing t
 
 @dataclass(frozen=True)
 class Data:
-    """The text or music, and how it is cut."""
+    """The text or music, and how it is cut. A text's folder holds train.txt, valid.txt and test.txt."""
 
     name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
-    """Texts: pydocs (embedded), ptb, wikitext-2, or a folder that holds train.txt, valid.txt and test.txt. Music: jsb,
-    nottingham, piano-midi, musedata, or a .mat file of their form."""
+    """Text: pydocs (embedded), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file."""
 
     root: Annotated[
         Path | None,
@@ -49,7 +48,7 @@ class Data:
     """Sequences read side by side (of a text: the columns it is cut into)."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
-    """Steps of truncated backpropagation through time. Texts only: chorales are read whole."""
+    """Steps of truncated backpropagation through time. Texts only: music is read whole."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a deterministic run on three short chorales."""
     folder = tmp_path_factory.mktemp("music")
-    (folder / "polyphonic").mkdir()
     generator = torch.Generator().manual_seed(0)
     pieces = {}
     for part in ("traindata", "validdata", "testdata"):
@@ -43,10 +42,10 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index, length in enumerate((4, 6, 3)):
             cells[0, index] = torch.randint(2, (length, 88), generator=generator).double().numpy()
         pieces[part] = cells
-    savemat(folder / "polyphonic" / "JSB_Chorales.mat", pieces)
+    savemat(folder / "Chorales.mat", pieces)
     train(
         Config(
-            data=Data(name="jsb", root=folder, batch_size=2),
+            data=Data(name=str(folder / "Chorales.mat"), batch_size=2),
             model=Model(hidden_size=8),
             noise=Noise(spread=0.0),
             optimisation=Optimisation(epochs=1),

@@ -1,7 +1,10 @@
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
+
+from noisin_pyro.data.sets import SETS, File, Known
 
 
 @pytest.fixture
@@ -19,3 +22,16 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "valid.txt").write_text("the dog sat\n", encoding="utf-8")
     (tmp_path / "test.txt").write_text("the cat sat on the dog", encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture
+def toy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
+    """The small text as if it were Penn Treebank, and no folder of the user's in the environment."""
+    files = []
+    for split in ("train", "valid", "test"):
+        content = (folder / f"{split}.txt").read_bytes()
+        files.append(File(f"ptb/ptb.{split}.txt", len(content), hashlib.sha256(content).hexdigest()))
+    known = Known("A licence of its own.", "some/repository", "c0ffee", "data", tuple(files))
+    monkeypatch.setitem(SETS, "ptb", known)
+    monkeypatch.delenv("NOISIN_DATA", raising=False)
+    return known

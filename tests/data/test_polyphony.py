@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.io import loadmat, savemat
 
-from noisin_pyro.data import Sequences, load
+from noisin_pyro.data import Sequences, load, load_music
 from noisin_pyro.data.polyphony import read_chords
 
 SPLITS = ("train", "valid", "test")
@@ -78,3 +78,38 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"music.mat cannot be read as a MATLAB file"):
             read_chords(path)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64, np.int16, bool])
+@pytest.mark.parametrize("along", [0, 1])
+def test_any_type_of_number_and_either_way_of_cells_is_read_alike(tmp_path: Path, kind: type, along: int) -> None:
+    pieces = cells(*(chords(length, length).astype(kind) for length in (3, 1, 5)))
+    corpus = load_music(write(tmp_path / "Any Music.mat", testdata=pieces if along else pieces.T))
+    assert corpus.name == "Any Music" and corpus.vocabulary is None
+    assert isinstance(corpus.test, Sequences) and corpus.test.lengths.tolist() == [3, 1, 5]
+    for row, length in enumerate((3, 1, 5)):
+        assert torch.equal(corpus.test.targets[row, :length], torch.from_numpy(chords(length, length)).float())
+
+
+def test_a_single_sequence_is_a_split(tmp_path: Path) -> None:
+    assert len(load_music(write(tmp_path / "one.mat", validdata=cells(chords(4, 0)))).valid) == 1
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path, compressed: bool) -> None:
+    path = tmp_path / "music.mat"
+    savemat(path, {f"{split}data": cells(chords(3, 0), chords(5, 1)) for split in SPLITS}, do_compression=compressed)
+    content = path.read_bytes()
+    load_music(path)
+    for size in range(0, len(content), 29):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=r"music\.mat (cannot be read as|has no '\w+data')"):
+            load_music(path)
+
+
+def test_the_real_file_cut_anywhere_is_refused(root: Path, tmp_path: Path) -> None:
+    content = (root / "polyphonic" / "JSB_Chorales.mat").read_bytes()
+    for size in range(50, len(content), len(content) // 12):
+        (tmp_path / "cut.mat").write_bytes(content[:size])
+        with pytest.raises(ValueError, match=r"cut\.mat (cannot be read as|has no '\w+data')"):
+            load_music(tmp_path / "cut.mat")

@@ -27,6 +27,8 @@ def test_lines_become_sentences(tmp_path: Path, content: bytes, words: str) -> N
         (b"", "has no words"),
         (b" \n\n", "has no words"),
         (b"a\nb\ncaf\xe9\n", "line 3: not UTF-8.*iconv"),
+        ("a b\n".encode("utf-16"), "line 1: not UTF-8"),
+        ("a b\n".encode("utf-16-le"), "has zero bytes.*iconv -f utf-16"),
         (b"a\nb <eos>\n", "line 2: <eos> is in the text; remove it"),
     ],
 )

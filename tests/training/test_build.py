@@ -1,0 +1,95 @@
+"""From options to data: what they point to, and every fault of data as the command tells it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from noisin_pyro.cli import main
+from noisin_pyro.data import Sequences
+from noisin_pyro.training import Data
+from noisin_pyro.training.build import load_corpus
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """A small file in the form of the polyphonic collection."""
+    rolls = np.empty((1, 3), dtype=object)
+    for index, length in enumerate((4, 6, 3)):
+        rolls[0, index] = np.random.default_rng(index).integers(2, size=(length, 88)).astype(np.uint8)
+    savemat(tmp_path / "Folk.mat", {f"{part}data": rolls for part in ("train", "valid", "test")})
+    return tmp_path / "Folk.mat"
+
+
+def test_a_folder_three_files_and_music_are_told_apart(texts: tuple[Path, Path, Path], music: Path) -> None:
+    folder = load_corpus(Data(name=str(music.parent)))
+    assert (folder.name, folder.vocabulary) == (music.parent.name, load_corpus(Data(files=texts)).vocabulary)
+    corpus = load_corpus(Data(name=str(music)))
+    assert corpus.name == "Folk" and isinstance(corpus.train, Sequences) and len(corpus.train) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "Folk.mat", "root": Path("x")}, "root is for data sets by name"),
+        ({"name": "Folk.mat", "min_count": 2}, "min_count: only for a text of your own, not 'Folk.mat'"),
+        ({"name": "ptb", "max_vocabulary": 9}, "max_vocabulary: only for a text of your own, not 'ptb'"),
+        ({"name": "Folk.mat"}, "Folk.mat is not a file"),
+        ({"name": "Folk.m"}, r"must be one of .*musedata, pydocs, got 'Folk\.m'"),
+        ({"name": ""}, "must be one of"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_corpus(Data(**options))
+
+
+def test_the_command_trains_on_any_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = music.parent / "run"
+    options = f"--data {music} --folder {run} --hidden-size 8 --epochs 1 --no-twin --ensemble-samples 0"
+    assert main(["train", *options.split()]) == 0
+    assert "nats per step" in capsys.readouterr().out
+    assert main(["evaluate", str(run)]) == 0
+    assert "Folk, test part, 13 steps" in capsys.readouterr().out
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "train.txt": (lambda path: path.unlink(), "train.txt cannot be read"),
+    "valid.txt, empty": (lambda path: path.write_text(""), "valid.txt has no words"),
+    "test.txt, blank": (lambda path: path.write_text("\n \n"), "test.txt has no words"),
+    "train.txt, Latin-1": (lambda path: path.write_bytes(b"caf\xe9\n"), "train.txt, line 1: not UTF-8"),
+    "train.txt, UTF-16": (lambda path: path.write_text("one\n", encoding="utf-16-le"), "train.txt has zero bytes"),
+    "train.txt, cut in a letter": (lambda path: path.write_bytes("one\nü".encode()[:-1]), "line 2: not UTF-8"),
+    "test.txt, new word": (lambda path: path.write_text("one\nseven\n"), "test.txt, line 2: 'seven' is not among"),
+    "Folk.mat, cut": (cut, "Folk.mat cannot be read as a MATLAB file"),
+    "Folk.mat, text": (lambda path: path.write_text("one"), "Folk.mat cannot be read as a MATLAB file"),
+    "Folk.mat, other keys": (lambda path: savemat(path, {"x": 1.0}), "Folk.mat has no 'traindata' but ['x']"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_of_the_data_is_one_line_and_exit_code_2(
+    fault: str, texts: tuple[Path, Path, Path], music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = music.parent / fault.partition(",")[0]
+    spoil, message = FAULTS[fault]
+    spoil(path)
+    data = music if path == music else music.parent
+    assert main(["train", "--data", str(data), "--folder", str(music.parent / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("noisin: ") and message in line
+    assert not (music.parent / "run").exists()
+
+
+def test_a_set_by_name_that_is_cut_short_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"ptb.{part}.txt").write_text("one two\n")
+    assert main(["train", "--data", "ptb", "--data-root", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is not the file that is known as 'ptb': it has 8 of 5,101,618 bytes, so it may be cut short" in line
