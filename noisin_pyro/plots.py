@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
@@ -19,11 +20,16 @@ _STYLES = tuple(
     zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"), "osD^vX*", strict=True)
 )
 
+SHOWN = 20
+"""About so many markers a curve."""
+
 
 def learning_curves(
     logs: Mapping[str, Rows], axes: tuple[Axes, Axes] | None = None, measure: str = "perplexity"
 ) -> Figure:
     """Figure 2 of the paper: validation (left, noise off) and training (right, as trained) against epochs.
+
+    Of long runs the first twentieth of the epochs may be above the picture: it would hide how the others differ.
 
     Args:
         logs: for each run its name and the rows of its log, with ``epoch``, ``valid_…`` and ``train_…``.
@@ -44,6 +50,7 @@ def learning_curves(
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
             axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.yaxis.set_minor_locator(NullLocator())
+        _cut_the_start(axis)
     left.legend(frameon=False)
     return figure
 
@@ -135,7 +142,19 @@ def _figure_with(count: int, axes: tuple[Axes, ...] | None) -> tuple[Figure, tup
 def _line(axis: Axes, rows: Rows, column: str, name: str, index: int) -> None:
     colour, marker = _STYLES[index % len(_STYLES)]
     epochs, values = [row["epoch"] for row in rows], [row[column] for row in rows]
-    axis.plot(epochs, values, color=colour, marker=marker, markersize=4, label=name)
+    every = max(1, len(rows) // SHOWN)
+    axis.plot(epochs, values, color=colour, marker=marker, markersize=4, markevery=every, label=name)
+
+
+def _cut_the_start(axis: Axes) -> None:
+    curves = [np.asarray(line.get_ydata(), dtype=float) for line in axis.lines]
+    ends = [curve[len(curve) // SHOWN :] for curve in curves]
+    values = np.concatenate(ends)
+    values = values[np.isfinite(values)]
+    if len(values) and any(len(curve) > SHOWN for curve in curves):
+        low, high = values.min(), values.max()
+        room = 0.05 * (high - low)
+        axis.set_ylim(low - room, high + room)
 
 
 def _label(axis: Axes, title: str, quantity: str) -> None:

@@ -38,6 +38,13 @@ def test_learning_curves(tmp_path: Path, measure: str, label: str) -> None:
     assert width > height > 300
 
 
+def test_a_long_run_shows_how_its_end_differs() -> None:
+    rows = [{"epoch": epoch, "valid_nats": 8 + 30 / epoch, "train_nats": 7 + 30 / epoch} for epoch in range(1, 401)]
+    left, _ = plots.learning_curves({"noisy": rows}, measure="nats").axes
+    assert left.get_ylim()[1] < 10 < rows[0]["valid_nats"]
+    assert left.lines[0].get_markevery() == 20
+
+
 def test_spreads_of_each_layer() -> None:
     (axis,) = plots.spreads(LOGS["noisy"]).axes
     assert [line.get_label() for line in axis.lines] == ["inputs", "layer 1"]
