@@ -15,6 +15,7 @@ from noisin_pyro.models.emissions import EMISSIONS, Categorical, Emission
 from noisin_pyro.models.noisy_rnn import AnySpread, NoisyRNN, State
 from noisin_pyro.models.path import real_steps
 from noisin_pyro.models.spread import Spread
+from noisin_pyro.models.weight_priors import place_priors
 from noisin_pyro.names import named
 from noisin_pyro.noise import Family
 
@@ -35,13 +36,21 @@ class SequenceModel(PyroModule):
         rnn: the noisy layers.
         emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"``, or an :class:`Emission`.
         output_size: classes, or dimensions of x; only for an emission given by name.
+        weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with mean and
+            deviation learned (empirical Bayes, section 3); :func:`place_priors` says more.
 
     Raises:
         ValueError: for an unknown emission, one of another width than the layers', or an ``output_size`` that is
             missing or has no effect.
     """
 
-    def __init__(self, rnn: NoisyRNN, emission: str | Emission = "categorical", output_size: int | None = None) -> None:
+    def __init__(
+        self,
+        rnn: NoisyRNN,
+        emission: str | Emission = "categorical",
+        output_size: int | None = None,
+        weight_prior: str = "dirac",
+    ) -> None:
         super().__init__()
         if isinstance(emission, str) and output_size is None:
             raise ValueError(f"output_size must be given for emission={emission!r}: its classes or dimensions")
@@ -52,6 +61,7 @@ class SequenceModel(PyroModule):
         if self.emission.hidden_size != rnn.hidden_size:
             width = self.emission.hidden_size
             raise ValueError(f"emission reads {width} units, but the layers have {rnn.hidden_size}; make both equal")
+        place_priors(rnn, weight_prior)
 
     def embed(self, inputs: Tensor) -> Tensor:
         """What the first layer reads: ``(..., B, T, input_size)``."""
@@ -127,6 +137,7 @@ class LanguageModel(SequenceModel):
         num_layers, cell, noise, spread, input_spread, feedback: as for :class:`NoisyRNN`.
         tie_weights: whether the softmax's weights are the embedding's.
         products: of the softmax, as for :class:`Emission`.
+        weight_prior: as for :class:`SequenceModel`.
     """
 
     def __init__(
@@ -141,9 +152,10 @@ class LanguageModel(SequenceModel):
         feedback: bool = True,
         tie_weights: bool = False,
         products: str = "float32",
+        weight_prior: str = "dirac",
     ) -> None:
         rnn = NoisyRNN(hidden_size, hidden_size, num_layers, cell, noise, spread, input_spread, feedback)
-        super().__init__(rnn, Categorical(hidden_size, vocabulary_size, products))
+        super().__init__(rnn, Categorical(hidden_size, vocabulary_size, products), weight_prior=weight_prior)
         self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
         nn.init.zeros_(self.emission.linear.bias)
         if tie_weights:

@@ -11,9 +11,10 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
 from noisin_pyro.models.path import NoisyPath, real_steps, sample_noisy
+from noisin_pyro.models.weight_priors import NormalWeights
 
 Model = Callable[..., Any]
-Rewrite = Callable[[str, NoisyPath, Tensor | None], Tensor | None]  # site, path, observed z -> z; None: leave the site
+Rewrite = Callable[[str, Any, Tensor | None], Tensor | None]  # site, law, observed value -> value; None: leave the site
 
 
 def unroll(model: Model) -> Model:
@@ -55,8 +56,11 @@ def innovations(model: Model) -> Model:
 
 
 def noise_off(model: Model) -> Model:
-    """The underlying deterministic RNN: every noisy state is at its mean. (``.eval()`` does not do this.)"""
-    return _view(model, _mean)
+    """The underlying deterministic RNN: every noisy state is at its mean, and so is every weight with a normal prior.
+
+    (``.eval()`` does not do this.)
+    """
+    return _view(model, _mean, (NoisyPath, NormalWeights))
 
 
 def _per_step(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor:
@@ -91,25 +95,25 @@ def _noise(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor | None
     return path.transport(sample_noisy(f"{name}_noise", path.innovation_law(), path.family))
 
 
-def _mean(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor | None:
+def _mean(name: str, law: NoisyPath | NormalWeights, observed: Tensor | None) -> Tensor | None:
     """No noise: z is its own mean."""
-    return path.clean() if observed is None else None
+    return law.clean() if observed is None else None
 
 
 class _Handler(Messenger):
-    """Rewrites the sites that are noisy trajectories. Of views within views the outermost counts.
+    """Rewrites the sites whose laws are of the given kinds. Of views within views the outermost counts.
 
     Pyro's Reparam would do, but for the init strategies of its automatic guides, which it applies to the original
     site: they read a support there that moves with the mean.
     """
 
-    def __init__(self, rewrite: Rewrite) -> None:
+    def __init__(self, rewrite: Rewrite, kinds: tuple[type, ...]) -> None:
         super().__init__()
-        self.rewrite = rewrite
+        self.rewrite, self.kinds = rewrite, kinds
 
     def _pyro_sample(self, msg: Any) -> None:
         outermost = next(handler for handler in _PYRO_STACK if isinstance(handler, _Handler))
-        if self is not outermost or not isinstance(msg["fn"], NoisyPath):
+        if self is not outermost or not isinstance(msg["fn"], self.kinds):
             return
         if msg["done"]:
             raise ValueError(f"{msg['name']!r} is replayed inside a view; replay the view itself: replay(view, trace)")
@@ -129,15 +133,15 @@ class _Handler(Messenger):
 class View(nn.Module):
     """A module seen through a handler: its parameters are the module's own."""
 
-    def __init__(self, model: nn.Module, rewrite: Rewrite) -> None:
+    def __init__(self, model: nn.Module, handler: _Handler) -> None:
         super().__init__()
-        self.model = model
-        self.handler = _Handler(rewrite)
+        self.model, self.handler = model, handler
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with self.handler:
             return self.model(*args, **kwargs)
 
 
-def _view(model: Model, rewrite: Rewrite) -> Model:
-    return View(model, rewrite) if isinstance(model, nn.Module) else _Handler(rewrite)(model)
+def _view(model: Model, rewrite: Rewrite, kinds: tuple[type, ...] = (NoisyPath,)) -> Model:
+    handler = _Handler(rewrite, kinds)
+    return View(model, handler) if isinstance(model, nn.Module) else handler(model)

@@ -83,9 +83,10 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "input_spread": noise.input_spread,
         "feedback": noise.feedback,
     }
+    prior = network.weight_prior
     if corpus.vocabulary is not None:
         words: dict[str, Any] = {"tie_weights": network.tie_weights, "products": network.softmax_products}
-        model: SequenceModel = LanguageModel(len(corpus.vocabulary), **words, **options)
+        model: SequenceModel = LanguageModel(len(corpus.vocabulary), weight_prior=prior, **words, **options)
     elif network.tie_weights:
         raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
     elif network.softmax_products != "float32":
@@ -93,7 +94,7 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
     else:
         assert isinstance(corpus.train, Sequences)
         keys = corpus.train.inputs.shape[-1]
-        model = SequenceModel(NoisyRNN(keys, **options), emission="bernoulli", output_size=keys)
+        model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, weight_prior=prior)
     if network.initialization == "published":
         initialize_as_published(model)
     return model

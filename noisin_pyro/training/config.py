@@ -15,6 +15,7 @@ import torch
 import tyro.conf
 
 from noisin_pyro.models.products import PRODUCTS
+from noisin_pyro.models.weight_priors import WEIGHT_PRIORS
 from noisin_pyro.names import known
 from noisin_pyro.training.optimizers import averages, optimizer_class
 
@@ -69,6 +70,9 @@ class Model:
 
     initialization: Literal["torch", "published"] = "torch"
     """Weights at the start: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
+
+    weight_prior: Literal["dirac", "normal"] = "dirac"
+    """Prior of the layers' weight matrices: dirac (plain weights), or normal with learned means and deviations."""
 
     softmax_products: Literal["float32", "bfloat16"] = "float32"
     """Type that the factors of the softmax's products are rounded to; sums are float32 in both. Texts only."""
@@ -201,6 +205,7 @@ class Config:
             raise ValueError(f"seed must be below 2**32, got {self.run.seed}")
         known("device", self.run.device, ("cpu", "cuda"))
         known("initialization", self.model.initialization, ("torch", "published"))
+        known("weight prior", self.model.weight_prior, WEIGHT_PRIORS)
         known("softmax products", self.model.softmax_products, PRODUCTS)
         known("bound", how.bound, ("elbo", "importance"))
         optimizer_class(how.optimizer)
@@ -241,7 +246,7 @@ class Config:
     @property
     def noisy(self) -> bool:
         """Whether anything is random in the model."""
-        return self.noise.spread > 0 or self.noise.input_spread > 0
+        return self.noise.spread > 0 or self.noise.input_spread > 0 or self.model.weight_prior != "dirac"
 
     def deterministic_twin(self, folder: Path) -> Config:
         """The same run without noise: same data, weights at the start (same seed) and optimiser."""
@@ -250,6 +255,7 @@ class Config:
         )
         return dataclasses.replace(
             self,
+            model=dataclasses.replace(self.model, weight_prior="dirac"),
             noise=silent,
             optimisation=dataclasses.replace(self.optimisation, particles=1, bound="elbo"),
             run=dataclasses.replace(self.run, twin=False, folder=folder),

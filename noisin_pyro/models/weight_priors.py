@@ -1,0 +1,53 @@
+"""Priors on the layers' weights, p(W; η) (paper, section 3, empirical Bayes): Dirac (plain weights), or normal."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+from pyro.nn import PyroModule, PyroSample
+from torch import Tensor, nn
+
+from noisin_pyro.models.spread import Spread
+from noisin_pyro.names import known
+
+WEIGHT_PRIORS = ("dirac", "normal")
+START, FLOOR = 0.05, 0.01
+
+
+class NormalWeights(dist.Independent):
+    """The normal prior of one matrix; a class of its own, so that ``noise_off`` knows it."""
+
+    def clean(self) -> Tensor:
+        """The matrix without noise."""
+        return self.mean
+
+
+class Prior:
+    """N(μ, s²) of the weight of that name: μ is its parameter ``…_mean``, s its ``…_spread``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: PyroModule) -> NormalWeights:
+        mean, spread = getattr(module, f"{self.name}_mean"), getattr(module, f"{self.name}_spread")
+        return NormalWeights(dist.Normal(mean, spread(mean)), 2)
+
+
+def place_priors(rnn: PyroModule, weight_prior: str) -> None:
+    """Give each weight matrix of the layers (not the biases) its prior.
+
+    ``"dirac"`` leaves them as they are. ``"normal"``: W ~ N(μ, s²), where η = (μ, s) is learned: a mean for every
+    weight, that starts where the weight was, and one deviation for the matrix, s = floor + softplus(ρ) as γ is learned,
+    from 0.05 above a floor of 0.01. The sites have the weights' names (``rnn.weight_hh_l0``); there is one draw for all
+    sequences and steps of a sample.
+
+    Raises:
+        ValueError: another name.
+    """
+    if known("weight_prior", weight_prior, WEIGHT_PRIORS) == "dirac":
+        return
+    for name, weight in list(rnn.named_parameters(recurse=False)):
+        if name.startswith("weight"):
+            delattr(rnn, name)
+            setattr(rnn, f"{name}_mean", nn.Parameter(weight.detach()))
+            setattr(rnn, f"{name}_spread", Spread(START, floor=FLOOR, learn=True))
+            setattr(rnn, name, PyroSample(Prior(name)))
