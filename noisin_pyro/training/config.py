@@ -14,9 +14,7 @@ from typing import Annotated, Literal
 import torch
 import tyro.conf
 
-from noisin_pyro.models.products import PRODUCTS
-from noisin_pyro.models.weight_priors import WEIGHT_PRIORS
-from noisin_pyro.names import known
+from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.optimizers import averages, optimizer_class
 
 Named = tyro.conf.arg
@@ -174,8 +172,8 @@ class Config:
     """A whole run. Every group has defaults: ``Config()`` is what ``noisin train`` does without arguments.
 
     Raises:
-        ValueError: a number outside its range, or an option that cannot apply beside the others. What only the data and
-            the model can tell comes from them, before a run writes anything.
+        ValueError: a value of another type, a number outside its range, or an option that cannot apply beside the
+            others. What only the data and the model can tell comes from them, before a run writes anything.
     """
 
     data: Data = field(default_factory=Data)
@@ -185,6 +183,8 @@ class Config:
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
+        for group in dataclasses.fields(self):
+            checked(getattr(self, group.name))
         how = self.optimisation
         for option, value, least in (
             ("batch size", self.data.batch_size, 1),
@@ -199,17 +199,11 @@ class Config:
             ("checkpoint steps", self.run.checkpoint_steps, 1),
             ("checkpoint seconds", self.run.checkpoint_seconds, 0),
         ):
-            if value is not None and value < least:
+            if value is not None and not value >= least:  # not a number is not either
                 raise ValueError(f"{option} must be at least {least}, got {value}")
         if self.run.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.run.seed}")
-        known("device", self.run.device, ("cpu", "cuda"))
-        known("initialization", self.model.initialization, ("torch", "published"))
-        known("weight prior", self.model.weight_prior, WEIGHT_PRIORS)
-        known("softmax products", self.model.softmax_products, PRODUCTS)
-        known("bound", how.bound, ("elbo", "importance"))
         optimizer_class(how.optimizer)
-        known("schedule", how.schedule, ("fixed", "halve", "divide"))
         self._refuse_what_has_no_effect()
         if self.run.ensemble_samples < 0 or self.run.ensemble_samples == 1:
             raise ValueError(f"ensemble samples must be 0 (none) or at least 2, got {self.run.ensemble_samples}")
@@ -271,7 +265,8 @@ def from_json(text: str) -> Config:
     """The configuration that :func:`to_json` wrote.
 
     Raises:
-        ValueError: text that is no JSON, a group or field that is missing or unknown, or what :class:`Config` refuses.
+        ValueError: text that is no JSON of groups, a group or field that is missing or unknown, or what
+            :class:`Config` refuses.
     """
     try:
         groups = json.loads(text)
@@ -284,4 +279,4 @@ def from_json(text: str) -> Config:
             Optimisation(**groups["optimisation"]), Run(**run),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
-        raise ValueError(f"not a configuration of this version: {error}; train anew to write one") from error
+        raise ValueError(f"not a configuration of this version: {error}") from error

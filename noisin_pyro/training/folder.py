@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from noisin_pyro.training import checkpoint
 from noisin_pyro.training.checkpoint import PARTS, replacing
+from noisin_pyro.training.config import Config, from_json
+from noisin_pyro.training.kinds import alike, fits
 
 CONFIG, LOG, BEST, LAST, BEFORE, RESULT, CURVES, SPREADS = (
     "config.json", "log.csv", "best.pt", "last.pt", "before.pt", "result.json", "curves.png", "spreads.png"
@@ -19,10 +23,10 @@ CONFIG, LOG, BEST, LAST, BEFORE, RESULT, CURVES, SPREADS = (
 
 
 def make(folder: Path | None, name: str) -> Path:
-    """An empty folder for a run: the one given, or ``runs/<name>-1`` and so on, the first that is free.
+    """A folder for a run: the one given, or ``runs/<name>-1`` and so on, the first that is free.
 
     Raises:
-        ValueError: a given folder that holds something, or a path that is no folder.
+        ValueError: a path that is no folder.
     """
     if folder is None:
         for number in itertools.count(1):
@@ -37,17 +41,75 @@ def make(folder: Path | None, name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"folder {str(folder)!r} is, or lies below, a file; choose another one") from error
+    return folder
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        ValueError: it does.
+    """
     if any(folder.iterdir()):
         raise ValueError(
             f"folder {str(folder)!r} is not empty, and a run is not overwritten; choose another, or remove it"
         )
-    return folder
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration of the run in ``folder``.
+
+    Raises:
+        ValueError: no run's folder, or a configuration that is damaged or of a version that had other options.
+    """
+    path = folder / CONFIG
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{str(folder)!r} is not a run's folder: it has no {CONFIG}, so no run to resume or to read; name "
+            "the folder of one, or train a new one"
+        ) from error
+    try:
+        return from_json(content.decode())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or of another version: {error}; restore it, or train anew") from error
+
+
+def read_best(folder: Path, model: nn.Module) -> dict[str, Any]:
+    """What ``best.pt`` holds, which is for a model such as ``model``: ``"model"``, its state, and ``"epoch"``.
+
+    Raises:
+        ValueError: it is not there, damaged, of another model, or its weights are not finite.
+    """
+    path = folder / BEST
+    try:
+        best = checkpoint.load(path)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{str(folder)!r} has no {BEST}: no epoch of this run was done, or it was removed; train anew"
+        ) from error
+    if not alike(best.get("model"), dict(model.state_dict())):
+        raise ValueError(
+            f"{path} does not fit the model that {CONFIG} and the data make: one of them has changed since it "
+            "was trained (pydocs changes with the version of Python); restore it, or train anew"
+        )
+    if not fits(best.get("epoch"), int) or not all(value.isfinite().all() for value in best["model"].values()):
+        raise ValueError(f"{path} is damaged: it lacks its epoch, or its weights are not finite; train anew")
+    return best
 
 
 def sweep(folder: Path) -> None:
     """Remove the unfinished files that a run leaves if it is killed while it writes."""
     for path in folder.glob(PARTS):
         path.unlink()
+
+
+def clear(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for kept in (LAST, BEFORE):
+        (folder / kept).unlink(missing_ok=True)
+    sweep(folder)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

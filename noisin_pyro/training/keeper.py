@@ -13,6 +13,7 @@ from tqdm import tqdm
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, generators
 from noisin_pyro.training.folder import BEFORE, LAST
+from noisin_pyro.training.optimizers import load_state
 from noisin_pyro.training.progress import Progress
 
 
@@ -39,6 +40,7 @@ class Keeper:
     ) -> None:
         self.folder, self.model, self.optimizer, self.order, self.progress = folder, model, optimizer, order, progress
         self._every_steps, self._every_seconds, self._saved_at = every_steps, every_seconds, time.monotonic()
+        self._last_is_good = True
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint within an epoch."""
@@ -65,7 +67,8 @@ class Keeper:
             "progress": self.progress.to_plain(),
             "generators": generators.states(),
         }
-        checkpoint.save(self.folder / LAST, content, before=self.folder / BEFORE)
+        checkpoint.save(self.folder / LAST, content, before=self.folder / BEFORE if self._last_is_good else None)
+        self._last_is_good = True
         self._saved_at = time.monotonic()
 
     def restore(self) -> None:
@@ -79,12 +82,12 @@ class Keeper:
             return
         try:
             self.model.load_state_dict(content["model"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            load_state(self.optimizer, content["optimizer"])
             self.progress.load(content["progress"], next(self.model.parameters()).device)
             if self.order is not None and self.progress.order is not None:
                 self.order.set_state(self.progress.order)
             generators.restore(content["generators"])
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ValueError(
                 f"the checkpoint in {str(self.folder)!r} is not of the model in its config.json "
                 f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); train anew in another folder"
@@ -101,7 +104,7 @@ class Keeper:
                 continue
             if path == before:
                 tqdm.write(f"warning: going on from {before.name}, the checkpoint before the last", file=sys.stderr)
-                last.unlink(missing_ok=True)  # or the next one written would put it in the place of the good one
+                self._last_is_good = False  # the next one takes its place, and leaves the good one where it is
             return content
         if paths:
             raise ValueError(

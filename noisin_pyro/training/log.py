@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 
 from noisin_pyro.training.checkpoint import replacing
 
 Row = dict[str, float]
+COLUMNS = {
+    "epoch", "train_nats", "train_perplexity", "valid_nats", "valid_perplexity", "learning_rate", "seconds",
+    "tokens_per_second",
+}  # fmt: skip
 
 
 def append(path: Path, row: Row) -> None:
@@ -27,9 +32,32 @@ def rewrite(path: Path, rows: list[Row]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows, a dictionary from column to number each."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    """All rows, a dictionary from column to number each.
+
+    Raises:
+        ValueError: a file that is no log, or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
+    except (
+        ValueError,
+        TypeError,
+        csv.Error,
+    ) as error:  # no text, no number; half a row, or one too long
+        raise ValueError(f"{path} is damaged: a row is not of numbers, one for each column") from error
+
+
+def require_whole(rows: list[Row]) -> list[Row]:
+    """The rows themselves, if they are those of a run's first epochs, without a gap.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for number, row in enumerate(rows, start=1):
+        if not row.keys() >= COLUMNS or row["epoch"] != number or not math.isfinite(row["valid_nats"]):
+            raise ValueError(f"row {number} of the log is not that of epoch {number}")
+    return rows
 
 
 def _text(rows: list[Row], titled: bool) -> str:

@@ -19,7 +19,7 @@ from noisin_pyro.inference import Bound, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.folder import BEST, LOG
+from noisin_pyro.training.folder import BEST, LOG, read_best
 from noisin_pyro.training.interrupts import Deferred, Interrupted
 from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.optimizers import averaged, build_optimizer
@@ -56,7 +56,7 @@ def fit(
     Raises:
         FloatingPointError: a loss that is not finite. What ``best.pt`` and ``last.pt`` hold is from before.
         Interrupted: Ctrl-C or SIGTERM, once the step is done and ``last.pt`` is written.
-        ValueError: no checkpoint in ``folder`` that can be read, where there should be one.
+        ValueError: no checkpoint or no best model in ``folder`` that can be read, where there should be one.
     """
     how, batch_size = config.optimisation, config.data.batch_size
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
@@ -71,6 +71,8 @@ def fit(
     )
     if resume:
         keeper.restore()
+        if progress.rows:
+            read_best(folder, model)  # what the last test needs: better told now than after the training
         log.rewrite(folder / LOG, progress.rows)
         where = f"epoch {progress.epoch}, {progress.under_way.batches} batches done"
         tqdm.write(f"{label:>13}, {'trained' if progress.finished(how) else f'going on: {where}'}", file=sys.stderr)

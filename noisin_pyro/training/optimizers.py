@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from noisin_pyro.names import known
+from noisin_pyro.training.kinds import alike
 
 # One needs the loss as a function, one sparse gradients, one nothing but matrices: the loop has none of these.
 _UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
@@ -44,6 +46,23 @@ def build_optimizer(
     if chosen in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):  # the whole step in one pass over the weights
         of_its_own["fused"] = True
     return chosen(parameters, lr=learning_rate, **of_its_own)
+
+
+def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+    """Take over what ``state_dict`` gave for an optimiser of the same class, options and shapes of parameters.
+
+    Raises:
+        ValueError: it is for another one. (torch itself only counts the parameters, and fails at a later step.)
+    """
+    example = copy.deepcopy(optimizer)
+    for group in example.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    example.step()
+    expected, state = example.state_dict()["state"], content["state"]
+    if not all(number in expected and alike(kept, expected[number]) for number, kept in state.items()):
+        raise ValueError(f"the state kept for {type(optimizer).__name__} is that of another optimizer or model")
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def averages(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.config import Optimisation
-from noisin_pyro.training.log import Row
+from noisin_pyro.training.kinds import checked
+from noisin_pyro.training.log import Row, require_whole
 
 
 @dataclass
@@ -80,9 +82,15 @@ class Progress:
         return asdict(self)
 
     def load(self, plain: dict[str, Any], device: Any) -> None:
-        """Take over what :meth:`to_plain` gave, the carried state to ``device``."""
-        state = plain["under_way"]["state"]
+        """Take over what :meth:`to_plain` gave, the carried state to ``device``.
+
+        Raises:
+            ValueError: values of other types, or rows that are not a log's.
+        """
+        under_way = checked(Pass(**plain["under_way"]))
+        kept = checked(Progress(plain["rows"], under_way, plain["order"]))
+        state = kept.under_way.state
         if state is not None:
-            state = state.to(device) if isinstance(state, Tensor) else tuple(part.to(device) for part in state)
-        self.rows, self.order = plain["rows"], plain["order"]
-        self.under_way = Pass(**plain["under_way"] | {"state": state})
+            state = state.to(device) if isinstance(state, Tensor) else (state[0].to(device), state[1].to(device))
+        self.rows, self.order = require_whole(kept.rows), kept.order
+        self.under_way = dataclasses.replace(kept.under_way, state=state)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import pyro
 import torch
 
 from noisin_pyro.data import Corpus
 from noisin_pyro.models import SequenceModel
-from noisin_pyro.training import checkpoint
 from noisin_pyro.training.build import build_model, load_corpus
-from noisin_pyro.training.config import Config, from_json
-from noisin_pyro.training.folder import BEST, CONFIG
+from noisin_pyro.training.config import Config
+from noisin_pyro.training.fingerprint import require_same
+from noisin_pyro.training.folder import read_best, read_config
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Trained:
 
 
 def read_run(folder: Path, device: str | None = None, root: Path | None = None) -> Trained:
-    """The best model of a finished or unfinished run, and the data it was trained on.
+    """The best model of a finished or unfinished run, and the data it was trained on; to be called, and the model
+    used, within :func:`~noisin_pyro.training.run.program_settings`.
 
     Args:
         folder: a folder that ``train`` wrote, a twin's too.
@@ -41,9 +42,12 @@ def read_run(folder: Path, device: str | None = None, root: Path | None = None) 
         root: where the data now are, in place of the run's ``data.root``.
 
     Raises:
-        ValueError: no such run, a file of it that is damaged, or data that are not there or are others now.
+        ValueError: no such run, a file of it that is damaged, or data that are not there or are others now;
+            a call outside those settings.
     """
-    config = _read_config(folder / CONFIG)
+    if not pyro.settings.get("module_local_params"):
+        raise ValueError("read_run makes a model whose parameters are its own: call it within program_settings()")
+    config = read_config(folder)
     data, run = config.data, config.run
     config = dataclasses.replace(
         config,
@@ -52,41 +56,8 @@ def read_run(folder: Path, device: str | None = None, root: Path | None = None) 
     )
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
-    try:
-        corpus = load_corpus(config.data)
-        model = build_model(config, corpus)
-    except (TypeError, AttributeError) as error:  # a value of another type than its field's
-        raise ValueError(f"{folder / CONFIG} is damaged ({_first_line(error)}); train anew to write one") from error
-    best = _read_best(folder / BEST)
-    try:
-        model.load_state_dict(best["model"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(
-            f"{folder / BEST} does not fit the model that {CONFIG} and the data make: one of them has changed since it "
-            "was trained (pydocs changes with the version of Python); restore it, or train anew"
-        ) from error
+    corpus = load_corpus(config.data)
+    require_same(folder, corpus)
+    model = build_model(config, corpus)
+    model.load_state_dict(read_best(folder, model)["model"])
     return Trained(config, corpus, model.to(config.run.device))
-
-
-def _read_config(path: Path) -> Config:
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{str(path.parent)!r} is not a run's folder: it has no {path.name}") from error
-    try:
-        return from_json(content.decode())
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({_first_line(error)}); train anew to write one") from error
-
-
-def _read_best(path: Path) -> dict[str, Any]:
-    try:
-        return checkpoint.load(path)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{str(path.parent)!r} has no {path.name}: no epoch of this run was done, or it was removed; train anew"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from noisin_pyro.inference import Evaluation
 from noisin_pyro.training import log
 from noisin_pyro.training.folder import LOG, RESULT
+from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.log import Row
 
 Measure = Literal["perplexity", "nats"]
@@ -75,18 +76,32 @@ class Result:
 
 
 def read(folder: Path, measure: Measure) -> Result:
-    """The result that a finished run left in ``folder``, without its twin's; ``measure`` is that of its data."""
-    told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    parts: dict[str, Any] = {name: _evaluation(told[key]) for name, key in _PARTS.items()}
-    return Result(
-        name=told["name"],
-        folder=folder,
-        log=log.read(folder / LOG),
-        best_epoch=told["best_epoch"],
-        measure=measure,
-        seconds=told["seconds"],
-        **parts,
-    )
+    """The result that a finished run left in ``folder``, without its twin's; ``measure`` is that of its data.
+
+    Raises:
+        ValueError: a log or a result that is damaged.
+    """
+    rows = log.require_whole(log.read(folder / LOG))
+    try:
+        told = json.loads((folder / RESULT).read_bytes())
+        parts: dict[str, Any] = {name: _evaluation(told[key]) for name, key in _PARTS.items()}
+        result = Result(
+            name=told["name"],
+            folder=folder,
+            log=rows,
+            best_epoch=told["best_epoch"],
+            measure=measure,
+            seconds=told["seconds"],
+            **parts,
+        )
+        checked(result)
+        if not 1 <= result.best_epoch <= len(rows):
+            raise ValueError(f"best epoch {result.best_epoch} of {len(rows)}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / RESULT} is damaged ({error}); remove it, to train and test what it told once more"
+        ) from error
+    return result
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -112,4 +127,4 @@ def _evaluation(numbers: dict[str, Any] | None) -> Evaluation | None:
         for field in dataclasses.fields(Evaluation)
         if field.name != "log_probs"
     }
-    return Evaluation(**kept)
+    return checked(Evaluation(**kept))

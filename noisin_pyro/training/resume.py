@@ -13,22 +13,16 @@ import torch
 from tqdm import tqdm
 
 from noisin_pyro.training import folder
-from noisin_pyro.training.config import Config, from_json
+from noisin_pyro.training.config import Config
 
 
 def stored(where: Path) -> Config:
     """The configuration of the run in ``where``, as one that resumes it.
 
     Raises:
-        ValueError: no run's folder, or one of a version that had other options.
+        ValueError: no run's folder, or one whose configuration cannot be read.
     """
-    try:
-        text = (where / folder.CONFIG).read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(
-            f"{str(where)!r} has no {folder.CONFIG}, so no run to resume; name the folder of a run, or train a new one"
-        ) from error
-    config = from_json(text)
+    config = folder.read_config(where)
     return dataclasses.replace(config, run=dataclasses.replace(config.run, resume=where))
 
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import shlex
-import shutil
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -20,9 +19,11 @@ from noisin_pyro import plots
 from noisin_pyro.data import Corpus
 from noisin_pyro.inference import evaluate
 from noisin_pyro.models import SequenceModel
-from noisin_pyro.training import checkpoint, folder, interrupts, log
+from noisin_pyro.training import folder, interrupts, log
 from noisin_pyro.training.build import build_model, load_corpus, steps
 from noisin_pyro.training.config import Config, to_json
+from noisin_pyro.training.fingerprint import fingerprint, require_same
+from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import Steps, fit
 from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.resume import completed, refuse_contradictions, stored, tell_changes
@@ -56,15 +57,14 @@ def train(config: Config | None = None) -> Result:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     corpus = load_corpus(config.data)
-    with program_settings(), interrupts.raised():
-        result = _run(config, corpus, resume=resumed)
+    with program_settings(), interrupts.raised(), contextlib.ExitStack() as held:
+        result = _run(config, corpus, held, resume=resumed)
         if config.run.twin and config.noisy:
             where = result.folder / "deterministic"
-            folder.sweep(where)
             begun = (where / folder.CONFIG).exists()
-            twin = _run(config.deterministic_twin(where), corpus, resume=resumed and begun, main=result.folder)
+            twin = _run(config.deterministic_twin(where), corpus, held, resumed and begun, main=result.folder)
             result = dataclasses.replace(result, twin=twin)
-    _draw(result, config)
+        _draw(result, config)
     return result
 
 
@@ -88,36 +88,50 @@ def _resumed(config: Config, where: Path) -> Config:
     return dataclasses.replace(before, run=dataclasses.replace(before.run, folder=where, resume=None))
 
 
-def _run(config: Config, corpus: Corpus, resume: bool, main: Path | None = None) -> Result:
-    """Train and test one network; ``main`` is the folder to resume instead of its own."""
-    name = "noisy" if config.noisy else "deterministic"
-    if resume and config.run.folder is not None and (config.run.folder / folder.RESULT).exists():
-        _clear(config.run.folder)
-        return read(config.run.folder, _measure(corpus))
+def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: bool, main: Path | None = None) -> Result:
+    """Train and test one network, its folder locked until ``held`` closes; ``main`` is that to resume in its place."""
+    name, where = "noisy" if config.noisy else "deterministic", config.run.folder
+    made = where is None or not where.exists()
+    if resume:
+        assert where is not None
+        held.enter_context(alone(where))
+        require_same(where, corpus)
+        if (where / folder.RESULT).exists():
+            result = read(where, _measure(corpus))
+            folder.clear(where)
+            return result
     pyro.set_rng_seed(config.run.seed)
     device = torch.device(config.run.device)
     model = build_model(config, corpus).to(device)
     parts = [steps(part, config.data, config.run.device) for part in (corpus.train, corpus.valid, corpus.test)]
-    if resume and config.run.folder is not None:
-        where = config.run.folder
-        folder.sweep(where)
-    else:
-        where = folder.make(config.run.folder, corpus.name)
+    if where is None or not resume:
+        where = folder.make(where, corpus.name)
+        held.enter_context(alone(where))
+        if main is not None:
+            folder.sweep(where)  # of a twin killed while it wrote its configuration
+        folder.require_empty(where)
     try:
-        if not resume:
-            folder.write_json(where / folder.CONFIG, json.loads(to_json(config)) | folder.provenance(device))
+        if resume:
+            folder.sweep(where)
+        else:
+            began = folder.provenance(device) | fingerprint(corpus)
+            folder.write_json(where / folder.CONFIG, json.loads(to_json(config)) | began)
         rows = fit(model, parts[0], parts[1], config, where, name, resume)
         result = _tested(model, parts[1], parts[2], config, where, rows, _measure(corpus))
     except BaseException as error:
-        _leave(where, name, corpus, fresh=not resume)
-        if isinstance(error, FloatingPointError) and where.exists():
+        kept = resume or any((where / name).exists() for name in (folder.BEST, folder.LAST))
+        if not kept:
+            _remove(where, made)
+        elif not isinstance(error, ValueError):  # a refusal leaves a folder as it was
+            _leave(where, name, corpus)
+        if isinstance(error, FloatingPointError) and kept:
             error.add_note(f"the last good checkpoint is kept in {str(where)!r}")
-        elif (main := main or where).exists() and not isinstance(error, ValueError):
-            error.add_note(f"go on with: noisin train --resume {shlex.quote(str(main))}")
+        elif (kept or main) and not isinstance(error, ValueError):
+            error.add_note(f"go on with: noisin train --resume {shlex.quote(str(main or where))}")
         raise
     settings = json.loads((where / folder.CONFIG).read_text(encoding="utf-8"))
     folder.write_json(where / folder.RESULT, result.numbers() | settings)
-    _clear(where)
+    folder.clear(where)
     return result
 
 
@@ -127,7 +141,7 @@ def _tested(
     """The numbers of the best model."""
     start = time.perf_counter()
     name = "noisy" if config.noisy else "deterministic"
-    best = checkpoint.load(where / folder.BEST)
+    best = folder.read_best(where, model)
     model.load_state_dict(best["model"])
     batch, samples, ensemble = config.data.batch_size, config.run.ensemble_samples, None
     valid_mean = evaluate(model, valid, method="mean", batch_size=batch)
@@ -148,21 +162,19 @@ def _tested(
     )
 
 
-def _leave(where: Path, name: str, corpus: Corpus, fresh: bool) -> None:
-    """What an unfinished run leaves: the curves of its epochs, or, if it has nothing to go on from, nothing."""
-    if fresh and not any((where / kept).exists() for kept in (folder.BEST, folder.LAST)):
-        shutil.rmtree(where)
-        return
+def _remove(where: Path, made: bool) -> None:
+    """What a run leaves that has nothing to go on from: nothing, and an empty folder if there was one before."""
+    for path in where.iterdir():
+        path.unlink()
+    if made:
+        where.rmdir()
+
+
+def _leave(where: Path, name: str, corpus: Corpus) -> None:
+    """What else an unfinished run leaves beside its checkpoints: the curves of its epochs."""
     with contextlib.suppress(OSError, ValueError, TypeError):  # a full disk, half a row: what ended the run is the news
         rows = log.read(where / folder.LOG)
         plots.learning_curves({name: rows}, measure=_measure(corpus)).savefig(where / folder.CURVES)
-
-
-def _clear(where: Path) -> None:
-    """Remove what only an unfinished run needs."""
-    for kept in (folder.LAST, folder.BEFORE):
-        (where / kept).unlink(missing_ok=True)
-    folder.sweep(where)
 
 
 def _measure(corpus: Corpus) -> Measure:
