@@ -53,3 +53,12 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three texts of a hundred words or less."""
+    folder = tmp_path_factory.mktemp("texts")
+    for part, lines in (("train", 12), ("valid", 4), ("test", 5)):
+        (folder / f"{part}.txt").write_text("one two three four\nfive six <unk>\n" * lines)
+    return folder

@@ -1,0 +1,128 @@
+"""What every command must do with whatever it is given, and values that nobody should give."""
+
+import contextlib
+import io
+import os
+import re
+import warnings
+from pathlib import Path
+
+import torch
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+from noisin_pyro.cli import main
+from noisin_pyro.training import checkpoint, log
+
+MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # so many times the examples of every day, and others each time
+SMALL = "--hidden-size 4 --epochs 1 --batch-size 4 --window 10 --ensemble-samples 0 --no-twin".split()  # noqa: SIM905
+_PROGRESS = re.compile(r"warning: | *(noisy|deterministic), |noisin: outside the vocabulary, read as <unk>: ")
+
+NUMBERS = ["nan", "inf", "-inf", "-1", "0", "1", "2", "3", "0.5", "1e-300", "1e308", "1e999", "-0.0", "1_0", "0x3", "٣"]
+HUGE = [str(10**12), str(2**63), str(10**30), str(-(10**30))]
+WORDS = ["", " ", "None", "True", "γ", "\ud800", "tanh", "TANH", "Adam", "adam", "lstm", "gamma:native", "gaussian:",
+         ":", "laplace:multiplicative", "dirichlet", "poisson:native", "halve", "divide", "importance", "ensemble", "valid",
+         "cpu", "cuda", "ptb", "jsb", "PTB", "-", "--", "--seed", "-h-", "@x", "a\nb", "a" * 300, "a\0b"]  # fmt: skip
+PATHS = [
+    "{}",
+    "{}/train.txt",
+    "{}/nowhere",
+    "{}/train.txt/x",
+    "{}/a/b/c",
+    "/proc/nowhere",
+    "/dev/full",
+    "/dev/null",
+    ".",
+]
+
+
+def fuzz(examples: int) -> settings:
+    """So many examples; not shrunk, for a run is the price of one, and what is drawn is short already."""
+    return settings(
+        max_examples=examples * max(MANY, 1),
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        derandomize=not MANY,
+        database=None,
+    )
+
+
+def run(arguments: list[str]) -> tuple[int, list[str]]:
+    """The command's exit code, and its lines on stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            code = main(arguments)
+        except SystemExit as stop:  # --help
+            assert stop.code == 0
+            code = 0
+    return code, err.getvalue().splitlines()
+
+
+def works_or_is_refused(arguments: list[str]) -> bool:
+    """Whether the command worked; if not, it has said why in one line, the last one."""
+    code, lines = run(arguments)
+    require_one_line(code, lines)
+    return code == 0
+
+
+def require_one_line(code: int, lines: list[str]) -> None:
+    """The exit code is 0, or 2 with one line that says why; what else was said is progress and warnings."""
+    assert code in (0, 2), (code, lines)
+    if code == 2:
+        assert re.match(r"noisin: .{8}", lines[-1]), lines
+        lines = lines[:-1]
+    assert all(map(_PROGRESS.match, lines)), lines
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file below ``folder`` with its bytes, and every folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def require_whole(folder: Path) -> None:
+    """A finished run can be read, and nothing is left in it of the time before it was."""
+    assert {path.name for path in folder.iterdir()} - {"curves.png", "spreads.png", "deterministic"} == {
+        "config.json", "log.csv", "result.json", "best.pt",
+    }  # fmt: skip
+    assert all(value.isfinite().all() for value in checkpoint.load(folder / "best.pt")["model"].values())
+    assert log.require_whole(log.read(folder / "log.csv"))
+    assert works_or_is_refused(["evaluate", str(folder)])
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A file cut short, with other bytes in it, or of nothing but others."""
+    how = draw(st.sampled_from(["cut", "flip", "insert", "other"]))
+    if how == "other":
+        return draw(st.binary(max_size=300))
+    at = draw(st.integers(0, max(len(whole) - 1, 0)))
+    if how == "cut":
+        return whole[:at]
+    if how == "insert":
+        return whole[:at] + draw(st.binary(min_size=1, max_size=20)) + whole[at:]
+    return whole[:at] + bytes([whole[at] ^ 1 << draw(st.integers(0, 7))]) + whole[at + 1 :]
+
+
+@st.composite
+def otherwise(draw: st.DrawFn, content: object) -> object:
+    """Nested dictionaries and lists with one thing in them removed, added or of another kind."""
+    if isinstance(content, dict) and content and draw(st.integers(0, 9)):
+        key = draw(st.sampled_from(sorted(content, key=str)))
+        if not draw(st.integers(0, 4)):
+            return {name: value for name, value in content.items() if name != key}
+        return content | {key: draw(otherwise(content[key]))}
+    if isinstance(content, list | tuple) and content and draw(st.integers(0, 5)):
+        at = draw(st.integers(0, min(len(content), 30) - 1))
+        return type(content)([*content[:at], draw(otherwise(content[at])), *content[at + 1 :]])
+    if isinstance(content, torch.Tensor) and draw(st.booleans()):
+        return draw(
+            st.sampled_from([content * torch.nan if content.is_floating_point() else content - 9, content[..., None],
+                             content.reshape(-1)[:-1], content.bool(), content.double()])
+        )  # fmt: skip
+    return draw(
+        st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from([2**40, 10**30, "cpu", "lstm", "x", "", "/"])
+        | st.floats() | st.lists(st.integers(), max_size=3) | st.builds(torch.zeros, st.integers(0, 3))
+        | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+    )  # fmt: skip

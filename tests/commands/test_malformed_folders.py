@@ -1,0 +1,129 @@
+"""Runs' folders with damaged, foreign and missing files: what reads them changes nothing, what resumes them costs
+nothing that was whole."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noisin_pyro.cli import main
+from noisin_pyro.training import checkpoint
+from noisin_pyro.training.keeper import Keeper
+
+from .malformed import contents, damaged, fuzz, otherwise, require_whole
+from .malformed import works_or_is_refused as works
+
+BROUGHT = "brought.txt"
+
+
+class Code:
+    """Unpickled, it writes a file."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path(BROUGHT),)
+
+
+@pytest.fixture(scope="module", params=["text", "music"])
+def unfinished(request: pytest.FixtureRequest, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run stopped within its second epoch: it has both checkpoints and a best model."""
+    folder, due = tmp_path_factory.mktemp("unfinished") / "run", Keeper.due
+    options = ["--data", str(texts), "--window", "8", "--cell", "lstm", "--learn-spread"]
+    if request.param == "music":
+        options = ["--data", "jsb", "--data-root", str(request.getfixturevalue("music").parent)]
+
+    def stopping(keeper: Keeper) -> bool:
+        if keeper.progress.epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return due(keeper)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Keeper, "due", stopping)
+        sizes = ["--batch-size", "2", "--hidden-size", "4", "--epochs", "2", "--checkpoint-steps", "1"]
+        assert main(["train", *options, *sizes, "--no-twin", "--ensemble-samples", "0", "--folder", str(folder)]) == 143
+    (folder / "curves.png").unlink()
+    assert {path.name for path in folder.iterdir()} == {"config.json", "log.csv", "best.pt", "last.pt", "before.pt"}
+    return folder
+
+
+def _some(folder: Path, data: st.DataObject) -> list[str]:
+    """The names of one file or two."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".pt", ".json", ".csv"))
+    return data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
+
+
+def _damage(folder: Path, name: str, data: st.DataObject) -> None:
+    """Do something to a file of the folder."""
+    file = folder / name
+    whole = file.read_bytes()
+    ways = ["bytes", "bytes", "removed", "a folder", "another file", "a pickle", "code"]
+    how = data.draw(st.sampled_from([*ways, *["content"] * 6] if file.suffix in (".pt", ".json") else ways))
+    file.unlink()
+    if how == "bytes":
+        file.write_bytes(data.draw(damaged(whole)))
+    elif how == "a folder":
+        file.mkdir()
+    elif how == "another file":
+        other = data.draw(st.sampled_from(sorted(path for path in folder.iterdir() if path.is_file())))
+        shutil.copy(other, file)
+    elif how == "a pickle":
+        file.write_bytes(pickle.dumps(data.draw(st.sampled_from([3, Code(), {"model": Code()}]))))
+    elif how == "code":
+        torch.save({"model": Code(), "epoch": 1}, file)
+    elif how == "content" and file.suffix == ".json":
+        file.write_text(json.dumps(data.draw(otherwise(json.loads(whole))), default=str))
+    elif how == "content":
+        file.write_bytes(whole)
+        content = data.draw(otherwise(checkpoint.load(file)))
+        torch.save(content, file)
+
+
+@fuzz(60)
+@given(st.data())
+@pytest.mark.parametrize("kind", ["run", "music"])
+def test_what_reads(request: pytest.FixtureRequest, tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(request.getfixturevalue(kind), folder)
+    os.chdir(tmp_path)
+    try:
+        for name in _some(folder, data):
+            _damage(folder, name, data)
+        before = contents(folder)
+        command = data.draw(st.sampled_from([["evaluate"], ["generate", "--steps", "2"], ["train", "--resume"]]))
+        worked = works([*command, str(folder)])
+        after = contents(folder)
+        if worked and command[0] == "train":
+            after["curves.png"] = before["curves.png"]
+        assert after == before and not Path(BROUGHT).exists()
+    finally:
+        os.chdir("/")
+        shutil.rmtree(folder)
+
+
+@fuzz(60)
+@given(st.data())
+def test_what_resumes(unfinished: Path, tmp_path: Path, data: st.DataObject) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(unfinished, folder)
+    os.chdir(tmp_path)
+    try:
+        spoilt = set(_some(folder, data))
+        for name in sorted(spoilt):
+            _damage(folder, name, data)
+        before = contents(folder)
+        if works(["train", "--resume", str(folder)]):
+            require_whole(folder)
+        else:
+            after = contents(folder)
+            for name in before.keys() - spoilt - {"log.csv"}:
+                assert after[name] == before[name], name
+        assert not Path(BROUGHT).exists()
+    finally:
+        os.chdir("/")
+        shutil.rmtree(folder)
