@@ -75,6 +75,8 @@ class Evaluate:
         """
         for path in (self.per_token, self.json):
             require_new(path)
+        if self.json is not None and self.json == self.per_token:
+            raise ValueError(f"json and per token are one file, {str(self.json)!r}; give each its own name")
         with program_settings():
             trained = read_run(self.folder, self.device, self.data_root)
             data = self._cut(trained.config)

@@ -77,6 +77,7 @@ def test_the_table_says_which_number_it_is(run: Path, capsys: pytest.CaptureFixt
         ("--seed -1", "seed"),
         ("--per-token {run}/best.pt", "nothing is overwritten"),
         ("--json nowhere/found.json", "nowhere"),
+        ("--json {run}/one --per-token {run}/one", "each its own name"),
     ],
 )
 def test_options_that_cannot_apply_are_refused(

@@ -18,7 +18,8 @@ from .malformed import works_or_is_refused as works
 LINES = b"one two three four\nfive six <unk>\n" * 6
 TEXTS = [
     b"", b"\n", b"\n\n \t\n", b" ", b"word", b"word\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf" + LINES,
-    LINES.replace(b"\n", b"\r\n"), LINES.replace(b"\n", b"\r"), LINES.replace(b"\n", b" "), LINES[:-1], LINES + b"one <eos> two\n", LINES * 40,
+    LINES.replace(b"\n", b"\r\n"), LINES.replace(b"\n", b"\r"), LINES.replace(b"\n", b" "),
+    LINES[:-1], LINES + b"one <eos> two\n", LINES * 40,
     LINES + b"\x00\n", b"\x00" * 50, LINES.replace(b"one", b"caf\xe9"), LINES.decode().encode("utf-16"),
     LINES.decode().encode("utf-32"), LINES.replace(b"six", "naïve 語 \u2028 \x85 x".encode()), b"a" * 20_000,
     b"other words here\n" * 9, b"<unk>\n" * 9, b"<eos>\n", b"\x1b[31m one\n" * 9, b"\xed\xa0\x80", b"one " * 5_000,
@@ -71,8 +72,10 @@ PIECES: list[object] = [
     _pieces(lambda index: _chords(1), 1), _pieces(lambda index: _chords(3, 87)), _pieces(lambda index: _chords(index)),
     _pieces(lambda index: _chords(2) * 2), _pieces(lambda index: _chords(2) * np.nan), _pieces(lambda index: "words"),
     _pieces(lambda index: _chords(2) + 1j), _pieces(lambda index: csc_array(_chords(2))),
-    _pieces(lambda index: {"a": 1}), _pieces(lambda index: _pieces(lambda _: _chords(2), 88)), _pieces(lambda index: [], 2),
-    np.empty((0, 0), dtype=object), _chords(4), 3.0, "words", {"a": _chords(3)}, csc_array(_chords(3)), np.zeros((2, 2, 88)),
+    _pieces(lambda index: {"a": 1}), _pieces(lambda index: _pieces(lambda _: _chords(2), 88)),
+    _pieces(lambda index: [], 2),
+    np.empty((0, 0), dtype=object), _chords(4), 3.0, "words", {"a": _chords(3)}, csc_array(_chords(3)),
+    np.zeros((2, 2, 88)),
     np.array(["ab" * 44] * 3), np.full((2, 88), "x", dtype=object),
 ]  # fmt: skip
 

@@ -231,6 +231,50 @@ def test_options_that_contradict_the_folder_are_refused(
     assert told in capsys.readouterr().err
 
 
+def test_a_damaged_result_costs_nothing(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _start(text) == 0
+    run = text / "run"
+    for name in ("result.json", "log.csv"):
+        whole = (run / name).read_bytes()
+        (run / name).write_bytes(whole[:-20])
+        (run / "last.pt").write_bytes(b"kept for whoever mends it")
+        before = {path.name: path.read_bytes() for path in run.iterdir()}
+        assert main(["train", "--resume", str(run)]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"noisin: {run / name} is damaged")
+        assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+        (run / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no model")])
+def test_a_best_model_that_is_lost_is_told_before_the_training(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, spoil: Callable[[Path], object]
+) -> None:
+    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    run = text / "run"
+    spoil(run / "best.pt")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "best.pt" in capsys.readouterr().err.splitlines()[-1]
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_that_fails_at_once_leaves_the_folder_that_there_was(
+    text: Path, there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = text / "here"
+    if there:
+        here.mkdir()
+        monkeypatch.chdir(here)
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: _blow_up(self))
+    folder = "." if there else str(here)
+    assert main(["train", "--data", str(text), "--folder", folder, *SMALL.split()]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("noisin: epoch 1, step 1: ") and "kept in" not in line
+    assert here.exists() == there and not list(here.glob("*"))
+
+
 def test_a_folder_without_a_run_cannot_be_resumed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--resume", str(text)]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -45,6 +46,19 @@ def test_no_run(tmp_path: Path) -> None:
 def test_no_best_model(run: Path) -> None:
     (run / "best.pt").unlink()
     with pytest.raises(ValueError, match=r"has no best\.pt"):
+        read_run(run)
+
+
+def test_weights_that_are_not_finite(run: Path) -> None:
+    best = checkpoint.load(run / "best.pt")
+    best["model"]["embedding.weight"][0, 0] = torch.nan
+    checkpoint.save(run / "best.pt", best)
+    with pytest.raises(ValueError, match="not finite"):
+        read_run(run)
+
+
+def test_outside_the_settings_of_a_program(run: Path) -> None:
+    with pyro.settings.context(module_local_params=False), pytest.raises(ValueError, match="program_settings"):
         read_run(run)
 
 
