@@ -84,7 +84,7 @@ class Evaluate:
             pyro.set_rng_seed(self.seed)
             found = evaluate(
                 trained.model,
-                steps(part, data, trained.config.run.device),
+                steps(part, data, trained.config.run.device, trained.config.run.precision),
                 method=self.method,
                 num_samples=self.samples,
                 batch_size=data.batch_size,

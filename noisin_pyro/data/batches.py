@@ -109,10 +109,13 @@ class Sequences:
             carried=False,
         )
 
-    def to(self, device: torch.device | str) -> Sequences:
-        """The same sequences on ``device``."""
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Sequences:
+        """The same sequences on ``device``, and, if it is given, their floating-point values as ``dtype``."""
         moved = copy.copy(self)
-        moved.inputs, moved.targets, moved.lengths = (x.to(device) for x in (self.inputs, self.targets, self.lengths))
+        moved.inputs, moved.targets = (
+            values.to(device, dtype if values.is_floating_point() else None) for values in (self.inputs, self.targets)
+        )
+        moved.lengths = self.lengths.to(device)
         return moved
 
 

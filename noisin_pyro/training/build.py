@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
@@ -54,8 +55,9 @@ def _kind(data: Data) -> Literal["text", "music", "name"]:
     return "name"
 
 
-def steps(part: Tensor | Sequences, data: Data, device: str) -> Sequences | Stream:
-    """A part of a corpus, ready to be walked through: a text cut into columns and windows, sequences as they are.
+def steps(part: Tensor | Sequences, data: Data, device: str, precision: str = "float32") -> Sequences | Stream:
+    """A part of a corpus, ready to be walked through: a text cut into columns and windows, sequences as they are, their
+    numbers in that precision.
 
     Raises:
         ValueError: a window for sequences.
@@ -63,12 +65,14 @@ def steps(part: Tensor | Sequences, data: Data, device: str) -> Sequences | Stre
     if isinstance(part, Sequences):
         if data.window is not None:
             raise ValueError(f"windows are for texts, which are cut; sequences are read whole: leave {data.window} out")
-        return part.to(device)
+        return part.to(device, getattr(torch, precision))
     return Stream(part, data.batch_size, WINDOW if data.window is None else data.window).to(device)
 
 
 def build_model(config: Config, corpus: Corpus) -> SequenceModel:
     """The model: a language model for a text, Bernoulli emissions over the 88 keys for music.
+
+    In float64 too it starts from the weights that are drawn in float32.
 
     Raises:
         ValueError: an option that the model, the noise or the kind of data refuses.
@@ -97,4 +101,4 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, weight_prior=prior)
     if network.initialization == "published":
         initialize_as_published(model)
-    return model
+    return model.to(getattr(torch, config.run.precision))

@@ -151,6 +151,9 @@ class Run:
     device: Literal["cpu", "cuda"] = "cpu"
     """Device to compute on."""
 
+    precision: Literal["float32", "float64"] = "float32"
+    """Type of all weights, states and noise; float64 is for checks, at twice the memory and time or more."""
+
     twin: bool = True
     """Train the deterministic network too, everything but the noise equal, for comparison."""
 
@@ -234,6 +237,11 @@ class Config:
             )
         if how.bound == "importance" and how.particles < 2:
             raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")
+        if self.run.precision != "float32" and self.model.softmax_products != "float32":
+            raise ValueError(
+                f"softmax products in {self.model.softmax_products} are of float32 numbers, not of precision "
+                f"{self.run.precision!r}; leave one of them out"
+            )
         if not self.noisy and (how.particles > 1 or not noise.feedback):
             raise ValueError("without noise (spread 0), particles and feedback have no effect; leave them out")
 

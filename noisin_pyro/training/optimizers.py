@@ -63,6 +63,10 @@ def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> Non
     if not all(number in expected and alike(kept, expected[number]) for number, kept in state.items()):
         raise ValueError(f"the state kept for {type(optimizer).__name__} is that of another optimizer or model")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, kept in state.items():  # torch gave all numbers the type of the parameter, rates and counters too
+        loaded = optimizer.state[parameters[number]]
+        loaded |= {key: loaded[key].to(value.dtype) for key, value in kept.items() if isinstance(value, torch.Tensor)}
 
 
 def averages(name: str) -> bool:

@@ -103,7 +103,8 @@ def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: boo
     pyro.set_rng_seed(config.run.seed)
     device = torch.device(config.run.device)
     model = build_model(config, corpus).to(device)
-    parts = [steps(part, config.data, config.run.device) for part in (corpus.train, corpus.valid, corpus.test)]
+    run = config.run
+    parts = [steps(part, config.data, run.device, run.precision) for part in (corpus.train, corpus.valid, corpus.test)]
     if where is None or not resume:
         where = folder.make(where, corpus.name)
         held.enter_context(alone(where))

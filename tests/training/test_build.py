@@ -1,15 +1,17 @@
 """From options to data: what they point to, and every fault of data as the command tells it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.io import savemat
 
 from noisin_pyro.cli import main
 from noisin_pyro.data import Sequences
-from noisin_pyro.training import Data
+from noisin_pyro.training import Data, checkpoint
 from noisin_pyro.training.build import load_corpus
 
 
@@ -53,6 +55,25 @@ def test_the_command_trains_on_any_music(music: Path, capsys: pytest.CaptureFixt
     assert "nats per step" in capsys.readouterr().out
     assert main(["evaluate", str(run)]) == 0
     assert "Folk, test part, 13 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["text", "music"])
+def test_float64_is_the_same_run_in_more_digits(kind: str, texts: tuple[Path, Path, Path], music: Path) -> None:
+    data = music if kind == "music" else music.parent
+    small = "--hidden-size 8 --epochs 1 --batch-size 2 --spread 0 --clip None --optimizer SGD --learning-rate 0.1"
+    found = {}
+    for precision in ("float32", "float64"):
+        run = music.parent / precision
+        options = ["--data", str(data), "--folder", str(run), "--precision", precision, *small.split()]
+        assert main(["train", *options]) == 0
+        assert main(["evaluate", str(run), "--json", str(run / "again.json")]) == 0
+        told = [json.loads((run / name).read_text()) for name in ("result.json", "again.json")]
+        assert told[1]["nats_per_step"] == told[0]["test"]["nats_per_step"]
+        found[precision] = checkpoint.load(run / "best.pt")["model"]
+    for name, value in found["float64"].items():
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(found["float32"][name].double(), value, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(found["float32"][name].double(), value)
 
 
 def cut(path: Path) -> None:

@@ -55,12 +55,13 @@ NAMES = (
 )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_state_goes_to_its_own_kind_of_optimizer_alone(name: str) -> None:
+def test_a_state_goes_to_its_own_kind_of_optimizer_alone(name: str, dtype: torch.dtype) -> None:
     def made(width: int, steps: int = 0) -> torch.optim.Optimizer:
-        line = torch.nn.Linear(3, width)
+        line = torch.nn.Linear(3, width, dtype=dtype)
         optimizer = build_optimizer(name, line.parameters(), 0.1)
-        line(torch.ones(3)).square().sum().backward()
+        line(torch.ones(3, dtype=dtype)).square().sum().backward()
         for _ in range(steps):
             optimizer.step()
         return optimizer
