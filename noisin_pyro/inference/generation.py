@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from noisin_pyro.inference.sites import sampled_sites
-from noisin_pyro.models import NoisyPath
+from noisin_pyro.models import NoisyPath, NormalWeights
 
 
 @torch.no_grad()
@@ -29,7 +29,8 @@ def generate(
 ) -> Tensor:
     """Draw texts from the model: z_t from its noise, then x_t given z_t, which is the next input.
 
-    The noise is on, as the model says; ``noise_off(model)`` generates without.
+    The noise is on, as the model says; ``noise_off(model)`` generates without. Weights with a normal prior are drawn
+    once, for all texts and steps.
 
     Args:
         model: a :class:`LanguageModel`, or any program with its arguments and a categorical emission.
@@ -44,8 +45,8 @@ def generate(
         Tokens ``(S, num_steps)``, without the prompt, on the model's device.
 
     Raises:
-        ValueError: an argument out of range, an emission that is not categorical, or a model with random weights or γ,
-            which each of the many calls would draw anew.
+        ValueError: an argument out of range, an emission that is not categorical, or a model with a prior of your own
+            on weights or γ, which each of the many calls would draw anew.
     """
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples)):
         if not isinstance(value, int) or value < 1:
@@ -56,7 +57,7 @@ def generate(
     with _seeded(seed, inputs.device), poutine.block():
         # targets keep the program from drawing x itself, at each step of the prompt; what it returns ignores them
         trace = poutine.trace(model).get_trace(inputs, targets=inputs)
-        _refuse_random_weights(trace)
+        model = poutine.condition(model, data=_weights(trace))
         nodes: dict[str, Any] = dict(trace.nodes)
         out = nodes["_RETURN"]["value"]
         drawn = [_draw(out.emission, temperature)]
@@ -92,11 +93,16 @@ def _draw(emission: Any, temperature: float) -> Tensor:
     return torch.multinomial((scores / temperature).softmax(-1), 1)
 
 
-def _refuse_random_weights(trace: poutine.Trace) -> None:
+def _weights(trace: poutine.Trace) -> dict[str, Tensor]:
+    """The weights that this run drew from normal priors."""
+    drawn = {}
     for site in sampled_sites(prune_subsample_sites(trace)):
+        if isinstance(site["fn"], NormalWeights):
+            drawn[site["name"]] = site["value"]
         # outside the plate of sequences: shared by all of them, and by all steps
-        if not (site["cond_indep_stack"] or isinstance(site["fn"], NoisyPath)):
+        elif not (site["cond_indep_stack"] or isinstance(site["fn"], NoisyPath)):
             raise ValueError(f"generate needs one network, but {site['name']!r} is sampled; condition on it first")
+    return drawn
 
 
 @contextlib.contextmanager

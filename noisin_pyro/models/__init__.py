@@ -9,6 +9,7 @@ from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceMod
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.steps import States, Steps
 from noisin_pyro.models.views import innovations, noise_off, unroll
+from noisin_pyro.models.weight_priors import NormalWeights
 
 __all__ = [
     "CELLS",
@@ -18,6 +19,7 @@ __all__ = [
     "LanguageModel",
     "NoisyPath",
     "NoisyRNN",
+    "NormalWeights",
     "Output",
     "SequenceModel",
     "Spread",

@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroSample
+from pyro.poutine import condition, trace
 from scipy.stats import chisquare
 from torch import Tensor
 
@@ -102,6 +103,21 @@ def test_a_seed_makes_a_text_and_leaves_the_generators_alone() -> None:
     assert torch.equal(first, second) and first.shape == (2, 20)
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(generate(model, 20), generate(model, 20))
+
+
+def test_normal_weights_are_drawn_once() -> None:
+    model = LanguageModel(9, 4, spread=0.0, weight_prior="normal").double()
+    with torch.no_grad():
+        model.emission.linear.weight.mul_(9)
+    texts = [generate(model, 30, temperature=0, seed=seed)[0] for seed in range(20)]
+    assert len({tuple(text.tolist()) for text in texts}) > 1
+    for seed, text in enumerate(texts):
+        torch.manual_seed(seed)
+        first = torch.zeros(1, 1).long()
+        sites = trace(model).get_trace(first, targets=first).nodes
+        network = condition(model, {name: sites[name]["value"] for name in ("rnn.weight_ih_l0", "rnn.weight_hh_l0")})
+        inputs = torch.cat([torch.zeros(1).long(), text[:-1]])[None]
+        assert torch.equal(network(inputs, targets=inputs).emission.logits[0].argmax(-1), text)
 
 
 class TestRefusals:
