@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, generators
+from noisin_pyro.training.divergence import require_finite_weights
 from noisin_pyro.training.folder import BEFORE, LAST
 from noisin_pyro.training.optimizers import load_state
 from noisin_pyro.training.progress import Progress
@@ -54,13 +55,8 @@ class Keeper:
         Raises:
             FloatingPointError: weights that are not finite, which are not worth to go on from. Nothing is written.
         """
-        for name, value in self.model.named_parameters():
-            if not value.isfinite().all():
-                spreads = ", ".join(f"{layer} = {gamma:.4g}" for layer, gamma in self.model.rnn.spreads().items())
-                raise FloatingPointError(
-                    f"epoch {self.progress.epoch}, step {self.progress.under_way.batches}: {name} is no longer finite "
-                    f"(spread of each layer: {spreads}); take a smaller learning rate, or clip the gradient"
-                )
+        where = f"epoch {self.progress.epoch}, step {self.progress.under_way.batches}"
+        require_finite_weights(self.model, where)
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

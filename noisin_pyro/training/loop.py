@@ -19,6 +19,7 @@ from noisin_pyro.inference import Bound, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.config import Config
+from noisin_pyro.training.divergence import require_finite
 from noisin_pyro.training.folder import BEST, LOG, read_best
 from noisin_pyro.training.interrupts import Deferred, Interrupted
 from noisin_pyro.training.keeper import Keeper
@@ -104,7 +105,7 @@ def fit(
             trained = time.perf_counter()
             with averaged(optimizer):
                 valid_nats = evaluate(model, valid, method="mean", batch_size=batch_size).nats_per_step
-                _require_finite(valid_nats, model, f"{title}, validation")
+                require_finite(valid_nats, model, f"{title}, validation")
                 better = valid_nats < progress.best_nats
                 if better:
                     best = {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats}
@@ -164,13 +165,14 @@ def train_epoch(
         began = time.perf_counter()
         loss = bound(batch.inputs, batch.targets, state=done.state if batch.carried else None, lengths=batch.lengths)
         nats, steps = loss.item(), batch.num_steps
-        _require_finite(nats, cast(SequenceModel, bound.model), f"{title}, step {done.batches + 1}")
+        state = bound.returned.state
+        require_finite(nats, cast(SequenceModel, bound.model), f"{title}, step {done.batches + 1}", state)
         optimizer.zero_grad()
         (loss / steps).backward()
         if clip is not None:
             clip_grad_norm_(parameters, clip)
         optimizer.step()
-        done.add(nats, steps, time.perf_counter() - began, bound.returned.state)
+        done.add(nats, steps, time.perf_counter() - began, state)
         if bar is not None:
             shown = f", perplexity {perplexity(done.nats_per_step):.1f}" if batch.carried else ""
             bar.set_postfix_str(f"{done.nats_per_step:.3f} nats{shown}", refresh=False)
@@ -182,15 +184,6 @@ def train_epoch(
 def perplexity(nats: float) -> float:
     """exp(nats), infinite where a float ends."""
     return math.exp(nats) if nats < 709 else math.inf
-
-
-def _require_finite(nats: float, model: SequenceModel, where: str) -> None:
-    if not math.isfinite(nats):
-        spreads = ", ".join(f"{layer} = {value:.4g}" for layer, value in model.rnn.spreads().items())
-        raise FloatingPointError(
-            f"{where}: the loss is {nats} (spread of each layer: {spreads}); take a smaller learning rate or spread, "
-            "or clip the gradient at a smaller norm"
-        )
 
 
 def _tell(label: str, row: log.Row, better: bool, measure: str) -> None:

@@ -33,6 +33,9 @@ def rate(schedule: str, start: float, valid_nats: Sequence[float], divisor: floa
 
 
 def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Take ``value`` as the learning rate from here on."""
+    """Take ``value`` as the learning rate from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = value
+    for state in optimizer.state.values():
+        if "eta" in state:  # averaged SGD reads its rate here, and would follow a step late
+            state["eta"].fill_(value)

@@ -90,12 +90,24 @@ def test_it_stops_when_validation_no_longer_improves_and_keeps_the_best(
     assert torch.equal(best["model"]["embedding.weight"], seen[1])
 
 
-def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(stream: Stream, tmp_path: Path) -> None:
-    model = LanguageModel(11, 6, num_layers=2, spread=[0.25, 0.0])
+@pytest.mark.parametrize("cell", ["relu", "lstm"])
+@pytest.mark.parametrize(
+    ("spoilt", "origin"),
+    [
+        ("rnn.weight_hh_l0", "states of layer 1"),
+        ("rnn.bias_ih_l1", "states of layer 2"),
+        ("emission.linear.bias", "emission"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(
+    stream: Stream, tmp_path: Path, cell: str, spoilt: str, origin: str
+) -> None:
+    model = LanguageModel(11, 6, num_layers=2, cell=cell, spread=[0.25, 0.0])
     with torch.no_grad():
-        model.rnn.weight_hh_l0[0, 0] = math.nan
+        model.get_parameter(spoilt).data.flatten()[0] = math.nan
     before = copy.deepcopy(model.embedding.weight)
-    with pytest.raises(FloatingPointError, match=r"epoch 1/3, step 1: the loss is nan .*gamma_1 = 0\.25"):
+    told = rf"epoch 1/3, step 1: the loss is nan, first in the {origin}.*: gamma_1 = 0\.25, gamma_2 = 0\)"
+    with pytest.raises(FloatingPointError, match=told):
         fit(model, stream, stream, _config(epochs=3), tmp_path)
     assert torch.equal(model.embedding.weight, before)
     assert not list(tmp_path.iterdir())

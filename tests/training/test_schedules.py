@@ -1,11 +1,13 @@
 """The learning rate of each epoch."""
 
 import pytest
+import torch
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from noisin_pyro.training.schedules import rate
+from noisin_pyro.training.optimizers import build_optimizer
+from noisin_pyro.training.schedules import rate, set_rate
 
 VALID = [5.0, 4.0, 4.0, 4.5, 3.9, 3.8, 4.2, 3.7]
 
@@ -35,3 +37,16 @@ def test_they_are_those_of_torch(schedule: str) -> None:
         else:
             by_nats.step(nats)
     assert found == pytest.approx(_rates(schedule, divisor=4.0))
+
+
+@pytest.mark.parametrize("name", ["SGD", "ASGD"])
+def test_a_rate_holds_from_the_next_step_on(name: str) -> None:
+    weight = nn.Parameter(torch.zeros(()))
+    optimizer = build_optimizer(name, [weight], 1.0)
+    walked = []
+    for value in (1.0, 0.5, 0.5, 0.125):
+        set_rate(optimizer, value)
+        weight.grad = torch.tensor(-1.0)
+        optimizer.step()
+        walked.append(weight.item())
+    assert walked == [1.0, 1.5, 2.0, 2.125]
