@@ -20,8 +20,9 @@ from noisin_pyro.training.resume import refuse_contradictions, stored
 
 _TRAIN = """Train a noisy recurrent network and its deterministic twin, and compare them.
 
-Without options: on pydocs, the text of Python's own language reference. The run's
-folder holds the configuration, log, best model, learning curves and result."""
+Without options: on pydocs, the text of Python's own language reference.
+
+The run's folder holds configuration, log, best model, curves and result."""
 
 
 Other = Evaluate | Generate | Families

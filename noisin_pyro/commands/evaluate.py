@@ -32,7 +32,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score the best model of a run on a part of its data, and say which number it is."""
+    """Score a run's best model on a part of its data, and say which number it is."""
 
     folder: RunFolder
     """Folder of a run, as noisin train leaves it; or the folder deterministic in it, its twin."""

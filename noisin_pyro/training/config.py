@@ -92,7 +92,7 @@ class Noise:
     spread_floor: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.1, the paper's)")] = (
         None
     )
-    """The least that a learned spread can become; needs --learn-spread."""
+    """Least that a learned spread can become; needs --learn-spread. With 0, --patience alone stops it short of 0."""
 
     input_spread: float = 0.0
     """Standard deviation of noise of the same family on the (embedded) inputs."""
@@ -129,7 +129,7 @@ class Optimisation:
     """Most passes over the training data."""
 
     patience: Annotated[int | None, Named(metavar="INT|None")] = 5
-    """Stop after this many epochs in a row without a better validation; None never stops early."""
+    """Stop after so many epochs in a row without a better validation, whose model and spreads are kept; None: never."""
 
     particles: int = 1
     """Samples of the noise for each gradient."""

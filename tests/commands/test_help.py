@@ -10,6 +10,16 @@ from noisin_pyro import commands
 from noisin_pyro.cli import main
 
 
+@pytest.mark.parametrize("arguments", ["", "train", *map(str.lower, commands.__all__)])
+def test_help_fits_in_a_terminal(
+    arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*arguments.split(), "--help"])
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("name", commands.__all__)
 def test_help_explains_every_option(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
