@@ -1,7 +1,7 @@
 """Recurrent models whose hidden states are random, as Pyro programs. Import as ``import noisin_pyro as nz``."""
 
 from noisin_pyro import data, noise
-from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate, generate
+from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate, generate, guides
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, innovations, noise_off, unroll
 from noisin_pyro.training import Config, train
 
@@ -16,6 +16,7 @@ __all__ = [
     "data",
     "evaluate",
     "generate",
+    "guides",
     "innovations",
     "noise",
     "noise_off",

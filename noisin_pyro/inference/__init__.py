@@ -1,7 +1,8 @@
 """Inference in noisy recurrent models. Start at ``elbo``."""
 
+from noisin_pyro.inference import guides
 from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
 from noisin_pyro.inference.evaluation import Evaluation, evaluate
 from noisin_pyro.inference.generation import generate
 
-__all__ = ["Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate", "generate"]
+__all__ = ["Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate", "generate", "guides"]

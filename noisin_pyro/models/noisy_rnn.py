@@ -140,11 +140,15 @@ class NoisyRNN(PyroModule):
             start=States(z, c),
         )
 
+    @property
+    def noisy_layers(self) -> list[int]:
+        """The layers whose states are drawn, from the input's; 0 is the inputs themselves."""
+        return [layer for layer in range(self.num_layers + 1) if not self._spread(layer).is_zero]
+
     def spreads(self) -> dict[str, float]:
         """γ of each noisy layer now, by name (``gamma_0`` is the input's). Samples γ where it has a prior."""
-        layers = [(layer, self._spread(layer)) for layer in range(self.num_layers + 1)]
         like = self._weights(0)[0].detach()
-        return {f"gamma_{layer}": float(spread(like).detach()) for layer, spread in layers if not spread.is_zero}
+        return {f"gamma_{layer}": float(self._spread(layer)(like).detach()) for layer in self.noisy_layers}
 
     def _layer(
         self, layer: int, recurrence: Recurrence, lengths: Tensor | None

@@ -95,7 +95,7 @@ class SequenceModel(PyroModule):
             raise ValueError(f"inputs must have the axes (..., batch, time, features), got {tuple(x.shape)}")
         self._check_targets(targets, x)
         self._sample_globals()
-        with self._sequences(x.shape[-3], size):
+        with self.sequences(x.shape[-3], size):
             z, end = self.rnn(x, state, lengths)
             emission = self.emission(z)
             observed = emission if lengths is None else emission.mask(real_steps(lengths.to(x.device), x.shape[-2]))
@@ -117,7 +117,12 @@ class SequenceModel(PyroModule):
                 getattr(module, name)
 
     @staticmethod
-    def _sequences(batch: int, size: int | None) -> pyro.plate:
+    def sequences(batch: int, size: int | None = None) -> pyro.plate:
+        """The plate of the sequences, of which a data set of that size has these as a subsample.
+
+        Raises:
+            ValueError: a size below the batch's.
+        """
         if size is None or size == batch:
             return pyro.plate("sequences", batch, dim=-1)
         if size < batch:

@@ -1,5 +1,6 @@
 """Noise by name: distributions whose mean is a deterministic network's state and whose spread is a free parameter."""
 
+from noisin_pyro.noise.coordinates import coordinates
 from noisin_pyro.noise.desiderata import Finding, Report, check
 from noisin_pyro.noise.exponential_family import ExponentialFamily
 from noisin_pyro.noise.families import Family
@@ -16,6 +17,7 @@ __all__ = [
     "Shape",
     "Standardized",
     "check",
+    "coordinates",
     "describe",
     "families",
     "from_published",

@@ -88,11 +88,18 @@ class Standardized(OverUnits):
         return self.event_shape[0] - isinstance(self._raw_support, type(constraints.simplex))
 
     @property
+    def coordinates_bend(self) -> bool:
+        """Whether the support is less than all of R^size, so that a map from all of R^d to it is no straight one."""
+        return self._raw_support not in (constraints.real, constraints.real_vector)
+
+    @property
     def support(self) -> Constraint:
         raw = self._raw_support
         if raw in (constraints.real, constraints.real_vector):
             return constraints.real_vector
         lower, upper = ((b - self.center) / self.unit if b is not None else None for b in bounds(raw))
+        if self.coordinates < self.event_shape[0]:
+            return OnSimplex(self)
         if self.discrete or self.joint or (lower is None and upper is None):
             return Region(lambda value: self._read(value).inside.all(-1), self.discrete)
         if any(isinstance(bound, Tensor) and bound.requires_grad for bound in (lower, upper)):
@@ -132,6 +139,10 @@ class Standardized(OverUnits):
         log_unit = self.unit.log().expand(self.unit.shape[:-1] + self.event_shape)
         return log_prob + log_unit[..., : self.coordinates].sum(-1)
 
+    def read(self, value: Tensor) -> Tensor:
+        """The raw value behind ε, on the support and off its edges; the gradient passes, except at the edges."""
+        return self._read(value).value
+
     def _read(self, value: Tensor, rounding: Tensor | None = None) -> Reading:
         """The raw value behind ε: on the support where ε is within rounding of it, anywhere harmless elsewhere."""
         raw_value = self.center + self.unit * value
@@ -144,3 +155,11 @@ class Standardized(OverUnits):
             error = torch.where(error.isfinite(), error, 0)
             center = self.center.expand(raw_value.shape)
         return reader(self._raw_support)(raw_value, error, center)
+
+
+class OnSimplex(Region):
+    """Where the ε of a law on the simplex lives; Pyro's ``biject_to`` knows it (``coordinates.py``)."""
+
+    def __init__(self, law: Standardized):
+        self.law = law
+        super().__init__(lambda value: law._read(value).inside.all(-1), is_discrete=False)
