@@ -53,6 +53,8 @@ class PriorAsGuide_ELBO(ELBO):
         bound: ``"elbo"``, or ``"importance"``: log (1/S) Σ_s w_s of each sequence, which tightens as S grows. Scales
             (subsampling) stay outside the logarithm. On a stream cut in windows with carried states, the sum over
             windows is an objective, not a bound.
+        kl_weight: what the guide's KL is multiplied by. Annealing raises it to 1 along the way
+            (``bound.elbo.kl_weight = 0.5``); at other values the loss is no bound.
         max_plate_nesting: how deep the model's plates go; found by running it once if not given.
         retain_graph: as in Pyro's ELBOs, for ``SVI``.
 
@@ -67,6 +69,7 @@ class PriorAsGuide_ELBO(ELBO):
         num_particles: int = 1,
         vectorize_particles: bool = True,
         bound: str = "elbo",
+        kl_weight: float = 1.0,
         max_plate_nesting: int | float = math.inf,
         retain_graph: bool | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class PriorAsGuide_ELBO(ELBO):
         super().__init__(num_particles, vectorize_particles=vectorize_particles, retain_graph=retain_graph)
         self.max_plate_nesting = max_plate_nesting
         self.bound = bound
+        self.kl_weight = kl_weight
         self._program: tuple[Any, Any] = (None, None)  # what max_plate_nesting was found for
         self._found: int | float = math.inf
 
@@ -111,6 +115,7 @@ class PriorAsGuide_ELBO(ELBO):
 
     def _bound(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, list[Any]]:
         """The bound, a surrogate whose gradient is an unbiased estimate of the bound's, and what the runs returned."""
+        self._check_kl_weight()
         traces = list(self._get_traces(model, guide, args, kwargs))
         if self.bound == "elbo":
             terms = [self._elbo(*pair) for pair in traces]
@@ -121,21 +126,30 @@ class PriorAsGuide_ELBO(ELBO):
         ends: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
         return value, surrogate, [end["value"] for end in ends]
 
-    @staticmethod
-    def _elbo(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
+    def _check_kl_weight(self) -> None:
+        if not 0 <= self.kl_weight < math.inf:
+            raise ValueError(f"kl_weight must be a number >= 0, got {self.kl_weight!r}")
+        if self.kl_weight != 1 and self.bound == "importance":
+            raise ValueError(
+                f'bound="importance" has no KL to multiply by kl_weight={self.kl_weight:g}; leave it at 1, or use '
+                'bound="elbo"'
+            )
+
+    def _elbo(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
         """One run's ELBO and its surrogate, whose gradient is an unbiased estimate of the ELBO's."""
         value: Any = torch.zeros(())
         surrogate: Any = torch.zeros(())
         costs = MultiFrameTensor()
         for site in priced_sites(model_trace, guide_trace):
-            value = value + site["log_prob_sum"]
-            surrogate = surrogate + site["log_prob_sum"]
-            costs.add((site["cond_indep_stack"], site["log_prob"].detach()))
+            weight = 1.0 if site["is_observed"] else self.kl_weight
+            value = value + weight * site["log_prob_sum"]
+            surrogate = surrogate + weight * site["log_prob_sum"]
+            costs.add((site["cond_indep_stack"], weight * site["log_prob"].detach()))
         for site in sample_sites(guide_trace):
-            value = value - site["log_prob_sum"]
-            costs.add((site["cond_indep_stack"], -site["log_prob"].detach()))
+            value = value - self.kl_weight * site["log_prob_sum"]
+            costs.add((site["cond_indep_stack"], -self.kl_weight * site["log_prob"].detach()))
             if not is_identically_zero(site["score_parts"].entropy_term):
-                surrogate = surrogate - site["score_parts"].entropy_term.sum()
+                surrogate = surrogate - self.kl_weight * site["score_parts"].entropy_term.sum()
         for site, score in scored_sites(model_trace, guide_trace):
             surrogate = surrogate + (costs.sum_to(site["cond_indep_stack"]) * score).sum()
         return value, surrogate

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro.distributions as dist
 from pyro.distributions import constraints
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, transform_to
 from torch.distributions.transforms import IndependentTransform, Transform
 
 from noisin_pyro.noise.standardized import OnSimplex, Standardized
@@ -33,8 +35,8 @@ class _Standardizing(Transform):
     def __init__(self, law: Standardized) -> None:
         super().__init__()
         self.law = law
-        raw = biject_to(law.raw.support)
-        self._raw = raw if raw.domain.event_dim == 1 else IndependentTransform(raw, 1)
+        raw: Any = biject_to(law.raw.support)
+        self._raw: Any = raw if raw.domain.event_dim == 1 else IndependentTransform(raw, 1)
 
     def _call(self, x: Tensor) -> Tensor:
         return (self._raw(x) - self.law.center) / self.law.unit
@@ -54,6 +56,7 @@ class _Standardizing(Transform):
         return self._raw.inverse_shape(shape)
 
 
+@transform_to.register(OnSimplex)
 @biject_to.register(OnSimplex)
 def _of_simplex(support: OnSimplex) -> Transform:
     return coordinates(support.law)

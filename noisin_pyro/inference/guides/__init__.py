@@ -26,7 +26,6 @@ AUTOMATIC = (
     "AutoLowRankMultivariateNormal",
     "AutoIAFNormal",
     "AutoStructured",
-    "AutoGaussian",
 )
 
 
@@ -72,7 +71,9 @@ def get(
     if name in AUTOMATIC:
         given = [key for key, value in (("covariance", covariance), ("hidden_size", hidden_size)) if value is not None]
         if given:
-            raise ValueError(f"{' and '.join(given)}: not an option of {name}; leave it out, or name {', '.join(NAMED)}")
+            raise ValueError(
+                f"{' and '.join(given)}: not an option of {name}; leave it out, or name {', '.join(NAMED)}"
+            )
         return getattr(autoguide, name)(innovations(model), **options)
     if options:
         raise ValueError(f"{', '.join(options)}: not an option of the {name} guide, which has covariance, hidden_size")

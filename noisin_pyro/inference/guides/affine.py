@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,9 @@ def push(noise: Tensor, space: Transform, affine: Affine) -> tuple[Tensor, Tenso
     Returns:
         ε ``(..., H)`` and log |dε / dε_0| ``(...)``.
     """
-    u_0 = space.inv(noise)
+    u_0: Any = space.inv(noise)
     u = affine(u_0)
-    moved = space(u)
+    moved: Any = space(u)
     stretch = space.log_abs_det_jacobian(u, moved) - space.log_abs_det_jacobian(u_0, noise)
     return moved, stretch + affine.log_diagonal.sum(-1)
 

@@ -102,7 +102,8 @@ class Guide(PyroModule):
             else:
                 moved, stretch = self._at_once(walk, before, contexts, real)
             for layer in rnn.noisy_layers:
-                law = dist.Delta(moved[layer], log_density=-stretch[layer].sum(-1), event_dim=2)
+                density: Any = -stretch[layer].sum(-1)
+                law = dist.Delta(moved[layer], log_density=density, event_dim=2)
                 pyro.sample(f"{rnn.name}_{layer}{'_noise' if before else ''}", law)
 
     def _at_once(self, walk: Steps, before: Layers, contexts: Layers, real: Tensor | None) -> tuple[Layers, Layers]:

@@ -1,0 +1,62 @@
+"""Coordinates of ε: one to one, onto the support, with the right Jacobian."""
+
+import pytest
+import torch
+from torch.autograd.functional import jacobian
+from torch.distributions import biject_to
+
+from noisin_pyro import noise
+
+UNITS = 3
+CONTINUOUS = [name for name in noise.families() if not noise.get(name).discrete and noise.get(name).has_innovations] + [
+    "gamma:multiplicative",
+    "gamma:native",
+]
+
+
+def law_of(name: str, spread: float = 0.4):
+    return noise.get(name).law(torch.tensor(spread, dtype=torch.float64), UNITS)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_there_and_back(name):
+    law = law_of(name)
+    space = noise.coordinates(law)
+    epsilon = law.rsample((50,))
+    u = space.inv(epsilon)
+    assert u.shape == (50, UNITS - (name == "dirichlet"))
+    torch.testing.assert_close(space(u), epsilon)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_anywhere_is_on_the_support(name):
+    law = law_of(name)
+    u = 3 * torch.randn(100, UNITS - (name == "dirichlet"), dtype=torch.float64)
+    assert law.log_prob(noise.coordinates(law)(u)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_the_jacobian_is_autograd_s(name):
+    law = law_of(name)
+    space = noise.coordinates(law)
+    u = torch.randn(UNITS - (name == "dirichlet"), dtype=torch.float64)
+    by_autograd = jacobian(space, u)[: len(u)]  # of the simplex the density is over the first coordinates
+    torch.testing.assert_close(space.log_abs_det_jacobian(u, space(u)), torch.linalg.slogdet(by_autograd)[1])
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_pyro_s_bijection_of_the_support_is_the_same_map(name):
+    law = law_of(name)
+    u = torch.randn(4, UNITS - (name == "dirichlet"), dtype=torch.float64)
+    epsilon = biject_to(law.support)(u)
+    torch.testing.assert_close(biject_to(law.support).inv(epsilon), u)
+    assert law.log_prob(epsilon).isfinite().all()
+
+
+def test_a_learned_spread_moves_the_map_with_it():
+    spread = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    law = noise.get("gamma:multiplicative").law(spread, UNITS)
+    epsilon = noise.coordinates(law)(torch.zeros(UNITS, dtype=torch.float64))
+    torch.testing.assert_close(epsilon, torch.zeros_like(epsilon) + (1 - 1) / 0.4)
+    (slope,) = torch.autograd.grad(noise.coordinates(law)(torch.ones(UNITS, dtype=torch.float64)).sum(), spread)
+    torch.testing.assert_close(slope, torch.tensor(-UNITS * (torch.e - 1) / 0.4**2, dtype=torch.float64))
