@@ -10,6 +10,8 @@ from torch import Tensor
 
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import NAMES
+from noisin_pyro.inference import guides
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
 from noisin_pyro.names import known
 from noisin_pyro.training.config import Config, Data
@@ -102,3 +104,17 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))
+
+
+def build_guide(config: Config, model: SequenceModel) -> Guide | None:
+    """The guide, or None where the prior is the guide.
+
+    Raises:
+        ValueError: noise that no guide can act on.
+    """
+    how = config.inference
+    if how.guide == "prior":
+        return None
+    guide = guides.get(how.guide, model, covariance=how.covariance, hidden_size=how.hidden_size)
+    assert isinstance(guide, Guide)
+    return guide

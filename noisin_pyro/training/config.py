@@ -102,6 +102,27 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """Where the noise is drawn from in training: its prior, or a guide that is trained with the model."""
+
+    guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
+    """prior: equation (1). Others: the ELBO of a guide that looks at the data; validation is by that bound then."""
+
+    covariance: Annotated[
+        Literal["diagonal", "full"] | None, Named(name="guide-covariance", help_behavior_hint="(default: diagonal)")
+    ] = None
+    """Of a layer's units at one step, in the guide."""
+
+    hidden_size: Annotated[
+        int | None, Named(name="guide-hidden-size", metavar="INT", help_behavior_hint="(default: the layers')")
+    ] = None
+    """Units of the guide's encoder and networks."""
+
+    kl_annealing: Annotated[int | None, Named(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
+    """Epochs in which the weight of the guide's KL rises in equal steps to 1."""
+
+
+@dataclass(frozen=True)
 class Optimisation:
     """How the parameters are found."""
 
@@ -182,6 +203,7 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     noise: Noise = field(default_factory=Noise)
+    inference: Inference = field(default_factory=Inference)
     optimisation: Optimisation = field(default_factory=Optimisation)
     run: Run = field(default_factory=Run)
 
@@ -194,6 +216,8 @@ class Config:
             ("window", self.data.window, 1),
             ("layers", self.model.num_layers, 1),
             ("hidden size", self.model.hidden_size, 1),
+            ("guide hidden size", self.inference.hidden_size, 1),
+            ("kl annealing", self.inference.kl_annealing, 1),
             ("epochs", how.epochs, 1),
             ("patience", how.patience, 1),
             ("particles", how.particles, 1),
@@ -242,8 +266,23 @@ class Config:
                 f"softmax products in {self.model.softmax_products} are of float32 numbers, not of precision "
                 f"{self.run.precision!r}; leave one of them out"
             )
+        self._refuse_a_guide_in_vain()
         if not self.noisy and (how.particles > 1 or not noise.feedback):
             raise ValueError("without noise (spread 0), particles and feedback have no effect; leave them out")
+
+    def _refuse_a_guide_in_vain(self) -> None:
+        inference = self.inference
+        if inference.guide != "prior":
+            if not self.noisy:
+                raise ValueError(f"guide {inference.guide!r} has no noise to draw where spread is 0; give a spread")
+            if inference.kl_annealing is not None and self.optimisation.bound == "importance":
+                raise ValueError("kl annealing is for bound 'elbo': the importance bound has no KL to weigh")
+            return
+        options = dataclasses.asdict(inference)
+        del options["guide"]
+        given = [name.replace("_", " ") for name, value in options.items() if value is not None]
+        if given:
+            raise ValueError(f"{' and '.join(given)}: only of a guide other than the prior; name one, or leave it out")
 
     @property
     def noisy(self) -> bool:
@@ -259,6 +298,7 @@ class Config:
             self,
             model=dataclasses.replace(self.model, weight_prior="dirac"),
             noise=silent,
+            inference=Inference(),
             optimisation=dataclasses.replace(self.optimisation, particles=1, bound="elbo"),
             run=dataclasses.replace(self.run, twin=False, folder=folder),
         )
@@ -284,7 +324,7 @@ def from_json(text: str) -> Config:
         run |= {"folder": folder and Path(folder), "resume": None}
         return Config(
             Data(**data), Model(**groups["model"]), Noise(**groups["noise"]),
-            Optimisation(**groups["optimisation"]), Run(**run),
+            Inference(**groups["inference"]), Optimisation(**groups["optimisation"]), Run(**run),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a configuration of this version: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.noisy_rnn import State
@@ -27,13 +27,13 @@ def require_finite(nats: float, model: SequenceModel, where: str, state: State |
         )
 
 
-def require_finite_weights(model: SequenceModel, where: str) -> None:
-    """Refuse weights that are not finite, which are not worth keeping.
+def require_finite_weights(model: SequenceModel, where: str, guide: nn.Module | None = None) -> None:
+    """Refuse weights that are not finite, the guide's too, which are not worth keeping.
 
     Raises:
         FloatingPointError: naming the first, and γ.
     """
-    if (name := _spoilt(model)) is not None:
+    if (name := _spoilt(model) or _spoilt(guide)) is not None:
         raise FloatingPointError(
             f"{where}: {name} is no longer finite ({spreads(model)}); take a smaller rate, or clip the gradient"
         )
@@ -57,5 +57,6 @@ def _origin(model: SequenceModel, state: State | None) -> str:
     return "first in the emission: the states of all layers are finite"
 
 
-def _spoilt(model: SequenceModel) -> str | None:
-    return next((name for name, value in model.named_parameters() if not value.isfinite().all()), None)
+def _spoilt(module: nn.Module | None) -> str | None:
+    named = () if module is None else module.named_parameters()
+    return next((name for name, value in named if not value.isfinite().all()), None)

@@ -76,8 +76,13 @@ def read_config(folder: Path) -> Config:
         raise ValueError(f"{path} is damaged, or of another version: {error}; restore it, or train anew") from error
 
 
-def read_best(folder: Path, model: nn.Module) -> dict[str, Any]:
-    """What ``best.pt`` holds, which is for a model such as ``model``: ``"model"``, its state, and ``"epoch"``.
+def modules(model: nn.Module, guide: nn.Module | None) -> dict[str, nn.Module]:
+    """What is trained, by the names under which checkpoints hold it."""
+    return {"model": model} if guide is None else {"model": model, "guide": guide}
+
+
+def read_best(folder: Path, model: nn.Module, guide: nn.Module | None = None) -> dict[str, Any]:
+    """What ``best.pt`` holds, which is for modules such as these: their states, and ``"epoch"``.
 
     Raises:
         ValueError: it is not there, damaged, of another model, or its weights are not finite.
@@ -89,13 +94,23 @@ def read_best(folder: Path, model: nn.Module) -> dict[str, Any]:
         raise ValueError(
             f"{str(folder)!r} has no {BEST}: no epoch of this run was done, or it was removed; train anew"
         ) from error
-    if not alike(best.get("model"), dict(model.state_dict())):
+    states = {name: dict(module.state_dict()) for name, module in modules(model, guide).items()}
+    if not all(alike(best.get(name), state) for name, state in states.items()):
         raise ValueError(
             f"{path} does not fit the model that {CONFIG} and the data make: one of them has changed since it "
             "was trained (pydocs changes with the version of Python); restore it, or train anew"
         )
-    if not fits(best.get("epoch"), int) or not all(value.isfinite().all() for value in best["model"].values()):
+    values = itertools.chain(*(best[name].values() for name in states))
+    if not fits(best.get("epoch"), int) or not all(value.isfinite().all() for value in values):
         raise ValueError(f"{path} is damaged: it lacks its epoch, or its weights are not finite; train anew")
+    return best
+
+
+def load_best(folder: Path, model: nn.Module, guide: nn.Module | None = None) -> dict[str, Any]:
+    """Bring the modules to the states that ``best.pt`` holds; returns, and raises, as :func:`read_best`."""
+    best = read_best(folder, model, guide)
+    for name, module in modules(model, guide).items():
+        module.load_state_dict(best[name])
     return best
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, generators
 from noisin_pyro.training.divergence import require_finite_weights
-from noisin_pyro.training.folder import BEFORE, LAST
+from noisin_pyro.training.folder import BEFORE, LAST, modules
 from noisin_pyro.training.optimizers import load_state
 from noisin_pyro.training.progress import Progress
 
@@ -23,8 +24,8 @@ class Keeper:
 
     Args:
         folder: of the run.
-        model, optimizer, order, progress: what a checkpoint holds, with the generators; ``order`` is the generator of
-            the data's order, ``None`` for a text.
+        model, guide, optimizer, order, progress: what a checkpoint holds, with the generators; ``guide`` is ``None``
+            where the prior is the guide, ``order`` is the generator of the data's order, ``None`` for a text.
         every_steps: gradient steps after which one is :meth:`due`.
         every_seconds: seconds after which one is.
     """
@@ -33,6 +34,7 @@ class Keeper:
         self,
         folder: Path,
         model: SequenceModel,
+        guide: Guide | None,
         optimizer: torch.optim.Optimizer,
         order: torch.Generator | None,
         progress: Progress,
@@ -40,6 +42,7 @@ class Keeper:
         every_seconds: float | None = None,
     ) -> None:
         self.folder, self.model, self.optimizer, self.order, self.progress = folder, model, optimizer, order, progress
+        self.trained = modules(model, guide)
         self._every_steps, self._every_seconds, self._saved_at = every_steps, every_seconds, time.monotonic()
         self._last_is_good = True
 
@@ -56,9 +59,9 @@ class Keeper:
             FloatingPointError: weights that are not finite, which are not worth to go on from. Nothing is written.
         """
         where = f"epoch {self.progress.epoch}, step {self.progress.under_way.batches}"
-        require_finite_weights(self.model, where)
+        require_finite_weights(self.model, where, self.trained.get("guide"))
         content = {
-            "model": self.model.state_dict(),
+            **{name: module.state_dict() for name, module in self.trained.items()},
             "optimizer": self.optimizer.state_dict(),
             "progress": self.progress.to_plain(),
             "generators": generators.states(),
@@ -77,7 +80,8 @@ class Keeper:
         if content is None:
             return
         try:
-            self.model.load_state_dict(content["model"])
+            for name, module in self.trained.items():
+                module.load_state_dict(content[name])
             load_state(self.optimizer, content["optimizer"])
             self.progress.load(content["progress"], next(self.model.parameters()).device)
             if self.order is not None and self.progress.order is not None:

@@ -15,8 +15,9 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from noisin_pyro.data import Batch, Sequences, Stream
-from noisin_pyro.inference import Bound, PriorAsGuide_ELBO, evaluate
-from noisin_pyro.models import SequenceModel
+from noisin_pyro.inference import Bound, Evaluation, PriorAsGuide_ELBO, evaluate
+from noisin_pyro.inference.guides import Guide
+from noisin_pyro.models import SequenceModel, innovations
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.divergence import require_finite
@@ -25,7 +26,7 @@ from noisin_pyro.training.interrupts import Deferred, Interrupted
 from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.optimizers import averaged, build_optimizer
 from noisin_pyro.training.progress import Pass, Progress
-from noisin_pyro.training.schedules import rate, set_rate
+from noisin_pyro.training.schedules import kl_weight, rate, set_rate
 
 Steps = Sequences | Stream
 
@@ -36,17 +37,19 @@ def fit(
     valid: Steps,
     config: Config,
     folder: Path,
+    guide: Guide | None = None,
     label: str = "training",
     resume: bool = False,
 ) -> list[log.Row]:
-    """Train ``model`` until ``config.optimisation`` says stop.
+    """Train ``model``, and ``guide`` with it, until ``config.optimisation`` says stop.
 
     Each epoch adds a row to ``log.csv`` in ``folder``; the model that is best in validation is kept in ``best.pt``, and
     what the run can go on from in ``last.pt`` (:class:`~noisin_pyro.training.keeper.Keeper`).
-    A row has ``epoch``; ``train_nats`` (the bound, noise on, while the weights changed) and ``valid_nats`` (noise off),
-    both nats per step, with their exponentials ``train_perplexity`` and ``valid_perplexity``; ``learning_rate``;
-    ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the epoch; ``tokens_per_second`` of the
-    training in it. Averaged SGD trains the weights, and has its averages validated, kept and logged.
+    A row has ``epoch``; ``train_nats`` (the bound, noise on, while the weights changed) and ``valid_nats`` (noise off;
+    of a guide its bound, one draw a sequence), both nats per step, with their exponentials ``train_perplexity`` and
+    ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the
+    epoch; ``tokens_per_second`` of the training in it. Averaged SGD trains the weights, and has its averages validated,
+    kept and logged.
 
     Args:
         resume: go on from the checkpoint in ``folder``, to the same numbers, bit for bit, as without a break.
@@ -61,19 +64,20 @@ def fit(
     """
     how, batch_size = config.optimisation, config.data.batch_size
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
-    bound = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)(model)
+    elbo = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)
+    bound = elbo(model if guide is None else innovations(model), guide)
     optimizer = build_optimizer(how.optimizer, bound.parameters(), how.learning_rate, how.average_after)
     # A text has an order; separate sequences come in a new one each epoch.
     order = torch.Generator().manual_seed(config.run.seed) if isinstance(train, Sequences) else None
     measure = "perplexity" if isinstance(train, Stream) else "nats"
     progress = Progress()
     keeper = Keeper(
-        folder, model, optimizer, order, progress, config.run.checkpoint_steps, config.run.checkpoint_seconds
+        folder, model, guide, optimizer, order, progress, config.run.checkpoint_steps, config.run.checkpoint_seconds
     )
     if resume:
         keeper.restore()
         if progress.rows:
-            read_best(folder, model)  # what the last test needs: better told now than after the training
+            read_best(folder, model, guide)  # what the last test needs: better told now than after the training
         log.rewrite(folder / LOG, progress.rows)
         where = f"epoch {progress.epoch}, {progress.under_way.batches} batches done"
         tqdm.write(f"{label:>13}, {'trained' if progress.finished(how) else f'going on: {where}'}", file=sys.stderr)
@@ -94,6 +98,7 @@ def fit(
             epoch, done = progress.epoch, progress.under_way
             title = f"{label}, epoch {epoch}/{how.epochs}"
             progress.order = None if order is None else order.get_state()
+            bound.elbo.kl_weight = kl_weight(config.inference.kl_annealing, epoch)
             set_rate(optimizer, rate(how.schedule, how.learning_rate, progress.valid_nats, how.schedule_factor))
             with tqdm(
                 total=train.num_steps, initial=done.steps, desc=title,
@@ -104,12 +109,12 @@ def fit(
                 )
             trained = time.perf_counter()
             with averaged(optimizer):
-                valid_nats = evaluate(model, valid, method="mean", batch_size=batch_size).nats_per_step
+                valid_nats = validated(model, guide, valid, batch_size).nats_per_step
                 require_finite(valid_nats, model, f"{title}, validation")
                 better = valid_nats < progress.best_nats
                 if better:
-                    best = {"model": model.state_dict(), "epoch": epoch, "valid_nats": valid_nats}
-                    checkpoint.save(folder / BEST, best)
+                    states = {name: module.state_dict() for name, module in keeper.trained.items()}
+                    checkpoint.save(folder / BEST, {**states, "epoch": epoch, "valid_nats": valid_nats})
                 spreads = model.rnn.spreads()
             row = {
                 "epoch": epoch,
@@ -130,6 +135,14 @@ def fit(
     return progress.rows
 
 
+def validated(model: SequenceModel, guide: Guide | None, valid: Steps, batch_size: int) -> Evaluation:
+    """What a run is steered by: the network with its noise off, or the bound of its guide, one draw a sequence."""
+    if guide is None:
+        return evaluate(model, valid, method="mean", batch_size=batch_size)
+    options = {"guide": guide, "num_samples": 1, "batch_size": batch_size}
+    return evaluate(innovations(model), valid, method="importance", **options)
+
+
 def train_epoch(
     bound: Bound,
     batches: Iterable[Batch],
@@ -146,7 +159,7 @@ def train_epoch(
     batch's size, and nothing else.
 
     Args:
-        bound: ``PriorAsGuide_ELBO(...)(model)``.
+        bound: ``PriorAsGuide_ELBO(...)(model)``, or of ``innovations(model)`` and a guide.
         clip: largest norm of the whole gradient; ``None`` leaves it as it is.
         bar: shows how far it is.
         title: what an error calls this pass.
@@ -166,7 +179,7 @@ def train_epoch(
         loss = bound(batch.inputs, batch.targets, state=done.state if batch.carried else None, lengths=batch.lengths)
         nats, steps = loss.item(), batch.num_steps
         state = bound.returned.state
-        require_finite(nats, cast(SequenceModel, bound.model), f"{title}, step {done.batches + 1}", state)
+        require_finite(nats, _network(bound), f"{title}, step {done.batches + 1}", state)
         optimizer.zero_grad()
         (loss / steps).backward()
         if clip is not None:
@@ -179,6 +192,11 @@ def train_epoch(
             bar.update(steps)
         after_step()
     return done.nats_per_step
+
+
+def _network(bound: Bound) -> SequenceModel:
+    """The model itself, of which a guide's bound has a view."""
+    return bound.guide.model if isinstance(bound.guide, Guide) else cast(SequenceModel, bound.model)
 
 
 def perplexity(nats: float) -> float:

@@ -10,11 +10,12 @@ import pyro
 import torch
 
 from noisin_pyro.data import Corpus
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
-from noisin_pyro.training.build import build_model, load_corpus
+from noisin_pyro.training.build import build_guide, build_model, load_corpus
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.fingerprint import require_same
-from noisin_pyro.training.folder import read_best, read_config
+from noisin_pyro.training.folder import load_best, read_config
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Trained:
         config: what the run was told, with the device and the data's root that it is read with.
         corpus: its data, read anew.
         model: its best model, on ``config.run.device``.
+        guide: the guide that was trained with it, of ``innovations(model)``; ``None`` where the prior was the guide.
     """
 
     config: Config
     corpus: Corpus
     model: SequenceModel
+    guide: Guide | None
 
 
 def read_run(folder: Path, device: str | None = None, root: Path | None = None) -> Trained:
@@ -58,6 +61,7 @@ def read_run(folder: Path, device: str | None = None, root: Path | None = None) 
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     corpus = load_corpus(config.data)
     require_same(folder, corpus)
-    model = build_model(config, corpus)
-    model.load_state_dict(read_best(folder, model)["model"])
-    return Trained(config, corpus, model.to(config.run.device))
+    model = build_model(config, corpus).to(config.run.device)
+    guide = build_guide(config, model)
+    load_best(folder, model, guide)
+    return Trained(config, corpus, model, guide)

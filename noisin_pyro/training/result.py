@@ -17,7 +17,8 @@ from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.log import Row
 
 Measure = Literal["perplexity", "nats"]
-_PARTS = {"valid": "valid", "test": "test", "ensemble": "test_ensemble"}  # the numbers, and their keys in result.json
+# the numbers, and their keys in result.json
+_PARTS = {"valid": "valid", "test": "test", "ensemble": "test_ensemble", "bound": "test_bound"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Result:
         folder: where it is on disk.
         log: the rows of ``log.csv``.
         best_epoch: the epoch whose model was best in validation: it was kept, and the numbers below are its.
-        valid: validation, noise off.
+        valid: validation, noise off; of a guide, its bound by one draw a sequence.
         test: test, noise off.
         ensemble: test, averaged over noisy runs; ``None`` if nothing is random or no samples were asked for.
+        bound: test, the guide's bound by one draw a sequence; ``None`` where the prior was the guide.
         measure: what to show of them: perplexities for a text, nats per step (a whole chord) for music.
         seconds: of all epochs and the last tests.
         twin: the deterministic network's result, if it was trained too.
@@ -44,6 +46,7 @@ class Result:
     valid: Evaluation
     test: Evaluation
     ensemble: Evaluation | None
+    bound: Evaluation | None
     measure: Measure
     seconds: float
     twin: Result | None = None
@@ -63,12 +66,15 @@ class Result:
     def table(self) -> str:
         """This run and its twin, a line each."""
         titles = ["", "best epoch", "validation", "test", "test, ensemble"]
-        lines = [titles] + [
-            [run.name, f"{run.best_epoch} of {len(run.log)}"]
-            + ["-" if part is None else self._shown(part) for part in (run.valid, run.test, run.ensemble)]
-            for run in (self, self.twin)
-            if run is not None
-        ]
+        columns = ["valid", "test", "ensemble"]
+        if self.bound is not None:
+            titles, columns = [*titles, "test, bound"], [*columns, "bound"]
+        lines = [titles]
+        for run in (self, self.twin):
+            if run is not None:
+                parts = [getattr(run, column) for column in columns]
+                numbers = ["-" if part is None else self._shown(part) for part in parts]
+                lines.append([run.name, f"{run.best_epoch} of {len(run.log)}", *numbers])
         return aligned(lines)
 
     def _shown(self, number: Evaluation) -> str:
@@ -83,7 +89,7 @@ def read(folder: Path, measure: Measure) -> Result:
     """
     rows = log.require_whole(log.read(folder / LOG))
     try:
-        told = json.loads((folder / RESULT).read_bytes())
+        told = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # older ones knew no guides
         parts: dict[str, Any] = {name: _evaluation(told[key]) for name, key in _PARTS.items()}
         result = Result(
             name=told["name"],

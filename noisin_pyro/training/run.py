@@ -18,13 +18,14 @@ from tqdm import tqdm
 from noisin_pyro import plots
 from noisin_pyro.data import Corpus
 from noisin_pyro.inference import evaluate
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import folder, interrupts, log
-from noisin_pyro.training.build import build_model, load_corpus, steps
+from noisin_pyro.training.build import build_guide, build_model, load_corpus, steps
 from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.fingerprint import fingerprint, require_same
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.loop import Steps, fit
+from noisin_pyro.training.loop import Steps, fit, validated
 from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.resume import completed, refuse_contradictions, stored, tell_changes
 
@@ -103,6 +104,7 @@ def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: boo
     pyro.set_rng_seed(config.run.seed)
     device = torch.device(config.run.device)
     model = build_model(config, corpus).to(device)
+    guide = build_guide(config, model)
     run = config.run
     parts = [steps(part, config.data, run.device, run.precision) for part in (corpus.train, corpus.valid, corpus.test)]
     if where is None or not resume:
@@ -117,8 +119,8 @@ def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: boo
         else:
             began = folder.provenance(device) | fingerprint(corpus)
             folder.write_json(where / folder.CONFIG, json.loads(to_json(config)) | began)
-        rows = fit(model, parts[0], parts[1], config, where, name, resume)
-        result = _tested(model, parts[1], parts[2], config, where, rows, _measure(corpus))
+        rows = fit(model, parts[0], parts[1], config, where, guide, name, resume)
+        result = _tested(model, guide, parts[1], parts[2], config, where, rows, _measure(corpus))
     except BaseException as error:
         kept = resume or any((where / name).exists() for name in (folder.BEST, folder.LAST))
         if not kept:
@@ -137,15 +139,22 @@ def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: boo
 
 
 def _tested(
-    model: SequenceModel, valid: Steps, test: Steps, config: Config, where: Path, rows: list[log.Row], measure: Measure
+    model: SequenceModel,
+    guide: Guide | None,
+    valid: Steps,
+    test: Steps,
+    config: Config,
+    where: Path,
+    rows: list[log.Row],
+    measure: Measure,
 ) -> Result:
     """The numbers of the best model."""
     start = time.perf_counter()
     name = "noisy" if config.noisy else "deterministic"
-    best = folder.read_best(where, model)
-    model.load_state_dict(best["model"])
+    best = folder.load_best(where, model, guide)
     batch, samples, ensemble = config.data.batch_size, config.run.ensemble_samples, None
-    valid_mean = evaluate(model, valid, method="mean", batch_size=batch)
+    valid_number = validated(model, guide, valid, batch)
+    test_bound = None if guide is None else validated(model, guide, test, batch)
     test_mean = evaluate(model, test, method="mean", batch_size=batch)
     if config.noisy and samples > 0:
         tqdm.write(f"{name:>13}, test: averaging {samples} noisy runs", file=sys.stderr)
@@ -155,8 +164,9 @@ def _tested(
         folder=where,
         log=rows,
         best_epoch=best["epoch"],
-        valid=valid_mean,
+        valid=valid_number,
         test=test_mean,
+        bound=test_bound,
         ensemble=ensemble,
         measure=measure,
         seconds=sum(row["seconds"] for row in rows) + time.perf_counter() - start,

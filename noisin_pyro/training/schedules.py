@@ -1,4 +1,4 @@
-"""The learning rate of each epoch, from the validations before it.
+"""The learning rate of each epoch, from the validations before it, and the weight of a guide's KL.
 
 A function of the log alone: it has no state that a checkpoint would have to keep. (``torch.optim.lr_scheduler`` has,
 and warns where a run goes on right before a scheduler's step.)
@@ -39,3 +39,8 @@ def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     for state in optimizer.state.values():
         if "eta" in state:  # averaged SGD reads its rate here, and would follow a step late
             state["eta"].fill_(value)
+
+
+def kl_weight(annealing: int | None, epoch: int) -> float:
+    """What the guide's KL counts in an epoch (the first is 1): it rises in equal steps to 1 in epoch ``annealing``."""
+    return 1.0 if annealing is None else min(1.0, epoch / annealing)

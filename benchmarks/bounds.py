@@ -1,0 +1,124 @@
+"""Bounds at their optima and estimates, where log p(x) is known: the linear-Gaussian model.
+
+``python benchmarks/bounds.py`` trains each guide on fresh data of the model, whose own parameters stay at the truth,
+and then compares bounds, importance sampling and the particle filter with the exact log-likelihood of new sequences. It
+writes ``results/bounds/result.json`` (about ten minutes on one core).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+import tyro
+from linear_gaussian import STEPS, TRUTH, linear_gaussian, log_likelihood, sequences
+from torch import Tensor
+
+import noisin_pyro as nz
+from noisin_pyro.inference.guides import Guide
+from noisin_pyro.training.folder import provenance, write_json
+from noisin_pyro.training.run import program_settings
+
+RESULT = Path(__file__).parents[1] / "results" / "bounds" / "result.json"
+GUIDES = {
+    "mean-field": "full",
+    "filtering": "full",
+    "smoothing, diagonal": "diagonal",
+    "smoothing": "full",
+}
+BATCH, RATE, HIDDEN = 100, 0.01, 32
+REPEATS = 400  # of the filter on one sequence, for E[p̂/p] = 1
+
+
+def trained(model: nz.SequenceModel, name: str, covariance: str, steps: int) -> Guide:
+    """A guide at its best, for whatever the model may draw."""
+    guide = nz.guides.get(name.partition(",")[0], model, covariance=covariance, hidden_size=HIDDEN)
+    assert isinstance(guide, Guide)
+    bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(nz.innovations(model), guide)
+    optimizer = torch.optim.Adam(guide.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (bound(*sequences(model, BATCH)) / (BATCH * STEPS)).backward()
+        optimizer.step()
+        schedule.step()
+    return guide
+
+
+def gap(model: nz.SequenceModel, guide: Guide | None, data: nz.data.Sequences, exact: Tensor) -> dict[str, float]:
+    """log p(x) minus the ELBO in nats per step, from 20 draws a sequence, and its Monte Carlo error."""
+    view, draws = nz.innovations(model), []
+    for _ in range(20):
+        draws.append(nz.evaluate(view, data, method="importance", guide=guide, num_samples=1).nats_per_step)
+    found = torch.tensor(draws).double() + float(exact.sum()) / data.num_steps
+    return {"gap": float(found.mean()), "error": float(found.std() / 20**0.5)}
+
+
+def beside(found: nz.Evaluation, exact: float) -> dict[str, Any]:
+    """An estimate beside the truth, and how many of its Monte Carlo errors lie between."""
+    errors = (found.nats_per_step - exact) / found.monte_carlo_error
+    return {
+        "nats_per_step": found.nats_per_step,
+        "monte_carlo_error": found.monte_carlo_error,
+        "errors_from_exact": errors,
+        "worst_pareto_k": found.pareto_k,
+    }
+
+
+def unbiased(model: nz.SequenceModel, particles: int) -> dict[str, float]:
+    """E[p̂/p] over repeats of the filter on one sequence, and its z-score against 1."""
+    inputs, x = sequences(model, 1)
+    data = nz.data.Sequences(inputs.repeat(REPEATS, 1, 1), x.repeat(REPEATS, 1, 1))
+    found = nz.evaluate(model, data, method="particle-filter", num_samples=particles, islands=1, log_probs=True)
+    assert found.log_probs is not None
+    ratio = (found.log_probs.sum(-1) - log_likelihood(x, TRUTH)).exp()
+    mean, error = float(ratio.mean()), float(ratio.std() / REPEATS**0.5)
+    return {"particles": particles, "repeats": REPEATS, "mean": mean, "error": error, "z": (mean - 1) / error}
+
+
+def main(steps: int = 3000, held_out: int = 2000, seed: int = 0) -> None:
+    """Bounds at their optima and estimates, beside the exact log-likelihood.
+
+    Args:
+        steps: gradient steps for each guide.
+        held_out: sequences to compare on.
+        seed: of data, weights and noise.
+    """
+    torch.set_num_threads(1)
+    pyro.set_rng_seed(seed)
+    with program_settings():
+        model = linear_gaussian(TRUTH)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        inputs, x = sequences(model, held_out)
+        data, exact = nz.data.Sequences(inputs, x), log_likelihood(x, TRUTH)
+        nats = -float(exact.sum()) / data.num_steps
+        told: dict[str, Any] = {"steps": steps, "sequences": held_out, "seed": seed, "batch": BATCH, "rate": RATE}
+        told |= {"hidden_size": HIDDEN} | provenance(torch.device("cpu"))
+        told |= {"exact_nats_per_step": nats, "bounds": {"prior": gap(model, None, data, exact)}}
+        for name, covariance in GUIDES.items():
+            began = time.perf_counter()
+            guide = trained(model, name, covariance, steps)
+            told["bounds"][name] = gap(model, guide, data, exact) | {"seconds": round(time.perf_counter() - began)}
+            print(f"{name:>20}", told["bounds"][name], flush=True)
+        few = nz.data.Sequences(inputs[:200], x[:200])
+        exact_few = -float(exact[:200].sum()) / few.num_steps
+        view = nz.innovations(model)
+        by_guide = nz.evaluate(view, few, method="importance", guide=guide, num_samples=200)
+        filtered = nz.evaluate(model, few, method="particle-filter", num_samples=4000)
+        told["estimates"] = {
+            "exact_nats_per_step": exact_few,
+            "importance, smoothing guide, S = 200": beside(by_guide, exact_few),
+            "particle filter, 4000 particles": beside(filtered, exact_few),
+            "filter, E[p̂/p]": unbiased(model, 100),
+        }
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    write_json(RESULT, told)
+    print(RESULT.read_text())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
