@@ -91,8 +91,6 @@ def main(steps: int = 3000, held_out: int = 2000, seed: int = 0) -> None:
     pyro.set_rng_seed(seed)
     with program_settings():
         model = linear_gaussian(TRUTH)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
         inputs, x = sequences(model, held_out)
         data, exact = nz.data.Sequences(inputs, x), log_likelihood(x, TRUTH)
         nats = -float(exact.sum()) / data.num_steps
