@@ -21,6 +21,7 @@ from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.noise import coordinates
 
 Layers = dict[int, Tensor]  # what each noisy layer has, by its number
+Heads = dict[int, Head]
 
 
 class Guide(PyroModule):
@@ -93,34 +94,38 @@ class Guide(PyroModule):
         rnn, x = self.model.rnn, self.model.embed(inputs)
         walk = rnn.steps(x, state)
         known = self.encoder(x.detach(), targets, lengths)
-        contexts = {layer: self.head(layer).of_context(known) for layer in rnn.noisy_layers}
+        heads = {layer: self.head(layer) for layer in rnn.noisy_layers}  # once: Pyro records every look at them
+        contexts = {layer: head.of_context(known) for layer, head in heads.items()}
         real = None if lengths is None else real_steps(lengths.to(x.device), x.shape[-2])
         with self.model.sequences(x.shape[-3], size):
             before = {layer: _draw_before(rnn, layer, walk) for layer in rnn.noisy_layers if rnn.noise.has_innovations}
             if self.along_path or not before:
-                moved, stretch = _Path(self, walk, before, contexts, real).walked()
+                moved, stretch = _Path(rnn.name, walk, heads, self.along_path, before, contexts, real).walked()
             else:
-                moved, stretch = self._at_once(walk, before, contexts, real)
+                moved, stretch = _at_once(walk, heads, before, contexts, real)
             for layer in rnn.noisy_layers:
                 density: Any = -stretch[layer].sum(-1)
                 law = dist.Delta(moved[layer], log_density=density, event_dim=2)
                 pyro.sample(f"{rnn.name}_{layer}{'_noise' if before else ''}", law)
 
-    def _at_once(self, walk: Steps, before: Layers, contexts: Layers, real: Tensor | None) -> tuple[Layers, Layers]:
-        """ε_{1:T} of each layer where no map knows the path, and log |dε / dε_before| of each step."""
-        pushed = {
-            layer: push(noise, coordinates(_law(walk, layer)), self.head(layer)(contexts[layer], None, real))
-            for layer, noise in before.items()
-        }
-        return {layer: noise for layer, (noise, _) in pushed.items()}, {layer: s for layer, (_, s) in pushed.items()}
+
+def _at_once(walk: Steps, heads: Heads, before: Layers, contexts: Layers, real: Tensor | None) -> tuple[Layers, Layers]:
+    """ε_{1:T} of each layer where no map knows the path, and log |dε / dε_before| of each step."""
+    pushed = {
+        layer: push(noise, coordinates(_law(walk, layer)), heads[layer](contexts[layer], None, real))
+        for layer, noise in before.items()
+    }
+    return {layer: noise for layer, (noise, _) in pushed.items()}, {layer: s for layer, (_, s) in pushed.items()}
 
 
 @dataclass(frozen=True)
 class _Path:
     """A walk along the states, all layers together, that moves the noise on the way."""
 
-    guide: Guide
+    name: str
     walk: Steps
+    heads: Heads
+    knows_states: bool
     before: Layers
     contexts: Layers
     real: Tensor | None
@@ -139,7 +144,9 @@ class _Path:
                     space, noise = spaces[layer], noises[layer][t]
                 else:
                     space, noise = self._native(layer, mean, t)
-                pushed = push(noise, space, self._affine(layer, mean, t, states, below))
+                known = self._known(noise, mean, states, below) if self.knows_states else None
+                real = None if self.real is None else self.real[..., t]
+                pushed = push(noise, space, self.heads[layer](self.contexts[layer][..., t, :], known, real))
                 moved[layer].append(pushed)
                 z = mean + self.walk.scale(layer, mean) * pushed[0] if self.before else pushed[0]
                 below.append(z)
@@ -151,17 +158,17 @@ class _Path:
             {layer: torch.stack([stretch for _, stretch in steps], -1) for layer, steps in moved.items()},
         )
 
-    def _affine(self, layer: int, mean: Tensor, t: int, states: States, below: list[Tensor]) -> Any:
-        context, real = self.contexts[layer][..., t, :], None if self.real is None else self.real[..., t]
-        known = None
-        if self.guide.along_path:
-            known = _joined([*states.z, *(c for c in states.c if c is not None), *below, mean])
-        return self.guide.head(layer)(context, known, real)
+    @staticmethod
+    def _known(noise: Tensor, mean: Tensor, states: States, below: list[Tensor]) -> Tensor:
+        """z_{t-1} and c_{t-1} of every layer, z_t of those below, and the mean; what is the same for all particles is
+        repeated for each."""
+        parts = [*states.z, *(c for c in states.c if c is not None), *below, mean]
+        return torch.cat([part.expand(*noise.shape[:-1], -1) for part in parts], -1)
 
     def _native(self, layer: int, mean: Tensor, t: int) -> tuple[Transform, Tensor]:
         """z_t from its own law, which moves with the mean, and the coordinates of its support."""
         law = self.walk.law(layer, mean)
-        site = f"{self.guide.model.rnn.name}_{layer}_before_{t + 1}"
+        site = f"{self.name}_{layer}_before_{t + 1}"
         masked = law if self.real is None else law.mask(self.real[..., t])
         return biject_to(law.support), pyro.sample(site, masked, infer={"is_auxiliary": True})
 
@@ -189,9 +196,3 @@ def _coordinates(rnn: NoisyRNN, units: int) -> tuple[int, bool]:
     law = rnn.noise.law(torch.ones(()), units)
     (size,) = coordinates(law).inverse_shape((units,))
     return size, law.support is not constraints.real_vector
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Side by side along the last axis, those without particles repeated for each."""
-    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return torch.cat([part.expand(*shape, -1) for part in parts], -1)
