@@ -26,6 +26,8 @@ from noisin_pyro.training.run import program_settings
 
 KINDS = {
     "exact": "the log-likelihood itself",
+    "bound": "its expectation is an upper bound on the model's own nats per step",
+    "estimate": "of the log-likelihood, by an unbiased estimate of the likelihood",
     "predictor": "a normalised predictor, neither a bound nor an estimate of the noisy model's log p(x)",
 }
 
@@ -40,11 +42,12 @@ class Evaluate:
     split: Literal["train", "valid", "test"] = "test"
     """Part of the data."""
 
-    method: Literal["mean", "ensemble"] = "mean"
-    """mean: noise off, the network underneath. ensemble: probabilities of noisy runs, averaged step by step."""
+    method: Literal["mean", "ensemble", "importance", "particle-filter"] = "mean"
+    """mean: noise off, the network underneath. ensemble: probabilities of noisy runs, averaged step by step.
+    importance: a bound on the likelihood, from samples of the noise. particle-filter: an estimate of it."""
 
-    samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50)")] = None
-    """Noisy runs to average over. Only for the ensemble."""
+    samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100 or 400)")] = None
+    """Noisy runs to average over; samples, or particles, of each sequence. Not for the mean."""
 
     seed: int = 0
     """Seed of the noise."""
@@ -53,7 +56,8 @@ class Evaluate:
     """Sequences read side by side (of a text: the columns it is cut into; each starts from a state of zeros)."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
-    """Steps read at once; the state is carried, so that only the error over sequences depends on it. Texts only."""
+    """Steps read at once; the state is carried, and with it weights and particles, so that no number depends on it but
+    the error over sequences of the mean and the ensemble. Texts only."""
 
     per_token: NewFile = None
     """New CSV file: the log-probability (in nats) of every token in the text's order, or of every step of music."""
@@ -105,19 +109,40 @@ class Evaluate:
 
     def _table(self, corpus: Corpus, found: Evaluation) -> str:
         unit = "steps" if corpus.vocabulary is None else "tokens"
-        method = f"ensemble of {found.num_samples} noisy runs" if found.num_samples else f"{found.method}, noise off"
         return aligned(
             [
                 ("run", str(self.folder)),
                 ("data", f"{corpus.name}, {self.split} part, {found.num_steps:,} {unit}"),
-                ("method", method if found.kind != "exact" else "the deterministic network"),
+                ("method", _method(found)),
                 ("kind", f"{found.kind}: {KINDS[found.kind]}"),
                 ("nats per step", f"{found.nats_per_step:.4f}"),
                 ("perplexity", f"{found.perplexity:.2f}"),
                 ("Monte Carlo error", f"{found.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
                 ("error over sequences", f"{found.standard_error:.4f} nats per step (standard error over the data)"),
+                *_diagnostics(found),
             ]
         )
+
+
+def _method(found: Evaluation) -> str:
+    if found.kind == "exact":
+        return "the deterministic network"
+    return {
+        "mean": "mean, noise off",
+        "ensemble": f"ensemble of {found.num_samples} noisy runs",
+        "importance": f"importance sampling, {found.num_samples} samples of the noise for each sequence",
+        "particle-filter": f"particle filter, {found.num_samples} particles for each sequence",
+    }[found.method]
+
+
+def _diagnostics(found: Evaluation) -> Iterable[tuple[str, str]]:
+    """How far the number can be trusted, where the method tells."""
+    if found.effective_samples is not None:
+        yield "effective samples", f"{found.effective_samples:.1f} of {found.num_samples}, on average"
+    if found.resamplings is not None:
+        yield "resamplings", f"{found.resamplings:.1f} for each sequence, on average"
+    if found.pareto_k is not None and found.unreliable is not None:
+        yield "Pareto k", f"{found.pareto_k:.2f} at worst; above 0.7 (no trust) in {found.unreliable:.0%} of sequences"
 
 
 def _rows(corpus: Corpus, part: Tensor | Sequences, log_probs: Tensor) -> Iterable[tuple[object, ...]]:

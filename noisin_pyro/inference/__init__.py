@@ -2,7 +2,8 @@
 
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
-from noisin_pyro.inference.evaluation import Evaluation, evaluate
+from noisin_pyro.inference.estimates import Evaluation
+from noisin_pyro.inference.evaluation import METHODS, evaluate
 from noisin_pyro.inference.generation import generate
 
-__all__ = ["Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate", "generate", "guides"]
+__all__ = ["METHODS", "Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate", "generate", "guides"]

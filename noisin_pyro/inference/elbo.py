@@ -25,7 +25,7 @@ from noisin_pyro.inference.sites import (
     sample_sites,
     scored_sites,
 )
-from noisin_pyro.inference.weights import log_mean_weights
+from noisin_pyro.inference.weights import log_mean_weights, sequence_weights
 
 Program = Callable[..., Any]
 BOUNDS = ("elbo", "importance")
@@ -113,6 +113,12 @@ class PriorAsGuide_ELBO(ELBO):
         # the bound's value, with the surrogate's gradient
         return -(value.detach() + (surrogate - surrogate.detach())), returned
 
+    def log_weights(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Any]]:
+        """log w of each sample and sequence, ``(S, B)``, without scales; and what each run of the model returned."""
+        traces = list(self._get_traces(model, guide, args, kwargs))
+        log_w = sequence_weights(traces, self.nesting(model, guide, *args, **kwargs), self.num_particles)
+        return log_w, _returned(traces)
+
     def _bound(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, list[Any]]:
         """The bound, a surrogate whose gradient is an unbiased estimate of the bound's, and what the runs returned."""
         self._check_kl_weight()
@@ -122,9 +128,8 @@ class PriorAsGuide_ELBO(ELBO):
             value = torch.stack([v for v, _ in terms]).sum() / self.num_particles
             surrogate = torch.stack([s for _, s in terms]).sum() / self.num_particles
         else:
-            value, surrogate = log_mean_weights(traces, self._nesting(model, guide, args, kwargs), self.num_particles)
-        ends: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
-        return value, surrogate, [end["value"] for end in ends]
+            value, surrogate = log_mean_weights(traces, self.nesting(model, guide, *args, **kwargs), self.num_particles)
+        return value, surrogate, _returned(traces)
 
     def _check_kl_weight(self) -> None:
         if not 0 <= self.kl_weight < math.inf:
@@ -161,7 +166,7 @@ class PriorAsGuide_ELBO(ELBO):
             for _ in range(self.num_particles):
                 yield self._get_trace(model, guide, args, kwargs)
             return
-        depth = self._nesting(model, guide, args, kwargs) + 1
+        depth = self.nesting(model, guide, *args, **kwargs) + 1
         plate = pyro.plate(PARTICLES, self.num_particles, dim=-int(depth))
         yield self._get_trace(plate(model), None if guide is None else plate(guide), args, kwargs, depth)
 
@@ -181,7 +186,7 @@ class PriorAsGuide_ELBO(ELBO):
                     check_site_shape(site, depth)  # type: ignore[arg-type]
         return model_trace, guide_trace
 
-    def _nesting(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> int:
+    def nesting(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> int:
         """How deep this model's plates go; found once for each model, in a run that leaves no trace."""
         if self.max_plate_nesting < math.inf:
             return int(self.max_plate_nesting)
@@ -192,6 +197,11 @@ class PriorAsGuide_ELBO(ELBO):
             dims = [frame.dim for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
             self._program, self._found = (model, guide), -min(dims, default=0)
         return int(self._found)
+
+
+def _returned(traces: list[tuple[Trace, Trace]]) -> list[Any]:
+    ends: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
+    return [end["value"] for end in ends]
 
 
 def _needs_density(name: str, site: Any, guide_trace: Trace) -> bool:

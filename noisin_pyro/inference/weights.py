@@ -27,11 +27,9 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
     Raises:
         ValueError: for a latent outside the plate of the sequences, or sites of different scales.
     """
+    log_w = sequence_weights(traces, nesting, num_particles)
     plates = _sequence_plates(traces[0][0])
-    for model_trace, guide_trace in traces:
-        _refuse_outside(plates, sampled_sites(model_trace) + sampled_sites(guide_trace))
     scale = _common_scale(*traces[0], plates)
-    log_w = _particles_first([log_weights(*pair, plates) for pair in traces], nesting, num_particles)
     value = log_w.logsumexp(0) - math.log(num_particles)
     # what all sequences share is observed, so it is the same in every sample: it stays outside the logarithm
     shared: Any = torch.zeros(())
@@ -46,6 +44,20 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
             particles = score.sum(-nesting - 1) if score.dim() > nesting else score
             surrogate = surrogate + value.detach() * particles
     return (scale * value).sum() + shared, (scale * surrogate).sum() + shared
+
+
+def sequence_weights(traces: Traces, nesting: int, num_particles: int) -> Tensor:
+    """log w of each sample and sequence, ``(S, ...)`` with the sequences' plates behind, without scales.
+
+    Arguments as above; what is observed outside the sequences' plates has no part in it.
+
+    Raises:
+        ValueError: for a latent outside the plate of the sequences.
+    """
+    plates = _sequence_plates(traces[0][0])
+    for model_trace, guide_trace in traces:
+        _refuse_outside(plates, sampled_sites(model_trace) + sampled_sites(guide_trace))
+    return _particles_first([log_weights(*pair, plates) for pair in traces], nesting, num_particles)
 
 
 def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> Tensor:
@@ -63,7 +75,9 @@ def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
     stacks = [plates for site in sample_sites(model_trace) if site["is_observed"] and (plates := _plates(site))]
     common = frozenset.intersection(*stacks) if stacks else frozenset()
     if stacks and not common:
-        raise ValueError('bound="importance" needs a plate that all observed sites share; use bound="elbo"')
+        raise ValueError(
+            'importance weights need a plate that all observed sites share; open one, or train with bound="elbo"'
+        )
     return common
 
 
@@ -80,8 +94,8 @@ def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
         missing = [plate.name for plate in plates - _plates(site)]
         if missing:
             raise ValueError(
-                f'bound="importance" is of each sequence, but {site["name"]!r} is sampled outside the plate '
-                f'{missing[0]!r}, so the sequences share it; use bound="elbo"'
+                f"importance weights are of each sequence, but {site['name']!r} is sampled outside the plate "
+                f'{missing[0]!r}, so the sequences share it; condition on it, or train with bound="elbo"'
             )
 
 

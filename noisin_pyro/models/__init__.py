@@ -8,7 +8,7 @@ from noisin_pyro.models.path import NoisyPath, real_steps
 from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceModel
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.steps import States, Steps
-from noisin_pyro.models.views import innovations, noise_off, unroll
+from noisin_pyro.models.views import innovations, noise_off, underlying, unroll
 from noisin_pyro.models.weight_priors import NormalWeights
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "innovations",
     "noise_off",
     "real_steps",
+    "underlying",
     "unroll",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
+from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
@@ -61,6 +63,30 @@ def noise_off(model: Model) -> Model:
     (``.eval()`` does not do this.)
     """
     return _view(model, _mean, (NoisyPath, NormalWeights))
+
+
+def underlying(model: Model) -> tuple[Model, list[Messenger]]:
+    """The program below views that leave its law as it is, and what it is conditioned on on the way.
+
+    Args:
+        model: ``unroll``, ``innovations`` or ``pyro.condition`` of a program, in any order, or the program itself.
+
+    Returns:
+        the program, and the handlers of the conditions, to be entered around what stands in for its call.
+    """
+    conditions: list[Messenger] = []
+    while True:
+        if isinstance(model, View):
+            handler, inner = model.handler, model.model
+        elif isinstance(wrapped := getattr(model, "func", None), functools.partial) and len(wrapped.args) == 2:
+            handler, inner = wrapped.args  # a callable in one of Pyro's handlers
+        else:
+            return model, conditions
+        if isinstance(handler, ConditionMessenger):
+            conditions.append(handler)
+        elif not isinstance(handler, _Handler) or handler.rewrite is _mean:
+            return model, conditions
+        model = inner
 
 
 def _per_step(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor:

@@ -128,9 +128,8 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
 def _evaluation(numbers: dict[str, Any] | None) -> Evaluation | None:
     if numbers is None:
         return None
-    kept: dict[str, Any] = {
-        field.name: math.nan if numbers[field.name] is None else numbers[field.name]
-        for field in dataclasses.fields(Evaluation)
-        if field.name != "log_probs"
-    }
+    always = {field.name for field in dataclasses.fields(Evaluation) if field.default is dataclasses.MISSING}
+    kept: dict[str, Any] = {key: math.nan if numbers[key] is None else numbers[key] for key in always}
+    some = {field.name for field in dataclasses.fields(Evaluation)} - always - {"log_probs"}
+    kept |= {key: numbers[key] for key in some & numbers.keys()}  # of methods that older results do not know
     return checked(Evaluation(**kept))

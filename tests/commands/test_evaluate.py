@@ -65,11 +65,47 @@ def test_the_table_says_which_number_it_is(run: Path, capsys: pytest.CaptureFixt
     assert "exact: the log-likelihood itself" in said[2]
 
 
+@pytest.mark.parametrize("method", ["importance", "particle-filter"])
+def test_likelihoods_come_with_what_tells_how_far_to_trust_them(
+    run: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, tokens = tmp_path / "found.json", tmp_path / "tokens.csv"
+    options = ["--method", method, "--samples", "40", "--json", str(file), "--per-token", str(tokens)]
+    assert main(["evaluate", str(run), *options]) == 0
+    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    found = json.loads(file.read_text())
+    assert 0 < found["effective_samples"] < 40 and found["monte_carlo_error"] > 0
+    assert shown["effective samples"].strip() == f"{found['effective_samples']:.1f} of 40, on average"
+    if method == "importance":
+        assert shown["kind"].strip().startswith("bound: ")
+        assert shown["Pareto k"].split()[0] == f"{found['pareto_k']:.2f}"
+    else:
+        assert shown["kind"].strip().startswith("estimate: ")
+        assert shown["resamplings"].split()[0] == f"{found['resamplings']:.1f}"
+    rows = _read(tokens)[1:]
+    assert -sum(float(value) for _, value in rows) / len(rows) == pytest.approx(found["nats_per_step"])
+    assert main(["evaluate", str(run), "--method", method, "--samples", "40"]) == 0  # one seed, one number
+    assert f"nats per step         {found['nats_per_step']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["importance", "particle-filter"])
+def test_both_are_exact_for_the_deterministic_music(
+    music: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "found.json"
+    assert main(["evaluate", str(music), "--method", method, "--json", str(file)]) == 0
+    assert "exact: the log-likelihood itself" in capsys.readouterr().out
+    assert json.loads(file.read_text())["nats_per_step"] == pytest.approx(_told(music)["test"]["nats_per_step"])
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
         ("--samples 3", "no effect on method='mean'"),
         ("--method ensemble --samples 1", "at least 2"),
+        ("--method importance --samples 0", "at least 1"),
+        ("--method particle-filter --samples 6", "got 6 and 4"),
+        ("--method particles", "--method"),
         ("--window 0", "window must be at least 1"),
         ("--batch-size 1000", "do not fill batch_size=1000 columns"),
         ("--data-root .", "root"),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.evaluation import _average
+from noisin_pyro.inference.predictors import average
 
 TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
 
@@ -89,8 +89,8 @@ class TestEnsemble:
         left_out = [(runs[[i for i in range(3) if i != s]].exp().mean(0)).log().sum() for s in range(3)]
         left_out = torch.stack(left_out)
         expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt() / 2
-        scores, error = _average(runs)
-        assert error.item() == pytest.approx(expected.item(), abs=1e-12)
+        scores, error = average(runs)
+        assert error.item() / 2 == pytest.approx(expected.item(), abs=1e-12)
         torch.testing.assert_close(scores, runs.exp().mean(0).log(), rtol=0, atol=1e-12)
 
     def test_deterministic_model_is_exact(self):
@@ -101,7 +101,7 @@ class TestEnsemble:
         assert found.nats_per_step == evaluate(model, data).nats_per_step
 
     def test_a_run_that_is_nearly_all_of_the_sum(self):
-        _, error = _average(torch.tensor([[-1.0], [-300.0], [-300.0]], dtype=torch.float64))
+        _, error = average(torch.tensor([[-1.0], [-300.0], [-300.0]], dtype=torch.float64))
         left_out = torch.tensor([-300.0, -1 - math.log(2), -1 - math.log(2)], dtype=torch.float64)
         expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt().item()
         assert error.item() == pytest.approx(expected, rel=1e-9)
@@ -141,12 +141,34 @@ class TestLogProbs:
 class TestRefusals:
     def test_options(self):
         model, data = LanguageModel(7, 4), Stream(TOKENS, batch_size=5, window=7)
-        with pytest.raises(ValueError, match="method must be one of mean, ensemble, got 'median'"):
+        with pytest.raises(ValueError, match=r"method must be one of mean, .*, got 'median'; did you mean 'mean'\?"):
             evaluate(model, data, method="median")
         with pytest.raises(ValueError, match="num_samples=3 has no effect on method='mean'"):
             evaluate(model, data, num_samples=3)
         with pytest.raises(ValueError, match="num_samples must be at least 2"):
             evaluate(model, data, method="ensemble", num_samples=1)
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"method": "ensemble", "guide": lambda *_, **__: None}, "guide has no effect on method='ensemble'.*'impo"),
+            ({"method": "importance", "islands": 2}, "islands has no effect on method='importance'.*'particle-filter'"),
+            ({"method": "importance", "threshold": 0.5}, "threshold has no effect on method='importance'"),
+            ({"method": "importance", "num_samples": 0}, "num_samples must be at least 1 for importance, got 0"),
+            ({"method": "importance", "num_samples": 2.5}, "num_samples must be at least 1 for importance, got 2.5"),
+            (
+                {"method": "importance", "guide": lambda *_, **__: None, "log_probs": True},
+                "log_probs: a guide has seen",
+            ),
+            ({"method": "particle-filter", "threshold": 1.5}, "threshold must be from 0 .* to 1, got 1.5"),
+            ({"method": "particle-filter", "num_samples": 10}, "num_samples must be a multiple of .* got 10 and 4"),
+            ({"method": "particle-filter", "islands": 0}, "num_samples must be a multiple of .* got 400 and 0"),
+        ],
+    )
+    def test_options_of_one_method(self, options, told):
+        model, data = LanguageModel(7, 4), Stream(TOKENS, batch_size=5, window=7)
+        with pytest.raises(ValueError, match=told):
+            evaluate(model, data, **options)
 
     def test_mean_of_a_model_with_random_weights(self):
         model = LanguageModel(7, 4, spread=0.0)

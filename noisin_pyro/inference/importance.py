@@ -1,0 +1,132 @@
+"""Importance sampling: log (1/S) Σ_s w_s of whole sequences, from the prior or from a guide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference.arviz_adapter import pareto_k
+from noisin_pyro.inference.elbo import PriorAsGuide_ELBO
+from noisin_pyro.inference.estimates import (
+    Evaluation,
+    by_step,
+    effective_samples,
+    in_reading_order,
+    log_mean,
+    readings,
+    row_lengths,
+    summary,
+)
+from noisin_pyro.models import real_steps
+
+LARGEST = 2**24
+"""Numbers in the largest tensor of one call; as many samples are drawn at once as keep below it."""
+
+RELIABLE = 0.7  # k̂ up to which the mean of the weights can be trusted (Vehtari et al. 2024)
+
+
+def importance(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: Sequences | Stream,
+    num_samples: int,
+    random: bool,
+    batch_size: int | None = None,
+    log_probs: bool = False,
+) -> Evaluation:
+    """Score by ``num_samples`` samples of each sequence: log w = log p(x, z | z_prior) − log q(z), where q is the
+    guide's law and z_prior what it leaves to the prior. ``random`` tells whether the model samples anything."""
+    log_w, running, lengths = [], [], []
+    for reading in readings(data, batch_size):
+        row = row_lengths(*reading)
+        weights, steps = _weigh(model, guide, reading, num_samples if random else 1, log_probs)
+        log_w.append(weights)
+        lengths.append(row)
+        running += [] if steps is None else [each[:length] for each, length in zip(steps, row.tolist(), strict=True)]
+    all_w, all_lengths = torch.cat(log_w, 1), torch.cat(lengths)
+    totals, variances = log_mean(all_w)
+    error = math.sqrt(float(variances.sum())) if random else 0.0
+    more: dict[str, Any] = {}
+    if len(all_w) > 1:
+        k = pareto_k(all_w.T.cpu().numpy())
+        more = {
+            "pareto_k": float(k.max()),
+            "unreliable": float((k > RELIABLE).mean()),
+            "effective_samples": float(effective_samples(all_w).mean()),
+        }
+    kind = "bound" if random else "exact"
+    found = summary("importance", totals, all_lengths, kind, error, num_samples if random else 0, **more)
+    return replace(found, log_probs=in_reading_order(running, data)) if log_probs else found
+
+
+def _weigh(
+    model: Callable[..., Any], guide: Callable[..., Any] | None, reading: list[Batch], num_samples: int, log_probs: bool
+) -> tuple[Tensor, Tensor | None]:
+    """log w ``(S, B)``, and where it is asked for the increments, from step to step, of the logarithm of the mean
+    weight until then, ``(B, T)``."""
+    first = reading[0]
+    with _Largest() as largest:
+        depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, lengths=first.lengths)
+    at_once = max(1, LARGEST // largest.numbers)
+    log_w, total = [], torch.tensor(-math.inf)
+    for start in range(0, num_samples, at_once):
+        elbo = PriorAsGuide_ELBO(min(at_once, num_samples - start), max_plate_nesting=depth)
+        weights, steps = _along(elbo, model, guide, reading, log_probs)
+        log_w.append(weights)
+        if steps is not None:
+            total = torch.logaddexp(total.to(steps), steps.cumsum(-1).logsumexp(0))
+    if not log_probs:
+        return torch.cat(log_w), None
+    return torch.cat(log_w), by_step(total - math.log(num_samples))
+
+
+def _along(
+    elbo: PriorAsGuide_ELBO,
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    reading: list[Batch],
+    log_probs: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """log w of some samples, ``(S, B)``, and log p(x_t | z_t), ``(S, B, T)``, carried along the windows."""
+    weights: Any = 0.0
+    steps, state = [], None
+    for batch in reading:
+        rows = batch.targets.shape[0]
+        with poutine.block():
+            log_w, returned = elbo.log_weights(
+                model, guide, batch.inputs, batch.targets, state=state, lengths=batch.lengths
+            )
+        if log_w.shape != (elbo.num_particles, rows):
+            raise ValueError(
+                f"model must open a plate over its {rows} sequences, of dimension -1, for weights of each; got weights "
+                f"of shape {tuple(log_w.shape)}"
+            )
+        (out,) = returned
+        weights, state = weights + log_w.double(), out.state
+        if log_probs:
+            log_prob = out.emission.log_prob(batch.targets).double()
+            if batch.lengths is not None:
+                log_prob = log_prob.where(real_steps(batch.lengths, log_prob.shape[-1]), 0.0)
+            steps.append(log_prob.expand(elbo.num_particles, *log_prob.shape[-2:]))
+    return weights, torch.cat(steps, -1) if log_probs else None
+
+
+class _Largest(TorchDispatchMode):
+    """Watches a run for its largest tensor."""
+
+    numbers = 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        sizes = [each.numel() for each in tree_leaves(made) if isinstance(each, Tensor)]
+        self.numbers = max(self.numbers, *sizes, 1)
+        return made

@@ -1,0 +1,48 @@
+"""A run's numbers as JSON, and back."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from noisin_pyro.inference import Evaluation
+from noisin_pyro.training.result import _evaluation, numbers, read
+
+RESULTS = Path(__file__).parents[2] / "results"
+MEAN = Evaluation("mean", "predictor", 4.0, 0.0, 0.1, 100, 0)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        MEAN,
+        replace(MEAN, method="importance", kind="bound", pareto_k=0.5, unreliable=0.25, effective_samples=12.5),
+        replace(MEAN, method="particle-filter", kind="estimate", effective_samples=80.0, resamplings=3.0),
+    ],
+)
+def test_every_number_comes_back(found: Evaluation) -> None:
+    assert _evaluation(json.loads(json.dumps(numbers(found), allow_nan=False))) == found
+
+
+def test_what_is_no_number_is_null() -> None:
+    found = replace(MEAN, nats_per_step=math.inf, standard_error=math.nan, pareto_k=math.inf)
+    told = json.loads(json.dumps(numbers(found), allow_nan=False))
+    assert told["nats_per_step"] is told["perplexity"] is told["standard_error"] is told["pareto_k"] is None
+    again = _evaluation(told)
+    assert again is not None and math.isnan(again.standard_error) and again.pareto_k is None
+
+
+def test_results_from_before_there_were_other_methods_are_read() -> None:
+    told = json.loads((RESULTS / "ptb" / "fixed" / "result.json").read_text())
+    assert "pareto_k" not in told["test"]
+    result = read(RESULTS / "ptb" / "fixed", "perplexity")
+    assert result.test.nats_per_step == told["test"]["nats_per_step"]
+    assert result.ensemble is not None and result.ensemble.effective_samples is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("pareto_k", "high"), ("resamplings", True), ("num_steps", None)])
+def test_other_kinds_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=key.replace("_", " ")):
+        _evaluation(numbers(MEAN) | {key: value})
