@@ -152,6 +152,9 @@ class Optimisation:
     patience: Annotated[int | None, Named(metavar="INT|None")] = 5
     """Stop after so many epochs in a row without a better validation, whose model and spreads are kept; None: never."""
 
+    minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
+    """Stop after the epoch in which training and validation reach this many minutes by the clock, breaks left out."""
+
     particles: int = 1
     """Samples of the noise for each gradient."""
 
@@ -234,7 +237,11 @@ class Config:
         self._refuse_what_has_no_effect()
         if self.run.ensemble_samples < 0 or self.run.ensemble_samples == 1:
             raise ValueError(f"ensemble samples must be 0 (none) or at least 2, got {self.run.ensemble_samples}")
-        for option, value in (("learning rate", how.learning_rate), ("clip", how.clip)):
+        for option, value in (
+            ("learning rate", how.learning_rate),
+            ("clip", how.clip),
+            ("minutes", how.minutes),
+        ):
             if value is not None and not 0 < value < LARGEST:
                 raise ValueError(f"{option} must be a positive number below {LARGEST:g}, got {value}")
         for option, value in (("spread", self.noise.spread), ("input spread", self.noise.input_spread)):

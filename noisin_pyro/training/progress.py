@@ -66,11 +66,13 @@ class Progress:
         return min(self.valid_nats, default=math.inf)
 
     def finished(self, how: Optimisation) -> bool:
-        """Whether all epochs are done, or the last ones were in vain."""
-        if not self.rows or how.patience is None:
+        """Whether all epochs are done, the last ones were in vain, or the time is up."""
+        if not self.rows or len(self.rows) >= how.epochs:
             return len(self.rows) >= how.epochs
         in_vain = len(self.rows) - 1 - self.valid_nats.index(self.best_nats)
-        return len(self.rows) >= how.epochs or in_vain >= how.patience
+        if how.patience is not None and in_vain >= how.patience:
+            return True
+        return how.minutes is not None and sum(row["seconds"] for row in self.rows) >= 60 * how.minutes
 
     def close_epoch(self, row: Row) -> None:
         """The epoch under way is done; the next has not begun."""

@@ -33,6 +33,7 @@ configs = st.builds(
         clip=st.none() | st.floats(0.1, 9),
         learning_rate=st.floats(1e-9, 9),
         patience=st.none() | st.integers(1, 9),
+        minutes=st.none() | st.floats(0.01, 99),
     ),
     run=st.builds(Run, folder=st.none() | paths, seed=st.integers(0, 2**32 - 1), ensemble_samples=st.just(0)),
 )
@@ -63,6 +64,9 @@ def test_cells_are_those_of_the_models() -> None:
         ({"model": Model(num_layers=0)}, "layers"),
         ({"optimisation": Optimisation(epochs=0)}, "epochs"),
         ({"optimisation": Optimisation(patience=0)}, "patience"),
+        ({"optimisation": Optimisation(minutes=0.0)}, "minutes must be a positive number"),
+        ({"optimisation": Optimisation(minutes=float("inf"))}, "minutes"),
+        ({"optimisation": Optimisation(minutes=float("nan"))}, "minutes"),
         ({"optimisation": Optimisation(particles=0)}, "particles"),
         ({"optimisation": Optimisation(learning_rate=float("nan"))}, "learning rate"),
         ({"optimisation": Optimisation(clip=-1.0)}, "clip"),

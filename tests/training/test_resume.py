@@ -1,10 +1,12 @@
 """A run that is broken off and resumed, against one that is not: equal in every bit."""
 
+import itertools
 import json
 import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -13,7 +15,20 @@ import torch
 
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, checkpoint, fit, generators, log, train
+from noisin_pyro.training import (
+    Config,
+    Data,
+    Model,
+    Noise,
+    Optimisation,
+    Run,
+    checkpoint,
+    fit,
+    generators,
+    log,
+    loop,
+    train,
+)
 from noisin_pyro.training.interrupts import Interrupted
 from noisin_pyro.training.keeper import Keeper
 
@@ -113,6 +128,42 @@ def test_a_loop_stopped_anywhere_goes_on_as_if_it_had_not(
     for kept in ("last.pt", "best.pt"):
         _same(*(checkpoint.load(tmp_path / name / kept) for name in ("broken", "whole")))
     _same(*(log.read(tmp_path / name / "log.csv") for name in ("broken", "whole")))
+
+
+def test_minutes_are_of_training_and_validation_whatever_the_breaks(
+    tmp_path: Path, stop_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()  # a second between two looks at it: so each step takes one, and each validation
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    _, data = _words()
+    epoch = len(list(data.batches())) + 1
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+
+    def run(name: str, seconds: float, resume: bool = False) -> list[log.Row]:
+        again, _ = _words()
+        config = Config(
+            data=Data(batch_size=4), optimisation=Optimisation(epochs=9, patience=None, minutes=seconds / 60)
+        )
+        return fit(again, data, data, config, tmp_path / name, resume=resume)
+
+    pyro.set_rng_seed(1)
+    whole = run("whole", 3 * epoch - 0.5)
+    assert [row["seconds"] for row in whole] == [epoch] * 3
+
+    stop_at(3 * (epoch - 1) + 2)
+    stop_at(3 * (epoch - 1) + 2 * (epoch - 1))
+    pyro.set_rng_seed(1)
+    for resume in (False, True):
+        with pytest.raises(Interrupted):
+            run("broken", 3 * epoch - 0.5, resume)
+        next(clock)  # the break
+    rows = run("broken", 3 * epoch - 0.5, resume=True)
+    assert rows == [row | {"tokens_per_second": pytest.approx(row["tokens_per_second"])} for row in whole]
+    _same(*(checkpoint.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))
+
+    assert run("broken", 3 * epoch - 0.5, resume=True) == rows, "stopped by the clock: nothing is left to do"
+    _same(*(checkpoint.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))
 
 
 def test_every_generator_goes_on_from_a_file(tmp_path: Path) -> None:
