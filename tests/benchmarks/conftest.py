@@ -1,0 +1,29 @@
+"""The programs in benchmarks/, which are run from there and not installed."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def _program(name: str, patch: pytest.MonkeyPatch) -> Any:
+    patch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def dmm(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("dmm", monkeypatch)
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("table", monkeypatch)
+
+
+@pytest.fixture
+def spreads(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("spreads", monkeypatch)
