@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -71,6 +71,72 @@ def spreads(log: Rows, ax: Axes | None = None) -> Figure:
     _label(axis, "Spread of the noise", "γ (standard deviation)")
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False)
+    return figure
+
+
+def scores(rows: Sequence[Mapping[str, Any]], methods: Mapping[str, str], ax: Axes | None = None) -> Figure:
+    """Held-out numbers of several models: a line each, a mark for each method with its error over sequences.
+
+    Bounds are hollow: the negative log-likelihood lies left of them.
+
+    Args:
+        rows: ``contestant``, ``method``, ``kind``, ``nats_per_step`` and ``standard_error`` of each number.
+        methods: those to show, each with its name in the legend.
+        ax: axes to draw on.
+
+    Raises:
+        ValueError: no rows of these methods.
+    """
+    names = list(dict.fromkeys(row["contestant"] for row in rows if row["method"] in methods))
+    if not names:
+        raise ValueError(f"rows must hold a number of {', '.join(methods)}, got none; evaluate something first")
+    figure, (axis,) = _figure_with(1, None if ax is None else (ax,))
+    if ax is None:
+        figure.set_size_inches(7.5, 0.55 * len(names) + 1.4)
+    for index, (method, label) in enumerate(methods.items()):
+        colour, marker = _STYLES[index % len(_STYLES)]
+        shift = 0.7 * ((index + 0.5) / len(methods) - 0.5)
+        for row in (row for row in rows if row["method"] == method):
+            axis.errorbar(
+                row["nats_per_step"], names.index(row["contestant"]) + shift, xerr=row["standard_error"], label=label,
+                color=colour, marker=marker, markersize=5, linewidth=1, linestyle="none",
+                markerfacecolor="white" if row["kind"] == "bound" else colour,
+            )  # fmt: skip
+            label = None
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel("test, nats per step (± error over sequences; hollow: an upper bound)")
+    axis.grid(alpha=0.3, axis="x")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def learned_spreads(
+    runs: Mapping[str, Rows],
+    ax: Axes | None = None,
+    title: str = "Spread of the noise",
+    likeliest: float | None = None,
+    floor: float | None = None,
+) -> Figure:
+    """γ of the first layer along training, a curve for each way of learning it (DESIGN, section 3).
+
+    Args:
+        runs: for each way its name and the rows of its log, with ``epoch`` and ``gamma_1``.
+        ax: axes to draw on.
+        title: what the axes are headed by.
+        likeliest: the γ of the greatest likelihood, where it is known: a dashed line.
+        floor: the least γ that learning can reach: a dotted line.
+    """
+    figure, (axis,) = _figure_with(1, None if ax is None else (ax,))
+    for index, (name, rows) in enumerate(runs.items()):
+        _line(axis, rows, "gamma_1", name, index)
+    for value, style, name in ((likeliest, "--", "likeliest γ"), (floor, ":", "floor")):
+        if value is not None:
+            axis.axhline(value, color="black", linestyle=style, linewidth=1, label=f"{name} ({value:.2f})")
+    _label(axis, title, "γ (standard deviation)")
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
 
 

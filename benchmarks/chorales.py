@@ -1,0 +1,171 @@
+"""Every contestant on the chorales, at equal wall time, on one split, by the same numbers.
+
+``python benchmarks/chorales.py --minutes 60`` runs them all, one after the other, and goes on where it was broken off;
+``--only NAME`` runs one of them, and ``--table`` draws the table of those that are done. ``taskset -c N`` keeps each on
+a core of its own. The rules, the same for all but the Deep Markov Model, which has those of its authors:
+
+- one tanh layer of 100 units, Bernoulli emissions, batches of 20 whole chorales, Adam at 0.001, gradient clipped at 5;
+- the best model in validation is tested (noise off; with a guide, by its bound), and it is validated after each epoch;
+- training and validation take ``--minutes`` in all, on one thread. Without a guide, γ is one of three, whichever is
+  best in validation after a tenth of that time; the contestant itself has the seven tenths that are left. With a
+  guide, noise is Gaussian and γ is learned; the KL term comes in over the first 100 epochs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import dmm
+import pyro
+import torch
+import tyro
+from table import write_table
+
+import noisin_pyro as nz
+from noisin_pyro.data import Sequences
+from noisin_pyro.training import Data, Inference, Model, Noise, Optimisation, Result, Run, log
+from noisin_pyro.training.folder import CONFIG, LOG, RESULT, write_json
+from noisin_pyro.training.reading import read_run
+from noisin_pyro.training.result import numbers
+from noisin_pyro.training.run import program_settings
+
+ROOT = Path(__file__).parents[1]
+NOISES = {
+    "gaussian": "gaussian",
+    "laplace": "laplace",
+    "gamma": "gamma:multiplicative",
+    "bernoulli": "bernoulli:multiplicative",  # dropout on the state
+}
+GUIDES = ("mean-field", "filtering", "smoothing")
+NAMES = ("deterministic", *NOISES, *GUIDES, "dmm")
+GAMMAS, SEARCH = (0.25, 0.5, 1.0), 0.1
+"""What γ can be without a guide, and the part of the time that trying each takes."""
+ENSEMBLE, IMPORTANCE, PARTICLES = 100, 1000, 1000
+"""Noisy runs, samples a sequence and particles of the tests."""
+
+
+def config(where: Path, seed: int, noise: Noise, guide: Inference | None = None, **how: Any) -> nz.Config:
+    """A run on the chorales: what all contestants have in common."""
+    return nz.Config(
+        data=Data(name="jsb"),
+        model=Model(hidden_size=100),
+        noise=noise,
+        inference=Inference() if guide is None else guide,
+        optimisation=Optimisation(**{"learning_rate": 0.001, "epochs": 10**6, "patience": None, **how}),
+        run=Run(folder=where, seed=seed, twin=False, ensemble_samples=0),
+    )
+
+
+def finish(config: nz.Config) -> Result:
+    """Run it, go on with it, or read what it found."""
+    where = config.run.folder
+    assert where is not None
+    resume = where if (where / CONFIG).exists() else None
+    return nz.train(dataclasses.replace(config, run=dataclasses.replace(config.run, resume=resume)))
+
+
+def search(name: str, root: Path, minutes: float, seed: int) -> dict[float, Result]:
+    """A short run for each γ."""
+    found = {}
+    for gamma in GAMMAS:
+        where = ROOT / "runs" / root.name / f"{name}-{gamma}"
+        found[gamma] = finish(config(where, seed, Noise(NOISES[name], gamma), minutes=SEARCH * minutes))
+    return found
+
+
+def train(name: str, root: Path, minutes: float, seed: int) -> dict[str, Any]:
+    """Train a contestant, or go on with it; what to tell of that beside what its run tells itself."""
+    where = root / name
+    if name == "dmm":
+        dmm.train(where, minutes, seed)
+        return {}
+    if name == "deterministic":
+        finish(config(where, seed, Noise(spread=0.0), minutes=minutes))
+        return {}
+    if name in GUIDES:
+        learned = Noise(spread=0.3, learn_spread=True, spread_floor=0.0)
+        finish(config(where, seed, learned, Inference(guide=name, kl_annealing=100), minutes=minutes))
+        return {}
+    tried = search(name, root, minutes, seed)
+    valid = {gamma: result.valid.nats_per_step for gamma, result in tried.items()}
+    gamma = min(valid, key=valid.__getitem__)
+    spent = sum(seconds(result.folder) for result in tried.values())
+    finish(config(where, seed, Noise(NOISES[name], gamma), minutes=minutes - spent / 60))
+    return {"search": {"valid_nats": valid, "seconds": spent}}
+
+
+def seconds(where: Path) -> float:
+    """What a run spent on training and validation."""
+    return sum(row["seconds"] for row in log.read(where / LOG))
+
+
+def score(name: str, root: Path, seed: int) -> dict[str, nz.Evaluation]:
+    """The contestant's best model on the test part, by every method that applies to it."""
+    where = root / name
+    with program_settings():
+        if name == "dmm":
+            corpus = nz.data.load("jsb")
+            trained = dmm.best(where)
+            model, view, guide = None, trained.model, trained.guide
+        else:
+            run = read_run(where)
+            corpus, model, guide = run.corpus, run.model, run.guide
+            view = model if guide is None else nz.innovations(model)
+        assert isinstance(corpus.test, Sequences)
+        bounds = {"method": "importance", "guide": guide, "batch_size": 20}
+        asked: dict[str, tuple[Any, dict[str, Any]]] = {
+            "mean": (model, {"method": "mean"}),
+            "ensemble": (model, {"method": "ensemble", "num_samples": ENSEMBLE}),
+            "elbo": (view, bounds | {"num_samples": 1}),
+            "importance": (view, bounds | {"num_samples": IMPORTANCE}),
+            "particle-filter": (model, {"method": "particle-filter", "num_samples": PARTICLES}),
+        }
+        found = {}
+        for method, (program, options) in asked.items():
+            if program is not None:
+                pyro.set_rng_seed(seed)
+                found[method] = nz.evaluate(program, corpus.test, **options)
+                print(f"{name:>13}, {method}: {found[method]}", file=sys.stderr)
+    return found
+
+
+def main(
+    minutes: float = 60.0,
+    only: str | None = None,
+    table: bool = False,
+    seed: int = 0,
+    root: Path = ROOT / "results" / "chorales",
+) -> None:
+    """Train and test the contestants, or go on with them.
+
+    Args:
+        minutes: of training and validation, for each.
+        only: one contestant, by its name.
+        table: draw the table of those that are done, and run nothing.
+        seed: of weights, noise and order.
+        root: the folder of their folders.
+    """
+    torch.set_num_threads(1)
+    if only is not None and only not in NAMES:
+        raise SystemExit(f"only must be one of {', '.join(NAMES)}, got {only!r}")
+    for name in [] if table else NAMES if only is None else [only]:
+        path = root / name / RESULT
+        if path.exists() and "evaluations" in json.loads(path.read_text()):
+            print(f"{name:>13}, done", file=sys.stderr)
+            continue
+        told = train(name, root, minutes, seed)
+        evaluations = {method: numbers(found) for method, found in score(name, root, seed).items()}
+        spent = seconds(root / name) + told.get("search", {}).get("seconds", 0.0)
+        told |= {"minutes": spent / 60, "seed": seed, "evaluations": evaluations}
+        told["command"] = f"python benchmarks/chorales.py --only {name} --minutes {minutes:g} --seed {seed}"
+        write_json(path, json.loads(path.read_text()) | told)
+    if table:
+        print("\n".join(write_table(root, NAMES)))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,102 @@
+"""The table of the chorales, from the contestants' folders: ``table.csv``, ``table.md``, ``table.png``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from noisin_pyro import plots
+from noisin_pyro.training.folder import RESULT
+
+COLUMNS = {
+    "mean": "noise off",
+    "ensemble": "ensemble",
+    "elbo": "ELBO",
+    "importance": "importance",
+    "particle-filter": "particle filter",
+}
+LEGEND = """\
+Test, nats per time step (a chord), lower is better; after ± the standard error over sequences, in brackets the
+Monte Carlo error in units of the last digit. The best of each column is bold. *noise off* and *ensemble* are
+normalised predictors (of a deterministic network the exact log-likelihood). *ELBO* and *importance* are upper bounds of
+the negative log-likelihood, drawn from the guide where there is one and else from the prior: what they hide is how far
+above they lie. *particle filter* estimates the likelihood without bias, so its logarithm errs upwards, by less the
+smaller its error. Columns of different kinds are not of one scale; within a column all contestants are.
+"""
+
+
+def write_table(root: Path, names: Sequence[str]) -> list[str]:
+    """Write the files from what is done, and return the contestants in them."""
+    told = {name: json.loads(path.read_text()) for name in names if (path := root / name / RESULT).exists()}
+    told = {name: result for name, result in told.items() if "evaluations" in result}
+    rows = list(_rows(told))
+    with (root / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    (root / "table.md").write_text("\n".join(_markdown(told)), encoding="utf-8")
+    plots.scores(rows, COLUMNS).savefig(root / "table.png")
+    return list(told)
+
+
+def _rows(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each number."""
+    for name, result in told.items():
+        for method, number in result["evaluations"].items():
+            run = {"contestant": name, "gamma": _gamma(result), "minutes": round(result["minutes"], 2)}
+            run |= {"seed": result["seed"], "epochs": result["epochs"], "best_epoch": result["best_epoch"]}
+            kept = ("kind", "nats_per_step", "monte_carlo_error", "standard_error", "num_samples", "num_steps")
+            yield run | {"method": method} | {key: number[key] for key in kept}
+
+
+def _markdown(told: dict[str, Any]) -> Iterator[str]:
+    best = {
+        method: min(numbers, default=None)
+        for method in COLUMNS
+        for numbers in [[_nats(result, method) for result in told.values() if method in result["evaluations"]]]
+    }
+    yield "# The chorales\n"
+    yield LEGEND
+    kinds = {
+        method: sorted({r["evaluations"][method]["kind"] for r in told.values() if method in r["evaluations"]})
+        for method in COLUMNS
+    }
+    heads = [f"{title} ({' or '.join(kinds[method])})" for method, title in COLUMNS.items()]
+    yield _line(["", "γ", "minutes", "best epoch", *heads])
+    yield _line(["---"] * (4 + len(heads)))
+    for name, result in told.items():
+        run = [name, _gamma(result) or "-", f"{result['minutes']:.1f}", f"{result['best_epoch']} of {result['epochs']}"]
+        cells = [_cell(result["evaluations"].get(method), best[method]) for method in COLUMNS]
+        yield _line(run + cells)
+    yield ""
+    for method, title in COLUMNS.items():
+        ranked = sorted((_nats(r, method), name) for name, r in told.items() if method in r["evaluations"])
+        if ranked:
+            yield f"- {title}: " + ", ".join(f"{name} {nats:.3f}" for nats, name in ranked)
+    yield "\nCommands, the seed in each:\n"
+    yield from (f"    {result['command']}" for result in told.values())
+    yield ""
+
+
+def _cell(number: dict[str, Any] | None, best: float | None) -> str:
+    if number is None:
+        return "-"
+    value = f"{number['nats_per_step']:.3f}"
+    error = f"({1000 * number['monte_carlo_error']:.0f})" if number["monte_carlo_error"] else ""
+    shown = f"**{value}**" if number["nats_per_step"] == best else value
+    return f"{shown}{error} ± {number['standard_error']:.3f}"
+
+
+def _gamma(result: dict[str, Any]) -> str:
+    return ", ".join(f"{gamma:.3g}" for gamma in result.get("spreads", {}).values())
+
+
+def _nats(result: dict[str, Any], method: str) -> float:
+    return result["evaluations"][method]["nats_per_step"]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
