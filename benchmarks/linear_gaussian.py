@@ -21,7 +21,7 @@ def linear_gaussian(spread: float | nz.Spread) -> nz.SequenceModel:
     model = nz.SequenceModel(rnn, emission="gaussian", output_size=UNITS).double()
     values: dict[str, Any] = {
         "weight_ih_l0": torch.zeros(UNITS, 1),
-        "weight_hh_l0": TRANSITION * torch.eye(UNITS),
+        "weight_hh_l0": TRANSITION * torch.eye(UNITS).double(),  # to all its digits
         "bias_ih_l0": torch.zeros(UNITS),
         "bias_hh_l0": torch.zeros(UNITS),
     }

@@ -18,9 +18,8 @@ import pyro
 import torch
 import tyro
 from chorales import config, finish
+from linear_gaussian import STEPS, TRUTH, UNITS, likeliest, linear_gaussian, sequences
 from matplotlib.figure import Figure
-from pyro import poutine
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 import noisin_pyro as nz
@@ -34,46 +33,10 @@ from noisin_pyro.training.run import program_settings
 ROOT = Path(__file__).parents[1]
 RESULTS, RUNS = ROOT / "results" / "spreads", ROOT / "runs" / "spreads"
 START, FLOOR = 0.3, 0.1  # of γ; the floor is the paper's
-SEQUENCES, STEPS, UNITS = 400, 10, 2
-TRANSITION, EMISSION, TRUTH = 0.9, ((1.0, 0.5), (0.5, 1.0)), 1.0
+SEQUENCES = 400
 TITLES = {"linear-gaussian": "Linear-Gaussian model, γ alone learned", "chorales": "Chorales, everything learned"}
 COLUMNS = ("epoch", "train_nats", "valid_nats", "gamma_1")
 EPOCHS, RATE, SHOWN = 1000, 0.02, 10  # of the linear-Gaussian model: a gradient step an epoch, all sequences in each
-
-
-def linear_gaussian(spread: float | nz.Spread) -> nz.SequenceModel:
-    """z_t = 0.9 z_{t-1} + γ ε_t, x_t = C z_t + errors of variance 1; all but γ fixed at that."""
-    rnn = nz.NoisyRNN(1, UNITS, cell="identity", noise="gaussian", spread=spread)
-    model = nz.SequenceModel(rnn, emission="gaussian", output_size=UNITS).double()
-    fixed: dict[str, Any] = {
-        "weight_ih_l0": torch.zeros(UNITS, 1),
-        "weight_hh_l0": TRANSITION * torch.eye(UNITS).double(),  # 0.9 to all its digits
-        "bias_ih_l0": torch.zeros(UNITS),
-        "bias_hh_l0": torch.zeros(UNITS),
-    }
-    with torch.no_grad():
-        for name, value in fixed.items():
-            getattr(rnn, name).copy_(value)
-        model.emission.linear.weight.copy_(torch.tensor(EMISSION))
-        model.emission.linear.bias.zero_()
-        model.emission.scale = torch.ones(UNITS, dtype=torch.float64)
-    return model
-
-
-def log_likelihood(x: Tensor, spread: float) -> float:
-    """log p(x) of ``(B, T, D)``, exactly, from the joint covariance of each sequence."""
-    lag = torch.arange(STEPS)[:, None] - torch.arange(STEPS)
-    powers = torch.where(lag >= 0, TRANSITION ** lag.clamp(min=0).double(), 0.0)
-    emission = torch.tensor(EMISSION).double()
-    covariance = spread**2 * torch.kron(powers @ powers.T, emission @ emission.T) + torch.eye(STEPS * UNITS)
-    law = torch.distributions.MultivariateNormal(torch.zeros(STEPS * UNITS).double(), covariance)
-    return float(law.log_prob(x.flatten(-2)).sum())
-
-
-def likeliest(x: Tensor) -> float:
-    """The γ of the greatest likelihood."""
-    found: Any = minimize_scalar(lambda spread: -log_likelihood(x, spread), bounds=(0.05, 5.0), method="bounded")
-    return float(found.x)
 
 
 def equation_1(model: nz.SequenceModel) -> Bound:
@@ -102,9 +65,7 @@ def learn(way: Callable[[nz.SequenceModel], Bound], inputs: Tensor, x: Tensor, s
     pyro.set_rng_seed(seed)
     model = linear_gaussian(nz.Spread(START, floor=FLOOR, learn=True))
     bound = way(model)
-    fixed = {parameter for name, parameter in model.named_parameters() if "spread" not in name}
-    learned = [parameter for parameter in bound.parameters() if parameter not in fixed]
-    optimizer = torch.optim.Adam(learned, lr=RATE)
+    optimizer = torch.optim.Adam([p for p in bound.parameters() if p.requires_grad], lr=RATE)
     rows: list[Row] = []
     for epoch in range(EPOCHS):
         loss = bound(inputs, x) / x[..., 0].numel()
@@ -118,10 +79,7 @@ def learn(way: Callable[[nz.SequenceModel], Bound], inputs: Tensor, x: Tensor, s
 
 def on_the_linear_gaussian(only: str | None, seed: int) -> None:
     pyro.set_rng_seed(seed)
-    inputs = torch.zeros(SEQUENCES, STEPS, 1).double()
-    with torch.no_grad(), poutine.block():
-        nodes: Any = poutine.trace(linear_gaussian(TRUTH)).get_trace(inputs).nodes
-    x = nodes["x"]["value"]
+    inputs, x = sequences(linear_gaussian(TRUTH), SEQUENCES)
     setting = {"sequences": SEQUENCES, "steps": STEPS, "units": UNITS, "truth": TRUTH, "seed": seed, "rate": RATE}
     setting |= {"likeliest": likeliest(x), "floor": FLOOR}
     for name, way in WAYS.items():

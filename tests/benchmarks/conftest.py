@@ -25,5 +25,5 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def spreads(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return _program("spreads", monkeypatch)
+def linear_gaussian(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("linear_gaussian", monkeypatch)
