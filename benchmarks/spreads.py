@@ -100,7 +100,8 @@ def runs_on_the_chorales(epochs: int, seed: int) -> dict[str, nz.Config]:
 
     def run(name: str, guide: Inference | None = None, **how: Any) -> nz.Config:
         noise = Noise(spread=START, learn_spread=True, spread_floor=FLOOR)
-        return config(RUNS / f"{name}-{seed}", seed, noise, guide, learning_rate=0.003, epochs=epochs, **how)
+        how |= {"learning_rate": 0.003, "epochs": epochs, "patience": None}
+        return config(RUNS / f"{name}-{seed}", seed, noise, guide, **how)
 
     return {
         "equation (1)": run("equation-1"),

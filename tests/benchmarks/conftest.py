@@ -27,3 +27,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def linear_gaussian(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("linear_gaussian", monkeypatch)
+
+
+@pytest.fixture
+def chorales(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("chorales", monkeypatch)

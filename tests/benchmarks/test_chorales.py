@@ -1,0 +1,53 @@
+"""The contest's rules: what all contestants have in common, and what time each has."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from noisin_pyro import Config
+
+VALID = {0.25: 8.5, 0.5: 8.25, 1.0: 8.75}
+
+
+@pytest.fixture
+def runs(chorales: Any, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """What was asked to run, in a world where each run takes exactly its minutes."""
+    asked: list[Config] = []
+
+    def finish(config: Config) -> Any:
+        asked.append(config)
+        valid = SimpleNamespace(nats_per_step=VALID.get(config.noise.spread))
+        return SimpleNamespace(valid=valid, folder=config.run.folder)
+
+    def seconds(where: Path) -> float:
+        (minutes,) = (config.optimisation.minutes for config in asked if config.run.folder == where)
+        return 60 * minutes
+
+    monkeypatch.setattr(chorales, "finish", finish)
+    monkeypatch.setattr(chorales, "seconds", seconds)
+    return asked
+
+
+def test_all_have_the_same_time_and_rules(chorales: Any, runs: list[Config], tmp_path: Path) -> None:
+    common = set()
+    for name in set(chorales.NAMES) - {"dmm"}:
+        runs.clear()
+        chorales.train(name, tmp_path, 20.0, 3)
+        assert sum(run.optimisation.minutes or 0 for run in runs) == pytest.approx(20.0)
+        assert runs[-1].run.folder == tmp_path / name
+        for run in runs:
+            how = dataclasses.replace(run.optimisation, minutes=None)
+            common.add((run.data, run.model, how, run.run.seed, run.run.twin))
+    assert len(common) == 1
+
+
+def test_without_a_guide_the_spread_is_the_best_in_validation(
+    chorales: Any, runs: list[Config], tmp_path: Path
+) -> None:
+    told = chorales.train("bernoulli", tmp_path, 20.0, 0)
+    assert {run.noise.family for run in runs} == {"bernoulli:multiplicative"}
+    assert [run.noise.spread for run in runs] == [*chorales.GAMMAS, 0.5]
+    assert told["search"]["valid_nats"] == VALID and told["search"]["seconds"] == pytest.approx(360)
