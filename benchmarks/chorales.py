@@ -4,12 +4,12 @@
 ``--only NAME`` runs one of them, and ``--table`` draws the table of those that are done. ``taskset -c N`` keeps each on
 a core of its own. The rules, the same for all but the Deep Markov Model, which has those of its authors:
 
-- one tanh layer of 100 units, Bernoulli emissions, batches of 20 whole chorales, Adam at 0.001, gradient clipped at 5;
+- one tanh layer of 100 units, Bernoulli emissions, batches of 20 whole chorales, Adam at 0.003, gradient clipped at 5;
 - the best model in validation is tested (noise off; with a guide, by its bound), and it is validated after each epoch;
 - training and validation take at most ``--minutes`` in all, on one thread; who has not been better in validation for
   1000 epochs stops before. Without a guide, γ is one of three, whichever is best in validation after a tenth of that
   time; the contestant itself has the seven tenths that are left. With a guide, noise is Gaussian and γ is learned; the
-  KL term comes in over the first 100 epochs.
+  KL term comes in over the first 20 epochs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def config(where: Path, seed: int, noise: Noise, guide: Inference | None = None,
         model=Model(hidden_size=100),
         noise=noise,
         inference=Inference() if guide is None else guide,
-        optimisation=Optimisation(**{"learning_rate": 0.001, "epochs": 10**6, "patience": 1000, **how}),
+        optimisation=Optimisation(**{"learning_rate": 0.003, "epochs": 10**6, "patience": 1000, **how}),
         run=Run(folder=where, seed=seed, twin=False, ensemble_samples=0),
     )
 
@@ -89,7 +89,7 @@ def train(name: str, root: Path, minutes: float, seed: int) -> dict[str, Any]:
         return {}
     if name in GUIDES:
         learned = Noise(spread=0.3, learn_spread=True, spread_floor=0.0)
-        finish(config(where, seed, learned, Inference(guide=name, kl_annealing=100), minutes=minutes))
+        finish(config(where, seed, learned, Inference(guide=name, kl_annealing=20), minutes=minutes))
         return {}
     tried = search(name, root, minutes, seed)
     valid = {gamma: result.valid.nats_per_step for gamma, result in tried.items()}
