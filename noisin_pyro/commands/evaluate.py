@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import pyro
 from torch import Tensor
 
-from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, require_new
+from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, require_new, require_seed
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
 from noisin_pyro.training import Config, Data
@@ -77,6 +77,7 @@ class Evaluate:
         Raises:
             ValueError: no such run, one that is damaged, or an option that does not apply to it.
         """
+        require_seed(self.seed)
         for path in (self.per_token, self.json):
             require_new(path)
         if self.json is not None and self.json == self.per_token:

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro.conf
 from torch import Tensor
 
-from noisin_pyro.commands.options import DataRoot, Device, Named, RunFolder
+from noisin_pyro.commands.options import DataRoot, Device, Named, RunFolder, require_seed
 from noisin_pyro.data import Vocabulary
 from noisin_pyro.data.vocabulary import EOS, UNK
 from noisin_pyro.inference import generate
@@ -56,8 +56,7 @@ class Generate:
         Raises:
             ValueError: no such run, a run on music, or an option out of its range.
         """
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
+        require_seed(self.seed)
         with program_settings():
             trained = read_run(self.folder, self.device, self.data_root)
             vocabulary = trained.corpus.vocabulary

@@ -19,6 +19,16 @@ DataRoot = Annotated[
 NewFile = Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")]
 
 
+def require_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        ValueError: it is negative or too large.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")
+
+
 def require_new(path: Path | None) -> None:
     """Refuse a file that cannot be written, before the work for it is done.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,16 @@ def load_corpus(data: Data) -> Corpus:
         return load_text(data.name, name=Path(data.name).resolve().name, **kept)
     train, valid, test = data.files
     return load_text(train=train, valid=valid, test=test, name=train.stem, **kept)
+
+
+def located(data: Data) -> Data:
+    """The same, by paths that lead there from any working folder."""
+    return dataclasses.replace(
+        data,
+        name=data.name if data.name in NAMES else str(Path(data.name).absolute()),
+        root=data.root and data.root.absolute(),
+        files=data.files and tuple(path.absolute() for path in data.files),
+    )
 
 
 def _kind(data: Data) -> Literal["text", "music", "name"]:

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from noisin_pyro.training import folder
+from noisin_pyro.training.build import located
 from noisin_pyro.training.config import Config
 
 
@@ -32,7 +33,8 @@ def refuse_contradictions(given: Config, before: Config) -> None:
     Raises:
         ValueError: naming the options.
     """
-    pairs = zip(_options(given), _options(before), strict=True)
+    options = (_options(dataclasses.replace(each, data=located(each.data))) for each in (given, before))
+    pairs = zip(*options, strict=True)
     told = [f"{name} {new!s} (there: {old!s})" for (name, new), (_, old) in pairs if new != old]
     if told:
         raise ValueError(f"a resumed run keeps its options, got {', '.join(told)}; leave them out, or train a new one")

@@ -21,7 +21,7 @@ from noisin_pyro.inference import evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import folder, interrupts, log
-from noisin_pyro.training.build import build_guide, build_model, load_corpus, steps
+from noisin_pyro.training.build import build_guide, build_model, load_corpus, located, steps
 from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.fingerprint import fingerprint, require_same
 from noisin_pyro.training.locks import alone
@@ -58,6 +58,7 @@ def train(config: Config | None = None) -> Result:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     corpus = load_corpus(config.data)
+    config = config if resumed else dataclasses.replace(config, data=located(config.data))
     with program_settings(), interrupts.raised(), contextlib.ExitStack() as held:
         result = _run(config, corpus, held, resume=resumed)
         if config.run.twin and config.noisy:

@@ -245,6 +245,20 @@ def test_a_damaged_result_costs_nothing(text: Path, capsys: pytest.CaptureFixtur
         (run / name).write_bytes(whole)
 
 
+def test_a_run_on_a_text_by_a_relative_path_is_found_from_elsewhere(
+    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(text.parent)
+    after_checks(2, lambda: signal.raise_signal(signal.SIGINT))
+    data = ["--data", text.name]
+    assert main(["train", *data, "--folder", str(text / "run"), *SMALL.split()]) == 130
+    assert main(["train", "--resume", str(text / "run"), "--epochs", "9", *data]) == 2
+    assert "got epochs 9 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and nothing of the data
+    monkeypatch.chdir("/")
+    assert main(["train", "--resume", str(text / "run")]) == 0
+    assert main(["evaluate", str(text / "run")]) == 0
+
+
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no model")])
 def test_a_best_model_that_is_lost_is_told_before_the_training(
     text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, spoil: Callable[[Path], object]
