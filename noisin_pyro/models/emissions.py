@@ -23,8 +23,8 @@ class Emission(PyroModule):
         hidden_size: units H of z.
         output_size: classes, or dimensions of x.
         products: ``"float32"`` (any type, in truth: as the numbers are), or ``"bfloat16"``: factors of the read-out's
-            products are rounded to it, forward and backward, sums and results stay float32. On CPUs that have it, and
-            on GPUs, large products are several times faster so; small ones may stay float32.
+            products are rounded to it, forward and backward, sums and results stay float32. On GPUs, and on CPUs that
+            have it, large products are faster so.
     """
 
     event_dim: int = 1

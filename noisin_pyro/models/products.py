@@ -39,18 +39,26 @@ def bfloat16_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
+        x, weight = _rounded(x), _rounded(weight)
         ctx.save_for_backward(x, weight)
         return _product(x, weight.T).add_(bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        return _product(gradient, weight), _product(gradient.T, x), gradient.sum(0)
+        factor = _rounded(gradient)
+        return _product(factor, weight), _product(factor.T, x), gradient.sum(0)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    # On a CPU the fast kernels take float32, and round by themselves or, as they choose by size and processor, do not:
+    # what is rounded beforehand gives the same numbers by either.
+    return x.bfloat16() if x.is_cuda else x.bfloat16().float()
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     if a.is_cuda:
-        return torch.mm(a.bfloat16(), b.bfloat16(), out_dtype=torch.float32)
+        return torch.mm(a, b, out_dtype=torch.float32)
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:

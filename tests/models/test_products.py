@@ -17,13 +17,14 @@ def rounded(x: Tensor) -> Tensor:
 
 
 @needs_bfloat16
-def test_value_and_gradients_are_those_of_rounded_factors() -> None:
+@pytest.mark.parametrize(("rows", "width", "classes"), [(160, 96, 700), (2, 3, 5)])
+def test_value_and_gradients_are_those_of_rounded_factors(rows: int, width: int, classes: int) -> None:
     torch.manual_seed(0)
     x, weight, bias, upstream = (
-        torch.randn(4, 160, 96),
-        torch.randn(700, 96),
-        torch.randn(700),
-        torch.randn(4, 160, 700),
+        torch.randn(4, rows, width),
+        torch.randn(classes, width),
+        torch.randn(classes),
+        torch.randn(4, rows, classes),
     )
     for leaf in (x, weight, bias):
         leaf.requires_grad_()
@@ -32,7 +33,7 @@ def test_value_and_gradients_are_those_of_rounded_factors() -> None:
     x_64, weight_64, up_64 = rounded(x), rounded(weight), rounded(upstream)
     flat = up_64.flatten(0, 1)
     assert value.dtype == torch.float32
-    # float32 sums of 96, 700 and 640 products of unit size
+    # float32 sums of up to 96, 700 and 640 products of unit size
     for found, expected in (
         (value, x_64 @ weight_64.T + bias.detach().double()),
         (x.grad, up_64 @ weight_64),
@@ -42,7 +43,7 @@ def test_value_and_gradients_are_those_of_rounded_factors() -> None:
         assert found is not None
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-4)
     exact = x.detach().double() @ weight.detach().double().T + bias.detach().double()
-    assert (value.double() - exact).abs().max() > 1e-2  # it was rounded: the test can tell
+    assert (value.double() - exact).abs().max() > 2e-3  # it was rounded: the test can tell
 
 
 @needs_bfloat16
