@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule
+from pyro.nn.module import pyro_method
 from torch import Tensor, nn
 from torch.distributions import Transform, biject_to
 
@@ -91,8 +92,8 @@ class Guide(PyroModule):
         """
         if targets is None:
             raise ValueError("targets must be given, since a guide looks at x; got None; to draw x, run the model")
-        rnn, x = self.model.rnn, self.model.embed(inputs)
-        walk = rnn.steps(x, state)
+        rnn = self.model.rnn
+        x, walk = _read(self.model, inputs, state)
         known = self.encoder(x.detach(), targets, lengths)
         heads = {layer: self.head(layer) for layer in rnn.noisy_layers}  # once: Pyro records every look at them
         contexts = {layer: head.of_context(known) for layer, head in heads.items()}
@@ -171,6 +172,13 @@ class _Path:
         site = f"{self.name}_{layer}_before_{t + 1}"
         masked = law if self.real is None else law.mask(self.real[..., t])
         return biject_to(law.support), pyro.sample(site, masked, infer={"is_auxiliary": True})
+
+
+@pyro_method  # in the model's context, where weights and γ with priors are sites by their names
+def _read(model: SequenceModel, inputs: Tensor, state: State | None) -> tuple[Tensor, Steps]:
+    """What the first layer reads, and the walk along it."""
+    x = model.embed(inputs)
+    return x, model.rnn.steps(x, state)
 
 
 def _draw_before(rnn: NoisyRNN, layer: int, walk: Steps) -> Tensor:

@@ -28,7 +28,8 @@ def own_parameters() -> Any:
 
 def make(cell: str = "tanh", noise: str = "gaussian", layers: int = 2, **options: Any) -> SequenceModel:
     options = {key: value() if callable(value) else value for key, value in {"spread": 0.4, **options}.items()}
-    return SequenceModel(NoisyRNN(3, 4, layers, cell=cell, noise=noise, **options), "bernoulli", 2).double()
+    prior = options.pop("weight_prior", "dirac")
+    return SequenceModel(NoisyRNN(3, 4, layers, cell=cell, noise=noise, **options), "bernoulli", 2, prior).double()
 
 
 def data(batch: int = 3, steps: int = 5) -> tuple[Tensor, Tensor]:
@@ -82,6 +83,7 @@ CASES: list[dict[str, Any]] = [
     {"spread": learned},
     {"spread": uncertain},
     {"spread": [0.0, 0.4]},
+    {"weight_prior": "normal"},
     {"input_spread": 0.3, "cell": "lstm"},
     {"feedback": False},
 ]
