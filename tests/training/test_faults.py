@@ -256,7 +256,6 @@ def test_a_run_on_a_text_by_a_relative_path_is_found_from_elsewhere(
     assert "got epochs 9 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and nothing of the data
     monkeypatch.chdir("/")
     assert main(["train", "--resume", str(text / "run")]) == 0
-    assert main(["evaluate", str(text / "run")]) == 0
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no model")])

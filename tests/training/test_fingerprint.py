@@ -71,7 +71,7 @@ def test_a_run_of_before_there_were_fingerprints_is_read(texts: Texts, tmp_path:
 
 
 @pytest.mark.parametrize("named", ["--data", "--files"])
-def test_a_path_that_is_not_found_from_elsewhere_is_named(
+def test_a_path_is_found_from_elsewhere_and_named_where_it_is_gone(
     texts: Texts, tmp_path: Path, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path.parent)
@@ -79,6 +79,9 @@ def test_a_path_that_is_not_found_from_elsewhere_is_named(
     names = [home] if named == "--data" else [f"{home}/{path.name}" for path in texts]
     assert main(["train", named, *names, *SMALL.split(), "--folder", str(tmp_path / "run")]) == 0
     monkeypatch.chdir("/")
+    for command in (["train", "--resume"], ["evaluate"]):
+        assert main([*command, str(tmp_path / "run")]) == 0
+    texts[0].unlink()
     for command in (["train", "--resume"], ["evaluate"]):
         capsys.readouterr()
         assert main([*command, str(tmp_path / "run")]) == 2
