@@ -1,11 +1,12 @@
 """Recurrent models whose hidden states are random, as Pyro programs. Import as ``import noisin_pyro as nz``."""
 
 from noisin_pyro import data, noise
-from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate, generate, guides
+from noisin_pyro.inference import Comparison, Evaluation, PriorAsGuide_ELBO, compare, evaluate, generate, guides
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, innovations, noise_off, unroll
 from noisin_pyro.training import Config, train
 
 __all__ = [
+    "Comparison",
     "Config",
     "Evaluation",
     "LanguageModel",
@@ -13,6 +14,7 @@ __all__ = [
     "PriorAsGuide_ELBO",
     "SequenceModel",
     "Spread",
+    "compare",
     "data",
     "evaluate",
     "generate",

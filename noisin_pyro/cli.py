@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from noisin_pyro.commands import Evaluate, Families, Generate
+from noisin_pyro.commands import Compare, Evaluate, Families, Generate
 from noisin_pyro.training import Config, train
 from noisin_pyro.training.folder import CURVES
 from noisin_pyro.training.interrupts import Interrupted
@@ -25,7 +25,7 @@ Without options: on pydocs, the text of Python's own language reference.
 The run's folder holds configuration, log, best model, curves and result."""
 
 
-Other = Evaluate | Generate | Families
+Other = Evaluate | Compare | Generate | Families
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 Rows = Sequence[Mapping[str, float]]
@@ -22,6 +24,9 @@ _STYLES = tuple(
 
 SHOWN = 20
 """About so many markers a curve."""
+
+UNRELIABLE = 0.7
+"""Pareto k̂ above which a number of importance sampling is not to be trusted."""
 
 
 def learning_curves(
@@ -177,6 +182,59 @@ def families(panels: Sequence[Panel], ends: tuple[float, float] = (-4.0, 4.0), c
         axis.set_axis_off()
     figure.suptitle("Noise ε of each family, brought to mean 0 and variance 1 (blue: density; orange: probability)")
     return figure
+
+
+def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Figure:
+    """Nats per step, a line for each number: to either side one standard error, thick over the noise, thin over the
+    sequences. Colour and marker are of the kind of number; a hollow marker says that Pareto k̂ is above 0.7.
+
+    Args:
+        rows: records as ``compare(...).rows`` has them.
+        ax: to draw on.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one number, got none; give those of nz.compare(...)")
+    figure, (axis,) = _figure_with(1, None if ax is None else (ax,))
+    if ax is None:
+        figure.set_size_inches(8.0, 1.3 + 0.3 * len(rows))
+    names = [row["model"] for row in rows]
+    gaps = [0.0, *(0.6 * (name != before) for before, name in itertools.pairwise(names))]  # between models
+    places = [index + gap for index, gap in enumerate(itertools.accumulate(gaps))]
+    kinds = sorted({row["kind"] for row in rows})
+    for place, row in zip(places, rows, strict=True):
+        colour, marker = _STYLES[kinds.index(row["kind"])]
+        nats = row["nats_per_step"]
+        for error, width in ((row["standard_error"], 1), (row["monte_carlo_error"], 5)):
+            axis.hlines(place, nats - error, nats + error, colors=colour, linewidth=width)
+        axis.plot(nats, place, marker, color=colour, markersize=5, markerfacecolor="white" if _hollow(row) else colour)
+    axis.set_yticks(places, [_named(row) for row in rows], fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(
+        "nats per step (lower is better)\nbars: one standard error, thick over the noise, thin over sequences"
+    )
+    axis.grid(axis="x", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    legend = [
+        Line2D([], [], color=c, marker=m, linestyle="", label=k) for (c, m), k in zip(_STYLES, kinds, strict=False)
+    ]
+    if any(map(_hollow, rows)):
+        legend.append(Line2D([], [], color="grey", marker="o", markerfacecolor="white", linestyle="", label="k̂ > 0.7"))
+    axis.legend(
+        handles=legend, frameon=False, fontsize=8, ncols=len(legend), loc="lower center", bbox_to_anchor=(0.5, 1)
+    )
+    return figure
+
+
+def _hollow(row: Mapping[str, Any]) -> bool:
+    return row["pareto_k"] is not None and row["pareto_k"] > UNRELIABLE
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    method = row["method"] if row["guide"] is None else f"{row['method']}, {row['guide']}"
+    return f"{row['model']}: {method}"
 
 
 def _panel(axis: Axes, panel: Panel, ends: tuple[float, float]) -> None:

@@ -17,14 +17,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each room, and the rooms below it that it may use.
 BELOW = {
     "names": set(),
+    "tables": set(),
     "noise": {"names"},
     "data": {"names"},
     "plots": set(),
     "models": {"noise", "names"},
-    "inference": {"models", "noise", "data", "names"},
-    "training": {"inference", "models", "noise", "data", "plots", "names"},
-    "commands": {"training", "inference", "models", "noise", "data", "plots", "names"},
-    "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "names"},
+    "inference": {"models", "noise", "data", "tables", "names"},
+    "training": {"inference", "models", "noise", "data", "plots", "tables", "names"},
+    "commands": {"training", "inference", "models", "noise", "data", "plots", "tables", "names"},
+    "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "tables", "names"},
 }
 
 

@@ -113,3 +113,47 @@ def test_learned_spreads_beside_the_likeliest(tmp_path: Path) -> None:
     assert axis.get_ylim()[0] == 0
     figure.savefig(tmp_path / "spreads.png")
     assert len(plots.learned_spreads(LOGS, Figure().subplots()).axes[0].lines) == 2
+
+
+def _row(model: str, method: str, kind: str, nats: float, **more: object) -> dict[str, object]:
+    errors = {"monte_carlo_error": 0.1, "standard_error": 0.3}
+    return {"model": model, "method": method, "kind": kind, "nats_per_step": nats, "guide": None, "pareto_k": None,
+            **errors, **more}  # fmt: skip
+
+
+COMPARED = [
+    _row("noisy", "mean", "predictor", 8.0, monte_carlo_error=0.0),
+    _row("noisy", "importance", "bound", 8.5, guide="prior", pareto_k=0.9),
+    _row("noisy", "importance", "bound", 8.2, guide="AutoNormal", pareto_k=0.3, monte_carlo_error=float("nan")),
+    _row("clean", "mean", "exact", 8.1),
+]
+
+
+def test_a_comparison_has_a_line_for_each_number(tmp_path: Path) -> None:
+    figure = plots.comparison(COMPARED)
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "noisy: mean", "noisy: importance, prior", "noisy: importance, AutoNormal", "clean: mean",
+    ]  # fmt: skip
+    markers = axis.lines
+    assert [float(np.asarray(line.get_xdata())[0]) for line in markers] == [8.0, 8.5, 8.2, 8.1]
+    assert [line.get_markerfacecolor() == "white" for line in markers] == [False, True, False, False]
+    legend = axis.get_legend()
+    assert legend is not None and [text.get_text() for text in legend.get_texts()] == [
+        "bound", "exact", "predictor", "k̂ > 0.7",
+    ]  # fmt: skip
+    assert markers[1].get_color() == markers[2].get_color() != markers[0].get_color()
+    spans = [np.asarray(path.vertices)[:, 0].tolist() for bar in axis.collections for path in bar.get_paths()]
+    assert spans[2] == pytest.approx([8.2, 8.8]) and spans[3] == pytest.approx([8.4, 8.6])
+    places = axis.get_yticks()
+    assert places[3] - places[2] > places[2] - places[1]  # a gap between models
+    figure.savefig(tmp_path / "table.png")
+    height, width, _ = imread(tmp_path / "table.png").shape
+    assert width > height > 300
+
+
+def test_a_comparison_draws_on_axes_that_are_given_and_refuses_none() -> None:
+    figure = Figure()
+    assert plots.comparison(COMPARED, ax=figure.add_subplot()) is figure and figure.axes[0].lines
+    with pytest.raises(ValueError, match="at least one number"):
+        plots.comparison([])

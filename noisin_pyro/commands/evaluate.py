@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import pyro
 from torch import Tensor
 
-from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, require_new, require_seed
+from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
-from noisin_pyro.training import Config, Data
+from noisin_pyro.tables import aligned, comma_separated
 from noisin_pyro.training.build import steps
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.reading import read_run
-from noisin_pyro.training.result import aligned, numbers
+from noisin_pyro.training.result import numbers
 from noisin_pyro.training.run import program_settings
 
 KINDS = {
@@ -44,7 +40,8 @@ class Evaluate:
 
     method: Literal["mean", "ensemble", "importance", "particle-filter"] = "mean"
     """mean: noise off, the network underneath. ensemble: probabilities of noisy runs, averaged step by step.
-    importance: a bound on the likelihood, from samples of the noise. particle-filter: an estimate of it."""
+    importance: a bound on the likelihood, from samples of the noise (by the run's guide, if it has one).
+    particle-filter: an estimate of the likelihood."""
 
     samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100 or 400)")] = None
     """Noisy runs to average over; samples, or particles, of each sequence. Not for the mean."""
@@ -84,29 +81,25 @@ class Evaluate:
             raise ValueError(f"json and per token are one file, {str(self.json)!r}; give each its own name")
         with program_settings():
             trained = read_run(self.folder, self.device, self.data_root)
-            data = self._cut(trained.config)
+            data = cut(trained.config, self.batch_size, self.window)
             part = getattr(trained.corpus, self.split)
             pyro.set_rng_seed(self.seed)
             found = evaluate(
-                trained.model,
+                trained.program,
                 steps(part, data, trained.config.run.device, trained.config.run.precision),
                 method=self.method,
                 num_samples=self.samples,
                 batch_size=data.batch_size,
                 log_probs=self.per_token is not None,
+                guide=trained.guide if self.method == "importance" else None,
             )
         if self.per_token is not None:
             assert found.log_probs is not None
-            _write_csv(self.per_token, _rows(trained.corpus, part, found.log_probs))
+            with replacing(self.per_token) as file:
+                file.write(comma_separated(_rows(trained.corpus, part, found.log_probs)).encode())
         if self.json is not None:
             write_json(self.json, {"folder": self.folder, "split": self.split} | numbers(found))
         print(self._table(trained.corpus, found))
-
-    def _cut(self, config: Config) -> Data:
-        """The run's way of cutting its data, with what the options change."""
-        changes = {"batch_size": self.batch_size, "window": self.window}
-        given = {option: value for option, value in changes.items() if value is not None}
-        return dataclasses.replace(config, data=dataclasses.replace(config.data, **given)).data
 
     def _table(self, corpus: Corpus, found: Evaluation) -> str:
         unit = "steps" if corpus.vocabulary is None else "tokens"
@@ -155,10 +148,3 @@ def _rows(corpus: Corpus, part: Tensor | Sequences, log_probs: Tensor) -> Iterab
         assert corpus.vocabulary is not None
         yield "token", "log_prob"
         yield from zip(corpus.vocabulary.decode(part), log_probs.tolist(), strict=True)
-
-
-def _write_csv(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())

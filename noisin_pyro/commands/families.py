@@ -7,8 +7,8 @@ from typing import Any
 
 from noisin_pyro import noise, plots
 from noisin_pyro.commands.options import NewFile, require_new
+from noisin_pyro.tables import aligned
 from noisin_pyro.training.checkpoint import replacing
-from noisin_pyro.training.result import aligned
 
 SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # of laws that depend on them; the mean is of those that need one below 1
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro.conf
 
+from noisin_pyro.training import Config, Data
+
 Named = tyro.conf.arg
 RunFolder = tyro.conf.Positional[Annotated[Path, Named(metavar="FOLDER")]]
+RunFolders = tyro.conf.Positional[
+    Annotated[tuple[Path, ...], Named(metavar="FOLDER [FOLDER ...]", help_behavior_hint="")]
+]
 Device = Annotated[
     Literal["cpu", "cuda"] | None, Named(metavar="{cpu,cuda}", help_behavior_hint="(default: the run's)")
 ]
@@ -41,3 +47,13 @@ def require_new(path: Path | None) -> None:
         )
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"{str(path.parent)!r} is not a folder; make it, or choose another place for {path.name!r}")
+
+
+def cut(config: Config, batch_size: int | None, window: int | None) -> Data:
+    """A run's way of cutting its data, with what these options change.
+
+    Raises:
+        ValueError: a size that the configuration refuses.
+    """
+    given = {option: value for option, value in (("batch_size", batch_size), ("window", window)) if value is not None}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **given)).data

@@ -1,9 +1,20 @@
 """Inference in noisy recurrent models. Start at ``elbo``."""
 
 from noisin_pyro.inference import guides
+from noisin_pyro.inference.comparison import Comparison, compare
 from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
 from noisin_pyro.inference.estimates import Evaluation
 from noisin_pyro.inference.evaluation import METHODS, evaluate
 from noisin_pyro.inference.generation import generate
 
-__all__ = ["METHODS", "Bound", "Evaluation", "PriorAsGuide_ELBO", "evaluate", "generate", "guides"]
+__all__ = [
+    "METHODS",
+    "Bound",
+    "Comparison",
+    "Evaluation",
+    "PriorAsGuide_ELBO",
+    "compare",
+    "evaluate",
+    "generate",
+    "guides",
+]

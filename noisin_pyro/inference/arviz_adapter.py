@@ -26,11 +26,11 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     found = np.where(equal, -np.inf, np.inf)
     if fitted.any():
         with np.errstate(all="ignore"):  # hopeless tails overflow on the way to a large k̂
-            _, found[fitted] = _arviz().psislw(log_weights[fitted])
+            _, found[fitted] = load().psislw(log_weights[fitted])
     return found
 
 
-def _arviz() -> Any:
+def load() -> Any:
     """The package, imported where it is first needed: that takes a second or two."""
     with warnings.catch_warnings():
         # once a day version 0.23 announces version 1

@@ -54,7 +54,7 @@ def generate(
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
     inputs = _first_inputs(model, prompt, start).repeat(num_samples, 1)
-    with _seeded(seed, inputs.device), poutine.block():
+    with seeded(seed, inputs.device), poutine.block():
         # targets keep the program from drawing x itself, at each step of the prompt; what it returns ignores them
         trace = poutine.trace(model).get_trace(inputs, targets=inputs)
         model = poutine.condition(model, data=_weights(trace))
@@ -106,7 +106,8 @@ def _weights(trace: poutine.Trace) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Torch's generators from ``seed`` on, and left as they were; or as they are, if there is none."""
     if seed is None:
         yield
         return

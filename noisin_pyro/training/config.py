@@ -282,6 +282,11 @@ class Config:
         if inference.guide != "prior":
             if not self.noisy:
                 raise ValueError(f"guide {inference.guide!r} has no noise to draw where spread is 0; give a spread")
+            if self.model.weight_prior != "dirac":
+                raise ValueError(
+                    f"guide {inference.guide!r} is validated by its bound on each sequence, which weights with priors "
+                    "share; take weight prior 'dirac', or guide 'prior'"
+                )
             if inference.kl_annealing is not None and self.optimisation.bound == "importance":
                 raise ValueError("kl annealing is for bound 'elbo': the importance bound has no KL to weigh")
             return

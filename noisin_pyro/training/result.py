@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from noisin_pyro.inference import Evaluation
+from noisin_pyro.tables import aligned
 from noisin_pyro.training import log
 from noisin_pyro.training.folder import LOG, RESULT
 from noisin_pyro.training.kinds import checked
@@ -108,12 +108,6 @@ def read(folder: Path, measure: Measure) -> Result:
             f"{folder / RESULT} is damaged ({error}); remove it, to train and test what it told once more"
         ) from error
     return result
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length as text in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def numbers(evaluation: Evaluation) -> dict[str, Any]:

@@ -22,7 +22,7 @@ NUMBERS = ["nan", "inf", "-inf", "-1", "0", "1", "2", "3", "0.5", "1e-300", "1e3
 HUGE = [str(10**12), str(2**63), str(10**30), str(-(10**30))]
 WORDS = ["", " ", "None", "True", "γ", "\ud800", "tanh", "TANH", "Adam", "adam", "lstm", "gamma:native", "gaussian:",
          ":", "laplace:multiplicative", "dirichlet", "poisson:native", "halve", "divide", "importance", "ensemble",
-         "valid", "cpu", "cuda", "ptb", "jsb", "PTB", "-", "--", "--seed", "-h-", "@x", "a\nb",
+         "particle-filter", "valid", "cpu", "cuda", "ptb", "jsb", "PTB", "-", "--", "--seed", "-h-", "@x", "a\nb",
           "a" * 300, "a\0b"]  # fmt: skip
 PATHS = [
     "{}",

@@ -96,7 +96,16 @@ def test_what_reads(request: pytest.FixtureRequest, tmp_path: Path, kind: str, d
         for name in spoilt:
             _damage(folder, name, data)
         before = contents(folder)
-        command = data.draw(st.sampled_from([["evaluate"], ["generate", "--steps", "2"], ["train", "--resume"]]))
+        command = data.draw(
+            st.sampled_from(
+                [
+                    ["evaluate"],
+                    ["compare", "--methods", "mean", "importance"],
+                    ["generate", "--steps", "2"],
+                    ["train", "--resume"],
+                ]
+            )
+        )
         worked = works([*command, str(folder)])
         after = contents(folder)
         if worked and command[0] == "train":  # what was lost is made anew, with the log beside it

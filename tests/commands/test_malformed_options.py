@@ -17,7 +17,7 @@ from noisin_pyro.cli import main
 from .malformed import HUGE, NUMBERS, PATHS, SMALL, WORDS, contents, fuzz, require_one_line, require_whole
 from .malformed import works_or_is_refused as works
 
-COMMANDS = ["train", "evaluate", "generate", "families"]
+COMMANDS = ["train", "evaluate", "compare", "generate", "families"]
 WORK = {"--epochs", "--layers", "--ensemble-samples", "--particles", "--samples", "--steps"}  # more is no mistake
 
 
@@ -45,7 +45,7 @@ def _given(draw: st.DrawFn, options: list[str], place: str) -> list[str]:
 
 
 def test_every_option_is_known_here() -> None:
-    assert [len(_options(command)) for command in COMMANDS] >= [35, 8, 7, 1]
+    assert [len(_options(command)) for command in COMMANDS] >= [35, 8, 10, 7, 1]
 
 
 @fuzz(100)
@@ -75,7 +75,7 @@ def test_train(texts: Path, tmp_path: Path, data: st.DataObject) -> None:
 @fuzz(100)
 @given(st.data())
 def test_what_reads(run: Path, data: st.DataObject) -> None:
-    command = data.draw(st.sampled_from(["evaluate"] * 4 + ["generate"] * 4 + ["families"]))
+    command = data.draw(st.sampled_from(["evaluate"] * 4 + ["compare"] * 4 + ["generate"] * 4 + ["families"]))
     folder = (
         [] if command == "families" else [data.draw(st.sampled_from([str(run)] * 9 + [str(run.parent), "", "a\0b"]))]
     )
@@ -84,7 +84,7 @@ def test_what_reads(run: Path, data: st.DataObject) -> None:
     works(arguments)
     after = contents(out)
     for name in after.keys() - before.keys():  # asked for, with a new name
-        assert {"--json", "--per-token", "--png"} & set(arguments) and str(out / name) in arguments
+        assert {"--json", "--per-token", "--png", "--csv"} & set(arguments) and str(out / name) in arguments
         (out / name).unlink()
         del after[name]
     assert after == before
@@ -112,6 +112,7 @@ def test_words_in_any_order(texts: Path, tmp_path: Path, data: st.DataObject) ->
         "evaluate {run} --json {run}/result.json",
         "generate {run} --temperature nan",
         "families --png /proc/nowhere/x.png",
+        "compare {run} {texts}",
         "evaluate \udcff",
     ],
 )

@@ -104,6 +104,7 @@ def test_the_weight_of_the_kl_rises_in_equal_steps(
     ("changes", "match"),
     [
         ({"inference": Inference("smoothing"), "noise": Noise(spread=0.0)}, "no noise to draw where spread is 0"),
+        ({"inference": Inference("smoothing"), "model": Model(weight_prior="normal")}, "take weight prior 'dirac'"),
         ({"inference": Inference(kl_annealing=3)}, "kl annealing: only of a guide other than the prior"),
         ({"inference": Inference(covariance="full", hidden_size=3)}, "covariance and hidden size: only of a guide"),
         (

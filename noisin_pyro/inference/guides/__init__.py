@@ -80,7 +80,7 @@ def get(
     if hidden_size is not None and (not isinstance(hidden_size, int) or hidden_size < 1):
         raise ValueError(f"hidden_size must be a positive integer, got {hidden_size!r}")
     covariance = known("covariance", "diagonal" if covariance is None else covariance, COVARIANCES)
-    return Guide(model, **NAMED[name], covariance=covariance, hidden_size=hidden_size)
+    return Guide(name, model, **NAMED[name], covariance=covariance, hidden_size=hidden_size)
 
 
 def _refuse_what_has_no_density(model: SequenceModel) -> None:

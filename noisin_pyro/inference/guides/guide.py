@@ -34,6 +34,7 @@ class Guide(PyroModule):
     are drawn from these.
 
     Args:
+        name: what tables call it.
         model: the model itself, not one of its views.
         both_ways: whether the map at step t knows x_{1:T}, or x_{1:t} alone.
         along_path: whether it knows the states: z_{t-1} and c_{t-1} of every layer, z_t of those below, and the mean.
@@ -43,6 +44,7 @@ class Guide(PyroModule):
 
     def __init__(
         self,
+        name: str,
         model: SequenceModel,
         both_ways: bool,
         along_path: bool,
@@ -50,6 +52,7 @@ class Guide(PyroModule):
         hidden_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.__name__ = name
         rnn = model.rnn
         size = rnn.hidden_size if hidden_size is None else hidden_size
         self._model = (model,)  # in a tuple it is no submodule: its parameters are not the guide's

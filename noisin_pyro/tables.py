@@ -1,0 +1,20 @@
+"""Rows as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length as text in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def comma_separated(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV; None is an empty cell."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,75 @@
+"""Several runs in one table."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from noisin_pyro.cli import main
+
+from .malformed import contents
+
+
+def _compared(arguments: list[str], file: Path) -> list[dict[str, str]]:
+    assert main(["compare", *arguments, "--csv", str(file)]) == 0
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_each_number_is_that_of_evaluate(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, picture = contents(run), tmp_path / "table.png"
+    folders = [str(run), str(run / "deterministic")]
+    options = ["--split", "valid", "--samples", "20", "--seed", "3"]
+    rows = _compared([*folders, *options, "--png", str(picture)], tmp_path / "table.csv")
+    assert [(row["model"], row["method"]) for row in rows] == [
+        *((folders[0], method) for method in ("mean", "ensemble", "importance", "particle-filter")),
+        (folders[1], "mean"),
+    ]
+    shown = capsys.readouterr().out
+    for index, row in enumerate(rows):
+        file = tmp_path / f"{index}.json"
+        how = ["--split", "valid", "--seed", "3", "--method", row["method"], "--json", str(file)]
+        samples = [] if row["method"] == "mean" else ["--samples", "20"]
+        assert main(["evaluate", row["model"], *how, *samples]) == 0
+        found = json.loads(file.read_text())
+        for column in ("kind", "nats_per_step", "monte_carlo_error", "standard_error"):
+            assert row[column] == str(found[column])
+        assert f"{found['nats_per_step']:.4f}" in shown
+    assert "Lower is better" in shown and imread(picture).std() > 0.01
+    assert contents(run) == before
+
+
+def test_music_has_its_numbers_too(music: Path, tmp_path: Path) -> None:
+    (row,) = _compared([str(music), "--methods", "particle-filter", "mean"], tmp_path / "table.csv")
+    assert (row["method"], row["kind"], row["gap"]) == ("particle-filter", "exact", "")
+    told = json.loads((music / "result.json").read_text())["test"]
+    assert float(row["nats_per_step"]) == pytest.approx(told["nats_per_step"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("", "at least one run"),
+        ("{run} {run}", "each given once"),
+        ("{run} {music}", "same data"),
+        ("{run} nowhere", "not a run's folder"),
+        ("{run} --methods", "at least one of mean"),
+        ("{run} --methods median", "--methods"),
+        ("{run} --methods mean --samples 3", "no effect on methods mean"),
+        ("{run} --samples 1 --methods ensemble", "at least 2"),
+        ("{run} --samples 6", "got 6 and 4; in the number of"),
+        ("{run} --seed -1", "seed"),
+        ("{run} --window 0", "window must be at least 1"),
+        ("{music} --window 5", "windows are for texts"),
+        ("{run} --csv {run}/best.pt", "nothing is overwritten"),
+        ("{run} --csv {run}/one --png {run}/one", "each its own name"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    run: Path, music: Path, arguments: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *arguments.format(run=run, music=music).split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line.lower()
