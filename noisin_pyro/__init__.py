@@ -1,7 +1,16 @@
 """Recurrent models whose hidden states are random, as Pyro programs. Import as ``import noisin_pyro as nz``."""
 
 from noisin_pyro import data, noise
-from noisin_pyro.inference import Comparison, Evaluation, PriorAsGuide_ELBO, compare, evaluate, generate, guides
+from noisin_pyro.inference import (
+    Comparison,
+    Evaluation,
+    PriorAsGuide_ELBO,
+    compare,
+    evaluate,
+    generate,
+    guides,
+    posterior,
+)
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, innovations, noise_off, unroll
 from noisin_pyro.training import Config, train
 
@@ -22,6 +31,7 @@ __all__ = [
     "innovations",
     "noise",
     "noise_off",
+    "posterior",
     "train",
     "unroll",
 ]

@@ -6,6 +6,7 @@ from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
 from noisin_pyro.inference.estimates import Evaluation
 from noisin_pyro.inference.evaluation import METHODS, evaluate
 from noisin_pyro.inference.generation import generate
+from noisin_pyro.inference.posterior import posterior
 
 __all__ = [
     "METHODS",
@@ -17,4 +18,5 @@ __all__ = [
     "evaluate",
     "generate",
     "guides",
+    "posterior",
 ]

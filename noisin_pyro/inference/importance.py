@@ -74,7 +74,7 @@ def _weigh(
     """log w ``(S, B)``, and where it is asked for the increments, from step to step, of the logarithm of the mean
     weight until then, ``(B, T)``."""
     first = reading[0]
-    with _Largest() as largest:
+    with Largest() as largest:
         depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, lengths=first.lengths)
     at_once = max(1, LARGEST // largest.numbers)
     log_w, total = [], torch.tensor(-math.inf)
@@ -120,7 +120,7 @@ def _along(
     return weights, torch.cat(steps, -1) if log_probs else None
 
 
-class _Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):
     """Watches a run for its largest tensor."""
 
     numbers = 1

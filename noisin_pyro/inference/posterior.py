@@ -199,7 +199,7 @@ def _sizes(model: Callable[..., Any], batch: Batch, options: _Options) -> tuple[
 def _state_size(sizes: tuple[int, int], options: _Options, max_memory: int, progress: bool) -> None:
     """Say what it will take; refuse what is too much."""
     result, made_from = sizes
-    what = f"{options.kept} draws take {_bytes(result)}, and {_bytes(made_from)} more while they are made"
+    what = f"{options.kept} draws take {_bytes(result)}, and {_bytes(made_from)} more while made"
     if result + made_from > max_memory:
         factor = math.ceil((result + made_from) / max_memory)
         less = f"num_samples={options.num_samples // factor}"

@@ -66,3 +66,21 @@ def exact_log_likelihood() -> Callable[[Tensor, Tensor | float], Tensor]:
         return law.log_prob(x.flatten(-2))
 
     return log_likelihood
+
+
+@pytest.fixture
+def exact_posterior() -> Callable[[Tensor, Tensor | float], tuple[Tensor, Tensor]]:
+    """Of that model's z_{1:T} given x ``(B, T, D)``: the mean ``(B, T, H)``, and the covariance ``(T·H, T·H)``, whose
+    diagonal the Kalman smoother finds; here at once, from the precision of the joint Gaussian."""
+
+    def smoothed(x: Tensor, spread: Tensor | float, hidden: int = 2) -> tuple[Tensor, Tensor]:
+        steps, outputs = x.shape[-2:]
+        emission = (0.5 + 0.5 * torch.eye(outputs, hidden)).double()
+        # ε_t = (z_t - 0.9 z_{t-1}) / γ
+        innovate = (torch.eye(steps) - 0.9 * torch.diag(torch.ones(steps - 1), -1)).double() / spread
+        precision = torch.kron(innovate.T @ innovate, torch.eye(hidden).double())
+        precision = precision + torch.kron(torch.eye(steps).double(), emission.T @ emission)
+        covariance = precision.inverse()
+        return ((x @ emission).flatten(1) @ covariance).unflatten(1, (steps, hidden)), covariance
+
+    return smoothed
