@@ -71,7 +71,8 @@ def by_importance(
     log_w, found = [], []
     for piece in pieces(num_proposals or num_samples, at_once):
         model_trace, guide_trace = run(model, batch, piece.stop - piece.start, guide)
-        model_trace.compute_log_prob(lambda name, site, g=guide_trace: site["is_observed"] or name in g)
+        priced = {site["name"] for site in priced_sites(model_trace, guide_trace)}
+        model_trace.compute_log_prob(lambda name, _, priced=priced: name in priced)
         guide_trace.compute_log_prob()
         log_w.append(_log_weights(model_trace, guide_trace, len(batch.targets), piece.stop - piece.start))
         found.append({site["name"]: site["value"] for site in sampled_sites(model_trace)})

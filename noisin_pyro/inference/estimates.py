@@ -40,6 +40,8 @@ class Evaluation:
         resamplings: of ``"particle-filter"``, how often a sequence's particles were resampled, on average.
         log_probs: the log-probability of every step in float64, if asked for: of a stream ``(num_steps,)`` in the order
             of its text, of sequences ``(N, T)`` with 0 beyond each one's length.
+        totals: the log-probability of each sequence, ``(N,)`` in float64, and
+        lengths: its real steps, ``(N,)``; of a number read from a file, neither is known.
     """
 
     method: str
@@ -54,11 +56,57 @@ class Evaluation:
     effective_samples: float | None = None
     resamplings: float | None = None
     log_probs: Tensor | None = field(default=None, repr=False, compare=False)
+    totals: Tensor | None = field(default=None, repr=False, compare=False)
+    lengths: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def perplexity(self) -> float:
         """exp(nats_per_step); infinite where that is too large for a float."""
         return math.exp(self.nats_per_step) if self.nats_per_step < 709.0 else math.inf
+
+    def minus(self, other: Evaluation) -> Difference:
+        """How this number differs from another model's on the same sequences.
+
+        Sequences are hard or easy for all models alike, so the difference of each is far better known than either
+        number: two standard errors that overlap say little.
+
+        Raises:
+            ValueError: numbers of different sequences, or of kinds that differ for other reasons than the models: a
+                bound may be below an estimate because it is a bound.
+        """
+        if {self.kind, other.kind} not in COMPARABLE and self.kind != other.kind:
+            raise ValueError(
+                f"one number is of kind {self.kind!r} and the other {other.kind!r}, so their difference is not the "
+                "models'; evaluate both by one method"
+            )
+        if self.totals is None or other.totals is None or self.lengths is None or other.lengths is None:
+            raise ValueError("one number was read from a file, without its sequences; evaluate the model again")
+        if not torch.equal(self.lengths, other.lengths):
+            raise ValueError(
+                f"the numbers are of other sequences ({len(self.lengths)} and {len(other.lengths)}, with "
+                f"{self.num_steps} and {other.num_steps} steps); evaluate both on the same data, by one method"
+            )
+        nats, error = _per_step(self.totals - other.totals, self.lengths)
+        return Difference(nats, error, math.hypot(self.monte_carlo_error, other.monte_carlo_error))
+
+
+COMPARABLE = ({"exact", "estimate"}, {"exact", "predictor"})
+"""Kinds of numbers that may be set against each other: all of one pair are log-likelihoods, or all are predictors."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two numbers on the same sequences, the first minus the second.
+
+    Attributes:
+        nats_per_step: negative where the first model is the better one.
+        standard_error: over sequences, paired: of the mean of their differences.
+        monte_carlo_error: over the noise, which is drawn anew for each number.
+    """
+
+    nats_per_step: float
+    standard_error: float
+    monte_carlo_error: float
 
 
 def summary(
@@ -69,11 +117,19 @@ def summary(
     ``monte_carlo_error`` is that of their sum; ``more`` are fields of :class:`Evaluation`.
     """
     totals, lengths = totals.double().cpu(), lengths.cpu()
+    steps = int(lengths.sum())
+    nats, error = _per_step(totals, lengths)
+    more |= {"totals": totals, "lengths": lengths}
+    return Evaluation(method, kind, nats, monte_carlo_error / steps, error, steps, num_samples, **more)  # type: ignore[arg-type]
+
+
+def _per_step(totals: Tensor, lengths: Tensor) -> tuple[float, float]:
+    """Total nats over total steps, and the standard error of that ratio over sequences."""
     steps, count = int(lengths.sum()), int((lengths > 0).sum())
     nats = float(-totals.sum() / steps)
-    residuals = -totals - nats * lengths.double()  # of the ratio estimator: total nats over total steps
+    residuals = -totals - nats * lengths.double()
     error = math.sqrt(float(residuals.square().sum()) * count / (count - 1)) / steps if count > 1 else math.nan
-    return Evaluation(method, kind, nats, monte_carlo_error / steps, error, steps, num_samples, **more)  # type: ignore[arg-type]
+    return nats, error
 
 
 def log_mean(log_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,8 @@ def posterior(
     ``az.loo`` and ``az.compare`` are for ``var_name="x_marginal"``. They re-weight draws as if they had not seen one
     observation. That works for what many observations share; but z_t has hardly any beside x_t, and without it would
     be another, so the weights of single steps are as bad as those of the prior. Where neither γ nor weights are
-    sampled, nothing is shared and there is nothing to leave out: :func:`compare` scores models on other sequences.
+    sampled, nothing is shared and there is nothing to leave out. Compare models, of several families say, on sequences
+    that they were not trained on: ``evaluate(model, data, "particle-filter").minus(evaluate(other, ...))``.
 
     Args:
         model: a :class:`SequenceModel`, or any program with its arguments that opens a plate of dimension -1 over the
@@ -212,7 +213,7 @@ def _state_size(sizes: tuple[int, int], options: _Options, max_memory: int, prog
         print(f"posterior: {what}", file=sys.stderr)
 
 
-def _bytes(number: int) -> str:
+def _bytes(number: float) -> str:
     for unit in ("bytes", "kB", "MB"):
         if number < 1000:
             return f"{number:.3g} {unit}"

@@ -112,8 +112,8 @@ def read(folder: Path, measure: Measure) -> Result:
 
 def numbers(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation for JSON, which has no word for infinity or for the error of a single sequence, not a number."""
-    fields = dataclasses.asdict(evaluation) | {"perplexity": evaluation.perplexity}
-    del fields["log_probs"]
+    fields = {field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation) if field.repr}
+    fields["perplexity"] = evaluation.perplexity
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()
     }
@@ -124,6 +124,6 @@ def _evaluation(numbers: dict[str, Any] | None) -> Evaluation | None:
         return None
     always = {field.name for field in dataclasses.fields(Evaluation) if field.default is dataclasses.MISSING}
     kept: dict[str, Any] = {key: math.nan if numbers[key] is None else numbers[key] for key in always}
-    some = {field.name for field in dataclasses.fields(Evaluation)} - always - {"log_probs"}
+    some = {field.name for field in dataclasses.fields(Evaluation) if field.repr} - always
     kept |= {key: numbers[key] for key in some & numbers.keys()}  # of methods that older results do not know
     return checked(Evaluation(**kept))
