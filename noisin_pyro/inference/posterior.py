@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +16,12 @@ from noisin_pyro.inference.draws import Draws, by_importance, by_nuts, is_shared
 from noisin_pyro.inference.estimates import effective_samples
 from noisin_pyro.inference.generation import seeded
 from noisin_pyro.inference.importance import LARGEST, RELIABLE, Largest
+from noisin_pyro.inference.posterior_options import Options, asked, state_size
 from noisin_pyro.inference.seen import coordinates, marginal, observed, see
 from noisin_pyro.inference.sites import sampled_sites
 from noisin_pyro.models import SequenceModel, innovations, underlying
-from noisin_pyro.names import known
 
-METHODS = ("prior", "guide", "nuts")
-OF_NUTS = ("num_chains", "warmup_steps", "thin")
-CHAINS, PARTICLES = 4, 200
+PARTICLES = 200
 
 
 @torch.no_grad()
@@ -92,69 +88,28 @@ def posterior(
         ValueError: for a model without latents, options that do not apply, a stream of several windows, or a result
             larger than ``max_memory``: nothing is thinned unasked.
     """
-    method = known("method", ("prior" if guide is None else "guide") if method is None else method, METHODS)
-    given = {
-        "num_proposals": num_proposals,
-        "num_chains": num_chains,
-        "warmup_steps": warmup_steps,
-        "thin": thin,
-    }
-    options = _options(method, guide, num_samples, given)
+    options = asked(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
     data = _whole(data)
     (batch,) = data.batches()
     with seeded(seed, batch.inputs.device):
         shared, at_once = _first_look(model, batch, num_particles)
-        model = innovations(model) if method == "nuts" else model
-        _state_size(_sizes(model, batch, options), options, max_memory, progress)
-        if method == "nuts":
-            draws = by_nuts(model, batch, num_samples, options.chains, options.warmup_steps, options.thin, progress)
+        marginals = bool(shared) and num_particles != 0
+        model = innovations(model) if options.method == "nuts" else model
+        state_size(*_sizes(model, batch, options, marginals), options, max_memory, progress)
+        if options.method == "nuts":
+            draws = by_nuts(model, batch, num_samples, options.num_chains, options.warmup_steps, options.thin, progress)
         else:
             draws = by_importance(model, guide, batch, num_samples, options.num_proposals, at_once)
         groups = see(model, batch, draws.latents, options.kept, at_once)
         groups["prior"] = see(model, batch, {}, options.kept, at_once)["posterior"]
-        if shared and num_particles != 0:
+        if marginals:
             network = {name: draws.latents[name] for name in shared}
             groups["log_likelihood"] |= marginal(model, data, network, num_particles or PARTICLES)
-    found = {group: _by_chain(variables, options.chains) for group, variables in groups.items()}
-    found["sample_stats"] = _stats(draws, method, options, bool(shared))
+    found = {group: _by_chain(variables, options.num_chains) for group, variables in groups.items()}
+    found["sample_stats"] = _stats(draws, options, bool(shared))
     found["observed_data"] = observed(batch)
-    index = np.arange(options.kept // options.chains) * options.thin
-    return to_arviz(found, {**coordinates(batch), "draw": index}, _attributes(model, method, options, seed))
-
-
-class _Options(NamedTuple):
-    """What was asked for, with the defaults of its method."""
-
-    num_samples: int
-    num_proposals: int | None
-    chains: int
-    warmup_steps: int
-    thin: int
-
-    @property
-    def kept(self) -> int:
-        """Draws of all chains together."""
-        return self.chains * -(-self.num_samples // self.thin)
-
-
-def _options(method: str, guide: object, num_samples: int, given: dict[str, int | None]) -> _Options:
-    applies = OF_NUTS if method == "nuts" else ("num_proposals",)
-    for name, value in given.items():
-        if value is not None and name not in applies:
-            others = "'nuts'" if name in OF_NUTS else "'prior' or 'guide'"
-            hint = ": its draws are independent, take fewer num_samples" if name == "thin" else ""
-            raise ValueError(f"{name} has no effect on method={method!r}{hint}; drop it, or take method={others}")
-    if (guide is None) == (method == "guide"):
-        has = "none" if guide is None else "one"
-        raise ValueError(f"method={method!r} {'needs a' if guide is None else 'has no use for a'} guide, got {has}")
-    for name, value in {"num_samples": num_samples, **given}.items():
-        least = 0 if name == "warmup_steps" else 1
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    defaults = {"num_proposals": 10 * num_samples if method == "prior" else None, "warmup_steps": num_samples}
-    defaults |= {"num_chains": CHAINS if method == "nuts" else 1, "thin": 1}
-    chosen = {name: defaults[name] if value is None else value for name, value in given.items()}
-    return _Options(num_samples, *chosen.values())  # type: ignore[arg-type]
+    index = np.arange(options.kept // options.num_chains) * options.thin
+    return to_arviz(found, {**coordinates(batch), "draw": index}, _attributes(model, options, seed))
 
 
 def _whole(data: Sequences | Stream) -> Sequences:
@@ -188,37 +143,13 @@ def _first_look(model: Callable[..., Any], batch: Batch, num_particles: int | No
     return shared, max(1, LARGEST // largest.numbers)
 
 
-def _sizes(model: Callable[..., Any], batch: Batch, options: _Options) -> tuple[int, int]:
+def _sizes(model: Callable[..., Any], batch: Batch, options: Options, marginals: bool) -> tuple[int, int]:
     """Bytes of the result, and of the draws that it is made from."""
     trace, _ = run(model, batch, 1)
     latents = sum(site["value"].nbytes for site in sampled_sites(trace))
     each = {group: sum(v.nbytes for _, v in found.values()) for group, found in see(model, batch, {}, 1, 1).items()}
-    made_from = options.kept + (options.num_proposals or options.num_samples)
-    return (sum(each.values()) + each["posterior"]) * options.kept, made_from * latents
-
-
-def _state_size(sizes: tuple[int, int], options: _Options, max_memory: int, progress: bool) -> None:
-    """Say what it will take; refuse what is too much."""
-    result, made_from = sizes
-    what = f"{options.kept} draws take {_bytes(result)}, and {_bytes(made_from)} more while made"
-    if result + made_from > max_memory:
-        factor = math.ceil((result + made_from) / max_memory)
-        less = f"num_samples={options.num_samples // factor}"
-        less = f"thin={options.thin * factor}" if options.chains > 1 else less
-        raise ValueError(
-            f"max_memory: {what}, more than {_bytes(max_memory)}; ask for less (about {less}), give fewer sequences, "
-            "or raise max_memory"
-        )
-    if progress:
-        print(f"posterior: {what}", file=sys.stderr)
-
-
-def _bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number = number / 1000
-    return f"{number:.3g} GB"
+    each["prior"], each["marginals"] = each["posterior"], 8 * len(batch.targets) * marginals
+    return sum(each.values()) * options.kept, (options.kept + (options.num_proposals or options.num_samples)) * latents
 
 
 def _by_chain(variables: Variables, chains: int) -> Variables:
@@ -228,10 +159,10 @@ def _by_chain(variables: Variables, chains: int) -> Variables:
     }
 
 
-def _stats(draws: Draws, method: str, options: _Options, shared: bool) -> Variables:
+def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
     """What tells how far to trust the draws; warns of resampled ones that cannot be."""
     if draws.diverging is not None:
-        return _by_chain({"diverging": ((), draws.diverging.numpy())}, options.chains)
+        return _by_chain({"diverging": ((), draws.diverging.numpy())}, options.num_chains)
     assert draws.log_weights is not None
     k, effective = pareto_k(draws.log_weights.T.numpy()), effective_samples(draws.log_weights).numpy()
     bad = int((k > RELIABLE).sum())
@@ -239,28 +170,25 @@ def _stats(draws: Draws, method: str, options: _Options, shared: bool) -> Variab
         whom = "all sequences together, which share γ or weights" if shared else f"{bad} of {len(k)} sequences"
         warnings.warn(
             f"posterior: the Pareto k̂ is above {RELIABLE} (up to {k.max():.2f}) for {whom}: "
-            f"{options.num_proposals} proposals from the {method} do not reach the posterior, and draws resampled from "
-            "them misstate it; take a (better) guide, method='nuts', or more num_proposals",
+            f"{options.num_proposals} proposals from the {options.method} do not reach the posterior, and draws resampled "
+            "from them misstate it; take a (better) guide, method='nuts', or more num_proposals",
             stacklevel=4,  # the line that calls posterior
         )
     found = {"pareto_k": k, "effective_proposals": effective}
     return {name: ((), values[0]) if shared else (("sequence",), values) for name, values in found.items()}
 
 
-def _attributes(model: Callable[..., Any], method: str, options: _Options, seed: int | None) -> dict[str, Any]:
+def _attributes(model: Callable[..., Any], options: Options, seed: int | None) -> dict[str, Any]:
     """How it was made, as strings and numbers."""
-    ways = {"prior": "prior, resampled by importance", "nuts": "NUTS on the innovations", "guide": "guide, as drawn"}
-    resampled = method == "guide" and options.num_proposals is not None
+    resampled = "" if options.num_proposals is None else ", resampled by importance"
+    ways = {"prior": f"prior{resampled}", "guide": f"guide{resampled or ', as drawn'}", "nuts": "NUTS on innovations"}
     made: dict[str, Any] = {
         "inference_library": "noisin_pyro",
         **{f"{name}_version": version(name) for name in ("noisin_pyro", "pyro-ppl", "torch")},
-        "method": "guide, resampled by importance" if resampled else ways[method],
+        "method": ways[options.method],
         "seed": "not given" if seed is None else seed,
     }
-    applies = OF_NUTS if method == "nuts" else ("num_proposals",)
-    values = {"num_proposals": options.num_proposals, "num_chains": options.chains}
-    values |= {"warmup_steps": options.warmup_steps, "thin": options.thin}
-    made |= {name: values[name] for name in applies if values[name] is not None}
+    made |= {name: getattr(options, name) for name in options.of_its_method() if getattr(options, name) is not None}
     program, _ = underlying(model)
     if isinstance(program, SequenceModel):
         rnn = program.rnn
