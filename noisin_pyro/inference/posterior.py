@@ -170,8 +170,8 @@ def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
         whom = "all sequences together, which share γ or weights" if shared else f"{bad} of {len(k)} sequences"
         warnings.warn(
             f"posterior: the Pareto k̂ is above {RELIABLE} (up to {k.max():.2f}) for {whom}: "
-            f"{options.num_proposals} proposals from the {options.method} do not reach the posterior, and draws resampled "
-            "from them misstate it; take a (better) guide, method='nuts', or more num_proposals",
+            f"{options.num_proposals} proposals from the {options.method} do not reach the posterior, and draws "
+            "resampled from them misstate it; take a (better) guide, method='nuts', or more num_proposals",
             stacklevel=4,  # the line that calls posterior
         )
     found = {"pareto_k": k, "effective_proposals": effective}
