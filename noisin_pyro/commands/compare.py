@@ -107,14 +107,16 @@ class Compare:
 
 
 def _require_same_data(runs: dict[str, Trained]) -> None:
-    found = {name: fingerprint(trained.corpus) for name, trained in runs.items()}
-    one, *others = found
+    kinds = {
+        name: (fingerprint(trained.corpus), f"{trained.corpus.name} in {trained.config.run.precision}")
+        for name, trained in runs.items()
+    }
+    one, *others = kinds
     for other in others:
-        if found[other] != found[one]:
-            names = runs[one].corpus.name, runs[other].corpus.name
+        if kinds[other] != kinds[one]:
             raise ValueError(
-                f"folders must be of runs on the same data: {one!r} is on {names[0]}, {other!r} on {names[1]}, and "
-                "they differ; compare each with its own kind"
+                f"folders must be of runs on the same data: {one!r} is on {kinds[one][1]}, {other!r} on "
+                f"{kinds[other][1]}, and they differ; compare each with its own kind"
             )
 
 

@@ -93,7 +93,7 @@ def test_music(tmp_path: Path, data: st.DataObject) -> None:
         if data.draw(st.booleans()):
             file.write_bytes(data.draw(damaged(file.read_bytes())))
         options = ["--hidden-size", "4", "--epochs", "1", "--ensemble-samples", "0", "--no-twin"]
-        if works(["train", "--data", "jsb", "--data-root", str(place), "--folder", str(place / "run"), *options]):
+        if works(["train", "--data", str(file), "--folder", str(place / "run"), *options]):
             require_whole(place / "run")
         else:
             assert not (place / "run").exists()

@@ -36,7 +36,7 @@ def unfinished(request: pytest.FixtureRequest, texts: Path, tmp_path_factory: py
     folder, due = tmp_path_factory.mktemp("unfinished") / "run", Keeper.due
     options = ["--data", str(texts), "--window", "8", "--cell", "lstm", "--learn-spread"]
     if request.param == "music":
-        options = ["--data", "jsb", "--data-root", str(request.getfixturevalue("music").parent)]
+        options = ["--data", str(request.getfixturevalue("music").parent / "Chorales.mat")]
 
     def stopping(keeper: Keeper) -> bool:
         if keeper.progress.epoch == 2:
