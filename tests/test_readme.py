@@ -27,7 +27,10 @@ def test_links_and_pictures_are_there() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("run", ["ptb/none", "ptb/fixed", "ptb/learned"])
+RUNS = ["none", "additive-0.3", "multiplicative-0.5", "multiplicative-1.0", "learned"]
+
+
+@pytest.mark.parametrize("run", [f"ptb/{name}" for name in RUNS])
 def test_table_of_runs_is_that_of_the_results(run: str) -> None:
     numbers = result(run)
     (row,) = [line for line in README.splitlines() if line.startswith(f"| [{run}](results/{run}")]
@@ -35,7 +38,7 @@ def test_table_of_runs_is_that_of_the_results(run: str) -> None:
     ensemble = numbers["test_ensemble"]
     spread = numbers["spreads"].get("gamma_1", 0.0)
     assert cells[1] == f"{spread:.3f}"
-    assert cells[2] == str(numbers["best_epoch"])
+    assert cells[2] == f"{numbers['best_epoch']} of {numbers['epochs']}"
     assert cells[3:6] == [
         f"{numbers['valid']['perplexity']:.1f}",
         f"{numbers['test']['perplexity']:.1f}",

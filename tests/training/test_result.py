@@ -35,9 +35,9 @@ def test_what_is_no_number_is_null() -> None:
 
 
 def test_results_from_before_there_were_other_methods_are_read() -> None:
-    told = json.loads((RESULTS / "ptb" / "fixed" / "result.json").read_text())
+    told = json.loads((RESULTS / "pydocs" / "result.json").read_text())
     assert "pareto_k" not in told["test"]
-    result = read(RESULTS / "ptb" / "fixed", "perplexity")
+    result = read(RESULTS / "pydocs", "perplexity")
     assert result.test.nats_per_step == told["test"]["nats_per_step"]
     assert result.ensemble is not None and result.ensemble.effective_samples is None
 
