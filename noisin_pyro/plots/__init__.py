@@ -1,0 +1,7 @@
+"""Pictures of results. Each function draws on the axes it is given, or on a figure of its own; pyplot is not used."""
+
+from noisin_pyro.plots.curves import learned_spreads, learning_curves, spreads
+from noisin_pyro.plots.laws import Panel, families
+from noisin_pyro.plots.numbers import comparison, scores
+
+__all__ = ["Panel", "comparison", "families", "learned_spreads", "learning_curves", "scores", "spreads"]
