@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import tyro
 from table import write_table
 
 import noisin_pyro as nz
-from noisin_pyro.data import Sequences
+from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.training import Data, Inference, Model, Noise, Optimisation, Result, Run, log
 from noisin_pyro.training.folder import CONFIG, LOG, RESULT, write_json
 from noisin_pyro.training.reading import read_run
@@ -45,8 +46,10 @@ GUIDES = ("mean-field", "filtering", "smoothing")
 NAMES = ("deterministic", *NOISES, *GUIDES, "dmm")
 GAMMAS, SEARCH = (0.25, 0.5, 1.0), 0.1
 """What γ can be without a guide, and the part of the time that trying each takes."""
-ENSEMBLE, IMPORTANCE, PARTICLES = 100, 1000, 1000
-"""Noisy runs, samples a sequence and particles of the tests."""
+SAMPLES = (20, 100, 1000, 2000)
+"""Of the tests: draws of the ELBO, noisy runs of the ensemble, samples of each sequence, and its particles."""
+BATCH = 20  # chorales scored at once: the shorter ones of a batch are padded
+BOUNDS = ("elbo", "importance")  # all that is defined for the Deep Markov Model
 
 
 def config(where: Path, seed: int, noise: Noise, guide: Inference | None = None, **how: Any) -> nz.Config:
@@ -95,7 +98,8 @@ def train(name: str, root: Path, minutes: float, seed: int) -> dict[str, Any]:
     valid = {gamma: result.valid.nats_per_step for gamma, result in tried.items()}
     gamma = min(valid, key=valid.__getitem__)
     spent = sum(seconds(result.folder) for result in tried.values())
-    finish(config(where, seed, Noise(NOISES[name], gamma), minutes=minutes - spent / 60))
+    left = max(SEARCH * minutes, minutes - spent / 60)
+    finish(config(where, seed, Noise(NOISES[name], gamma), minutes=left))
     return {"search": {"valid_nats": valid, "seconds": spent}}
 
 
@@ -104,34 +108,59 @@ def seconds(where: Path) -> float:
     return sum(row["seconds"] for row in log.read(where / LOG))
 
 
-def score(name: str, root: Path, seed: int) -> dict[str, nz.Evaluation]:
-    """The contestant's best model on the test part, by every method that applies to it."""
-    where = root / name
+def score(name: str, root: Path, seed: int, scale: float = 1.0) -> dict[str, nz.Evaluation]:
+    """The contestant's best model on the test part, by every method that applies to it.
+
+    Args:
+        scale: of the numbers of samples.
+    """
+    draws, runs, samples, particles = (4 * max(1, int(scale * number / 4)) for number in SAMPLES)
     with program_settings():
-        if name == "dmm":
-            corpus = nz.data.load("jsb")
-            trained = dmm.best(where)
-            model, view, guide = None, trained.model, trained.guide
-        else:
-            run = read_run(where)
-            corpus, model, guide = run.corpus, run.model, run.guide
-            view = model if guide is None else nz.innovations(model)
-        assert isinstance(corpus.test, Sequences)
-        bounds = {"method": "importance", "guide": guide, "batch_size": 20}
-        asked: dict[str, tuple[Any, dict[str, Any]]] = {
-            "mean": (model, {"method": "mean"}),
-            "ensemble": (model, {"method": "ensemble", "num_samples": ENSEMBLE}),
-            "elbo": (view, bounds | {"num_samples": 1}),
-            "importance": (view, bounds | {"num_samples": IMPORTANCE}),
-            "particle-filter": (model, {"method": "particle-filter", "num_samples": PARTICLES}),
+        model, view, guide, corpus = best(name, root)
+        test = corpus.test
+        assert isinstance(test, Sequences)
+        methods: dict[str, Callable[[], nz.Evaluation]] = {
+            "mean": lambda: nz.evaluate(model, test, method="mean"),
+            "ensemble": lambda: nz.evaluate(model, test, method="ensemble", num_samples=runs),
+            "elbo": lambda: elbo(view, guide, test, draws),
+            "importance": lambda: nz.evaluate(
+                view, test, method="importance", guide=guide, num_samples=samples, batch_size=BATCH
+            ),
+            "particle-filter": lambda: nz.evaluate(
+                model, test, method="particle-filter", num_samples=particles, batch_size=BATCH
+            ),
         }
         found = {}
-        for method, (program, options) in asked.items():
-            if program is not None:
-                pyro.set_rng_seed(seed)
-                found[method] = nz.evaluate(program, corpus.test, **options)
-                print(f"{name:>13}, {method}: {found[method]}", file=sys.stderr)
+        for method in methods if name != "dmm" else BOUNDS:
+            pyro.set_rng_seed(seed)
+            found[method] = methods[method]()
+            print(f"{name:>13}, {method}: {found[method]}", file=sys.stderr)
     return found
+
+
+def best(name: str, root: Path) -> tuple[Any, Any, Any, Corpus]:
+    """A contestant's best model, the view on whose sites its guide acts, the guide, and the data."""
+    if name == "dmm":
+        trained = dmm.best(root / name)
+        return None, trained.model, trained.guide, nz.data.load("jsb")
+    run = read_run(root / name)
+    return run.model, run.model if run.guide is None else nz.innovations(run.model), run.guide, run.corpus
+
+
+def elbo(view: Any, guide: Any, data: Sequences, draws: int) -> nz.Evaluation:
+    """The mean of ``draws`` ELBOs, one sample a sequence each."""
+    found = [
+        nz.evaluate(view, data, method="importance", guide=guide, num_samples=1, batch_size=BATCH) for _ in range(draws)
+    ]
+    nats = torch.tensor([each.nats_per_step for each in found]).double()
+    error = float(nats.std()) / draws**0.5 if found[0].num_samples else 0.0
+    return dataclasses.replace(
+        found[0],
+        nats_per_step=float(nats.mean()),
+        monte_carlo_error=error,
+        standard_error=sum(each.standard_error for each in found) / draws,
+        num_samples=draws if found[0].num_samples else 0,
+    )
 
 
 def main(
@@ -140,6 +169,7 @@ def main(
     table: bool = False,
     seed: int = 0,
     root: Path = ROOT / "results" / "chorales",
+    scale: float = 1.0,
 ) -> None:
     """Train and test the contestants, or go on with them.
 
@@ -149,6 +179,7 @@ def main(
         table: draw the table of those that are done, and run nothing.
         seed: of weights, noise and order.
         root: the folder of their folders.
+        scale: of the numbers of samples in the tests.
     """
     torch.set_num_threads(1)
     if only is not None and only not in NAMES:
@@ -159,7 +190,7 @@ def main(
             print(f"{name:>13}, done", file=sys.stderr)
             continue
         told = train(name, root, minutes, seed)
-        evaluations = {method: numbers(found) for method, found in score(name, root, seed).items()}
+        evaluations = {method: numbers(found) for method, found in score(name, root, seed, scale).items()}
         spent = seconds(root / name) + told.get("search", {}).get("seconds", 0.0)
         told |= {"minutes": spent / 60, "seed": seed, "evaluations": evaluations}
         told["command"] = f"python benchmarks/chorales.py --only {name} --minutes {minutes:g} --seed {seed}"

@@ -18,6 +18,9 @@ COLUMNS = {
     "importance": "importance",
     "particle-filter": "particle filter",
 }
+KEPT = (
+    "kind", "nats_per_step", "monte_carlo_error", "standard_error", "num_samples", "num_steps", "unreliable",
+)  # fmt: skip
 LEGEND = """\
 Test, nats per time step (a chord), lower is better; after ± the standard error over sequences, in brackets the
 Monte Carlo error in units of the last digit. The best of each column is bold. *noise off* and *ensemble* are
@@ -48,8 +51,7 @@ def _rows(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for method, number in result["evaluations"].items():
             run = {"contestant": name, "gamma": _gamma(result), "minutes": round(result["minutes"], 2)}
             run |= {"seed": result["seed"], "epochs": result["epochs"], "best_epoch": result["best_epoch"]}
-            kept = ("kind", "nats_per_step", "monte_carlo_error", "standard_error", "num_samples", "num_steps")
-            yield run | {"method": method} | {key: number[key] for key in kept}
+            yield run | {"method": method} | {key: number.get(key) for key in KEPT}
 
 
 def _markdown(told: dict[str, Any]) -> Iterator[str]:
@@ -75,7 +77,10 @@ def _markdown(told: dict[str, Any]) -> Iterator[str]:
     for method, title in COLUMNS.items():
         ranked = sorted((_nats(r, method), name) for name, r in told.items() if method in r["evaluations"])
         if ranked:
-            yield f"- {title}: " + ", ".join(f"{name} {nats:.3f}" for nats, name in ranked)
+            yield f"- {title}, best first: " + ", ".join(f"{name} {nats:.3f}" for nats, name in ranked)
+    share = {name: r["evaluations"].get("importance", {}).get("unreliable") for name, r in told.items()}
+    told_k = ", ".join(f"{name} {value:.0%}" for name, value in share.items() if value is not None)
+    yield f"- sequences whose importance weights have a Pareto k̂ above 0.7: {told_k}"
     yield "\nCommands, the seed in each:\n"
     yield from (f"    {result['command']}" for result in told.values())
     yield ""

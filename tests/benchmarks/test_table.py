@@ -46,5 +46,5 @@ def test_each_number_has_its_kind_and_errors_and_the_best_of_a_column_is_bold(ta
     assert "| 8.500 ± 0.062 |" in plain and "0.25" in noisy
     assert "| **8.250** ± 0.062 |" in noisy and "| 8.125(2) ± 0.062 |" in noisy
     assert "| **7.500**(1) ± 0.062 |" in other and "| **7.000** ± 0.062 |" in other
-    assert "- importance: other 7.500, noisy 8.125" in text and "    run plain" in text
+    assert "- importance, best first: other 7.500, noisy 8.125" in text and "    run plain" in text
     assert min(imread(tmp_path / "table.png").shape[:2]) > 200
