@@ -193,7 +193,8 @@ def main(
         evaluations = {method: numbers(found) for method, found in score(name, root, seed, scale).items()}
         spent = seconds(root / name) + told.get("search", {}).get("seconds", 0.0)
         told |= {"minutes": spent / 60, "seed": seed, "evaluations": evaluations}
-        told["command"] = f"python benchmarks/chorales.py --only {name} --minutes {minutes:g} --seed {seed}"
+        command = f"python benchmarks/chorales.py --only {name} --minutes {minutes:g} --seed {seed}"
+        told["command"] = command if scale == 1 else f"{command} --scale {scale:g}"
         write_json(path, json.loads(path.read_text()) | told)
     if table:
         print("\n".join(write_table(root, NAMES)))
