@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from noisin_pyro import plots
-from noisin_pyro.training.folder import RESULT
+from noisin_pyro.training.folder import CONFIG, RESULT
 
 COLUMNS = {
     "mean": "noise off",
@@ -33,8 +33,7 @@ smaller its error. Columns of different kinds are not of one scale; within a col
 
 def write_table(root: Path, names: Sequence[str]) -> list[str]:
     """Write the files from what is done, and return the contestants in them."""
-    told = {name: json.loads(path.read_text()) for name in names if (path := root / name / RESULT).exists()}
-    told = {name: result for name, result in told.items() if "evaluations" in result}
+    told = {name: result for name in names if "evaluations" in (result := _read(root / name))}
     rows = list(_rows(told))
     with (root / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -43,6 +42,17 @@ def write_table(root: Path, names: Sequence[str]) -> list[str]:
     (root / "table.md").write_text("\n".join(_markdown(told)), encoding="utf-8")
     plots.scores(rows, COLUMNS).savefig(root / "table.png")
     return list(told)
+
+
+def _read(where: Path) -> dict[str, Any]:
+    """A contestant's result, and the epochs in which the weight of its KL rises."""
+    if not (where / RESULT).exists():
+        return {}
+    settings = json.loads((where / CONFIG).read_text())
+    annealing = settings.get("settings", {}).get("annealing_epochs") or settings.get("inference", {}).get(
+        "kl_annealing"
+    )
+    return json.loads((where / RESULT).read_text()) | {"annealing": annealing or 0}
 
 
 def _rows(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -81,6 +91,12 @@ def _markdown(told: dict[str, Any]) -> Iterator[str]:
     share = {name: r["evaluations"].get("importance", {}).get("unreliable") for name, r in told.items()}
     told_k = ", ".join(f"{name} {value:.0%}" for name, value in share.items() if value is not None)
     yield f"- sequences whose importance weights have a Pareto k̂ above 0.7: {told_k}"
+    for name, result in told.items():
+        if (annealing := result.get("annealing", 0)) > result["best_epoch"]:
+            yield (
+                f"- {name}: its annealing takes {annealing} epochs, and its best model is of epoch "
+                f"{result['best_epoch']}: these minutes are too few for it"
+            )
     yield "\nCommands, the seed in each:\n"
     yield from (f"    {result['command']}" for result in told.values())
     yield ""

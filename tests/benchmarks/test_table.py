@@ -17,6 +17,7 @@ def _contestant(root: Path, name: str, spreads: dict[str, float], **evaluations:
     (root / name).mkdir()
     run = {"epochs": 9, "best_epoch": 7, "minutes": 1.5, "seed": 3, "command": f"run {name}", "spreads": spreads}
     numbers = {method.replace("_", "-"): number for method, number in evaluations.items()}
+    (root / name / "config.json").write_text("{}")
     (root / name / "result.json").write_text(json.dumps(run | {"evaluations": numbers}))
 
 
@@ -27,7 +28,8 @@ def test_each_number_has_its_kind_and_errors_and_the_best_of_a_column_is_bold(ta
     )
     _contestant(tmp_path, "other", {}, importance=_number("bound", 7.5, 0.001), particle_filter=_number("estimate", 7))
     (tmp_path / "unfinished").mkdir()
-    (tmp_path / "unfinished" / "result.json").write_text('{"name": "noisy"}')
+    for kept in ("config.json", "result.json"):
+        (tmp_path / "unfinished" / kept).write_text('{"name": "noisy"}')
 
     assert table.write_table(tmp_path, ["plain", "noisy", "unfinished", "other"]) == ["plain", "noisy", "other"]
 
@@ -48,3 +50,16 @@ def test_each_number_has_its_kind_and_errors_and_the_best_of_a_column_is_bold(ta
     assert "| **7.500**(1) ± 0.062 |" in other and "| **7.000** ± 0.062 |" in other
     assert "- importance, best first: other 7.500, noisy 8.125" in text and "    run plain" in text
     assert min(imread(tmp_path / "table.png").shape[:2]) > 200
+
+
+def test_who_had_not_ended_its_annealing_is_named(table: Any, tmp_path: Path) -> None:
+    for name, config in (
+        ("early", {"settings": {"annealing_epochs": 8}}),
+        ("late", {"inference": {"kl_annealing": 7}}),
+        ("none", {"inference": {"kl_annealing": None}}),
+    ):
+        _contestant(tmp_path, name, {}, elbo=_number("bound", 8.5, 0.001))
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    table.write_table(tmp_path, ["early", "late", "none"])
+    (line,) = (line for line in (tmp_path / "table.md").read_text().splitlines() if "annealing" in line)
+    assert line.startswith("- early: its annealing takes 8 epochs") and "epoch 7" in line
