@@ -138,6 +138,7 @@ class _Path:
         """ε_{1:T} of each layer (z of native noise), and log |dε / dε_before| of each step."""
         spaces = {layer: coordinates(_law(self.walk, layer, per_step=True)) for layer in self.before}
         noises = {layer: noise.unbind(-2) for layer, noise in self.before.items()}
+        contexts = {layer: context.unbind(-2) for layer, context in self.contexts.items()}
         moved: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in self.contexts}
         states = self.walk.start
         for t in range(self.walk.inputs.shape[-2]):
@@ -150,7 +151,7 @@ class _Path:
                     space, noise = self._native(layer, mean, t)
                 known = self._known(noise, mean, states, below) if self.knows_states else None
                 real = None if self.real is None else self.real[..., t]
-                pushed = push(noise, space, self.heads[layer](self.contexts[layer][..., t, :], known, real))
+                pushed = push(noise, space, self.heads[layer](contexts[layer][t], known, real))
                 moved[layer].append(pushed)
                 z = mean + self.walk.scale(layer, mean) * pushed[0] if self.before else pushed[0]
                 below.append(z)
