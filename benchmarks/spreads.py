@@ -73,6 +73,7 @@ def learn(way: Callable[[nz.SequenceModel], Bound], inputs: Tensor, x: Tensor, s
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         if (epoch + 1) % SHOWN == 0:
             rows.append({"epoch": epoch + 1, "train_nats": loss.item()} | model.rnn.spreads())
     return rows
