@@ -50,7 +50,11 @@ def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
             if site["infer"].get("is_auxiliary"):
                 continue
             latents = ", ".join(s["name"] for s in sampled_sites(model_trace)) or "none"
-            raise ValueError(f"guide samples {name!r}, which the model lacks; the model's latent sites are: {latents}")
+            is_noise = name.removesuffix("_noise") in in_model
+            view = "; give its innovations(model), whose noise this is" if is_noise else ""
+            raise ValueError(
+                f"guide samples {name!r}, which the model lacks; the model's latent sites are: {latents}{view}"
+            )
         _refuse_guide_of(in_model[name])
 
 

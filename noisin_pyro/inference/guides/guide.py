@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +24,8 @@ from noisin_pyro.noise import coordinates
 
 Layers = dict[int, Tensor]  # what each noisy layer has, by its number
 Heads = dict[int, Head]
+
+_NUMBERS = itertools.count(1)
 
 
 class Guide(PyroModule):
@@ -51,7 +54,8 @@ class Guide(PyroModule):
         covariance: str = "diagonal",
         hidden_size: int | None = None,
     ) -> None:
-        super().__init__()
+        # one of its own in Pyro's global store, or SVI would take the parameters of a guide made before for its
+        super().__init__(f"guide_{next(_NUMBERS)}")
         self.__name__ = name
         rnn = model.rnn
         size = rnn.hidden_size if hidden_size is None else hidden_size

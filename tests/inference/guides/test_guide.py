@@ -5,9 +5,11 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import pyro.optim
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer import SVI
 from torch import Tensor
 
 import noisin_pyro as nz
@@ -314,3 +316,23 @@ def test_without_targets_it_says_so():
     model = make()
     with pytest.raises(ValueError, match="targets must be given"):
         nz.guides.get("smoothing", model)(data()[0])
+
+
+def test_the_bare_model_is_refused_with_the_view_to_give():
+    model = make()
+    with pytest.raises(ValueError, match=r"lacks; .* are: z_1, z_2; give its innovations\(model\)"):
+        nz.PriorAsGuide_ELBO()(model, nz.guides.get("smoothing", model))(*data())
+
+
+def test_svi_trains_each_of_several_guides_in_the_global_store():
+    model = make()
+    view = nz.innovations(model)
+    with pyro.settings.context(module_local_params=False), pyro.get_param_store().scope():
+        for name in ("smoothing", "filtering", "smoothing"):
+            guide = nz.guides.get(name, model)
+            before = {parameter: value.clone() for parameter, value in guide.named_parameters()}
+            svi = SVI(view, guide, pyro.optim.Adam({"lr": 0.01}), nz.PriorAsGuide_ELBO(2))
+            for _ in range(3):
+                svi.step(*data())
+            moved = [not torch.equal(value, before[parameter]) for parameter, value in guide.named_parameters()]
+            assert all(moved)
