@@ -26,8 +26,8 @@ Test, nats per time step (a chord), lower is better; after ± the standard error
 Monte Carlo error in units of the last digit. The best of each column is bold. *noise off* and *ensemble* are
 normalised predictors (of a deterministic network the exact log-likelihood). *ELBO* and *importance* are upper bounds of
 the negative log-likelihood, drawn from the guide where there is one and else from the prior: what they hide is how far
-above they lie. *particle filter* estimates the likelihood without bias, so its logarithm errs upwards, by less the
-smaller its error. Columns of different kinds are not of one scale; within a column all contestants are.
+above they lie. *particle filter* estimates the likelihood without bias, so its nats err upwards, by less the smaller
+its error. Columns of different kinds are not of one scale; within a column all contestants are.
 """
 
 

@@ -46,7 +46,8 @@ def evaluate(
       test time", section 3). γ and weights that have priors are drawn anew in each call of the model.
     - ``"importance"``: log (1/S) Σ_s w_s of each whole sequence, of S samples from the guide, or from the prior where
       the guide samples nothing. A bound on log p(x), which one sample makes the ELBO; on a stream the samples and
-      their weights are carried from window to window.
+      their weights are carried from window to window. A guide sees one window at a time, and the state before it: the
+      shorter the windows, the less it knows of what follows, and the looser the bound.
     - ``"particle-filter"``: the bootstrap filter, an unbiased estimate of p(x). The reference.
 
     All are exact for a deterministic model.
@@ -57,9 +58,8 @@ def evaluate(
             :class:`SequenceModel`, in any view but ``noise_off``.
         data: padded sequences, or a stream (its states are carried from window to window).
         method: which number.
-        num_samples: noisy runs, 50 by default; samples of each sequence, 100 by default; its particles,
-            400 by default. Not for
-            ``"mean"``.
+        num_samples: noisy runs, 50 by default; samples of each sequence, 100 by default; its particles, 400 by default.
+            Not for ``"mean"``.
         batch_size: sequences a call; only for :class:`Sequences` (default: all in one). A guide with parameters for
             each sequence needs all in one.
         log_probs: whether to keep the log-probability of every step: log p̂(x_{1:t}) − log p̂(x_{1:t-1}) for
@@ -107,7 +107,10 @@ def _checked(
         if value is not None and method != only:
             raise ValueError(f"{name} has no effect on method={method!r}; drop it, or take method={only!r}")
     if guide is not None and log_probs:
-        raise ValueError("log_probs: a guide has seen all of x, so its weights give no step alone; drop one of the two")
+        raise ValueError(
+            "log_probs (per token): a guide has seen all of x, so its weights give no step alone; leave one of the two "
+            "out, or take method='particle-filter'"
+        )
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
     least, wanted = {"ensemble": (2, "an ensemble and its error")}.get(method, (1, method))

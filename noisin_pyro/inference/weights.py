@@ -95,7 +95,8 @@ def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
         if missing:
             raise ValueError(
                 f"importance weights are of each sequence, but {site['name']!r} is sampled outside the plate "
-                f'{missing[0]!r}, so the sequences share it; condition on it, or train with bound="elbo"'
+                f"{missing[0]!r}, so the sequences share it; condition on it, or take what needs no weights of each: "
+                "to train, bound='elbo'; to evaluate, method='mean' or 'ensemble'"
             )
 
 

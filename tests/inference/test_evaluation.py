@@ -158,7 +158,7 @@ class TestRefusals:
             ({"method": "importance", "num_samples": 2.5}, "num_samples must be at least 1 for importance, got 2.5"),
             (
                 {"method": "importance", "guide": lambda *_, **__: None, "log_probs": True},
-                "log_probs: a guide has seen",
+                r"log_probs \(per token\): a guide has seen",
             ),
             ({"method": "particle-filter", "threshold": 1.5}, "threshold must be from 0 .* to 1, got 1.5"),
             ({"method": "particle-filter", "num_samples": 10}, "num_samples must be a multiple of .* got 10 and 4"),
