@@ -84,8 +84,9 @@ class Compare:
             given = ", ".join(map(str, self.folders)) or "none"
             raise ValueError(f"folders must be of at least one run, each given once, got {given}")
         with program_settings():
-            runs = {str(folder): read_run(folder, self.device, self.data_root) for folder in self.folders}
-            first, *_ = runs.values()
+            first = read_run(self.folders[0], self.device, self.data_root)
+            others = [read_run(folder, first.config.run.device, self.data_root) for folder in self.folders[1:]]
+            runs = dict(zip(map(str, self.folders), [first, *others], strict=True))
             _require_same_data(runs)
             data = cut(first.config, self.batch_size, self.window)
             part = getattr(first.corpus, self.split)

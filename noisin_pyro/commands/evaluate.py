@@ -53,8 +53,8 @@ class Evaluate:
     """Sequences read side by side (of a text: the columns it is cut into; each starts from a state of zeros)."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
-    """Steps read at once; the state is carried, and with it weights and particles, so that no number depends on it but
-    the error over sequences of the mean and the ensemble. Texts only."""
+    """Steps read at once; the state is carried, and with it weights and particles. On it depend the error over
+    sequences of the mean and the ensemble, and what a guide sees at once: its bound itself. Texts only."""
 
     per_token: NewFile = None
     """New CSV file: the log-probability (in nats) of every token in the text's order, or of every step of music."""
@@ -83,6 +83,7 @@ class Evaluate:
             trained = read_run(self.folder, self.device, self.data_root)
             data = cut(trained.config, self.batch_size, self.window)
             part = getattr(trained.corpus, self.split)
+            guide = trained.guide if self.method == "importance" else None
             pyro.set_rng_seed(self.seed)
             found = evaluate(
                 trained.program,
@@ -91,23 +92,25 @@ class Evaluate:
                 num_samples=self.samples,
                 batch_size=data.batch_size,
                 log_probs=self.per_token is not None,
-                guide=trained.guide if self.method == "importance" else None,
+                guide=guide,
             )
         if self.per_token is not None:
             assert found.log_probs is not None
             with replacing(self.per_token) as file:
                 file.write(comma_separated(_rows(trained.corpus, part, found.log_probs)).encode())
         if self.json is not None:
-            write_json(self.json, {"folder": self.folder, "split": self.split} | numbers(found))
-        print(self._table(trained.corpus, found))
+            about = {"folder": self.folder, "split": self.split} | ({} if guide is None else {"guide": guide.__name__})
+            write_json(self.json, about | numbers(found))
+        source = "the prior" if guide is None else f"the run's {guide.__name__} guide"
+        print(self._table(trained.corpus, found, source))
 
-    def _table(self, corpus: Corpus, found: Evaluation) -> str:
+    def _table(self, corpus: Corpus, found: Evaluation, source: str) -> str:
         unit = "steps" if corpus.vocabulary is None else "tokens"
         return aligned(
             [
                 ("run", str(self.folder)),
                 ("data", f"{corpus.name}, {self.split} part, {found.num_steps:,} {unit}"),
-                ("method", _method(found)),
+                ("method", _method(found, source)),
                 ("kind", f"{found.kind}: {KINDS[found.kind]}"),
                 ("nats per step", f"{found.nats_per_step:.4f}"),
                 ("perplexity", f"{found.perplexity:.2f}"),
@@ -118,13 +121,13 @@ class Evaluate:
         )
 
 
-def _method(found: Evaluation) -> str:
+def _method(found: Evaluation, source: str) -> str:
     if found.kind == "exact":
         return "the deterministic network"
     return {
         "mean": "mean, noise off",
         "ensemble": f"ensemble of {found.num_samples} noisy runs",
-        "importance": f"importance sampling, {found.num_samples} samples of the noise for each sequence",
+        "importance": f"importance sampling, {found.num_samples} samples of the noise for each sequence, from {source}",
         "particle-filter": f"particle filter, {found.num_samples} particles for each sequence",
     }[found.method]
 

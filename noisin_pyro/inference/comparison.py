@@ -90,8 +90,9 @@ def compare(
     """Score models on the same data, by several methods each.
 
     Args:
-        models: by name, a model as :func:`evaluate` takes it, or a pair of model and guide; ``"importance"`` draws from
-            the guide, or from the prior where there is none. The same model may be there more than once.
+        models: by name, a model as :func:`evaluate` takes it, or a pair of the view on whose sites a guide acts and
+            that guide; ``"importance"`` draws from the prior, and then from the guide, which tells what that gains. The
+            same model may be there more than once.
         data: what they are scored on.
         methods: which numbers, in this order; all by default. A deterministic model has one number, and is given once.
         num_samples: for every method that samples, or by method; by default those of :func:`evaluate`.
@@ -114,8 +115,10 @@ def compare(
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
         found: list[dict[str, Any]] = []
-        for method in methods:
-            used = guide if method == "importance" else None
+        numbers: list[tuple[str, Program | None]] = [(method, None) for method in methods]
+        if guide is not None and "importance" in methods:
+            numbers.insert(methods.index("importance") + 1, ("importance", guide))
+        for method, used in numbers:
             options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": used}
             try:
                 with seeded(seed, _device(data)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, train
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, train
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,37 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a deterministic run on three short chorales."""
-    folder = tmp_path_factory.mktemp("music")
+    where = chorales(tmp_path_factory.mktemp("music"))
+    train(
+        Config(
+            data=Data(name=str(where), batch_size=2),
+            model=Model(hidden_size=8),
+            noise=Noise(spread=0.0),
+            optimisation=Optimisation(epochs=1),
+            run=Run(folder=where.parent / "run"),
+        )
+    )
+    return where.parent / "run"
+
+
+@pytest.fixture(scope="session")
+def guided(tmp_path_factory: pytest.TempPathFactory, music: Path) -> Path:
+    """The folder of a run on the same, with a smoothing guide."""
+    folder = tmp_path_factory.mktemp("guided") / "run"
+    train(
+        Config(
+            data=Data(name=str(music.parent / "Chorales.mat"), batch_size=2),
+            model=Model(hidden_size=8),
+            inference=Inference(guide="smoothing"),
+            optimisation=Optimisation(epochs=1),
+            run=Run(folder=folder, twin=False, ensemble_samples=0),
+        )
+    )
+    return folder
+
+
+def chorales(folder: Path) -> Path:
+    """Three short ones in each part, in a file there."""
     generator = torch.Generator().manual_seed(0)
     pieces = {}
     for part in ("traindata", "validdata", "testdata"):
@@ -43,16 +73,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cells[0, index] = torch.randint(2, (length, 88), generator=generator).double().numpy()
         pieces[part] = cells
     savemat(folder / "Chorales.mat", pieces)
-    train(
-        Config(
-            data=Data(name=str(folder / "Chorales.mat"), batch_size=2),
-            model=Model(hidden_size=8),
-            noise=Noise(spread=0.0),
-            optimisation=Optimisation(epochs=1),
-            run=Run(folder=folder / "run"),
-        )
-    )
-    return folder / "run"
+    return folder / "Chorales.mat"
 
 
 @pytest.fixture(scope="session")

@@ -48,18 +48,6 @@ def test_music_has_its_numbers_too(music: Path, tmp_path: Path) -> None:
     assert float(row["nats_per_step"]) == pytest.approx(told["nats_per_step"])
 
 
-def test_a_run_s_guide_is_what_importance_draws_from(texts: Path, tmp_path: Path) -> None:
-    options = ["--data", str(texts), "--hidden-size", "4", "--epochs", "1", "--batch-size", "4", "--window", "10"]
-    folder = str(tmp_path / "run")
-    assert main(["train", *options, "--guide", "filtering", "--no-twin", "--folder", folder]) == 0
-    ensemble, guided = _compared([folder, "--samples", "20"], tmp_path / "table.csv")[1:3]
-    assert (guided["method"], guided["guide"]) == ("importance", "filtering")
-    assert int(guided["parameters"]) > int(ensemble["parameters"])
-    file = tmp_path / "found.json"
-    assert main(["evaluate", folder, "--method", "importance", "--samples", "20", "--json", str(file)]) == 0
-    assert guided["nats_per_step"] == str(json.loads(file.read_text())["nats_per_step"])
-
-
 def test_runs_of_other_precisions_are_refused(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path / "run")
     options = ["--data", str(music.parent / "Chorales.mat"), "--precision", "float64", "--spread", "0"]
@@ -69,6 +57,23 @@ def test_runs_of_other_precisions_are_refused(music: Path, tmp_path: Path, capsy
     assert main(["compare", str(music), folder]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "in float32" in line and "in float64" in line
+
+
+def test_importance_is_from_the_prior_and_from_the_guide(
+    guided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = _compared([str(guided), "--samples", "8"], tmp_path / "table.csv")
+    assert [(row["method"], row["guide"]) for row in rows] == [
+        ("mean", ""), ("ensemble", ""), ("importance", "prior"), ("importance", "smoothing"), ("particle-filter", "")
+    ]  # fmt: skip
+    found = tmp_path / "found.json"
+    options = ["--method", "importance", "--samples", "8"]
+    assert main(["evaluate", str(guided), *options, "--json", str(found)]) == 0
+    assert "from the run's smoothing guide" in capsys.readouterr().out
+    told = json.loads(found.read_text())
+    assert told["guide"] == "smoothing" and rows[3]["nats_per_step"] == str(told["nats_per_step"])
+    assert main(["evaluate", str(guided), *options, "--per-token", str(tmp_path / "tokens.csv")]) == 2
+    assert "per token): a guide has seen all of x" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
