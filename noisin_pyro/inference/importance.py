@@ -73,10 +73,11 @@ def _weigh(
 ) -> tuple[Tensor, Tensor | None]:
     """log w ``(S, B)``, and where it is asked for the increments, from step to step, of the logarithm of the mean
     weight until then, ``(B, T)``."""
-    first = reading[0]
-    with Largest() as largest:
-        depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, lengths=first.lengths)
-    at_once = max(1, LARGEST // largest.numbers)
+    first, depth, at_once = reading[0], 1, 1
+    if num_samples > 1:  # one sample is in no plate of samples: there is nothing to look at before
+        with Largest() as largest:
+            depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, lengths=first.lengths)
+        at_once = max(1, LARGEST // largest.numbers)
     log_w, total = [], torch.tensor(-math.inf)
     for start in range(0, num_samples, at_once):
         elbo = PriorAsGuide_ELBO(min(at_once, num_samples - start), max_plate_nesting=depth)
