@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation
 from pyro.poutine.util import prune_subsample_sites
 
 from noisin_pyro.data import Sequences, Stream
@@ -106,6 +107,12 @@ def _checked(
     ):
         if value is not None and method != only:
             raise ValueError(f"{name} has no effect on method={method!r}; drop it, or take method={only!r}")
+    if isinstance(guide, (AutoDelta, AutoLaplaceApproximation)):
+        kind = type(guide).__name__
+        raise ValueError(
+            f"guide: {kind} is a point without a density, so that its number would be no bound; take a guide with one "
+            "(of AutoLaplaceApproximation, what its laplace_approximation() returns)"
+        )
     if guide is not None and log_probs:
         raise ValueError(
             "log_probs (per token): a guide has seen all of x, so its weights give no step alone; leave one of the two "

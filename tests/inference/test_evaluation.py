@@ -5,6 +5,7 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoDelta
 from pyro.nn import PyroSample
 from torch import nn
 from torch.nn import functional as F
@@ -159,6 +160,10 @@ class TestRefusals:
             (
                 {"method": "importance", "guide": lambda *_, **__: None, "log_probs": True},
                 r"log_probs \(per token\): a guide has seen",
+            ),
+            (
+                {"method": "importance", "guide": AutoDelta(innovations(LanguageModel(7, 4)))},
+                "AutoDelta is a point without a density",
             ),
             ({"method": "particle-filter", "threshold": 1.5}, "threshold must be from 0 .* to 1, got 1.5"),
             ({"method": "particle-filter", "num_samples": 10}, "num_samples must be a multiple of .* got 10 and 4"),
