@@ -45,7 +45,7 @@ def fit(
 
     Each epoch adds a row to ``log.csv`` in ``folder``; the model that is best in validation is kept in ``best.pt``, and
     what the run can go on from in ``last.pt`` (:class:`~noisin_pyro.training.keeper.Keeper`).
-    A row has ``epoch``; ``train_nats`` (the bound, noise on, while the weights changed) and ``valid_nats`` (noise off;
+    A row has ``epoch``; ``train_nats`` (the loss, noise on, while the weights changed) and ``valid_nats`` (noise off;
     of a guide its bound, one draw a sequence), both nats per step, with their exponentials ``train_perplexity`` and
     ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the
     epoch; ``tokens_per_second`` of the training in it. Averaged SGD trains the weights, and has its averages validated,
