@@ -87,7 +87,7 @@ def register(name: str, law: Callable[..., Any] | type[Family], *, replace: bool
 
     The short way is a law: any torch or Pyro distribution with a finite mean and variance, written as a function of a
     tensor of zeros that carries shape, dtype and device. It is standardised for you, and comes in the additive and the
-    multiplicative form; its keyword arguments are its shape options:
+    multiplicative form; its keyword arguments are its shape options::
 
         register("uniform", lambda zeros: dist.Uniform(zeros, 1.0))
         register("student", lambda zeros, degrees=5.0: dist.StudentT(zeros + degrees))
@@ -97,7 +97,7 @@ def register(name: str, law: Callable[..., Any] | type[Family], *, replace: bool
     ``(size,)``. A discrete law must live on the integers, or be one-hot.
 
     The long way is a subclass of ``Family`` that sets ``form`` and defines one method, ``law`` (and ``__init__`` if it
-    has options):
+    has options)::
 
         class Mine(Family):
             name = "mine"

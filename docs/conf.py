@@ -1,0 +1,69 @@
+"""The site: sphinx-build -W --keep-going -n docs docs/_build. It reaches no network, neither built nor read."""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import generated  # beside this file
+
+project, author = "noisin_pyro", "The noisin_pyro developers"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "mathml"]
+exclude_patterns = ["_build", "_generated"]
+templates_path = ["_templates"]
+html_theme, html_title, html_copy_source = "furo", "noisin_pyro", False
+html_theme_options = {"navigation_with_keys": True}
+html_math_renderer = "mathml"
+
+# Cells run in a kernel of their own for each page; an error in one is the build's.
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode, nb_execution_raise_on_error, nb_execution_timeout = "auto", True, 600
+nb_execution_in_temp = True
+nb_output_stderr = "remove"
+
+# What a room's __all__ has is what is documented: a page for each name.
+ROOMS = generated.rooms()
+autosummary_context = {"rooms": ROOMS}
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_use_ivar = True
+
+# No page here have types of other packages, whose inventories would have to be fetched, and what a room keeps inside.
+nitpick_ignore_regex = [(r"py:.*", r"(?!noisin_pyro\b)\w+\..*"), (r"py:.*", r"noisin_pyro\.\w+\.\w+\..*")]
+nitpick_ignore = [("py:exc", "Interrupted")]
+
+
+def find_by_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
+) -> nodes.reference | None:
+    """Link a docstring's short name (``:class:`NoisyRNN```) to its page, in whichever room that is."""
+    if node.get("refdomain") != "py":
+        return None
+    name = node["reftarget"].lstrip("~.").rpartition(".")[2]
+    homes = [room for room, names in ROOMS.items() if name in names]
+    if len(homes) != 1:
+        return None
+    python = env.get_domain("py")
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", f"{homes[0]}.{name}", node, content)
+
+
+def tell_names(app: Sphinx, what: str, name: str, it: object, options: object, lines: list[str]) -> None:
+    """A constant's text: the names in it. Its own would be that of its type."""
+    if what == "data" and isinstance(it, Collection):
+        lines[:] = ["The names: " + ", ".join(f"``{each!r}``" for each in it) + "."]
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir) / "_generated"))
+    app.connect("missing-reference", find_by_name)
+    app.connect("autodoc-process-docstring", tell_names)

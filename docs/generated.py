@@ -1,0 +1,104 @@
+"""What pages include and nobody writes by hand: names from the code, tables from the code and from results/."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from noisin_pyro import noise
+from noisin_pyro.commands import Families
+
+RESULTS = Path(__file__).parents[1] / "results"
+ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models"]
+
+
+def rooms() -> dict[str, list[str]]:
+    """The public names of each room, every thing once: in the first room that has it."""
+    seen: set[int] = set()
+    found: dict[str, list[str]] = {}
+    for room in (f"noisin_pyro{suffix}" for suffix in ROOMS):
+        module = importlib.import_module(room)
+        things = {name: getattr(module, name) for name in module.__all__}
+        found[room] = [name for name, it in things.items() if not inspect.ismodule(it) and id(it) not in seen]
+        seen |= {id(it) for it in things.values()}
+    return found
+
+
+def write(folder: Path) -> None:
+    """Write everything into ``folder``."""
+    folder.mkdir(exist_ok=True)
+    for name, text in {"noise": noise_table(), "runs": runs(), "bounds": bounds()}.items():
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    picture = folder / "families.png"
+    picture.unlink(missing_ok=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        Families(png=picture).run()
+
+
+def noise_table() -> str:
+    """A row for each family: its law, the law's options, and what its other forms are."""
+    rows = []
+    for name in noise.families():
+        forms = {entry.form: entry for entry in noise.describe(name)}
+        base, times, native = (forms.get(form) for form in ("additive", "multiplicative", "native"))
+        assert base is not None
+        other = "" if times is None or times.law == base.law else f"h·r, r ~ {times.law}"
+        options = ", ".join(f"`{option}={value:g}`" for option, value in base.options.items())
+        rows.append([f"`{name}`", base.law, options, other, "" if native is None else native.law])
+    return table(["`noise=`", "law of ε, before it is standardised", "options", "multiplicative", "native"], rows)
+
+
+def runs() -> str:
+    """A table for each data set: every run whose folder is in results/."""
+    parts: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for path in sorted(RESULTS.rglob("result.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if "best_epoch" in told:
+            parts.setdefault(told["data"]["name"], []).append((path.parent, told))
+    return "\n".join(f"### {name}\n\n{_runs(found)}" for name, found in parts.items())
+
+
+def _runs(found: list[tuple[Path, dict[str, Any]]]) -> str:
+    music = found[0][1]["data"]["name"] not in ("pydocs", "ptb", "wikitext-2")
+    shown, digits = ("nats_per_step", 3) if music else ("perplexity", 1)
+    rows = []
+    for folder, told in found:
+        model, how = told["model"], told["noise"]
+        gammas = ", ".join(f"{value:.3f}" for value in told["spreads"].values())
+        numbers = [told["valid"], told["test"], told["test_ensemble"]]
+        rows.append(
+            [
+                folder.relative_to(RESULTS).as_posix(),
+                f"{model['num_layers']} × {model['hidden_size']} {model['cell']}",
+                f"{how['family']}{', learned' if how['learn_spread'] else ''}" if gammas else "none",
+                gammas or "–",
+                f"{told['best_epoch']} of {told['epochs']}",
+                *("–" if number is None else f"{number[shown]:.{digits}f}" for number in numbers),
+            ]
+        )
+    unit = "nats per step" if music else "perplexity"
+    heads = ["run", "layers", "noise", "γ", "best epoch", f"validation, {unit}", "test, noise off", "test, ensemble"]
+    return table(heads, rows)
+
+
+def bounds() -> str:
+    """How far each guide's bound is from log p(x), where that is known."""
+    told = json.loads((RESULTS / "bounds" / "result.json").read_text(encoding="utf-8"))
+    rows = [[name, f"{found['gap']:.4f}", f"{found['error']:.4f}"] for name, found in told["bounds"].items()]
+    return table(["guide", "log p(x) − bound, nats per step", "standard error"], rows)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows as Markdown."""
+
+    def lines() -> Iterator[str]:
+        for row in (heads, ["---"] * len(heads), *rows):
+            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n"
+
+    return "".join(lines())
