@@ -1,8 +1,13 @@
-"""The site: sphinx-build -W --keep-going -n docs docs/_build. It reaches no network, neither built nor read."""
+"""The site: sphinx-build -W --keep-going -n docs docs/_build/html. It reaches no network, neither built nor read."""
 
+import dataclasses
+import importlib
+import inspect
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import get_type_hints
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -32,6 +37,7 @@ nb_output_stderr = "remove"
 ROOMS = generated.rooms()
 autosummary_context = {"rooms": ROOMS}
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
@@ -57,13 +63,29 @@ def find_by_name(
     return python.resolve_xref(env, node["refdoc"], app.builder, "obj", f"{homes[0]}.{name}", node, content)
 
 
-def tell_names(app: Sphinx, what: str, name: str, it: object, options: object, lines: list[str]) -> None:
-    """A constant's text: the names in it. Its own would be that of its type."""
-    if what == "data" and isinstance(it, Collection):
+def prepare(app: Sphinx, what: str, name: str, it: object, options: object, lines: list[str]) -> None:
+    """A docstring as napoleon is to read it."""
+    if what == "data" and isinstance(it, Collection):  # a constant's own would be that of its type
         lines[:] = ["The names: " + ", ".join(f"``{each!r}``" for each in it) + "."]
+    elif what in ("attribute", "property"):  # or what stands before a colon would be taken for a type
+        lines.insert(0, "")
+    # "mean, spread: …" is two arguments, not one of type "mean,"
+    lines[:] = [re.sub(r"^ +\w+(, \w+)+: ", lambda names: names[0].replace(", ", ",\u200b"), line) for line in lines]
+
+
+def plain_types(room: str, name: str) -> None:
+    """Types of a class's arguments and fields, without what the command line adds to them."""
+    it = getattr(importlib.import_module(room), name)
+    if inspect.isclass(it) and inspect.isfunction(it.__init__):
+        it.__init__.__annotations__ = get_type_hints(it.__init__)
+        if dataclasses.is_dataclass(it):
+            it.__annotations__ = get_type_hints(it)
 
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir) / "_generated"))
     app.connect("missing-reference", find_by_name)
-    app.connect("autodoc-process-docstring", tell_names)
+    app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon
+    for room, names in ROOMS.items():
+        for name in names:
+            plain_types(room, name)

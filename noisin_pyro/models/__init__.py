@@ -9,7 +9,7 @@ from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceMod
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.steps import States, Steps
 from noisin_pyro.models.views import innovations, noise_off, underlying, unroll
-from noisin_pyro.models.weight_priors import NormalWeights
+from noisin_pyro.models.weight_priors import NormalWeights, place_priors
 
 __all__ = [
     "CELLS",
@@ -28,6 +28,7 @@ __all__ = [
     "initialize_as_published",
     "innovations",
     "noise_off",
+    "place_priors",
     "real_steps",
     "underlying",
     "unroll",

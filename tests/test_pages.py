@@ -1,0 +1,63 @@
+"""README and the site's pages: their code runs, what they point at is there, and every public name has a page."""
+
+import importlib
+import inspect
+import pkgutil
+import posixpath
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noisin_pyro.cli import main
+
+ROOT = Path(__file__).parents[1]
+INVENTORY = ROOT / "docs" / "_build" / "html" / "objects.inv"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ROOMS = sorted({path.parent for path in (ROOT / "noisin_pyro").rglob("__init__.py") if path.parent.name != "commands"})
+PLACED = ("{toctree}", "{eval-rst}", "{image}", "{figure}", "{include}")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+
+
+@each_page
+def test_every_code_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one namespace and in order, in an empty folder; commands as from the command line."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    text = page.read_text(encoding="utf-8")
+    for kind, block in re.findall(r"^```(\S+)[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        if kind in ("python", "{code-cell}"):
+            exec(block, names)
+        elif kind == "sh":
+            for line in block.splitlines():
+                program, *arguments = shlex.split(line)
+                assert (program, main(arguments)) == ("noisin", 0), line
+        else:
+            assert kind in PLACED
+
+
+@each_page
+def test_links_and_pictures_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)|^```\{\w+\} (\S+)$", text, re.MULTILINE):
+        path = "".join(target)
+        assert path == "python" or path.startswith("_generated/") or (page.parent / path).exists(), path
+
+
+@pytest.mark.skipif(not INVENTORY.exists(), reason="the site is not built: sphinx-build docs docs/_build/html")
+def test_every_public_name_has_a_page() -> None:
+    from sphinx.util.inventory import InventoryFile
+
+    with INVENTORY.open("rb") as file:
+        found = InventoryFile.load(file, "", posixpath.join)
+    kinds = ("py:module", "py:class", "py:function", "py:exception", "py:data")
+    names = [name for kind in kinds for name in found.get(kind, {})]
+    # room:name, since noise.coordinates is a function, and also the file that it is in
+    documented = {id(pkgutil.resolve_name(":".join(name.rsplit(".", 1)))) for name in names if "." in name}
+    for room in ROOMS:
+        module = importlib.import_module(".".join(room.relative_to(ROOT).parts))
+        for name in module.__all__:
+            assert id(inspect.getattr_static(module, name)) in documented, f"{module.__name__}.{name}"
