@@ -1,13 +1,14 @@
 """The site: sphinx-build -W --keep-going -n docs docs/_build/html. It reaches no network, neither built nor read."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -66,26 +67,30 @@ def find_by_name(
 def prepare(app: Sphinx, what: str, name: str, it: object, options: object, lines: list[str]) -> None:
     """A docstring as napoleon is to read it."""
     if what == "data" and isinstance(it, Collection):  # a constant's own would be that of its type
-        lines[:] = ["The names: " + ", ".join(f"``{each!r}``" for each in it) + "."]
-    elif what in ("attribute", "property"):  # or what stands before a colon would be taken for a type
-        lines.insert(0, "")
+        lines[:] = [", ".join(f"``{each!r}``" for each in it)]
+    elif what in ("attribute", "property"):  # an empty comment, or what stands before a colon would be taken for a type
+        lines[:0] = ["..", ""]
     # "mean, spread: …" is two arguments, not one of type "mean,"
     lines[:] = [re.sub(r"^ +\w+(, \w+)+: ", lambda names: names[0].replace(", ", ",\u200b"), line) for line in lines]
 
 
-def plain_types(room: str, name: str) -> None:
-    """Types of a class's arguments and fields, without what the command line adds to them."""
-    it = getattr(importlib.import_module(room), name)
-    if inspect.isclass(it) and inspect.isfunction(it.__init__):
-        it.__init__.__annotations__ = get_type_hints(it.__init__)
-        if dataclasses.is_dataclass(it):
-            it.__annotations__ = get_type_hints(it)
+def plain_types(it: Any) -> None:
+    """Evaluate the types of a class's arguments and fields, without what the command line adds to them."""
+    is_tuple = issubclass(it, tuple)
+    has_fields = is_tuple or dataclasses.is_dataclass(it)
+    maker = it.__new__ if is_tuple else it.__init__
+    if not inspect.isfunction(maker):
+        return
+    for holder in (maker, it) if has_fields else (maker,):
+        holder.__annotations__ = get_type_hints(it if has_fields else maker)
+    if hasattr(it, "__signature__"):  # Pyro's distributions keep theirs from before
+        it.__signature__ = inspect.signature(functools.partial(maker, None))
 
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir) / "_generated"))
     app.connect("missing-reference", find_by_name)
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon
-    for room, names in ROOMS.items():
-        for name in names:
-            plain_types(room, name)
+    public = (getattr(importlib.import_module(room), name) for room, names in ROOMS.items() for name in names)
+    for it in filter(inspect.isclass, public):
+        plain_types(it)

@@ -15,7 +15,7 @@ from noisin_pyro import noise
 from noisin_pyro.commands import Families
 
 RESULTS = Path(__file__).parents[1] / "results"
-ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models"]
+ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots"]
 
 
 def rooms() -> dict[str, list[str]]:
@@ -55,11 +55,11 @@ def noise_table() -> str:
 
 
 def runs() -> str:
-    """A table for each data set: every run whose folder is in results/."""
+    """A table for each data set: every run in results/, but for those that have a table of their own."""
     parts: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(RESULTS.rglob("result.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
-        if "best_epoch" in told:
+        if "data" in told and not (path.parents[1] / "table.md").exists():
             parts.setdefault(told["data"]["name"], []).append((path.parent, told))
     return "\n".join(f"### {name}\n\n{_runs(found)}" for name, found in parts.items())
 
