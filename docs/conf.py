@@ -24,15 +24,15 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx
 exclude_patterns = ["_build", "_generated"]
 templates_path = ["_templates"]
 html_theme, html_title, html_copy_source = "furo", "noisin_pyro", False
-html_theme_options = {"navigation_with_keys": True}
+html_static_path, html_css_files = ["_static"], ["site.css"]
+html_theme_options, html_show_copyright = {"navigation_with_keys": True}, False
 html_math_renderer = "mathml"
 
 # Cells run in a kernel of their own for each page; an error in one is the build's.
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode, nb_execution_raise_on_error, nb_execution_timeout = "auto", True, 600
-nb_execution_in_temp = True
-nb_output_stderr = "remove"
+nb_execution_in_temp, nb_merge_streams, nb_output_stderr = True, True, "remove"
 
 # What a room's __all__ has is what is documented: a page for each name.
 ROOMS = generated.rooms()
@@ -71,7 +71,7 @@ def prepare(app: Sphinx, what: str, name: str, it: object, options: object, line
     elif what in ("attribute", "property"):  # an empty comment, or what stands before a colon would be taken for a type
         lines[:0] = ["..", ""]
     # "mean, spread: …" is two arguments, not one of type "mean,"
-    lines[:] = [re.sub(r"^ +\w+(, \w+)+: ", lambda names: names[0].replace(", ", ",\u200b"), line) for line in lines]
+    lines[:] = [re.sub(r"^ +\w+(, \w+)+: ", lambda names: names[0].replace(", ", ","), line) for line in lines]
 
 
 def plain_types(it: Any) -> None:

@@ -57,7 +57,7 @@ def noise_table() -> str:
 def runs() -> str:
     """A table for each data set: every run in results/, but for those that have a table of their own."""
     parts: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
-    for path in sorted(RESULTS.rglob("result.json")):
+    for path in sorted(RESULTS.rglob("result.json"), key=lambda path: path.parent):
         told = json.loads(path.read_text(encoding="utf-8"))
         if "data" in told and not (path.parents[1] / "table.md").exists():
             parts.setdefault(told["data"]["name"], []).append((path.parent, told))
@@ -71,19 +71,19 @@ def _runs(found: list[tuple[Path, dict[str, Any]]]) -> str:
     for folder, told in found:
         model, how = told["model"], told["noise"]
         gammas = ", ".join(f"{value:.3f}" for value in told["spreads"].values())
+        noise = f"{how['family']} {gammas}{', learned' if how['learn_spread'] else ''}" if gammas else "none"
         numbers = [told["valid"], told["test"], told["test_ensemble"]]
         rows.append(
             [
                 folder.relative_to(RESULTS).as_posix(),
-                f"{model['num_layers']} × {model['hidden_size']} {model['cell']}",
-                f"{how['family']}{', learned' if how['learn_spread'] else ''}" if gammas else "none",
-                gammas or "–",
+                f"{model['num_layers']}\u00a0×\u00a0{model['hidden_size']} {model['cell']}",
+                noise,
                 f"{told['best_epoch']} of {told['epochs']}",
                 *("–" if number is None else f"{number[shown]:.{digits}f}" for number in numbers),
             ]
         )
     unit = "nats per step" if music else "perplexity"
-    heads = ["run", "layers", "noise", "γ", "best epoch", f"validation, {unit}", "test, noise off", "test, ensemble"]
+    heads = ["run", "layers", "noise, γ", "epoch", f"validation, {unit}", "test, noise off", "test, ensemble"]
     return table(heads, rows)
 
 

@@ -36,7 +36,7 @@ class NoisyRNN(PyroModule):
     Args:
         input_size: features of an input.
         hidden_size: units H of every layer.
-        num_layers: L.
+        num_layers: how many, L.
         cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, or a :class:`Cell`. The
             LSTM's noise is on its hidden state; its memory is deterministic given z.
         noise: a name (``"gamma"``, ``"gamma:multiplicative"``) or a family; ``noise.families()`` lists them.
