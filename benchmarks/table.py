@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noisin_pyro import plots
+from matplotlib.figure import Figure
+
+from noisin_pyro.plots.style import STYLES
 from noisin_pyro.training.folder import CONFIG, RESULT
 
 COLUMNS = {
@@ -40,7 +42,7 @@ def write_table(root: Path, names: Sequence[str]) -> list[str]:
         writer.writeheader()
         writer.writerows(rows)
     (root / "table.md").write_text("\n".join(_markdown(told)), encoding="utf-8")
-    plots.scores(rows, COLUMNS).savefig(root / "table.png")
+    _picture(rows).savefig(root / "table.png")
     return list(told)
 
 
@@ -100,6 +102,31 @@ def _markdown(told: dict[str, Any]) -> Iterator[str]:
     yield "\nCommands, the seed in each:\n"
     yield from (f"    {result['command']}" for result in told.values())
     yield ""
+
+
+def _picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """A line for each contestant, a mark for each number with its error over sequences. Bounds are hollow: the negative
+    log-likelihood lies left of them."""
+    names = list(dict.fromkeys(row["contestant"] for row in rows))
+    figure = Figure(figsize=(7.5, 0.55 * len(names) + 1.4), dpi=150, layout="constrained")
+    axis = figure.add_subplot()
+    for index, (method, label) in enumerate(COLUMNS.items()):
+        colour, marker = STYLES[index]
+        shift = 0.7 * ((index + 0.5) / len(COLUMNS) - 0.5)
+        for row in (row for row in rows if row["method"] == method):
+            axis.errorbar(
+                row["nats_per_step"], names.index(row["contestant"]) + shift, xerr=row["standard_error"], label=label,
+                color=colour, marker=marker, markersize=5, linewidth=1, linestyle="none",
+                markerfacecolor="white" if row["kind"] == "bound" else colour,
+            )  # fmt: skip
+            label = None
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel("test, nats per step (± error over sequences; hollow: an upper bound)")
+    axis.grid(alpha=0.3, axis="x")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
 
 
 def _cell(number: dict[str, Any] | None, best: float | None) -> str:

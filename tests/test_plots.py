@@ -80,30 +80,6 @@ def test_families_have_a_panel_each_on_one_axis() -> None:
         plots.families([])
 
 
-def test_scores_have_a_line_for_each_contestant_and_hollow_bounds(tmp_path: Path) -> None:
-    rows = [
-        {"contestant": name, "method": method, "kind": kind, "nats_per_step": nats, "standard_error": 0.5}
-        for name, method, kind, nats in (
-            ("plain", "mean", "exact", 8.0),
-            ("noisy", "mean", "predictor", 7.0),
-            ("noisy", "importance", "bound", 9.0),
-            ("noisy", "secret", "bound", 1.0),
-        )
-    ]
-    figure = plots.scores(rows, {"mean": "noise off", "importance": "a bound"})
-    (axis,) = figure.axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["plain", "noisy"]
-    marks = [line for line in axis.lines if line.get_marker() not in ("None", "|")]
-    assert [float(np.asarray(mark.get_xdata())[0]) for mark in marks] == [8.0, 7.0, 9.0]
-    assert [round(float(np.asarray(mark.get_ydata())[0])) for mark in marks] == [0, 1, 1]
-    assert [mark.get_markerfacecolor() == "white" for mark in marks] == [False, False, True]
-    legend = axis.get_legend()
-    assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["noise off", "a bound"]
-    figure.savefig(tmp_path / "scores.png")
-    with pytest.raises(ValueError, match="mean"):
-        plots.scores(rows[3:], {"mean": "noise off"})
-
-
 def test_learned_spreads_beside_the_likeliest(tmp_path: Path) -> None:
     figure = plots.learned_spreads(LOGS, likeliest=0.9, floor=0.1)
     (axis,) = figure.axes

@@ -2,6 +2,6 @@
 
 from noisin_pyro.plots.curves import learned_spreads, learning_curves, spreads
 from noisin_pyro.plots.laws import Panel, families
-from noisin_pyro.plots.numbers import comparison, scores
+from noisin_pyro.plots.numbers import comparison
 
-__all__ = ["Panel", "comparison", "families", "learned_spreads", "learning_curves", "scores", "spreads"]
+__all__ = ["Panel", "comparison", "families", "learned_spreads", "learning_curves", "spreads"]

@@ -16,44 +16,6 @@ UNRELIABLE = 0.7
 """Pareto k̂ above which a number of importance sampling is not to be trusted."""
 
 
-def scores(rows: Sequence[Mapping[str, Any]], methods: Mapping[str, str], ax: Axes | None = None) -> Figure:
-    """Held-out numbers of several models: a line each, a mark for each method with its error over sequences.
-
-    Bounds are hollow: the negative log-likelihood lies left of them.
-
-    Args:
-        rows: ``contestant``, ``method``, ``kind``, ``nats_per_step`` and ``standard_error`` of each number.
-        methods: those to show, each with its name in the legend.
-        ax: axes to draw on.
-
-    Raises:
-        ValueError: no rows of these methods.
-    """
-    names = list(dict.fromkeys(row["contestant"] for row in rows if row["method"] in methods))
-    if not names:
-        raise ValueError(f"rows must hold a number of {', '.join(methods)}, got none; evaluate something first")
-    figure, (axis,) = figure_with(1, None if ax is None else (ax,))
-    if ax is None:
-        figure.set_size_inches(7.5, 0.55 * len(names) + 1.4)
-    for index, (method, label) in enumerate(methods.items()):
-        colour, marker = STYLES[index % len(STYLES)]
-        shift = 0.7 * ((index + 0.5) / len(methods) - 0.5)
-        for row in (row for row in rows if row["method"] == method):
-            axis.errorbar(
-                row["nats_per_step"], names.index(row["contestant"]) + shift, xerr=row["standard_error"], label=label,
-                color=colour, marker=marker, markersize=5, linewidth=1, linestyle="none",
-                markerfacecolor="white" if row["kind"] == "bound" else colour,
-            )  # fmt: skip
-            label = None
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    axis.set_xlabel("test, nats per step (± error over sequences; hollow: an upper bound)")
-    axis.grid(alpha=0.3, axis="x")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return figure
-
-
 def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Figure:
     """Nats per step, a line for each number: to either side one standard error, thick over the noise, thin over the
     sequences. Colour and marker are of the kind of number; a hollow marker says that Pareto k̂ is above 0.7.
