@@ -36,3 +36,15 @@ def test_table_of_runs_is_that_of_the_results(run: str) -> None:
 def test_caption_of_the_picture_is_that_of_the_results() -> None:
     for run in ("pydocs", "pydocs/deterministic"):
         assert f"{result(run)['test']['perplexity']:.1f}" in README
+
+
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_bfloat16_changes_is_that_of_the_results(products: str, seed: int) -> None:
+    assert f"{result(f'products/{products}-{seed}')['test']['perplexity']:.3f}" in README
+
+
+@pytest.mark.parametrize("contestant", ["deterministic", "gaussian", "mean-field"])
+def test_numbers_of_the_chorales_are_those_of_the_results(contestant: str) -> None:
+    number = result(f"chorales/{contestant}")["evaluations"]["particle-filter"]["nats_per_step"]
+    assert f"{number:.2f}" in README
