@@ -10,10 +10,10 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from noisin_pyro.models.products import bfloat16_linear, check_products
+from noisin_pyro.models.products import check_products, fast_linear, require_plain
 from noisin_pyro.models.scan import linear
+from noisin_pyro.models.softmax import Softmax
 
 
 class Emission(PyroModule):
@@ -41,40 +41,13 @@ class Emission(PyroModule):
     def read_out(self, z: Tensor) -> Tensor:
         """V z_t + b, ``(..., B, T, output_size)``, of sampled weights too."""
         if self.products == "bfloat16":
-            return bfloat16_linear(z, self.linear.weight, self.linear.bias)
+            require_plain(z, self.linear.weight, self.linear.bias)
+            return fast_linear(z, self.linear.weight, self.linear.bias, self.products)
         return linear(z, self.linear.weight, self.linear.bias)
 
     @abstractmethod
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""
-
-
-class Softmax(dist.Categorical):
-    """A categorical given by scores ``(..., V)`` that are normalised only where a probability is asked for."""
-
-    def __init__(self, scores: Tensor, validate_args: bool | None = None) -> None:
-        self.scores = self._param = scores
-        self._num_events = scores.shape[-1]
-        TorchDistribution.__init__(self, scores.shape[:-1], validate_args=validate_args)
-
-    def expand(self, batch_shape: torch.Size, _instance: Softmax | None = None) -> Softmax:  # type: ignore[override]
-        return Softmax(self.scores.expand(*batch_shape, self._num_events), validate_args=self._validate_args)
-
-    @property
-    def logits(self) -> Tensor:  # type: ignore[override]
-        return F.log_softmax(self.scores, -1)
-
-    @property
-    def probs(self) -> Tensor:  # type: ignore[override]
-        return F.softmax(self.scores, -1)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
-        scores = self.scores.expand(*shape, self._num_events).reshape(-1, self._num_events)
-        loss = F.cross_entropy(scores, value.expand(shape).reshape(-1).long(), reduction="none")
-        return -loss.reshape(shape)
 
 
 class Categorical(Emission):
@@ -83,7 +56,7 @@ class Categorical(Emission):
     event_dim = 0
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return Softmax(self.read_out(z))
+        return Softmax(z, self.linear.weight, self.linear.bias, self.products)
 
 
 class Bernoulli(Emission):

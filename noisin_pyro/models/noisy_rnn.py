@@ -13,12 +13,13 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from noisin_pyro.models.cells import CELLS, Cell
+from noisin_pyro.models.engine import ENGINES
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.path import NoisyPath, sample_noisy
 from noisin_pyro.models.scan import Given, Recurrence, Transition
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.steps import States, Steps
-from noisin_pyro.names import named
+from noisin_pyro.names import known, named
 from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
 
@@ -44,6 +45,8 @@ class NoisyRNN(PyroModule):
         input_spread: γ_0 of noisy inputs.
         feedback: False puts noise on the output alone, z_L around the clean RNN's h_L (strongly unbiased).
         name: the sites' prefix.
+        engine: which way the layers are computed, ``"auto"``, ``"kernel"``, ``"scan"`` or ``"loop"``
+            (``models/engine.py``): the same numbers but for rounding.
 
     Raises:
         ValueError: for names that do not exist, a cell whose state leaves the family's range, or a spread that the
@@ -63,13 +66,14 @@ class NoisyRNN(PyroModule):
         input_spread: float | Spread = 0.0,
         feedback: bool = True,
         name: str = "z",
+        engine: str = "auto",
     ) -> None:
         super().__init__()
         for argument, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"{argument} must be a positive integer, got {size!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.feedback, self.name = feedback, name
+        self.feedback, self.name, self.engine = feedback, name, known("engine", engine, ENGINES)
         self.cell = named("cell", cell, CELLS, Cell)
         self.noise = get_noise(noise)
         rows = self.cell.gates * hidden_size
@@ -113,7 +117,7 @@ class NoisyRNN(PyroModule):
         x = self._noisy_inputs(inputs, lengths)
         ends = []
         for layer, (z, c) in enumerate(starts, start=1):
-            recurrence = Recurrence(self.cell, Weights(*self._weights(layer - 1)), x, z, c)
+            recurrence = Recurrence(self.cell, Weights(*self._weights(layer - 1)), x, z, c, self.engine)
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
         batch = x.shape[:-2]

@@ -1,4 +1,8 @@
-"""Matrix products of float32 numbers, by default as they are, on request rounded to bfloat16 first."""
+"""Matrix products of float32 numbers, by default as they are, on request rounded to bfloat16.
+
+On CPUs they go to oneDNN: the BLAS behind ``torch.mm`` reaches half of what some processors can do in float32 (those of
+AMD; ``docs/speed.md``), and packs a matrix anew in each of the many small products of a recurrence.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,42 @@ def check_products(products: str) -> str:
     return products
 
 
-def bfloat16_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x ``(..., I)`` to ``(..., G)``, forward and backward with factors rounded to bfloat16, sums and results float32.
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "float32") -> Tensor:
+    """a b (+ bias) of ``(N, K)``, ``(K, M)`` and ``(M,)``, in the type of ``a``; no gradient passes.
+
+    ``products="bfloat16"`` rounds the factors and each element of the result to bfloat16; sums are float32.
+    """
+    if products == "bfloat16":
+        found = torch.mm(a.bfloat16(), b.bfloat16()).to(a.dtype)
+        return found if bias is None else found.add_(bias)
+    if _is_for_onednn(a):
+        return torch.ops.mkldnn._linear_pointwise(a, b.mT, bias, "none", [], "")
+    return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+
+
+class Factor:
+    """A matrix ``(K, M)`` that many small ``(rows, K)`` are multiplied by: rearranged once for all of them."""
+
+    def __init__(self, matrix: Tensor, rows: int) -> None:
+        self.matrix = matrix
+        self.packed: Any = None
+        if _is_for_onednn(matrix):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(matrix.mT.contiguous(), rows)
+
+    def times(self, x: Tensor, plus: Tensor) -> Tensor:
+        """x matrix + plus, ``(rows, M)``; no gradient passes."""
+        if self.packed is None:
+            return torch.addmm(plus, x, self.matrix)
+        return torch.ops.mkldnn._linear_pointwise.binary(x, plus, self.packed, None, "add")
+
+
+def fast_linear(x: Tensor, weight: Tensor, bias: Tensor, products: str = "float32") -> Tensor:
+    """x ``(..., I)`` to ``(..., G)`` by one matrix ``(G, I)``, forward and backward by these products."""
+    return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, products).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
+
+
+def require_plain(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Refuse what products in bfloat16 are not made for.
 
     Raises:
         ValueError: numbers of another type than float32, or sampled weights.
@@ -33,35 +71,28 @@ def bfloat16_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if not x.dtype == weight.dtype == bias.dtype == torch.float32 or weight.dim() != 2 or bias.dim() != 1:
         got = f"{weight.dtype} of shape {tuple(weight.shape)}"
         raise ValueError(f"products='bfloat16' need one matrix of float32 weights, got {got}; use 'float32'")
-    return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
-        x, weight = _rounded(x), _rounded(weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, products: str) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(x, weight)
-        return _product(x, weight.T).add_(bias)
+        ctx.products = products
+        return product(x, weight.mT, bias, products)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        factor = _rounded(gradient)
-        return _product(factor, weight), _product(factor.T, x), gradient.sum(0)
+        by_x, by_weight, by_bias, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # the gradient's gradient will be asked for
+            return up @ weight, up.mT @ x, up.sum(0), None
+        return (
+            product(up, weight, None, ctx.products) if by_x else None,
+            product(up.mT, x, None, ctx.products) if by_weight else None,
+            up.sum(0) if by_bias else None,
+            None,
+        )
 
 
-def _rounded(x: Tensor) -> Tensor:
-    # On a CPU the fast kernels take float32, and round by themselves or, as they choose by size and processor, do not:
-    # what is rounded beforehand gives the same numbers by either.
-    return x.bfloat16() if x.is_cuda else x.bfloat16().float()
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    if a.is_cuda:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-    try:
-        return torch.mm(a, b)
-    finally:
-        matmul.fp32_precision = before
+def _is_for_onednn(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available()

@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisin_pyro.models import kernels
+from noisin_pyro.models.by_hand import Noise, scan
 from noisin_pyro.models.cells import Cell
+from noisin_pyro.models.engine import chosen
 from noisin_pyro.models.kernels import Weights
+from noisin_pyro.models.products import fast_linear
 from noisin_pyro.noise import Family
 
 Shape = tuple[int, ...]
@@ -90,6 +93,7 @@ class Recurrence(Transition):
     inputs: Tensor
     z: Tensor
     c: Tensor | None = None
+    engine: str = "auto"
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -121,17 +125,45 @@ class Recurrence(Transition):
         return torch.stack(path, -2), c
 
     def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        if family.form == "additive" and self.cell.reducible and self.weights.are_shared:
-            delta = spread * noise
-            h, c = kernels.with_additive_noise(self.cell, self.weights, self.inputs, delta, self.z, self.c)
-            return h + delta, c
-        step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
-        return self.loop(lambda t, mean: mean + family.scale(mean, step_spread) * noises[t])
+        way = self._way(family)
+        if way == "loop":
+            step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
+            return self.loop(lambda t, mean: mean + family.scale(mean, step_spread) * noises[t])
+        delta = spread * noise
+        if way == "scan":
+            return self._scan(Noise(shift=delta) if family.form == "additive" else Noise(factor=1 + delta))
+        h, c = kernels.with_additive_noise(self.cell, self.weights, self.inputs, delta, self.z, self.c)
+        return h + delta, c
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        if self.cell.kernel is not None and self.weights.are_shared:
-            return kernels.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
-        return self.loop(lambda _, mean: mean)
+        way = self._way(None)
+        if way == "loop":
+            return self.loop(lambda _, mean: mean)
+        if way == "scan":
+            return self._scan(Noise())
+        return kernels.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
+
+    def _way(self, family: Family | None) -> str:
+        return chosen(self.engine, self.cell, family, self.weights.are_shared, self.inputs.device)
+
+    def _scan(self, noise: Noise) -> tuple[Tensor, Tensor | None]:
+        """The same by hand, where time comes first and all that stands before it is one dimension of rows."""
+        ih, hh, bias_ih, bias_hh = self.weights
+        is_gru = self.cell.name == "gru"
+        batch = torch.broadcast_shapes(self.batch_shape, *(part.shape[:-2] for part in noise if part is not None))
+        # projected with time in front, and once for all particles that share the inputs
+        a = fast_linear(self.inputs.movedim(-2, 0), ih, bias_ih if is_gru else bias_ih + bias_hh).movedim(0, -2)
+
+        def rows(path: Tensor) -> Tensor:
+            path = path.expand(*batch, *path.shape[-2:]).movedim(-2, 0)
+            return path.reshape(len(path), -1, path.shape[-1]).contiguous()
+
+        z, c = (s if s is None else s.expand(*batch, s.shape[-1]).reshape(-1, s.shape[-1]) for s in (self.z, self.c))
+        assert z is not None
+        changes = Noise(*(part if part is None else rows(part) for part in noise))
+        path, memory = scan(self.cell, rows(a), hh, bias_hh if is_gru else None, z, c, changes)
+        path = path.reshape(len(path), *batch, path.shape[-1]).movedim(0, -2)
+        return path, None if memory is None else memory.reshape(*batch, memory.shape[-1])
 
     def final(self, z: Tensor, last: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The state to carry on with: z and c at each sequence's end, ``(..., B, H)``.

@@ -67,9 +67,11 @@ class Noisy(OverUnits):
         value, size = torch.where(finite, value, 0), self.scale.abs()
         noise = (value - self._mean) / self.scale
         if isinstance(self.law, Standardized):
-            # z was rounded when it was computed; in units of ε that error grows as the scale shrinks
+            # z was rounded when it was computed; in units of ε that error grows as the scale shrinks. A mean near 0 is
+            # what terms of size 1 have left over: its error is theirs, and beside a scale in proportion to it not small.
             with torch.no_grad():
-                rounding = torch.finfo(value.dtype).eps * (self._mean.abs() + value.abs()) / size
+                terms = self._mean.abs() + value.abs() + self.multiplicative
+                rounding = torch.finfo(value.dtype).eps * terms / size
             log_prob, coordinates = self.law.log_prob(noise, rounding), self.law.coordinates
             discrete = self.law.discrete
         else:

@@ -1,0 +1,251 @@
+"""The noisy recurrence and its gradient as one operation: one product and a few elementwise ones a step.
+
+Autograd would note every operation of every step, and gather the weights' gradients step by step. Written by hand, they
+are gathered in one product over all steps, buffers are written once, and noise costs one operation a step, whether it
+is added (z_t = h_t + δ_t) or multiplies (z_t = h_t ⊙ r_t).
+
+Shapes: T time, R rows (particles and sequences), H units, G = gates · H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from noisin_pyro.models.cells import Cell
+from noisin_pyro.models.products import Factor, product
+
+
+class Noise(NamedTuple):
+    """What is done to the means, ``(T, R, H)``: multiplied by ``factor``, or ``shift`` added, or nothing."""
+
+    factor: Tensor | None = None
+    shift: Tensor | None = None
+
+
+def scan(
+    cell: Cell, a: Tensor, hh: Tensor, bias: Tensor | None, z: Tensor, c: Tensor | None, noise: Noise
+) -> tuple[Tensor, Tensor | None]:
+    """z_{1:T} ``(T, R, H)`` and the last memory.
+
+    Args:
+        a: the inputs' projections with every bias, ``(T, R, G)``; for the GRU without those of W_hh.
+        hh: W_hh, ``(G, H)``.
+        bias: those, ``(G,)``; None for other cells.
+        z, c: z_0 and c_0, ``(R, H)``.
+    """
+    path, memory = _Scan.apply(cell, a, hh, bias, z, c, *noise)  # type: ignore[misc]
+    return path, memory if cell.has_memory else None
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, cell: Cell, *given: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.cell = cell
+        ctx.save_for_backward(*given)
+        path, memory, ctx.kept = STEPS[cell.name].forward(*given)
+        return path, memory
+
+    @staticmethod
+    def backward(ctx: Any, by_path: Tensor, by_memory: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        given = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():  # the gradient's gradient will be asked for
+            return None, *_differentiable(ctx.cell, given, wanted, by_path, by_memory)
+        return None, *STEPS[ctx.cell.name].backward(given, wanted, ctx.kept, by_path.contiguous(), by_memory)
+
+
+def _differentiable(
+    cell: Cell, given: tuple[Any, ...], wanted: tuple[bool, ...], by_path: Tensor, by_memory: Tensor
+) -> list[Tensor | None]:
+    """The same gradients, by operations that have a gradient themselves."""
+    a, hh, bias, z, c, factor, shift = given
+    path = []
+    for t, a_t in enumerate(a.unbind(0)):
+        mean, c = cell.step(a_t, torch.nn.functional.linear(z, hh, bias), z, c)
+        z = mean if factor is None else mean * factor[t]
+        z = z if shift is None else z + shift[t]
+        path.append(z)
+    ends, ups = [torch.stack(path)], [by_path]
+    if c is not None:
+        ends, ups = [*ends, c], [*ups, by_memory]
+    sources = [source for source, want in zip(given, wanted, strict=True) if want]
+    found = iter(torch.autograd.grad(ends, sources, ups, create_graph=True, allow_unused=True))
+    return [next(found) if want else None for want in wanted]
+
+
+def _noisy(h: Tensor, factor: Tensor | None, shift: Tensor | None, out: Tensor) -> Tensor:
+    if factor is not None:
+        return torch.mul(h, factor, out=out)
+    return h if shift is None else torch.add(h, shift, out=out)
+
+
+def _each(path: Tensor | None, steps: int) -> list[Any]:
+    return [None] * steps if path is None else list(path.unbind(0))
+
+
+def _by_weights(by_r: Tensor, before: Tensor) -> Tensor:
+    """The gradient by W_hh of the projections r = W_hh z, all steps at once."""
+    return product(by_r.flatten(0, 1).mT, before.flatten(0, 1))
+
+
+class Elementwise:
+    """h_t = f(a_t + W_hh z_{t-1}), whose slope is a function of h_t itself."""
+
+    def __init__(self, function: Callable[..., Tensor], slope: Callable[[Tensor], Tensor]) -> None:
+        self.function, self.slope = function, slope
+
+    def forward(self, a, hh, bias, z_0, c_0, factor, shift):
+        steps, rows, units = a.shape
+        is_noisy = factor is not None or shift is not None
+        z = a.new_empty(steps + 1, rows, units)
+        h = torch.empty_like(a) if is_noisy else z[1:]
+        z[0] = z_0
+        weights, before = Factor(hh.mT, rows), z[0]
+        for a_t, h_t, z_t, r, d in zip(a, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True):
+            before = _noisy(self.function(weights.times(before, a_t), out=h_t), r, d, out=z_t)
+        return z[1:], z_0.new_empty(0), (z, h)
+
+    def backward(self, given, wanted, kept, by_z, by_memory):
+        _, hh, _, _, _, factor, _ = given
+        z, h = kept
+        steps, rows, _ = h.shape
+        by_a = self.slope(h)
+        if factor is not None:
+            by_a *= factor
+        weights, whole = Factor(hh, rows), list(by_z)  # whole: by z_t, along all later steps too
+        for t in range(steps - 1, -1, -1):
+            if t < steps - 1:
+                whole[t] = weights.times(by_a[t + 1], by_z[t])
+            by_a[t] *= whole[t]
+        by_factor = torch.stack(whole) * h if wanted[5] else None
+        by_shift = torch.stack(whole) if wanted[6] else None
+        by_start = product(by_a[0], hh) if wanted[3] else None
+        return by_a, _by_weights(by_a, z[:-1]), None, by_start, None, by_factor, by_shift
+
+
+class LSTM:
+    """i, f, g, o = a_t + W_hh z_{t-1}; c_t = σ(f) c_{t-1} + σ(i) tanh(g); h_t = σ(o) tanh(c_t)."""
+
+    def forward(self, a, hh, bias, z_0, c_0, factor, shift):
+        steps, rows, width = a.shape
+        units = width // 4
+        is_noisy = factor is not None or shift is not None
+        gates = torch.empty_like(a)
+        z, c = (a.new_empty(steps + 1, rows, units) for _ in range(2))
+        h, squashed = (a.new_empty(steps, rows, units) for _ in range(2))
+        h = h if is_noisy else z[1:]
+        z[0], c[0] = z_0, c_0
+        weights, before = Factor(hh.mT, rows), z[0]
+        each = zip(a, gates, c[:-1], c[1:], squashed, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
+        for a_t, gates_t, c_before, c_t, squashed_t, h_t, z_t, r, d in each:
+            r_t = weights.times(before, a_t)
+            torch.sigmoid(r_t, out=gates_t)
+            i, f, g, o = gates_t.chunk(4, -1)
+            torch.tanh(r_t[:, 2 * units : 3 * units], out=g)
+            torch.mul(f, c_before, out=c_t).addcmul_(i, g)
+            torch.mul(o, torch.tanh(c_t, out=squashed_t), out=h_t)
+            before = _noisy(h_t, r, d, out=z_t)
+        return z[1:], c[-1].clone(), (z, c, gates, squashed, h)
+
+    def backward(self, given, wanted, kept, by_z, by_memory):
+        _, hh, _, _, _, factor, _ = given
+        z, c, gates, squashed, h = kept
+        steps, rows, units = h.shape
+        i, f, g, o = gates.chunk(4, -1)
+        by_a = torch.empty_like(gates)  # slopes first: of c_t by the first three gates, of h_t by the last
+        by_i, by_f, by_g, by_o = by_a.chunk(4, -1)
+        torch.mul(i, 1 - i, out=by_i).mul_(g)
+        torch.mul(f, 1 - f, out=by_f).mul_(c[:-1])
+        torch.mul(g, g, out=by_g).neg_().add_(1).mul_(i)
+        torch.mul(o, 1 - o, out=by_o).mul_(squashed)
+        by_c_of_h = squashed.square().neg_().add_(1).mul_(o)
+        if factor is not None:
+            by_o *= factor
+            by_c_of_h *= factor
+        weights, whole, by_c = Factor(hh, rows), list(by_z), by_memory
+        parts = list(by_a.view(steps, rows, 4, units))
+        for t in range(steps - 1, -1, -1):
+            if t < steps - 1:
+                whole[t] = weights.times(by_a[t + 1], by_z[t])
+                by_c = by_c * f[t + 1]
+            by_c = torch.addcmul(by_c, whole[t], by_c_of_h[t])
+            parts[t][:, :3] *= by_c.unsqueeze(1)
+            parts[t][:, 3] *= whole[t]
+        by_factor = torch.stack(whole) * h if wanted[5] else None
+        by_shift = torch.stack(whole) if wanted[6] else None
+        by_start = product(by_a[0], hh) if wanted[3] else None
+        by_c_0 = by_c * f[0]
+        return by_a, _by_weights(by_a, z[:-1]), None, by_start, by_c_0, by_factor, by_shift
+
+
+class GRU:
+    """r = W_hh z_{t-1} + b; n = tanh(a_n + σ(a_r + r_r) r_n); u = σ(a_u + r_u); h_t = (1 - u) n + u z_{t-1}."""
+
+    def forward(self, a, hh, bias, z_0, c_0, factor, shift):
+        steps, rows, width = a.shape
+        units = width // 3
+        is_noisy = factor is not None or shift is not None
+        r = torch.empty_like(a)
+        z, h = a.new_empty(steps + 1, rows, units), a.new_empty(steps, rows, units)
+        gates, new = a.new_empty(steps, rows, 2 * units), torch.empty_like(h)
+        h = h if is_noisy else z[1:]
+        z[0] = z_0
+        weights, before, plus = Factor(hh.mT, rows), z[0], bias.expand(rows, -1).contiguous()
+        each = zip(a, r, gates, new, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
+        for a_t, r_t, gates_t, new_t, h_t, z_t, factor_t, d in each:
+            r_t.copy_(weights.times(before, plus))
+            torch.add(a_t[:, : 2 * units], r_t[:, : 2 * units], out=gates_t).sigmoid_()
+            reset, update = gates_t.chunk(2, -1)
+            torch.addcmul(a_t[:, 2 * units :], reset, r_t[:, 2 * units :], out=new_t).tanh_()
+            torch.lerp(new_t, before, update, out=h_t)
+            before = _noisy(h_t, factor_t, d, out=z_t)
+        return z[1:], z_0.new_empty(0), (z, r, gates, new, h)
+
+    def backward(self, given, wanted, kept, by_z, by_memory):
+        _, hh, _, _, _, factor, _ = given
+        z, r, gates, new, h = kept
+        steps, rows, units = h.shape
+        reset, update = gates.chunk(2, -1)
+        r_new = r[..., 2 * units :]
+        scale = torch.ones_like(h) if factor is None else factor
+        by_new = (1 - update) * (1 - new.square()) * scale  # slopes of z_t
+        by_update = (z[:-1] - new) * update * (1 - update) * scale
+        by_reset = by_new * r_new * reset * (1 - reset)
+        by_a = torch.cat([by_reset, by_update, by_new], -1)
+        by_r = torch.cat([by_reset, by_update, by_new * reset], -1)
+        through = update * scale
+        weights, whole = Factor(hh, rows), list(by_z)
+        a_parts, r_parts = (list(by.view(steps, rows, 3, units)) for by in (by_a, by_r))
+        before = None
+        for t in range(steps - 1, -1, -1):
+            if before is not None:
+                whole[t] = before + by_z[t]
+            a_parts[t] *= whole[t].unsqueeze(1)
+            r_parts[t] *= whole[t].unsqueeze(1)
+            before = weights.times(by_r[t], whole[t] * through[t])
+        by_factor = torch.stack(whole) * h if wanted[5] else None
+        by_shift = torch.stack(whole) if wanted[6] else None
+        return by_a, _by_weights(by_r, z[:-1]), by_r.sum((0, 1)), before, None, by_factor, by_shift
+
+
+def _copy(x: Tensor, out: Tensor) -> Tensor:
+    return out.copy_(x)
+
+
+def _relu(x: Tensor, out: Tensor) -> Tensor:
+    return torch.clamp_min(x, 0.0, out=out)
+
+
+STEPS: dict[str, Any] = {
+    "tanh": Elementwise(torch.tanh, lambda h: 1 - h.square()),
+    "sigmoid": Elementwise(torch.sigmoid, lambda h: h * (1 - h)),
+    "relu": Elementwise(_relu, lambda h: (h > 0).to(h.dtype)),
+    "identity": Elementwise(_copy, torch.ones_like),
+    "lstm": LSTM(),
+    "gru": GRU(),
+}
+"""The cells that are written out here."""

@@ -1,0 +1,59 @@
+"""Which way a layer goes: torch's own kernels, the recurrence written by hand, or the loop that is the reference."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from noisin_pyro.models.by_hand import STEPS
+from noisin_pyro.models.cells import Cell
+from noisin_pyro.names import known
+from noisin_pyro.noise import Family
+
+log = logging.getLogger(__name__)
+
+ENGINES = ("auto", "kernel", "scan", "loop")
+
+
+def chosen(engine: str, cell: Cell, family: Family | None, weights_are_shared: bool, device: torch.device) -> str:
+    """The way: ``"kernel"`` (``kernels.py``), ``"scan"`` (``by_hand.py``) or ``"loop"`` (``scan.py``), all to the same
+    numbers but for rounding.
+
+    ``"auto"`` takes the fastest that there is: on a GPU the kernel before the scan, on a CPU the scan, and for an LSTM
+    without noise the kernel, which is oneDNN's.
+
+    Args:
+        engine: what was asked for, one of ``ENGINES``.
+        family: the noise; None for a deterministic layer.
+        weights_are_shared: whether one set of weights serves the whole batch.
+
+    Raises:
+        ValueError: no such engine, or one that cannot run this layer.
+    """
+    known("engine", engine, ENGINES)
+    ways = _ways(cell, family, weights_are_shared)
+    if engine == "auto":
+        prefers_kernel = device.type != "cpu" or (cell.has_memory and family is None)
+        order = ("kernel", "scan", "loop") if prefers_kernel else ("scan", "kernel", "loop")
+        engine = next(way for way in order if way in ways)
+    elif engine not in ways:
+        noise = "no noise" if family is None else f"{family} noise"
+        sampled = "" if weights_are_shared else " and weights that are sampled"
+        raise ValueError(
+            f"engine={engine!r} cannot run a {cell.name} cell with {noise}{sampled}, only {', '.join(ways)}; "
+            "take one of these, or 'auto'"
+        )
+    log.debug("%s cell, %s: %s", cell.name, family or "no noise", engine)
+    return engine
+
+
+def _ways(cell: Cell, family: Family | None, weights_are_shared: bool) -> list[str]:
+    ways = ["loop"]
+    if weights_are_shared:
+        if cell.kernel is not None and (family is None or (family.form == "additive" and cell.reducible)):
+            ways.insert(0, "kernel")
+        by_scale = family is None or type(family).scale is Family.scale
+        if by_scale and cell.name in STEPS and type(cell).__module__ == Cell.__module__:
+            ways.insert(0, "scan")
+    return ways
