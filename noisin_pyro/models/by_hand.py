@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from noisin_pyro.models.cells import Cell
-from noisin_pyro.models.products import Factor, product
+from noisin_pyro.models.products import Factor, product, summed_product
 
 
 class Noise(NamedTuple):
@@ -89,7 +89,7 @@ def _each(path: Tensor | None, steps: int) -> list[Any]:
 
 def _by_weights(by_r: Tensor, before: Tensor) -> Tensor:
     """The gradient by W_hh of the projections r = W_hh z, all steps at once."""
-    return product(by_r.flatten(0, 1).mT, before.flatten(0, 1))
+    return summed_product(by_r.flatten(0, 1), before.flatten(0, 1))
 
 
 class Elementwise:
@@ -116,11 +116,12 @@ class Elementwise:
         by_a = self.slope(h)
         if factor is not None:
             by_a *= factor
-        weights, whole = Factor(hh, rows), list(by_z)  # whole: by z_t, along all later steps too
+        weights, steps_a = Factor(hh, rows), by_a.unbind(0)
+        whole = list(by_z)  # by z_t, along all later steps too
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                whole[t] = weights.times(by_a[t + 1], by_z[t])
-            by_a[t] *= whole[t]
+                whole[t] = weights.times(steps_a[t + 1], whole[t])
+            steps_a[t].mul_(whole[t])
         by_factor = torch.stack(whole) * h if wanted[5] else None
         by_shift = torch.stack(whole) if wanted[6] else None
         by_start = product(by_a[0], hh) if wanted[3] else None
@@ -167,14 +168,15 @@ class LSTM:
             by_o *= factor
             by_c_of_h *= factor
         weights, whole, by_c = Factor(hh, rows), list(by_z), by_memory
-        parts = list(by_a.view(steps, rows, 4, units))
+        by_memories, by_outputs = by_a.view(steps, rows, 4, units)[:, :, :3].unbind(0), by_o.unbind(0)
+        steps_a, keeps, slopes = by_a.unbind(0), f.unbind(0), by_c_of_h.unbind(0)
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                whole[t] = weights.times(by_a[t + 1], by_z[t])
-                by_c = by_c * f[t + 1]
-            by_c = torch.addcmul(by_c, whole[t], by_c_of_h[t])
-            parts[t][:, :3] *= by_c.unsqueeze(1)
-            parts[t][:, 3] *= whole[t]
+                whole[t] = weights.times(steps_a[t + 1], whole[t])
+                by_c = by_c * keeps[t + 1]
+            by_c = torch.addcmul(by_c, whole[t], slopes[t])
+            by_memories[t].mul_(by_c.unsqueeze(1))
+            by_outputs[t].mul_(whole[t])
         by_factor = torch.stack(whole) * h if wanted[5] else None
         by_shift = torch.stack(whole) if wanted[6] else None
         by_start = product(by_a[0], hh) if wanted[3] else None
@@ -223,9 +225,9 @@ class GRU:
         before = None
         for t in range(steps - 1, -1, -1):
             if before is not None:
-                whole[t] = before + by_z[t]
-            a_parts[t] *= whole[t].unsqueeze(1)
-            r_parts[t] *= whole[t].unsqueeze(1)
+                whole[t] = whole[t] + before
+            a_parts[t].mul_(whole[t].unsqueeze(1))
+            r_parts[t].mul_(whole[t].unsqueeze(1))
             before = weights.times(by_r[t], whole[t] * through[t])
         by_factor = torch.stack(whole) * h if wanted[5] else None
         by_shift = torch.stack(whole) if wanted[6] else None

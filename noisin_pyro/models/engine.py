@@ -16,17 +16,24 @@ log = logging.getLogger(__name__)
 ENGINES = ("auto", "kernel", "scan", "loop")
 
 
-def chosen(engine: str, cell: Cell, family: Family | None, weights_are_shared: bool, device: torch.device) -> str:
+MANY = 16_000
+"""Numbers in one step's states from which an LSTM's scan outruns the kernel, which makes a third product for noise."""
+
+
+def chosen(
+    engine: str, cell: Cell, family: Family | None, weights_are_shared: bool, device: torch.device, numbers: int
+) -> str:
     """The way: ``"kernel"`` (``kernels.py``), ``"scan"`` (``by_hand.py``) or ``"loop"`` (``scan.py``), all to the same
     numbers but for rounding.
 
-    ``"auto"`` takes the fastest that there is: on a GPU the kernel before the scan, on a CPU the scan, and for an LSTM
-    without noise the kernel, which is oneDNN's.
+    ``"auto"`` takes the fastest that there is: on a GPU the kernel before the scan, on a CPU the scan; but for an LSTM
+    that is small or has no noise the kernel, which is oneDNN's (``docs/speed.md`` has the times).
 
     Args:
         engine: what was asked for, one of ``ENGINES``.
         family: the noise; None for a deterministic layer.
         weights_are_shared: whether one set of weights serves the whole batch.
+        numbers: in the states of one step, rows times units.
 
     Raises:
         ValueError: no such engine, or one that cannot run this layer.
@@ -34,7 +41,7 @@ def chosen(engine: str, cell: Cell, family: Family | None, weights_are_shared: b
     known("engine", engine, ENGINES)
     ways = _ways(cell, family, weights_are_shared)
     if engine == "auto":
-        prefers_kernel = device.type != "cpu" or (cell.has_memory and family is None)
+        prefers_kernel = device.type != "cpu" or (cell.has_memory and (family is None or numbers < MANY))
         order = ("kernel", "scan", "loop") if prefers_kernel else ("scan", "kernel", "loop")
         engine = next(way for way in order if way in ways)
     elif engine not in ways:

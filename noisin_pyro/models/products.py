@@ -41,6 +41,13 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "f
     return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
 
 
+def summed_product(a: Tensor, b: Tensor, products: str = "float32") -> Tensor:
+    """aᵀ b, ``(K, M)``, of ``(N, K)`` and ``(N, M)``: a weight's gradient, summed over N rows; no gradient passes."""
+    if a.shape[1] <= b.shape[1]:  # what stands left is rearranged first: better the smaller one
+        return product(a.mT, b, None, products)
+    return product(b.mT, a, None, products).mT
+
+
 class Factor:
     """A matrix ``(K, M)`` that many small ``(rows, K)`` are multiplied by: rearranged once for all of them."""
 
@@ -88,7 +95,7 @@ class _Linear(torch.autograd.Function):
             return up @ weight, up.mT @ x, up.sum(0), None
         return (
             product(up, weight, None, ctx.products) if by_x else None,
-            product(up.mT, x, None, ctx.products) if by_weight else None,
+            summed_product(up, x, ctx.products) if by_weight else None,
             up.sum(0) if by_bias else None,
             None,
         )

@@ -125,7 +125,7 @@ class Recurrence(Transition):
         return torch.stack(path, -2), c
 
     def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        way = self._way(family)
+        way = self._way(family, noise.shape[:-2].numel())
         if way == "loop":
             step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
             return self.loop(lambda t, mean: mean + family.scale(mean, step_spread) * noises[t])
@@ -136,15 +136,16 @@ class Recurrence(Transition):
         return h + delta, c
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        way = self._way(None)
+        way = self._way(None, self.batch_shape.numel())
         if way == "loop":
             return self.loop(lambda _, mean: mean)
         if way == "scan":
             return self._scan(Noise())
         return kernels.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
 
-    def _way(self, family: Family | None) -> str:
-        return chosen(self.engine, self.cell, family, self.weights.are_shared, self.inputs.device)
+    def _way(self, family: Family | None, rows: int) -> str:
+        numbers = rows * self.event_shape[1]
+        return chosen(self.engine, self.cell, family, self.weights.are_shared, self.inputs.device, numbers)
 
     def _scan(self, noise: Noise) -> tuple[Tensor, Tensor | None]:
         """The same by hand, where time comes first and all that stands before it is one dimension of rows."""

@@ -15,7 +15,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisin_pyro.models.products import fast_linear, product, require_plain
+from noisin_pyro.models.products import fast_linear, product, require_plain, summed_product
 from noisin_pyro.models.scan import linear
 
 BLOCK = 2**23
@@ -180,7 +180,7 @@ def _gradients(
         if by_bias is not None:
             by_bias += piece.sum(0)
     by_z = product(log_p, weight, None, products) if wanted[0] else None
-    by_weight = product(z.mT, log_p, None, products).mT if wanted[1] else None
+    by_weight = summed_product(log_p, z, products) if wanted[1] else None
     return by_z, by_weight, by_bias
 
 

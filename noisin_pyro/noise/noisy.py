@@ -68,7 +68,7 @@ class Noisy(OverUnits):
         noise = (value - self._mean) / self.scale
         if isinstance(self.law, Standardized):
             # z was rounded when it was computed; in units of ε that error grows as the scale shrinks. A mean near 0 is
-            # what terms of size 1 have left over: its error is theirs, and beside a scale in proportion to it not small.
+            # what terms of size 1 have left over, with their error, which its own scale does not cover.
             with torch.no_grad():
                 terms = self._mean.abs() + value.abs() + self.multiplicative
                 rounding = torch.finfo(value.dtype).eps * terms / size

@@ -1,10 +1,13 @@
 """Recurrences: the same trajectory and gradients by every way through them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from noisin_pyro.models import CELLS
+from noisin_pyro.models.engine import ENGINES
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.scan import Given, Recurrence
 from noisin_pyro.noise import get
@@ -40,10 +43,13 @@ def leaves(recurrence: Recurrence) -> list[Tensor]:
     return [*recurrence.weights, recurrence.inputs, recurrence.z, *memory]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "bernoulli", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_through_the_reduction_are_those_through_the_loop(name: str, noise: str) -> None:
-    recurrence, family = make_recurrence(name, noise), get(noise)
+def test_values_and_gradients_by_every_engine_are_the_textbook_loop_s(name: str, noise: str, engine: str) -> None:
+    recurrence, family = replace(make_recurrence(name, noise), engine=engine), get(noise)
+    if engine == "kernel" and (name in ("gru", "identity") or ":" in noise):
+        return  # there is none: test_engine.py
     spread = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
     law = family.law(spread.detach().squeeze(-1), UNITS)
     epsilon = law.expand(torch.Size([PARTICLES, BATCH, STEPS])).sample().requires_grad_()
@@ -65,17 +71,39 @@ def test_gradients_through_the_reduction_are_those_through_the_loop(name: str, n
 
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_by_finite_differences(name: str, noise: str) -> None:
+def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: str) -> None:
     recurrence, family = make_recurrence(name, noise, 2), get(noise)
-    epsilon = torch.randn(2, STEPS, UNITS, dtype=torch.float64, requires_grad=True)
+    steps = 3
+    inputs = recurrence.inputs[..., :steps, :].detach().requires_grad_()
+    recurrence = replace(recurrence, inputs=inputs, engine="scan")
+    epsilon = torch.randn(2, steps, UNITS, dtype=torch.float64, requires_grad=True)
     spread = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
 
     def trajectory(spread: Tensor, epsilon: Tensor, *rest: Tensor) -> Tensor:
         weights, (x, z, *c) = Weights(*rest[:4]), rest[4:]
-        copy = Recurrence(recurrence.cell, weights, x, z, c[0] if c else None)
+        copy = replace(recurrence, weights=weights, inputs=x, z=z, c=c[0] if c else None)
         return copy.transport(family, spread, epsilon)[0]
 
-    assert torch.autograd.gradcheck(trajectory, (spread, epsilon, *leaves(recurrence)))
+    given = (spread, epsilon, *leaves(recurrence))
+    assert torch.autograd.gradcheck(trajectory, given)
+    if name != "relu":  # which bends
+        assert torch.autograd.gradgradcheck(trajectory, given)
+
+
+@pytest.mark.parametrize("engine", ["scan", "kernel"])
+@pytest.mark.parametrize("name", CELLS)
+def test_without_noise_every_engine_is_the_clean_rnn(name: str, engine: str) -> None:
+    if engine == "kernel" and name == "identity":
+        return
+    recurrence = make_recurrence(name)
+    weight = torch.randn(BATCH, STEPS, UNITS, dtype=torch.float64)
+    results = []
+    for way in (engine, "loop"):
+        z, memory = replace(recurrence, engine=way).clean()
+        value = (weight * z.sin()).sum() + (0.0 if memory is None else memory.square().sum())
+        results.append((z, *torch.autograd.grad(value, leaves(recurrence))))
+    for found, expected in zip(*results, strict=True):
+        close(found, expected)
 
 
 @pytest.mark.parametrize("noise", ADDITIVE + MULTIPLICATIVE)

@@ -1,0 +1,103 @@
+"""The choice between ways through a layer, and what a user gets by each of them."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import noisin_pyro as nz
+from noisin_pyro.models import CELLS
+from noisin_pyro.models.engine import ENGINES, MANY, chosen
+from noisin_pyro.noise import Family, get
+from noisin_pyro.training.run import program_settings
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "device", "numbers", "way"),
+    [
+        ("tanh", "gaussian", CPU, 100, "scan"),
+        ("tanh", None, CPU, 100, "scan"),
+        ("tanh", "gaussian", GPU, 100, "kernel"),
+        ("tanh", "gaussian:multiplicative", GPU, 100, "scan"),
+        ("identity", "gaussian", GPU, 100, "scan"),
+        ("gru", "gaussian", CPU, 100, "scan"),
+        ("gru", None, GPU, 100, "kernel"),
+        ("lstm", None, CPU, 10 * MANY, "kernel"),
+        ("lstm", "gaussian", CPU, MANY - 1, "kernel"),
+        ("lstm", "gaussian", CPU, MANY, "scan"),
+        ("lstm", "gaussian:multiplicative", CPU, 100, "scan"),
+    ],
+)
+def test_the_fastest_way_by_itself(name: str, noise: str | None, device: torch.device, numbers: int, way: str) -> None:
+    family = None if noise is None else get(noise)
+    assert chosen("auto", CELLS[name](), family, True, device, numbers) == way
+    assert chosen("auto", CELLS[name](), family, False, device, numbers) == "loop"  # weights that are sampled
+
+
+def test_scales_and_cells_of_one_s_own_take_the_loop() -> None:
+    class Halved(type(get("gaussian"))):
+        def scale(self, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+            return 0.5 * spread
+
+    class Own(CELLS["tanh"]):
+        kernel, reducible = None, False
+
+    family: Family = object.__new__(Halved)
+    family.__dict__.update(get("gaussian").__dict__)
+    assert chosen("auto", CELLS["identity"](), family, True, CPU, 100) == "loop"
+    assert chosen("auto", Own(), get("gaussian"), True, CPU, 100) == "loop"
+
+
+@pytest.mark.parametrize(("cell", "noise"), [("gru", "gaussian"), ("tanh", "gaussian:multiplicative")])
+def test_an_engine_that_cannot_is_refused(cell: str, noise: str) -> None:
+    rnn = nz.NoisyRNN(3, 4, cell=cell, noise=noise, engine="kernel")
+    with pytest.raises(ValueError, match=r"engine='kernel' cannot run .* only scan, loop"):
+        rnn(torch.randn(2, 5, 3))
+    with pytest.raises(ValueError, match="engine must be one of auto, kernel, scan, loop, got 'fast'"):
+        nz.NoisyRNN(3, 4, engine="fast")
+
+
+class Plain(nn.Module):
+    """What a user of torch writes."""
+
+    def __init__(self, kind: str, words: int, units: int, num_layers: int) -> None:
+        super().__init__()
+        layers = {"tanh": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[kind]
+        self.embedding, self.linear = nn.Embedding(words, units), nn.Linear(units, words)
+        self.rnn = layers(units, units, num_layers, batch_first=True)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, state):
+        z, state = self.rnn(self.embedding(x), state)
+        return F.cross_entropy(self.linear(z).flatten(0, 1), y.flatten(), reduction="sum"), state
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["tanh", "lstm", "gru"])
+def test_twenty_steps_without_noise_end_in_torch_s_own_parameters(kind: str, engine: str) -> None:
+    torch.manual_seed(0)
+    plain = Plain(kind, 13, 6, 2).double()
+    with program_settings():
+        model = nz.LanguageModel(13, 6, 2, cell=kind, spread=0.0).double()
+        model.rnn.engine = engine
+        model.rnn.load_state_dict(plain.rnn.state_dict())
+        model.embedding.load_state_dict(plain.embedding.state_dict())
+        model.emission.linear.load_state_dict(plain.linear.state_dict())
+        bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(model)
+        optimizers = [torch.optim.Adam(module.parameters(), 0.01, fused=True) for module in (plain, bound)]
+        ours = theirs = None
+        for _ in range(20):
+            words = torch.randint(13, (4, 8))
+            x, y = words[:, :-1], words[:, 1:]
+            loss, theirs = plain(x, y, theirs)
+            theirs = tuple(part.detach() for part in theirs) if kind == "lstm" else theirs.detach()
+            losses = [loss, bound(x, y, state=ours)]
+            ours = bound.returned.state
+            for loss, optimizer in zip(losses, optimizers, strict=True):
+                optimizer.zero_grad()
+                (loss / y.numel()).backward()
+                optimizer.step()
+    found = dict(model.named_parameters())
+    for name, expected in plain.named_parameters():
+        torch.testing.assert_close(found[name.replace("linear", "emission.linear")], expected, rtol=0, atol=1e-10)
