@@ -1,0 +1,1 @@
+"""What ``speed.py`` is made of: shapes and data, contestants, rounds, ratios, floors, memory, the table."""

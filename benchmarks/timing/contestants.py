@@ -1,0 +1,70 @@
+"""All contestants by name: from a shape to a function that makes one training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from noisin_pyro import Spread
+from noisin_pyro.data import Batch
+from timing.ours import OurTraining
+from timing.pyro_program import RepeatedPrior
+from timing.recurrence import NoisyLayer, TorchLayer
+from timing.shapes import Shape
+from timing.torch_networks import GAMMA, Loop, Plain, TorchTraining, VariationalDropout
+
+MULTIPLICATIVE = {"family": "gaussian:multiplicative", "spread": 0.5}
+
+
+def _torch(network: type[Plain]) -> Callable[..., Any]:
+    return lambda shape, batches, device: TorchTraining(network(shape).to(device), batches)
+
+
+def _ours(**options: Any) -> Callable[..., Any]:
+    return partial(OurTraining, **options)
+
+
+def _layer(kind: type[TorchLayer], **options: Any) -> Callable[..., Any]:
+    return lambda shape, batches, device: kind(shape, device, **options)
+
+
+TRAINING: dict[str, Callable[..., Any]] = {
+    "plain": _torch(Plain),
+    "ours": _ours(spread=GAMMA),
+    "ours-learned": _ours(spread=GAMMA, learn_spread=True),
+    "ours-multiplicative": _ours(**MULTIPLICATIVE),
+    "ours-bfloat16": _ours(spread=GAMMA, products="bfloat16"),
+    "loop": _torch(Loop),
+    "variational-dropout": _torch(VariationalDropout),
+    "trace-elbo": _torch(RepeatedPrior),
+}
+LAYERS: dict[str, Callable[..., Any]] = {
+    "nn": _layer(TorchLayer),
+    "additive": _layer(NoisyLayer, spread=GAMMA),
+    "additive-learned": _layer(NoisyLayer, spread=Spread(GAMMA, learn=True)),
+    "multiplicative": _layer(NoisyLayer, noise=MULTIPLICATIVE["family"], spread=MULTIPLICATIVE["spread"]),
+}
+CONTESTANTS = TRAINING | LAYERS
+TITLES = {
+    "plain": "deterministic, `nn.RNN` or `nn.LSTM`",
+    "ours": "ours, additive, γ fixed",
+    "ours-learned": "ours, additive, γ learned",
+    "ours-multiplicative": "ours, multiplicative",
+    "ours-bfloat16": "ours, additive, softmax in bfloat16",
+    "loop": "PyTorch loop with Gaussian noise",
+    "variational-dropout": "PyTorch loop with variational dropout",
+    "trace-elbo": "Pyro, a site a step, `Trace_ELBO`",
+    "nn": "`nn.RNN` or `nn.LSTM`",
+    "additive": "`NoisyRNN`, additive, γ fixed",
+    "additive-learned": "`NoisyRNN`, additive, γ learned",
+    "multiplicative": "`NoisyRNN`, multiplicative",
+}
+
+
+def build(name: str, shape: Shape, batches: Sequence[Batch], device: torch.device, seed: int = 0) -> Any:
+    """A contestant; its ``step()`` makes one step."""
+    torch.manual_seed(seed)
+    return CONTESTANTS[name](shape, batches, device)

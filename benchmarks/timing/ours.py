@@ -1,0 +1,61 @@
+"""This library's contestants: what ``noisin train`` builds, and what it does at every step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from noisin_pyro import Config, PriorAsGuide_ELBO
+from noisin_pyro.data import Batch, Corpus, Sequences, Vocabulary
+from noisin_pyro.training import Model, Noise, Optimisation, Run
+from noisin_pyro.training.build import build_model
+from noisin_pyro.training.loop import train_epoch
+from noisin_pyro.training.optimizers import build_optimizer
+from noisin_pyro.training.progress import Pass
+from timing.shapes import Shape
+
+
+class OurTraining:
+    """A network, its bound and its optimiser, one batch of ``noisin train`` at a time.
+
+    Args:
+        noise, products: options of :class:`Noise`, and the softmax's products.
+    """
+
+    def __init__(
+        self, shape: Shape, batches: Iterable[Batch], device: torch.device, products: Any = "float32", **noise: Any
+    ) -> None:
+        config = Config(
+            model=Model(cell=shape.cell, num_layers=shape.layers, hidden_size=shape.units, softmax_products=products),  # type: ignore[arg-type]
+            noise=Noise(**noise),
+            optimisation=Optimisation(particles=shape.particles),
+            run=Run(precision=shape.precision),  # type: ignore[arg-type]
+        )
+        how = config.optimisation
+        self.model = build_model(config, _corpus(shape)).to(device)
+        self.bound = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)(self.model)
+        self.optimizer = build_optimizer(how.optimizer, self.bound.parameters(), how.learning_rate, how.average_after)
+        self.clip, self.batches, self.state = how.clip, itertools.cycle(batches), None
+        self.bar = tqdm(disable=True)
+
+    def step(self) -> float:
+        """Forward, loss, backward, clip, update; the loss in nats per step."""
+        done = Pass(state=self.state)
+        nats = train_epoch(self.bound, [next(self.batches)], self.optimizer, self.clip, self.bar, done=done)
+        self.state = done.state
+        return nats
+
+
+def _corpus(shape: Shape) -> Corpus:
+    """What tells the model its size: nothing is read from it."""
+    if shape.is_music:
+        none = torch.zeros(1, 1, shape.outputs)
+        part: Any = Sequences(none, none)
+        return Corpus("music", part, part, part, None)
+    words = Vocabulary(["<eos>", *map(str, range(1, shape.outputs))])
+    part = torch.zeros(1, dtype=torch.long)
+    return Corpus("text", part, part, part, words)
