@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,42 +11,51 @@ from timing.shapes import Shape
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A contestant at a shape, and the entry of the same comparison that its ratio is to."""
+
+    contestant: str
+    shape: Shape
+    base: str
+
+
+@dataclass(frozen=True)
 class Target:
-    """``of`` over ``to``, in time or in peak memory, at most ``limit``."""
+    """``of`` over ``to``, two entries, in time or in peak memory: at most ``limit``, or, if None, only told."""
 
     of: str
     to: str
-    limit: float
+    limit: float | None = None
     measure: Literal["time", "memory"] = "time"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contestants that take turns.
-
-    Attributes:
-        title: in the table.
-        entries: a contestant and its shape, by a name.
-        base: the entry that ratios are to.
-        targets: what we want.
-    """
+    """Entries, by name, that take turns, and what we want of them."""
 
     title: str
-    entries: dict[str, tuple[str, Shape]]
-    base: str
-    targets: tuple[Target, ...] = ()
+    entries: dict[str, Entry]
+    targets: tuple[Target, ...]
+
+    def only(self, contestants: tuple[str, ...]) -> Comparison:
+        """Of these contestants, or of all if none are named."""
+        kept = {name: entry for name, entry in self.entries.items() if entry.contestant in contestants}
+        return replace(self, entries=kept) if contestants else self
 
 
 TABLE_2 = Shape()
 SHAPES = {
     "table2-1layer": ("Table 2, one layer: tanh, 256 units, batch 20, window 35, 10,000 words", TABLE_2),
-    "table2-2layers": ("Table 2, two layers", replace(TABLE_2, layers=2)),
+    "table2-2layers": (
+        "Table 2, two layers: tanh, 256 units, batch 20, window 35, 10,000 words",
+        replace(TABLE_2, layers=2),
+    ),
     "table3": (
-        "Table 3: LSTM, 2 layers of 200, batch 32, window 35, 33,278 words",
+        "Table 3: LSTM, two layers of 200, batch 32, window 35, 33,278 words",
         Shape("lstm", 2, 200, 32, 35, 33_278, "wikitext-2"),
     ),
     "medium": (
-        "Medium LSTM: 2 layers of 650, batch 80, window 35, 10,000 words",
+        "Medium LSTM: two layers of 650, batch 80, window 35, 10,000 words",
         Shape("lstm", 2, 650, 80, 35, 10_000),
     ),
     "chorales": ("Chorales: tanh, 100 units, batch 20, window 60, 88 keys", Shape("tanh", 1, 100, 20, 60, 88, "jsb")),
@@ -53,57 +63,61 @@ SHAPES = {
 GROWTH = {"window": 20, "units": 64, "layers": 1, "particles": 1}  # from here, tenfold
 
 
-def _step(name: str) -> Comparison:
+def _step(title: str, shape: Shape) -> Comparison:
     """All contestants at one shape."""
-    title, shape = SHAPES[name]
-    names = [each for each in TRAINING if not (shape.is_music and each == "ours-bfloat16")]
+    names = [name for name in TRAINING if not (shape.is_music and name == "ours-bfloat16")]  # it has no softmax
     if shape.is_music:
         targets = [Target("ours", "loop", 1.2), Target("ours", "trace-elbo", 1 / 3)]
     else:
         targets = [Target("ours", "plain", 1.0), Target("ours-bfloat16", "plain", 0.6)]
     targets.append(Target("ours", "variational-dropout", 1.0))
-    return Comparison(title, {each: (each, shape) for each in names}, "plain", tuple(targets))
+    return Comparison(title, {name: Entry(name, shape, "plain") for name in names}, tuple(targets))
 
 
 def _recurrence(cell: str) -> Comparison:
-    title = f"Recurrence alone: {cell}, 256 units, batch 20, window 35, forward and backward"
-    targets = (Target("additive", "nn", 1.3), Target("multiplicative", "nn", 1.6))
-    return Comparison(title, {each: (each, replace(TABLE_2, cell=cell)) for each in LAYERS}, "nn", targets)
+    title = f"Recurrence alone, forward and backward: {cell}, 256 units, batch 20, window 35"
+    entries = {name: Entry(name, replace(TABLE_2, cell=cell), "nn") for name in LAYERS}
+    return Comparison(title, entries, (Target("additive", "nn", 1.3), Target("multiplicative", "nn", 1.6)))
 
 
 def _growth(axis: str) -> Comparison:
-    """Table 2 with one size grown over a decade, by doublings and then to ten times."""
+    """Table 2 with one size grown: doubled three times, and tenfold. Ratios are to the contestant's smallest."""
     values = [GROWTH[axis] * times for times in (1, 2, 4, 8, 10)]
     contestants = ("ours",) if axis == "particles" else ("ours", "plain")
+
+    def name(contestant: str, value: int) -> str:
+        return f"{contestant}, {axis} {value}"
+
     entries = {
-        f"{each}, {axis} {value}": (each, replace(TABLE_2, **{axis: value})) for each in contestants for value in values
+        name(each, value): Entry(each, replace(TABLE_2, **{axis: value}), name(each, values[0]))
+        for each in contestants
+        for value in values
     }
-    limit = None if axis == "units" else 2.3
+    doubled = None if axis == "units" else 2.3
     targets = [
-        Target(f"ours, {axis} {large}", f"ours, {axis} {small}", limit)
-        for small, large in zip(values[:3], values[1:4], strict=True)
-        if limit is not None
+        Target(name("ours", large), name("ours", small), doubled) for small, large in itertools.pairwise(values[:-1])
     ]
-    first, last = (f"ours, {axis} {value}" for value in (values[0], values[-1]))
+    ends = name("ours", values[-1]), name("ours", values[0])
+    targets.append(Target(*ends, limit=10.0 if axis == "particles" else None))
     if axis == "particles":
-        targets += [Target(last, first, 10.0), Target(last, first, 2.0, "memory")]
-    return Comparison(f"Growth in {axis}: table 2, one layer, all else equal", entries, first, tuple(targets))
+        targets.append(Target(*ends, limit=2.0, measure="memory"))
+    return Comparison(f"Growth in {axis}: table 2, one layer, all else equal", entries, tuple(targets))
 
 
 COMPARISONS: dict[str, Comparison] = {
-    **{name: _step(name) for name in SHAPES},
+    **{name: _step(*described) for name, described in SHAPES.items()},
     **{f"recurrence-{cell}": _recurrence(cell) for cell in ("tanh", "lstm")},
     **{f"growth-{axis}": _growth(axis) for axis in GROWTH},
 }
 
 
 def selected(names: tuple[str, ...]) -> list[str]:
-    """Comparisons by name, or by what their names begin with (``growth``, ``table2``).
+    """Comparisons by name, or by what their names begin with (``growth``, ``table2``); all if none are named.
 
     Raises:
         ValueError: a name that nothing begins with.
     """
     for name in names:
         if not any(each.startswith(name) for each in COMPARISONS):
-            raise ValueError(f"shapes must be among {', '.join(COMPARISONS)}, or how some begin, got {name!r}")
+            raise ValueError(f"shapes must be among {', '.join(COMPARISONS)}, or begin some of them, got {name!r}")
     return [each for each in COMPARISONS if not names or each.startswith(names)]

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from noisin_pyro import Spread
 from noisin_pyro.data import Batch
 from timing.ours import OurTraining
 from timing.pyro_program import RepeatedPrior
@@ -16,7 +15,7 @@ from timing.recurrence import NoisyLayer, TorchLayer
 from timing.shapes import Shape
 from timing.torch_networks import GAMMA, Loop, Plain, TorchTraining, VariationalDropout
 
-MULTIPLICATIVE = {"family": "gaussian:multiplicative", "spread": 0.5}
+MULTIPLICATIVE: dict[str, Any] = {"family": "gaussian:multiplicative", "spread": 0.5}
 
 
 def _torch(network: type[Plain]) -> Callable[..., Any]:
@@ -44,8 +43,8 @@ TRAINING: dict[str, Callable[..., Any]] = {
 LAYERS: dict[str, Callable[..., Any]] = {
     "nn": _layer(TorchLayer),
     "additive": _layer(NoisyLayer, spread=GAMMA),
-    "additive-learned": _layer(NoisyLayer, spread=Spread(GAMMA, learn=True)),
-    "multiplicative": _layer(NoisyLayer, noise=MULTIPLICATIVE["family"], spread=MULTIPLICATIVE["spread"]),
+    "additive-learned": _layer(NoisyLayer, spread=GAMMA, learn_spread=True),
+    "multiplicative": _layer(NoisyLayer, **MULTIPLICATIVE),
 }
 CONTESTANTS = TRAINING | LAYERS
 TITLES = {

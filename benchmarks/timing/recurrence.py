@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from noisin_pyro import NoisyRNN
+from noisin_pyro import NoisyRNN, Spread
 from timing.shapes import Shape
 
 
@@ -36,9 +36,12 @@ class TorchLayer:
 class NoisyLayer(TorchLayer):
     """``NoisyRNN`` with the same inputs, in the plate that it needs."""
 
-    def __init__(self, shape: Shape, device: torch.device, **noise: Any) -> None:
+    def __init__(
+        self, shape: Shape, device: torch.device, spread: float, family: str = "gaussian", learn_spread: bool = False
+    ) -> None:
         super().__init__(shape, device)
-        self.rnn = NoisyRNN(shape.units, shape.units, shape.layers, shape.cell, **noise)
+        gamma = Spread(spread, learn=learn_spread)
+        self.rnn = NoisyRNN(shape.units, shape.units, shape.layers, shape.cell, family, gamma)
         self.rnn.to(device, shape.dtype)
 
     def forward(self) -> Tensor:

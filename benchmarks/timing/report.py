@@ -1,4 +1,4 @@
-"""What was measured, as text and as ``table.md``."""
+"""What was measured, for the terminal and as ``table.md``."""
 
 from __future__ import annotations
 
@@ -13,74 +13,71 @@ from timing.contestants import TITLES
 
 HEADS = ["", "ms a step (quartiles)", "ratio (95 %)", "over the floor", "peak MB"]
 LEGEND = """\
-Times of a whole training step (forward, loss, backward, clipping, Adam), median over rounds in which all contestants
-take turns in one process, with quartiles; ratios to the first line of each table, round by round, with their bootstrap
-interval. The floor is the step's matrix products at the rate measured here for a large one, and Adam's traffic at the
-bandwidth measured here. Memory is the peak above an idle process.
+A whole training step (forward, loss, backward, clipping, Adam) in milliseconds: the median over rounds, in which all
+contestants of a table take turns in one process, with quartiles. Ratios are taken round by round, to the first line
+(in tables of growth, to the contestant's own smallest size), with a bootstrap interval of 95 %. The floor is the time
+that the step's matrix products would take at the rate measured here for large ones, and Adam's reading and writing at
+the bandwidth measured here. Memory is the peak above an idle process, each contestant in its own.
 """
 
 
 def summary(name: str, told: dict[str, Any]) -> str:
     """A comparison for the terminal."""
-    machine = told["machine"]
-    where = (
-        f"{told['device'] if told['device'] != 'cpu' else told['processor']}, {told['threads']} threads, "
-        f"{machine['float32'] / 1e9:.0f} Gflop/s ({machine['bfloat16'] / 1e9:.0f} in bfloat16), "
-        f"{machine['bandwidth'] / 1e9:.0f} GB/s"
-    )
-    lines = [f"\n{name}: {told['title']}", where, aligned([["", *HEADS[1:]], *_rows(told, plain=True)])]
+    lines = [f"\n{name}: {told['title']}", _machine(told), aligned([[name, *HEADS[1:]], *_rows(told)])]
     return "\n".join([*lines, *(f"  {line}" for line in _targets(told))])
 
 
 def write_table(folder: Path) -> None:
     """Write ``table.md`` from what is in the folder."""
-    found = {name: folder / f"{name}.json" for name in COMPARISONS}
-    told = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
+    paths = [folder / f"{name}.json" for name in COMPARISONS]
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     if told:
         (folder / "table.md").write_text("\n".join(_markdown(told)), encoding="utf-8")
 
 
-def _markdown(told: dict[str, Any]) -> Iterator[str]:
+def _markdown(told: list[dict[str, Any]]) -> Iterator[str]:
     yield "# Speed\n"
     yield LEGEND
-    for content in told.values():
-        machine = content["machine"]
+    for content in told:
         yield f"## {content['title']}\n"
-        for row in (HEADS, ["---"] * len(HEADS), *_rows(content)):
+        for row in (HEADS, ["---"] * len(HEADS), *_rows(content, TITLES)):
             yield f"| {' | '.join(row)} |"
-        device = content["processor"] if content["device"] == "cpu" else content["device"]
-        data = ", ".join(sorted({entry["data"] for entry in content["entries"].values()}))
-        yield (
-            f"\n{device}, {content['threads']} threads, torch {content['versions']['torch']}; data: {data}; "
-            f"{machine['float32'] / 1e9:,.0f} Gflop/s in float32, {machine['bfloat16'] / 1e9:,.0f} in bfloat16, "
-            f"{machine['bandwidth'] / 1e9:,.0f} GB/s.\n"
-        )
+        yield f"\n{_machine(content)}.\n"
         yield from (f"- {line}" for line in _targets(content))
         yield ""
 
 
-def _rows(told: dict[str, Any], plain: bool = False) -> Iterator[list[str]]:
+def _machine(told: dict[str, Any]) -> str:
+    """Where, and on which data."""
+    machine, device = told["machine"], told["processor"] if told["device"] == "cpu" else told["device"]
+    data = " and ".join(sorted({entry["data"] for entry in told["entries"].values()}))
+    return (
+        f"{device}, {told['threads']} threads, torch {told['versions']['torch']}, data: {data}; large products "
+        f"{machine['float32'] / 1e9:,.0f} Gflop/s in float32 and {machine['bfloat16'] / 1e9:,.0f} in bfloat16, copies "
+        f"{machine['bandwidth'] / 1e9:,.0f} GB/s"
+    )
+
+
+def _rows(told: dict[str, Any], titles: dict[str, str] | None = None) -> Iterator[list[str]]:
     for name, entry in told["entries"].items():
         time, ratio, peak = entry["milliseconds"], entry.get("ratio"), entry["peak_bytes"]
-        title = name if plain else name.replace(entry["contestant"], TITLES[entry["contestant"]], 1)
-        least = sum(entry["floor_milliseconds"].values())
+        contestant = entry["contestant"]
         yield [
-            title,
+            name if titles is None else name.replace(contestant, titles[contestant], 1),
             f"{time['median']:.2f} ({time['low']:.2f} to {time['high']:.2f})",
-            "" if ratio is None else f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})",
-            f"{time['median'] / least:.2f}",
+            "" if ratio is None else f"{ratio['median']:.3f} ({_interval(ratio)})",
+            f"{time['median'] / sum(entry['floor_milliseconds'].values()):.2f}",
             "" if peak is None else f"{peak / 1e6:.0f}",
         ]
 
 
 def _targets(told: dict[str, Any]) -> Iterator[str]:
     for target in told["targets"]:
-        if "found" not in target:
-            continue
-        found = target["found"]
-        interval = f" ({found['low']:.3f} to {found['high']:.3f})" if "low" in found else ""
-        verdict = "met" if target["met"] else "missed"
-        yield (
-            f"{target['of']} / {target['to']}, {target['measure']}: {found['median']:.3f}{interval}, "
-            f"wanted at most {target['limit']:.2f}: {verdict}"
-        )
+        found, limit = target["found"], target["limit"]
+        interval = f" ({_interval(found)})" if "low" in found else ""
+        verdict = "" if limit is None else f", wanted at most {limit:.2f}: {'met' if target['met'] else 'missed'}"
+        yield f"{target['of']} / {target['to']}, {target['measure']}: {found['median']:.3f}{interval}{verdict}"
+
+
+def _interval(ratio: dict[str, float]) -> str:
+    return f"{ratio['low']:.3f} to {ratio['high']:.3f}"

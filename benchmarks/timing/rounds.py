@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.benchmark import timer  # waits for the GPU, where there is one, before it reads the clock
 
-BLOCK, LARGEST, SHORT = 0.1, 50, 0.25  # seconds of a turn, steps in it, and what counts as a short step
+BLOCK, LARGEST, SHORT = 0.25, 50, 0.25  # seconds of a turn, steps in it, and what counts as a short step
 
 
 def turns(steps: Mapping[str, Callable[[], Any]]) -> dict[str, int]:

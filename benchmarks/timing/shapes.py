@@ -64,6 +64,10 @@ def windows(shape: Shape, device: torch.device, data: str | None = None, most: i
     Args:
         data: ``"random"``, or the set's name; by default the set where the environment variable ``NOISIN_DATA`` says
             where data are.
+        most: how many.
+
+    Raises:
+        ValueError: a text with another number of words.
     """
     data = source(shape) if data is None else data
     if shape.is_music:

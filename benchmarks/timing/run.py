@@ -1,0 +1,123 @@
+"""A comparison, measured: from its entries to what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noisin_pyro.training.folder import provenance
+from noisin_pyro.training.run import program_settings
+from timing import memory, ratios
+from timing.comparisons import Comparison, Entry, Target
+from timing.contestants import LAYERS, build
+from timing.floor import Machine, floor, measure, recurrence_floor
+from timing.rounds import rounds
+from timing.shapes import source, windows
+from timing.torch_networks import CLIP, RATE
+
+
+@dataclass(frozen=True)
+class How:
+    """How to measure."""
+
+    rounds: int = 31
+    """Turns of each contestant, at most."""
+
+    least: int = 7
+    """Turns of each contestant, at least."""
+
+    seconds: float = 150.0
+    """No new round of a comparison begins after this time."""
+
+    memory: bool = True
+    """Measure peak memory too, of each contestant in a process of its own."""
+
+    seed: int = 0
+    """Seed of weights and noise, and of the ratios' intervals."""
+
+
+def measured(comparison: Comparison, how: How, device: torch.device, threads: int) -> dict[str, Any]:
+    """Times, ratios, floors and memory of every entry, with all that they depend on; and what became of the targets."""
+    machine = measure(device, threads)
+    times, turns = _times(comparison, how, device)
+    entries = {}
+    for name, entry in comparison.entries.items():
+        entries[name] = _described(entry, machine) | {
+            "steps_in_a_turn": turns[name],
+            "milliseconds": {key: 1000 * value for key, value in ratios.quartiles(times[name])._asdict().items()},
+            "peak_bytes": memory.peak(entry.contestant, entry.shape, device, threads) if how.memory else None,
+            "rounds_milliseconds": [float(f"{1000 * value:.5g}") for value in times[name]],
+        }
+        if entry.base in times:
+            entries[name]["ratio"] = ratios.ratio(times[name], times[entry.base], how.seed)._asdict()
+    wanted = [target for target in comparison.targets if {target.of, target.to} <= times.keys()]
+    return {
+        "title": comparison.title,
+        "seed": how.seed,
+        **provenance(device),
+        "processor": processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "machine": machine._asdict(),
+        "settings": dataclasses.asdict(how)
+        | {
+            "optimizer": "Adam, fused",
+            "learning_rate": RATE,
+            "clip": CLIP,
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+        },
+        "entries": entries,
+        "targets": [found for target in wanted if (found := _found(target, times, entries, how))],
+    }
+
+
+def _times(comparison: Comparison, how: How, device: torch.device) -> tuple[dict[str, list[float]], dict[str, int]]:
+    with program_settings():
+        data = {entry.shape: windows(entry.shape, device) for entry in comparison.entries.values()}
+        built = {
+            name: build(entry.contestant, entry.shape, data[entry.shape], device, how.seed)
+            for name, entry in comparison.entries.items()
+        }
+        steps = {name: each.step for name, each in built.items()}
+        return rounds(steps, how.rounds, how.least, how.seconds)
+
+
+def _described(entry: Entry, machine: Machine) -> dict[str, Any]:
+    """An entry before it is measured, with its floor."""
+    is_layer = entry.contestant in LAYERS
+    if is_layer:
+        least = recurrence_floor(entry.shape, machine)
+    else:
+        least = floor(entry.shape, machine, bfloat16=entry.contestant == "ours-bfloat16")
+    return {
+        "contestant": entry.contestant,
+        "shape": dataclasses.asdict(entry.shape),
+        "data": "random" if is_layer else source(entry.shape),
+        "base": entry.base,
+        "floor_milliseconds": {key: 1000 * value for key, value in least.items()},
+    }
+
+
+def _found(target: Target, times: Mapping[str, list[float]], entries: Mapping[str, Any], how: How) -> dict[str, Any]:
+    """A target and what was found; nothing where memory was not measured."""
+    if target.measure == "time":
+        found = ratios.ratio(times[target.of], times[target.to], how.seed)._asdict()
+    elif how.memory:
+        found = {"median": entries[target.of]["peak_bytes"] / entries[target.to]["peak_bytes"]}
+    else:
+        return {}
+    met = None if target.limit is None else found["median"] <= target.limit
+    return dataclasses.asdict(target) | {"found": found, "met": met}
+
+
+def processor() -> str:
+    """The CPU's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
