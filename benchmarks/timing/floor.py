@@ -22,7 +22,7 @@ class Machine(NamedTuple):
 
 
 def measure(device: torch.device, threads: int) -> Machine:
-    """The best of several, in about a second."""
+    """The best of several, in a few seconds."""
     size, copied = (8192, 2**28) if device.type == "cuda" else (1536, 2**26)
     a, b = torch.randn(2, size, size, device=device).unbind()
     ways = {"float32": [(a, b)], "bfloat16": [(a.bfloat16(), b.bfloat16())]}
@@ -39,7 +39,7 @@ def measure(device: torch.device, threads: int) -> Machine:
 
 def _best(statement: str, names: dict[str, object], threads: int) -> float:
     timer = Timer(statement, globals=names, num_threads=threads)
-    return min(timer.timeit(2).mean for _ in range(5))
+    return min(timer.timeit(2).mean for _ in range(10))
 
 
 def recurrence_operations(shape: Shape) -> int:

@@ -37,7 +37,7 @@ def ratio(over: Sequence[float], under: Sequence[float], seed: int = 0) -> Ratio
     Raises:
         ValueError: other numbers of rounds, or none.
     """
-    if len(over) != len(under) or not over:
+    if len(over) != len(under) or not len(over):
         raise ValueError(f"over and under must have the same rounds, at least one, got {len(over)} and {len(under)}")
     each = np.asarray(over) / np.asarray(under)
     drawn = np.random.default_rng(seed).integers(len(each), size=(RESAMPLES, len(each)))

@@ -12,6 +12,7 @@ from timing.comparisons import COMPARISONS
 from timing.contestants import TITLES
 
 HEADS = ["", "ms a step (quartiles)", "ratio (95 %)", "over the floor", "peak MB"]
+WORTH_TELLING = 0.02  # of the processors
 LEGEND = """\
 A whole training step (forward, loss, backward, clipping, Adam) in milliseconds: the median over rounds, in which all
 contestants of a table take turns in one process, with quartiles. Ratios are taken round by round, to the first line
@@ -50,11 +51,13 @@ def _markdown(told: list[dict[str, Any]]) -> Iterator[str]:
 def _machine(told: dict[str, Any]) -> str:
     """Where, and on which data."""
     machine, device = told["machine"], told["processor"] if told["device"] == "cpu" else told["device"]
+    share = told["busy_elsewhere"] or 0.0
     data = " and ".join(sorted({entry["data"] for entry in told["entries"].values()}))
     return (
         f"{device}, {told['threads']} threads, torch {told['versions']['torch']}, data: {data}; large products "
         f"{machine['float32'] / 1e9:,.0f} Gflop/s in float32 and {machine['bfloat16'] / 1e9:,.0f} in bfloat16, copies "
         f"{machine['bandwidth'] / 1e9:,.0f} GB/s"
+        + (f"; others took {share:.0%} of the processors" if share > WORTH_TELLING else "")
     )
 
 

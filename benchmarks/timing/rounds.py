@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.benchmark import timer  # waits for the GPU, where there is one, before it reads the clock
 
-BLOCK, LARGEST, SHORT = 0.25, 50, 0.25  # seconds of a turn, steps in it, and what counts as a short step
+BLOCK, LARGEST = 0.25, 50  # seconds of a turn, and the most steps in it
 
 
 def turns(steps: Mapping[str, Callable[[], Any]]) -> dict[str, int]:
@@ -27,8 +27,8 @@ def rounds(
     """Seconds a step of each contestant in each round, and the number of steps in a turn.
 
     In a round every contestant has one turn: the mean of some steps in a row, after one that is not timed (the others
-    have had the caches), where steps are short. The order moves on by one each round, and runs backwards in every
-    second one, so that nobody always follows the same. ``torch.utils.benchmark.Timer`` keeps the clock; its own turns
+    have had the caches), where steps are short. The order runs backwards in every second round and moves on by one in
+    every other, so that nobody always follows the same. ``torch.utils.benchmark.Timer`` keeps the clock; its own turns
     would begin with two untimed steps each time.
 
     Args:
@@ -44,7 +44,7 @@ def rounds(
             break
         for name in order(steps, count):
             gc.collect()  # what others leave behind is not this one's to tidy up
-            if min(times[name], default=0.0) < SHORT:
+            if sizes[name] > 1:
                 steps[name]()
             times[name].append(_seconds(steps[name], sizes[name]))
     return times, sizes
@@ -53,7 +53,7 @@ def rounds(
 def order(names: Iterable[str], count: int) -> list[str]:
     """Who comes after whom in a round."""
     listed = list(names)
-    first = count % len(listed)
+    first = count // 2 % len(listed)
     turned = listed[first:] + listed[:first]
     return turned[::-1] if count % 2 else turned
 

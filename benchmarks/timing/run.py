@@ -16,6 +16,7 @@ from noisin_pyro.training.run import program_settings
 from timing import memory, ratios
 from timing.comparisons import Comparison, Entry, Target
 from timing.contestants import LAYERS, build
+from timing.elsewhere import Elsewhere
 from timing.floor import Machine, floor, measure, recurrence_floor
 from timing.rounds import rounds
 from timing.shapes import source, windows
@@ -44,8 +45,10 @@ class How:
 
 def measured(comparison: Comparison, how: How, device: torch.device, threads: int) -> dict[str, Any]:
     """Times, ratios, floors and memory of every entry, with all that they depend on; and what became of the targets."""
-    machine = measure(device, threads)
-    times, turns = _times(comparison, how, device)
+    before = measure(device, threads)
+    with Elsewhere() as elsewhere:
+        times, turns = _times(comparison, how, device)
+    machine = Machine(*map(max, before, measure(device, threads)))
     entries = {}
     for name, entry in comparison.entries.items():
         entries[name] = _described(entry, machine) | {
@@ -64,6 +67,7 @@ def measured(comparison: Comparison, how: How, device: torch.device, threads: in
         "processor": processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "machine": machine._asdict(),
+        "busy_elsewhere": elsewhere.share,
         "settings": dataclasses.asdict(how)
         | {
             "optimizer": "Adam, fused",

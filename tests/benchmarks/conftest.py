@@ -1,6 +1,7 @@
 """The programs in benchmarks/, which are run from there and not installed."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,15 @@ def linear_gaussian(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def chorales(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("chorales", monkeypatch)
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("speed", monkeypatch)
+
+
+@pytest.fixture
+def timing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """A part of the benchmarks of speed, by name."""
+    monkeypatch.delenv("NOISIN_DATA", raising=False)
+    return lambda name: _program(f"timing.{name}", monkeypatch)
