@@ -49,6 +49,8 @@ def main(
     for name in contestants:
         known("contestants", name, CONTESTANTS)
     names = selected(shapes)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that memory is measured in
     torch.set_num_threads(threads)
     folder = ROOT / ("runs" if contestants else "results") / "speed" / device if folder is None else folder
