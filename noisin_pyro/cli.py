@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TextIO, cast
 
 import tyro
 
 from noisin_pyro.commands import Compare, Evaluate, Families, Generate
 from noisin_pyro.training import Config, train
+from noisin_pyro.training.distributed import first_to_tell
 from noisin_pyro.training.folder import CURVES
 from noisin_pyro.training.interrupts import Interrupted
 from noisin_pyro.training.resume import refuse_contradictions, stored
@@ -50,18 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # a reader that has seen enough, as in: noisin families | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
-        print(_told(stop, "interrupted"), file=sys.stderr)
+        _tell(stop, "interrupted")
         return 128 + (stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
-        print(_told(error, type(error).__name__), file=sys.stderr)
+        _tell(error, type(error).__name__)
         return 2
     return 0
 
 
-def _told(error: BaseException, otherwise: str) -> str:
-    """The error in one line, with what else was noted on the way."""
+def _tell(error: BaseException, otherwise: str) -> None:
+    """Say the error in one line, with what else was noted on the way."""
     first = str(error).splitlines()[0] if str(error) else otherwise
-    return "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
+    _print("noisin: " + "; ".join([first, *getattr(error, "__notes__", [])]), sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    if first_to_tell(text):
+        print(text, file=stream)
 
 
 def _parse(arguments: Sequence[str] | None, default: Config | None = None) -> Config | Other:
@@ -115,4 +121,5 @@ def _train(config: Config) -> None:
     result = train(config)
     shown = "perplexity" if result.measure == "perplexity" else "nats per step"
     samples = f"; ensemble of {config.run.ensemble_samples} noisy runs" if result.ensemble is not None else ""
-    print(f"{shown}, noise off{samples}\n{result.table()}\nlearning curves: {result.folder / CURVES}")
+    text = f"{shown}, noise off{samples}\n{result.table()}\nlearning curves: {result.folder / CURVES}"
+    _print(text, sys.stdout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ class Batch:
     def num_steps(self) -> int:
         """Number of real steps (predictions). With ``lengths`` on a GPU it waits for the device."""
         return self.targets.shape[:2].numel() if self.lengths is None else int(self.lengths.sum())
+
+    def rows(self, which: slice) -> Batch:
+        """Some of its sequences alone, padded as before."""
+        lengths = None if self.lengths is None else self.lengths[which]
+        return replace(self, inputs=self.inputs[which], targets=self.targets[which], lengths=lengths)
 
 
 class Sequences:
@@ -109,6 +114,14 @@ class Sequences:
             carried=False,
         )
 
+    def rows(self, which: slice) -> Sequences:
+        """Some of the sequences alone."""
+        part = copy.copy(self)
+        part.inputs, part.targets, part.lengths, part._host_lengths = (
+            values[which] for values in (self.inputs, self.targets, self.lengths, self._host_lengths)
+        )
+        return part
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Sequences:
         """The same sequences on ``device``, and, if it is given, their floating-point values as ``dtype``."""
         moved = copy.copy(self)
@@ -159,7 +172,7 @@ class Stream:
         if self._longer:
             longer = text[: split + 1].unfold(0, size + 2, size + 1)
             columns = torch.cat([longer, torch.nn.functional.pad(columns, (0, 1))])
-        self._columns = columns
+        self._columns, self._padded = columns, self._longer > 0
 
     def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """The windows in order, each going on where the one before ended; the last may be short or have ``lengths``.
@@ -189,10 +202,19 @@ class Stream:
         )
 
     def _last_lengths(self, longest: int) -> Tensor | None:
-        if not self._longer:
+        if not self._padded:
             return None
         shorter = torch.arange(self.batch_size, device=self._columns.device) >= self._longer
         return longest - shorter.long()
+
+    def rows(self, which: slice) -> Stream:
+        """Some of the columns alone, in the windows of all."""
+        part = copy.copy(self)
+        part._columns = self._columns[which]
+        first, part.batch_size = range(self.batch_size)[which].start, len(part._columns)
+        part._longer = min(max(self._longer - first, 0), part.batch_size)
+        part.num_steps = part.batch_size * (self._columns.shape[1] - 1 - self._padded) + part._longer
+        return part
 
     def to(self, device: torch.device | str) -> Stream:
         """The same stream on ``device``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -10,20 +11,22 @@ from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.noisy_rnn import State
 
 
-def require_finite(nats: float, model: SequenceModel, where: str, state: State | None = None) -> None:
+def require_finite(
+    nats: float, model: SequenceModel, where: str, state: Callable[[], State | None] = lambda: None
+) -> None:
     """Refuse a loss that is not finite, before it reaches the weights.
 
     Args:
         where: the epoch and step, or whatever else the loss is of.
-        state: where the layers ended as this loss was computed, if that is known.
+        state: gives where the layers ended as this loss was computed, if that is known.
 
     Raises:
         FloatingPointError: naming the first layer that is not finite, and γ.
     """
     if not math.isfinite(nats):
         raise FloatingPointError(
-            f"{where}: the loss is {nats}, {_origin(model, state)} ({spreads(model)}); take a smaller learning rate or "
-            "spread, or clip the gradient at a smaller norm"
+            f"{where}: the loss is {nats}, {_origin(model, state())} ({spreads(model)}); take a smaller learning rate "
+            "or spread, or clip the gradient at a smaller norm"
         )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from noisin_pyro.training import checkpoint
 from noisin_pyro.training.checkpoint import PARTS, replacing
 from noisin_pyro.training.config import Config, from_json
+from noisin_pyro.training.distributed import here
 from noisin_pyro.training.kinds import alike, fits
 
 CONFIG, LOG, BEST, LAST, BEFORE, RESULT, CURVES, SPREADS = (
@@ -128,7 +129,7 @@ def clear(folder: Path) -> None:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device and threads: what a number depends on beside the configuration."""
+    """Versions, device, threads and processes: what a number depends on beside the configuration."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -136,6 +137,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "processes": here().size,
     }
 
 

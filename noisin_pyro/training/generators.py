@@ -10,11 +10,11 @@ import torch
 
 
 def states() -> dict[str, Any]:
-    """Those of torch, CUDA (if in use), numpy and Python: tensors and plain values, for a checkpoint."""
+    """Those of torch, its CUDA device (if in use), numpy and Python: tensors and plain values, for a checkpoint."""
     of_numpy: Any = np.random.get_state(legacy=False)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
         "numpy": of_numpy | {"state": of_numpy["state"] | {"key": of_numpy["state"]["key"].tolist()}},
         "python": random.getstate(),
     }
@@ -24,7 +24,7 @@ def restore(content: dict[str, Any]) -> None:
     """Go on drawing where :func:`states` was called."""
     torch.set_rng_state(content["torch"])
     if content["cuda"]:
-        torch.cuda.set_rng_state_all(content["cuda"])
+        torch.cuda.set_rng_state(content["cuda"][0])
     of_numpy = content["numpy"]
     key = np.array(of_numpy["state"]["key"], dtype=np.uint32)
     np.random.set_state(of_numpy | {"state": of_numpy["state"] | {"key": key}})

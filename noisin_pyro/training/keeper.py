@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, generators
+from noisin_pyro.training.distributed import here
 from noisin_pyro.training.divergence import require_finite_weights
 from noisin_pyro.training.folder import BEFORE, LAST, modules
 from noisin_pyro.training.optimizers import load_state
@@ -60,13 +62,16 @@ class Keeper:
         """
         where = f"epoch {self.progress.epoch}, step {self.progress.under_way.batches}"
         require_finite_weights(self.model, where, self.trained.get("guide"))
+        first, *others = here().gathered(generators.states())
         content = {
             **{name: module.state_dict() for name, module in self.trained.items()},
             "optimizer": self.optimizer.state_dict(),
             "progress": self.progress.to_plain(),
-            "generators": generators.states(),
+            "generators": first,
+            "generators_of_others": others,
         }
-        checkpoint.save(self.folder / LAST, content, before=self.folder / BEFORE if self._last_is_good else None)
+        before = self.folder / BEFORE if self._last_is_good else None
+        here().once(partial(checkpoint.save, self.folder / LAST, content, before))
         self._last_is_good = True
         self._saved_at = time.monotonic()
 
@@ -86,7 +91,9 @@ class Keeper:
             self.progress.load(content["progress"], next(self.model.parameters()).device)
             if self.order is not None and self.progress.order is not None:
                 self.order.set_state(self.progress.order)
-            generators.restore(content["generators"])
+            kept = [content["generators"], *content.get("generators_of_others", [])]
+            if (rank := here().rank) < len(kept):  # one that was not there before has noise that is new
+                generators.restore(kept[rank])
         except (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ValueError(
                 f"the checkpoint in {str(self.folder)!r} is not of the model in its config.json "

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, innovations
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.config import Config
+from noisin_pyro.training.distributed import averaging, here
 from noisin_pyro.training.divergence import require_finite
 from noisin_pyro.training.folder import BEST, LOG, read_best
 from noisin_pyro.training.interrupts import Deferred, Interrupted
@@ -27,8 +29,7 @@ from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.optimizers import averaged, build_optimizer
 from noisin_pyro.training.progress import Pass, Progress
 from noisin_pyro.training.schedules import kl_weight, rate, set_rate
-
-Steps = Sequences | Stream
+from noisin_pyro.training.shares import Steps, scored, share, whole
 
 
 def fit(
@@ -49,7 +50,7 @@ def fit(
     of a guide its bound, one draw a sequence), both nats per step, with their exponentials ``train_perplexity`` and
     ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the
     epoch; ``tokens_per_second`` of the training in it. Averaged SGD trains the weights, and has its averages validated,
-    kept and logged.
+    kept and logged. Of several processes each takes its rows of every batch; the first writes.
 
     Args:
         resume: go on from the checkpoint in ``folder``, to the same numbers, bit for bit, as without a break.
@@ -62,10 +63,10 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM, once the step is done and ``last.pt`` is written.
         ValueError: no checkpoint or no best model in ``folder`` that can be read, where there should be one.
     """
-    how, batch_size = config.optimisation, config.data.batch_size
+    how, batch_size, ranks = config.optimisation, config.data.batch_size, here()
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
     elbo = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)
-    bound = elbo(model if guide is None else innovations(model), guide)
+    bound = averaging(elbo(model if guide is None else innovations(model), guide))
     optimizer = build_optimizer(how.optimizer, bound.parameters(), how.learning_rate, how.average_after)
     # A text has an order; separate sequences come in a new one each epoch.
     order = torch.Generator().manual_seed(config.run.seed) if isinstance(train, Sequences) else None
@@ -78,18 +79,20 @@ def fit(
         keeper.restore()
         if progress.rows:
             read_best(folder, model, guide)  # what the last test needs: better told now than after the training
-        log.rewrite(folder / LOG, progress.rows)
+        ranks.once(partial(log.rewrite, folder / LOG, progress.rows))
         where = f"epoch {progress.epoch}, {progress.under_way.batches} batches done"
         tqdm.write(f"{label:>13}, {'trained' if progress.finished(how) else f'going on: {where}'}", file=sys.stderr)
 
     with Deferred().within() as interrupt:
 
         def keep(due: bool) -> None:
-            asked = interrupt.asked  # what comes from here on, while a checkpoint is written, waits for the next step
-            if due or asked is not None:
+            # Clocks and signals are of any process. What comes from here on, while a checkpoint is written, waits for
+            # the next step.
+            due_now, asked = ranks.most(due, interrupt.asked or 0)
+            if due_now or asked:
                 keeper.save()
-            if asked is not None:
-                raise Interrupted(asked)
+            if asked:
+                raise Interrupted(int(asked))
 
         def after_step() -> None:
             keep(keeper.due())
@@ -114,7 +117,8 @@ def fit(
                 better = valid_nats < progress.best_nats
                 if better:
                     states = {name: module.state_dict() for name, module in keeper.trained.items()}
-                    checkpoint.save(folder / BEST, {**states, "epoch": epoch, "valid_nats": valid_nats})
+                    best = {**states, "epoch": epoch, "valid_nats": valid_nats}
+                    ranks.once(partial(checkpoint.save, folder / BEST, best))
                 spreads = model.rnn.spreads()
             row = {
                 "epoch": epoch,
@@ -127,7 +131,8 @@ def fit(
                 "seconds": done.seconds + time.perf_counter() - trained,
                 "tokens_per_second": train.num_steps / done.seconds,
             }
-            log.append(folder / LOG, row)
+            row = ranks.gathered(row)[0]  # one clock, or some would stop before the others
+            ranks.once(partial(log.append, folder / LOG, row))
             progress.close_epoch(row)
             progress.order = None if order is None else order.get_state()
             _tell(label, row, better, measure)
@@ -137,10 +142,11 @@ def fit(
 
 def validated(model: SequenceModel, guide: Guide | None, valid: Steps, batch_size: int) -> Evaluation:
     """What a run is steered by: the network with its noise off, or the bound of its guide, one draw a sequence."""
+    batch_size = here().split(batch_size)
     if guide is None:
-        return evaluate(model, valid, method="mean", batch_size=batch_size)
+        return scored(partial(evaluate, model, method="mean", batch_size=batch_size), valid)
     options = {"guide": guide, "num_samples": 1, "batch_size": batch_size}
-    return evaluate(innovations(model), valid, method="importance", **options)
+    return scored(partial(evaluate, innovations(model), method="importance", **options), valid)
 
 
 def train_epoch(
@@ -156,10 +162,11 @@ def train_epoch(
     """One pass: a gradient step a batch, the state carried on where the batch continues the one before.
 
     The loss is the negative bound summed over the batch divided by its number of steps: nats per step, whatever the
-    batch's size, and nothing else.
+    batch's size, and nothing else. Of several processes each sums over its rows, and divides by the steps of all.
 
     Args:
-        bound: ``PriorAsGuide_ELBO(...)(model)``, or of ``innovations(model)`` and a guide.
+        bound: ``PriorAsGuide_ELBO(...)(model)``, or of ``innovations(model)`` and a guide; one of several processes has
+            it :func:`~noisin_pyro.training.distributed.averaging`.
         clip: largest norm of the whole gradient; ``None`` leaves it as it is.
         bar: shows how far it is.
         title: what an error calls this pass.
@@ -172,16 +179,17 @@ def train_epoch(
     Raises:
         FloatingPointError: a loss that is not finite, before it reaches the weights.
     """
-    done = Pass() if done is None else done
+    done, ranks = Pass() if done is None else done, here()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for batch in itertools.islice(batches, done.batches, None):
         began = time.perf_counter()
-        loss = bound(batch.inputs, batch.targets, state=done.state if batch.carried else None, lengths=batch.lengths)
-        nats, steps = loss.item(), batch.num_steps
+        own = share(batch)
+        loss = bound(own.inputs, own.targets, state=done.state if own.carried else None, lengths=own.lengths)
+        nats, steps = ranks.sum(loss.item()), batch.num_steps
         state = bound.returned.state
-        require_finite(nats, _network(bound), f"{title}, step {done.batches + 1}", state)
+        require_finite(nats, _network(bound), f"{title}, step {done.batches + 1}", partial(whole, state))
         optimizer.zero_grad()
-        (loss / steps).backward()
+        (loss / (steps / ranks.size)).backward()  # the processes' gradients are averaged, not added up
         if clip is not None:
             clip_grad_norm_(parameters, clip)
         optimizer.step()

@@ -13,6 +13,7 @@ from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.config import Optimisation
 from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.log import Row, require_whole
+from noisin_pyro.training.shares import own, whole
 
 
 @dataclass
@@ -80,11 +81,12 @@ class Progress:
         self.under_way = Pass()
 
     def to_plain(self) -> dict[str, Any]:
-        """Dictionaries, lists, numbers and tensors."""
-        return asdict(self)
+        """Dictionaries, lists, numbers and tensors; of several processes, with the states of all."""
+        under_way = dataclasses.replace(self.under_way, state=whole(self.under_way.state))
+        return asdict(dataclasses.replace(self, under_way=under_way))
 
     def load(self, plain: dict[str, Any], device: Any) -> None:
-        """Take over what :meth:`to_plain` gave, the carried state to ``device``.
+        """Take over what :meth:`to_plain` gave, the state that this process carries to ``device``.
 
         Raises:
             ValueError: values of other types, or rows that are not a log's.
@@ -92,7 +94,5 @@ class Progress:
         under_way = checked(Pass(**plain["under_way"]))
         kept = checked(Progress(plain["rows"], under_way, plain["order"]))
         state = kept.under_way.state
-        if state is not None:
-            state = state.to(device) if isinstance(state, Tensor) else (state[0].to(device), state[1].to(device))
         self.rows, self.order = require_whole(kept.rows), kept.order
-        self.under_way = dataclasses.replace(kept.under_way, state=state)
+        self.under_way = dataclasses.replace(under_way, state=None if state is None else own(state, device))

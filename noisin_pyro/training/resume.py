@@ -53,13 +53,14 @@ def completed(given: Config, before: Config) -> Config:
 
 
 def tell_changes(where: Path) -> None:
-    """Warn, on stderr, if versions, device or threads are not those that the run began with."""
+    """Warn, on stderr, if versions, device, threads or processes are not those that the run began with."""
     began = json.loads((where / folder.CONFIG).read_text(encoding="utf-8"))
     now = folder.provenance(torch.device(began["run"]["device"]))
     changed = [key for key, value in now.items() if began.get(key, value) != value]
     if changed:
         tqdm.write(
-            f"warning: {' and '.join(changed)} changed since this run began; numbers may differ in the last digits",
+            f"warning: {' and '.join(changed)} changed since this run began; "
+            + ("its noise will be other noise" if "processes" in changed else "numbers may differ in the last digits"),
             file=sys.stderr,
         )
 

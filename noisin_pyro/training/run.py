@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -23,11 +24,13 @@ from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import folder, interrupts, log
 from noisin_pyro.training.build import build_guide, build_model, load_corpus, located, steps
 from noisin_pyro.training.config import Config, to_json
+from noisin_pyro.training.distributed import here, joined, require_device, reseed
 from noisin_pyro.training.fingerprint import fingerprint, require_same
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.loop import Steps, fit, validated
+from noisin_pyro.training.loop import fit, validated
 from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.resume import completed, refuse_contradictions, stored, tell_changes
+from noisin_pyro.training.shares import Steps, scored
 
 
 def train(config: Config | None = None) -> Result:
@@ -53,20 +56,21 @@ def train(config: Config | None = None) -> Result:
     """
     config = Config() if config is None else config
     resumed = config.run.resume is not None
-    if config.run.resume is not None:
-        config = _resumed(config, config.run.resume)
-    if config.run.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
-    corpus = load_corpus(config.data)
-    config = config if resumed else dataclasses.replace(config, data=located(config.data))
-    with program_settings(), interrupts.raised(), contextlib.ExitStack() as held:
+    with joined(), program_settings(), interrupts.raised(), contextlib.ExitStack() as held:
+        ranks = here()
+        if config.run.resume is not None:
+            config = _resumed(config, config.run.resume)
+        require_device(config.run.device)
+        ranks.split(config.data.batch_size)
+        corpus = ranks.once(partial(load_corpus, config.data))
+        config = config if resumed else dataclasses.replace(config, data=located(config.data))
         result = _run(config, corpus, held, resume=resumed)
         if config.run.twin and config.noisy:
             where = result.folder / "deterministic"
-            begun = (where / folder.CONFIG).exists()
-            twin = _run(config.deterministic_twin(where), corpus, held, resumed and begun, main=result.folder)
+            begun = resumed and ranks.once((where / folder.CONFIG).exists)
+            twin = _run(config.deterministic_twin(where), corpus, held, begun, main=result.folder)
             result = dataclasses.replace(result, twin=twin)
-        _draw(result, config)
+        ranks.once(partial(_draw, result, config))
     return result
 
 
@@ -92,51 +96,68 @@ def _resumed(config: Config, where: Path) -> Config:
 
 def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: bool, main: Path | None = None) -> Result:
     """Train and test one network, its folder locked until ``held`` closes; ``main`` is that to resume in its place."""
-    name, where = "noisy" if config.noisy else "deterministic", config.run.folder
+    name, where, ranks = "noisy" if config.noisy else "deterministic", config.run.folder, here()
     made = where is None or not where.exists()
     if resume:
         assert where is not None
-        held.enter_context(alone(where))
+        ranks.once(partial(_lock, where, held))
         require_same(where, corpus)
-        if (where / folder.RESULT).exists():
+        if ranks.once((where / folder.RESULT).exists):
             result = read(where, _measure(corpus))
-            folder.clear(where)
+            ranks.once(partial(folder.clear, where))
             return result
     pyro.set_rng_seed(config.run.seed)
     device = torch.device(config.run.device)
     model = build_model(config, corpus).to(device)
     guide = build_guide(config, model)
+    reseed(config.run.seed)
     run = config.run
     parts = [steps(part, config.data, run.device, run.precision) for part in (corpus.train, corpus.valid, corpus.test)]
     if where is None or not resume:
-        where = folder.make(where, corpus.name)
-        held.enter_context(alone(where))
-        if main is not None:
-            folder.sweep(where)  # of a twin killed while it wrote its configuration
-        folder.require_empty(where)
+        where = ranks.once(partial(_claim, where, corpus.name, held, main is not None))
     try:
         if resume:
-            folder.sweep(where)
+            ranks.once(partial(folder.sweep, where))
         else:
             began = folder.provenance(device) | fingerprint(corpus)
-            folder.write_json(where / folder.CONFIG, json.loads(to_json(config)) | began)
+            ranks.once(partial(folder.write_json, where / folder.CONFIG, json.loads(to_json(config)) | began))
         rows = fit(model, parts[0], parts[1], config, where, guide, name, resume)
         result = _tested(model, guide, parts[1], parts[2], config, where, rows, _measure(corpus))
     except BaseException as error:
+        held.enter_context(interrupts.Deferred().within())  # torchrun stops all by SIGTERM once one has ended
         kept = resume or any((where / name).exists() for name in (folder.BEST, folder.LAST))
-        if not kept:
+        if not kept and ranks.writes:
             _remove(where, made)
-        elif not isinstance(error, ValueError):  # a refusal leaves a folder as it was
+        elif not isinstance(error, ValueError) and ranks.writes:  # a refusal leaves a folder as it was
             _leave(where, name, corpus)
         if isinstance(error, FloatingPointError) and kept:
             error.add_note(f"the last good checkpoint is kept in {str(where)!r}")
         elif (kept or main) and not isinstance(error, ValueError):
             error.add_note(f"go on with: noisin train --resume {shlex.quote(str(main or where))}")
         raise
+    ranks.once(partial(_close, where, result))
+    return result
+
+
+def _lock(where: Path, held: contextlib.ExitStack) -> None:
+    held.enter_context(alone(where))
+
+
+def _claim(where: Path | None, name: str, held: contextlib.ExitStack, is_twin: bool) -> Path:
+    """A folder for a new run, which is empty and its own."""
+    where = folder.make(where, name)
+    _lock(where, held)
+    if is_twin:
+        folder.sweep(where)  # of a twin killed while it wrote its configuration
+    folder.require_empty(where)
+    return where
+
+
+def _close(where: Path, result: Result) -> None:
+    """Write the result, and remove what only an unfinished run needs."""
     settings = json.loads((where / folder.CONFIG).read_text(encoding="utf-8"))
     folder.write_json(where / folder.RESULT, result.numbers() | settings)
     folder.clear(where)
-    return result
 
 
 def _tested(
@@ -156,10 +177,11 @@ def _tested(
     batch, samples, ensemble = config.data.batch_size, config.run.ensemble_samples, None
     valid_number = validated(model, guide, valid, batch)
     test_bound = None if guide is None else validated(model, guide, test, batch)
-    test_mean = evaluate(model, test, method="mean", batch_size=batch)
+    score = partial(evaluate, model, batch_size=here().split(batch))
+    test_mean = scored(partial(score, method="mean"), test)
     if config.noisy and samples > 0:
         tqdm.write(f"{name:>13}, test: averaging {samples} noisy runs", file=sys.stderr)
-        ensemble = evaluate(model, test, method="ensemble", num_samples=samples, batch_size=batch)
+        ensemble = scored(partial(score, method="ensemble", num_samples=samples), test)
     return Result(
         name=name,
         folder=where,
