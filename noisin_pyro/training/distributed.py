@@ -7,6 +7,7 @@ folder, its clock and its messages, is the first one's.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -23,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from noisin_pyro.inference import Bound
 
 T = TypeVar("T")
+_GROUPS = itertools.count()  # of this process, hence the same in all
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ def joined() -> Iterator[None]:
     number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number < gpus:
         torch.cuda.set_device(number)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))
+    named = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # or it would connect to what is left of the one before
+    backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
+    dist.init_process_group(backend, store=named, rank=rank, world_size=size)
     try:
         with _silence() if number else nullcontext():
             yield

@@ -1,0 +1,165 @@
+"""Training in several processes, by torchrun: the same as in one, and broken off by all together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from noisin_pyro.data import Stream
+from noisin_pyro.training import checkpoint, log
+from noisin_pyro.training.distributed import Ranks
+
+from . import together
+
+Z = 4.9  # of 9 numbers and 2 sizes: a false alarm in one of 60,000 seeds
+
+
+def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def told(run: subprocess.CompletedProcess[str]) -> list[str]:
+    """What the command itself says of errors."""
+    return [line for line in run.stderr.splitlines() if line.startswith("noisin: ")]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    for part, lines in (("train", 60), ("valid", 10), ("test", 10)):
+        (folder / f"{part}.txt").write_text("one two three four five six\n" * lines)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def several(request: pytest.FixtureRequest, texts: Path) -> tuple[int, Path, subprocess.CompletedProcess[str]]:
+    """How many processes there were, the folder of what they found, and what they said."""
+    folder = texts / str(request.param)
+    folder.mkdir()
+    run = torchrun(request.param, together.__file__, str(folder))
+    assert run.returncode == 0, run.stderr
+    return request.param, folder, run
+
+
+Several = tuple[int, Path, subprocess.CompletedProcess[str]]
+
+
+def found(several: Several) -> dict[str, Any]:
+    return checkpoint.load(several[1] / "found.pt")
+
+
+@pytest.mark.parametrize("name", together.FITS)
+def test_without_noise_it_is_the_fit_of_one_process(several: Several, name: str, tmp_path: Path) -> None:
+    expected = together.fitted(name, tmp_path)
+    torch.testing.assert_close(found(several)["fits"][name], expected, rtol=0, atol=1e-10)
+    assert "vain" not in name or len(expected["rows"]) == 3, "else no decision was taken early"
+
+
+def test_held_out_numbers_are_those_of_one_process(several: Several) -> None:
+    torch.testing.assert_close(found(several)["scores"], together.scores(), rtol=0, atol=1e-12)
+
+
+def test_with_noise_the_mean_gradient_is_that_of_one_process(several: Several) -> None:
+    one, other = together.gradients(), found(several)["gradients"]
+    error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
+    assert ((one.mean(0) - other.mean(0)).abs() < Z * error).all()
+    assert (one.mean(0).abs() > 2 * Z * error).any(), "else there is nothing to see"
+
+
+def test_each_process_has_noise_of_its_own_and_the_first_that_of_one(several: Several) -> None:
+    draws = found(several)["noise"]
+    assert len({tuple(draw) for draw in draws}) == several[0]
+    assert draws[0] == together.noise()[0]
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_its_origin(several: Several) -> None:
+    (message,) = set(found(several)["diverged"])
+    assert "epoch 1/14, step 1: the loss is nan, first in the states of layer 1 (" in message
+
+
+def test_what_the_writer_cannot_write_stops_all(several: Several) -> None:
+    assert found(several)["refused"] == ["[Errno 28] No space left on device"] * several[0]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) -> None:
+    processes, folder, run = several
+    (line,) = told(run)
+    assert line.startswith(f"noisin: batch size must be a multiple of the {processes} processes")
+    assert not (folder / "uneven").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "told"), [(3, 20, "take 18 or 21"), (4, 3, "take 4, or"), (2, 5, "got 5; take 4 or 6")]
+)
+def test_the_refusal_names_sizes_that_can(size: int, batch_size: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Ranks(0, size).split(batch_size)
+
+
+@pytest.mark.parametrize(("num_tokens", "batch_size"), [(103, 4), (100, 4), (7, 6), (61, 12)])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_streams_columns_are_shared_window_by_window(num_tokens: int, batch_size: int, size: int) -> None:
+    whole = Stream(torch.arange(num_tokens), batch_size, window=5)
+    parts = [whole.rows(Ranks(rank, size).rows(batch_size)) for rank in range(size)]
+    assert sum(part.num_steps for part in parts) == num_tokens
+    for batch, *own in zip(whole.batches(), *(part.batches() for part in parts), strict=True):
+        assert torch.equal(torch.cat([each.targets for each in own]), batch.targets)
+        assert all((each.lengths is None) == (batch.lengths is None) for each in own)
+        if batch.lengths is not None:
+            assert torch.cat([each.lengths for each in own if each.lengths is not None]).equal(batch.lengths)
+
+
+def _same_run(one: Path, other: Path) -> None:
+    """Two runs and their twins found the same, bit for bit, and left the same files."""
+    assert {path.name for path in one.rglob("*")} - {"curves.png"} == {
+        path.name for path in other.rglob("*")
+    } - {"curves.png"}  # fmt: skip
+    for part in (".", "deterministic"):
+        best = [checkpoint.load(run / part / "best.pt") for run in (one, other)]
+        torch.testing.assert_close(best[0], best[1], rtol=0, atol=0)
+        rows = [log.read(run / part / "log.csv") for run in (one, other)]
+        for row in (*rows[0], *rows[1]):
+            del row["seconds"], row["tokens_per_second"]
+        assert rows[0] == rows[1]
+        results = [json.loads((run / part / "result.json").read_text()) for run in (one, other)]
+        for key in ("valid", "test", "test_ensemble", "best_epoch", "spreads"):
+            assert results[0][key] == results[1][key]
+
+
+@pytest.mark.parametrize("several", [2], indirect=True)
+def test_a_signal_to_one_stops_all_after_the_same_step_and_they_resume(several: Several) -> None:
+    _, folder, _ = several
+    assert found(several)["stopped"] == [7, 7]
+    _same_run(folder / "broken", folder / "whole")
+    assert json.loads((folder / "whole" / "config.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("several", [2], indirect=True)
+def test_a_killed_process_ends_the_run_which_resumes(several: Several, texts: Path) -> None:
+    run = texts / "killed"
+    options = "--batch-size 4 --window 10 --hidden-size 8 --spread 0.3 --learn-spread --learning-rate 0.01"
+    more = f"--epochs 2 --particles 2 --ensemble-samples 3 --checkpoint-steps 2 --data {texts} --folder {run}"
+    killed = torchrun(2, together.__file__, "9", *options.split(), *more.split())
+    assert killed.returncode != 0 and not (run / "result.json").exists()
+    assert told(killed) == [
+        "noisin: another process of this run has ended, and the others cannot go on without it; "
+        f"go on with: noisin train --resume {run}"
+    ]
+    assert checkpoint.load(run / "last.pt")["progress"]["under_way"]["batches"] == 8
+    # as the pages have it
+    again = torchrun(2, "--no-python", str(Path(sys.executable).with_name("noisin")), "train", "--resume", str(run))
+    assert again.returncode == 0, again.stderr
+    assert sum("learning curves" in line for line in again.stdout.splitlines()) == 1
+    _same_run(run, several[1] / "whole")

@@ -1,0 +1,237 @@
+"""What several processes do together; a program for ``test_distributed.py``, which also imports it, as one process.
+
+torchrun --nproc-per-node N together.py FOLDER          everything below, what was found in FOLDER/found.pt
+torchrun --nproc-per-node N together.py STEP OPTION...   ``noisin train`` with the options, the last process killed
+                                                        (SIGKILL) at the end of that step
+"""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from noisin_pyro.cli import main
+from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference import PriorAsGuide_ELBO, evaluate
+from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, checkpoint, fit, train
+from noisin_pyro.training.distributed import averaging, here, joined, reseed
+from noisin_pyro.training.interrupts import Interrupted
+from noisin_pyro.training.keeper import Keeper
+from noisin_pyro.training.loop import train_epoch
+from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.shares import scored
+
+BATCH = 4
+GRADIENTS, DIRECTIONS = 600, 8
+
+
+def words(seed: int = 4) -> Stream:
+    """103 tokens in 4 columns: the last window is of one step, in which the last column has ended."""
+    return Stream(torch.randint(11, (103,), generator=torch.Generator().manual_seed(seed)), batch_size=BATCH, window=5)
+
+
+def chords(seed: int = 4) -> Sequences:
+    """13 sequences of 1 to 7 steps: the last batch of 4 has one alone."""
+    generator = torch.Generator().manual_seed(seed)
+    keys = (torch.rand(13, 7, 5, generator=generator) < 0.3).double()
+    return Sequences(keys, keys.roll(-1, 1), torch.tensor([7, 1, 3, 5, 7, 2, 6, 4, 7, 7, 3, 2, 5]))
+
+
+class Idle(LanguageModel):
+    """A model with a parameter that its loss does not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__(11, 6, spread=0.0)
+        self.idle = torch.nn.Parameter(torch.ones(3))
+
+
+Read = Callable[[int], Sequences | Stream]
+FITS: dict[str, tuple[Callable[[], SequenceModel], Read, dict[str, Any]]] = {
+    "lstm, clipped": (
+        lambda: LanguageModel(11, 6, num_layers=2, cell="lstm", spread=0.0, tie_weights=True),
+        words,
+        {"learning_rate": 0.01, "clip": 0.05},
+    ),
+    "averaged, divided, until it is in vain": (
+        lambda: LanguageModel(11, 6, spread=0.0),
+        words,
+        {"optimizer": "ASGD", "schedule": "divide", "learning_rate": 3.0, "epochs": 9, "patience": 2, "clip": 0.25},
+    ),
+    "decayed, with an idle parameter": (Idle, words, {"optimizer": "AdamW", "learning_rate": 0.1}),
+    "sequences": (
+        lambda: SequenceModel(NoisyRNN(5, 4, cell="gru", spread=0.0), "bernoulli", 5),
+        chords,
+        {"optimizer": "SGD", "schedule": "halve", "learning_rate": 0.5, "epochs": 6},
+    ),
+}  # fmt: skip
+
+
+def fitted(name: str, folder: Path) -> dict[str, Any]:
+    """The log and the weights of a whole fit in float64."""
+    make, data, options = FITS[name]
+    pyro.set_rng_seed(1)
+    model = make().double()
+    folder.mkdir(exist_ok=True)
+    config = Config(data=Data(batch_size=BATCH), optimisation=Optimisation(**{"epochs": 2} | options))
+    rows = fit(model, data(4), data(5), config, folder)
+    kept = [{name: row[name] for name in ("train_nats", "valid_nats", "learning_rate")} for row in rows]
+    return {"rows": kept, "weights": dict(model.state_dict())}
+
+
+def scores() -> dict[str, Any]:
+    """Numbers of held-out data: of a stream, of sequences, and of fewer sequences than there may be processes."""
+    pyro.set_rng_seed(1)
+    speaker = LanguageModel(11, 6, spread=0.0).double()
+    player = SequenceModel(NoisyRNN(5, 4, spread=0.0), "bernoulli", 5).double()
+    found = {}
+    for model, data in ((speaker, words()), (player, chords()), (player, chords().rows(slice(3)))):
+        for method in ("mean", "importance"):
+            number = scored(lambda part, model=model, method=method: evaluate(model, part, method), data)
+            found[f"{len(found)}, {method}"] = {
+                "numbers": torch.tensor([number.nats_per_step, number.standard_error], dtype=torch.float64),
+                "steps": number.num_steps,
+                "totals": number.totals,
+                "lengths": number.lengths,
+            }
+    return found
+
+
+def gradients() -> torch.Tensor:
+    """First gradients of the same batch, each with new noise, along that of γ and some directions, ``(N, D)``."""
+    pyro.set_rng_seed(2)
+    model = LanguageModel(11, 4, spread=Spread(0.5, learn=True)).double()
+    *_, last = words().batches()
+    ragged = Batch(last.inputs.repeat(1, 6), last.targets.repeat(1, 6), torch.tensor([6, 6, 3, 1]), carried=False)
+    bound = averaging(PriorAsGuide_ELBO(max_plate_nesting=1)(model))
+    still = torch.optim.SGD(bound.parameters(), lr=0.0)
+    found = []
+
+    def look(*_: object) -> None:
+        found.append(torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None]))
+
+    still.register_step_post_hook(look)
+    reseed(2)
+    train_epoch(bound, [ragged] * GRADIENTS, still)
+    size = len(found[0])
+    directions = torch.randn(size, DIRECTIONS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    assert model.rnn.spread_1.excess_unconstrained.grad is not None
+    index = [name for name, _ in model.named_parameters()].index("rnn.spread_1.excess_unconstrained")
+    before = sum(value.numel() for value in list(model.parameters())[:index])
+    directions[:, 0] = torch.eye(size, dtype=torch.float64)[before]
+    return torch.stack(found) @ directions
+
+
+def noise() -> list[list[float]]:
+    """The first draws of each process after one seed, and after the same again."""
+    drawn = []
+    for _ in range(2):
+        pyro.set_rng_seed(7)
+        reseed(7)
+        drawn.append(here().gathered(torch.randn(3).tolist()))
+    assert drawn[0] == drawn[1]
+    return drawn[0]
+
+
+def diverged(folder: Path) -> list[str]:
+    """What each process says where a single row of the batch, the last process's, has a loss that is not finite."""
+    model = LanguageModel(12, 6, num_layers=2)
+    with torch.no_grad():
+        model.embedding.weight[11] = torch.nan
+    tokens = torch.randint(11, (40,))
+    tokens[-4] = 11
+    told = ""
+    try:
+        data = Stream(tokens, BATCH, 10)
+        fit(model, data, data, Config(data=Data(batch_size=BATCH)), folder)
+    except FloatingPointError as error:
+        told = str(error)
+    assert not (folder / "last.pt").exists()
+    return here().gathered(told)
+
+
+def refused() -> list[str]:
+    """What each process raises where the writer cannot write."""
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    told = ""
+    try:
+        here().once(full)
+    except OSError as error:
+        told = str(error)
+    return here().gathered(told)
+
+
+def config(texts: Path, folder: Path) -> Config:
+    """A noisy run and its twin."""
+    return Config(
+        data=Data(name=str(texts), batch_size=BATCH, window=10),
+        model=Model(hidden_size=8),
+        noise=Noise(spread=0.3, learn_spread=True),
+        optimisation=Optimisation(learning_rate=0.01, epochs=2, particles=2),
+        run=Run(folder=folder, ensemble_samples=3, checkpoint_steps=2),
+    )
+
+
+def at_step(step: int, do: Callable[[], object]) -> None:
+    """Do something in the last process at the end of that step, the first being 1."""
+    due, steps = Keeper.due, 0
+
+    def counted(keeper: Keeper) -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == step and here().rank == here().size - 1:
+            do()
+        return due(keeper)
+
+    Keeper.due = counted
+
+
+def broken_off(texts: Path, folder: Path) -> list[int]:
+    """A run whose last process alone gets a signal, and its resumption; the steps after which each one stopped."""
+    at_step(7, lambda: signal.raise_signal(signal.SIGTERM))
+    steps = 0
+    try:
+        train(config(texts, folder))
+    except Interrupted:
+        steps = checkpoint.load(folder / "last.pt")["progress"]["under_way"]["batches"]
+    stopped = here().gathered(steps)
+    train(Config(run=Run(resume=folder)))
+    return stopped
+
+
+def everything(folder: Path) -> None:
+    texts = folder.parent
+    assert main(["train", "--data", str(texts), "--batch-size", "5", "--folder", str(folder / "uneven")]) == 2
+    with joined(), program_settings():
+        found = {
+            "fits": {name: fitted(name, folder / f"fit {number}") for number, name in enumerate(FITS)},
+            "scores": scores(),
+            "gradients": gradients(),
+            "noise": noise(),
+            "diverged": diverged(folder),
+            "refused": refused(),
+            "stopped": None if here().size > 2 else broken_off(texts, folder / "broken"),
+        }
+        if here().size == 2:
+            train(config(texts, folder / "whole"))
+        here().once(lambda: checkpoint.save(folder / "found.pt", found))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    first, *options = sys.argv[1:]
+    if not options:
+        everything(Path(first))
+    else:
+        at_step(int(first), lambda: os.kill(os.getpid(), signal.SIGKILL))
+        sys.exit(main(["train", *options]))
