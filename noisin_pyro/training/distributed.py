@@ -132,7 +132,10 @@ def joined() -> Iterator[None]:
     except RuntimeError as error:  # gloo, and torch where it uses it, have no class of their own for this
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):
             raise
-        told = ConnectionError("another process of this run has ended, and the others cannot go on without it")
+        told = ConnectionError(
+            "another process of this run has ended (its message, or torchrun's report, says how), and the others "
+            "cannot go on without it"
+        )
         told.__notes__ = getattr(error, "__notes__", [])
         raise told from error
     finally:

@@ -51,6 +51,32 @@ def test_stream_windows(size: tuple[int, int, int]) -> None:
     assert all(torch.equal(a.targets[:, -1], b.inputs[:, 0]) for a, b in pairwise(batches))
 
 
+@given(sizes, st.integers(1, 4))
+@settings(deadline=None)
+def test_parts_of_a_stream_are_read_in_the_windows_of_all(size: tuple[int, int, int], num_parts: int) -> None:
+    batch_size, num_tokens, window = size
+    whole = Stream(torch.arange(num_tokens), batch_size, window)
+    bounds = [batch_size * part // num_parts for part in range(num_parts + 1)]
+    parts = [whole.rows(slice(*ends)) for ends in pairwise(bounds) if ends[0] < ends[1]]
+    assert sum(part.num_steps for part in parts) == num_tokens
+    for batch, *own in zip(whole.batches(), *(part.batches(part.batch_size) for part in parts), strict=True):
+        for name in ("inputs", "targets"):
+            assert torch.equal(torch.cat([getattr(each, name) for each in own]), getattr(batch, name))
+        assert torch.equal(torch.cat([lengths_of(each) for each in own]), lengths_of(batch))
+        assert all((each.lengths is None) == (batch.lengths is None) for each in own)
+        assert all(each.carried == batch.carried for each in own)
+
+
+def test_parts_of_sequences_and_of_batches() -> None:
+    values, lengths = torch.rand(7, 5, 2), torch.tensor([5, 2, 3, 1, 4, 2, 5])
+    part = Sequences(values, values, lengths).rows(slice(3, 6))
+    assert len(part) == 3 and part.num_steps == 7
+    (batch,) = part.batches()
+    assert torch.equal(batch.inputs, values[3:6, :4])
+    assert torch.equal(batch.rows(slice(1, 3)).inputs, values[4:6, :4])
+    assert lengths_of(batch.rows(slice(1, 3))).tolist() == [4, 2]
+
+
 def test_stream_by_hand() -> None:
     first, last = Stream(torch.arange(1, 12), batch_size=3, window=3, start=99).batches()
     assert first.inputs.tolist() == [[99, 1, 2], [4, 5, 6], [8, 9, 10]]

@@ -20,7 +20,7 @@ from noisin_pyro.cli import main
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, checkpoint, fit, train
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, checkpoint, fit, train
 from noisin_pyro.training.distributed import averaging, here, joined, reseed
 from noisin_pyro.training.interrupts import Interrupted
 from noisin_pyro.training.keeper import Keeper
@@ -29,7 +29,7 @@ from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.shares import scored
 
 BATCH = 4
-GRADIENTS, DIRECTIONS = 600, 8
+GRADIENTS, DIRECTIONS = 200, 8
 
 
 def words(seed: int = 4) -> Stream:
@@ -176,6 +176,7 @@ def config(texts: Path, folder: Path) -> Config:
         data=Data(name=str(texts), batch_size=BATCH, window=10),
         model=Model(hidden_size=8),
         noise=Noise(spread=0.3, learn_spread=True),
+        inference=Inference(guide="mean-field"),
         optimisation=Optimisation(learning_rate=0.01, epochs=2, particles=2),
         run=Run(folder=folder, ensemble_samples=3, checkpoint_steps=2),
     )
