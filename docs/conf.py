@@ -33,6 +33,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode, nb_execution_raise_on_error, nb_execution_timeout = "auto", True, 600
 nb_execution_in_temp, nb_merge_streams, nb_output_stderr = True, True, "remove"
+nb_execution_excludepatterns = ["notebooks/*"]  # shown as they were run
 
 # What a room's __all__ has is what is documented: a page for each name.
 ROOMS = generated.rooms()
@@ -88,7 +89,7 @@ def plain_types(it: Any) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir) / "_generated"))
+    app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir)))
     app.connect("missing-reference", find_by_name)
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon
     public = (getattr(importlib.import_module(room), name) for room, names in ROOMS.items() for name in names)

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from noisin_pyro import noise
 from noisin_pyro.commands import Families
 
-RESULTS = Path(__file__).parents[1] / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
 ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots"]
 
 
@@ -30,8 +32,14 @@ def rooms() -> dict[str, list[str]]:
     return found
 
 
-def write(folder: Path) -> None:
-    """Write everything into ``folder``."""
+def write(docs: Path) -> None:
+    """Write everything into folders of ``docs``: ``_generated``, and ``notebooks`` as they are committed."""
+    shutil.rmtree(docs / "notebooks", ignore_errors=True)
+    (docs / "notebooks").mkdir()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8").replace("](../docs/", "](../")
+        (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
+    folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
     for name, text in {"noise": noise_table(), "runs": runs(), "bounds": bounds()}.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")

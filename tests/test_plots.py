@@ -45,6 +45,15 @@ def test_a_long_run_shows_how_its_end_differs() -> None:
     assert left.lines[0].get_markevery() == 20
 
 
+@pytest.mark.parametrize("last", [70.0, 20.0])
+def test_perplexities_have_ticks_enough_to_be_read(last: float) -> None:
+    rows = [{"epoch": epoch, "valid_perplexity": p, "train_perplexity": p} for epoch, p in ((1, 115.0), (2, last))]
+    for axis in plots.learning_curves({"noisy": rows}).axes:
+        low, high = axis.get_ylim()
+        assert 4 <= sum(low <= tick <= high for tick in axis.get_yticks()) <= 8
+        assert axis.get_yscale() == "log"
+
+
 def test_spreads_of_each_layer() -> None:
     (axis,) = plots.spreads(LOGS["noisy"]).axes
     assert [line.get_label() for line in axis.lines] == ["inputs", "layer 1"]
@@ -133,3 +142,12 @@ def test_a_comparison_draws_on_axes_that_are_given_and_refuses_none() -> None:
     assert plots.comparison(COMPARED, ax=figure.add_subplot()) is figure and figure.axes[0].lines
     with pytest.raises(ValueError, match="at least one number"):
         plots.comparison([])
+
+
+def test_a_comparison_beside_the_truth() -> None:
+    (axis,) = plots.comparison(COMPARED, truth=8.15).axes
+    assert np.unique(axis.lines[-1].get_xdata()).tolist() == [8.15] and axis.lines[-1].get_linestyle() == "--"
+    legend = axis.get_legend()
+    assert legend is not None and legend.get_texts()[-1].get_text() == "truth (8.150)"
+    with pytest.raises(ValueError, match="truth must be finite"):
+        plots.comparison(COMPARED, truth=float("nan"))

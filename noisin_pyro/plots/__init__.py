@@ -3,5 +3,15 @@
 from noisin_pyro.plots.curves import learned_spreads, learning_curves, spreads
 from noisin_pyro.plots.laws import Panel, families
 from noisin_pyro.plots.numbers import comparison
+from noisin_pyro.plots.posteriors import diagnostics, trajectories
 
-__all__ = ["Panel", "comparison", "families", "learned_spreads", "learning_curves", "spreads"]
+__all__ = [
+    "Panel",
+    "comparison",
+    "diagnostics",
+    "families",
+    "learned_spreads",
+    "learning_curves",
+    "spreads",
+    "trajectories",
+]

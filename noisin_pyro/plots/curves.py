@@ -40,10 +40,13 @@ def learning_curves(
         _label(axis, title, label)
         if measure == "perplexity":  # equal ratios are equal gains
             axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
             axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.yaxis.set_minor_locator(NullLocator())
         _cut_the_start(axis)
+        if measure == "perplexity":
+            low, high = axis.get_ylim()
+            narrow = high < 4 * low  # a logarithmic locator would find hardly a tick
+            axis.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
     left.legend(frameon=False)
     return figure
 

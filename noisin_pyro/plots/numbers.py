@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,19 +17,22 @@ UNRELIABLE = 0.7
 """Pareto k̂ above which a number of importance sampling is not to be trusted."""
 
 
-def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Figure:
+def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth: float | None = None) -> Figure:
     """Nats per step, a line for each number: to either side one standard error, thick over the noise, thin over the
     sequences. Colour and marker are of the kind of number; a hollow marker says that Pareto k̂ is above 0.7.
 
     Args:
         rows: records as ``compare(...).rows`` has them.
         ax: to draw on.
+        truth: the exact negative log-likelihood in nats per step, where it is known: a dashed line.
 
     Raises:
-        ValueError: no rows.
+        ValueError: no rows, or a truth that is not finite.
     """
     if not rows:
         raise ValueError("rows must hold at least one number, got none; give those of nz.compare(...)")
+    if truth is not None and not math.isfinite(truth):
+        raise ValueError(f"truth must be finite, in nats per step, got {truth!r}; leave it out where it is not known")
     figure, (axis,) = figure_with(1, None if ax is None else (ax,))
     if ax is None:
         figure.set_size_inches(8.0, 1.3 + 0.3 * len(rows))
@@ -54,6 +58,8 @@ def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Fig
     ]
     if any(map(_hollow, rows)):
         legend.append(Line2D([], [], color="grey", marker="o", markerfacecolor="white", linestyle="", label="k̂ > 0.7"))
+    if truth is not None:
+        legend.append(axis.axvline(truth, color="black", linestyle="--", linewidth=1, label=f"truth ({truth:.3f})"))
     axis.legend(
         handles=legend, frameon=False, fontsize=8, ncols=len(legend), loc="lower center", bbox_to_anchor=(0.5, 1)
     )

@@ -1,0 +1,217 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A first noisy RNN, in a Pyro program
+#
+# A pendulum swings. Its angle has been measured ten times a second, not very well, in six swings of six seconds. A
+# recurrent network is to predict the next measurement from those before. Six swings are few: a network of 64 units can
+# learn their errors of measurement by heart. Noise in its hidden states keeps it from that.
+
+# %%
+import os
+
+import matplotlib.pyplot as plt
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import Predictive
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule
+
+import noisin_pyro as nz
+
+# %matplotlib inline
+QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
+STEPS, RUNS, SAMPLES = (20, 2, 20) if QUICK else (1000, 5, 200)
+BLUE, ORANGE = "#0072B2", "#D55E00"
+pyro.settings.set(module_local_params=True)  # each model has its own parameters
+
+# %% [markdown]
+# ## The data
+#
+# A rod of one metre with a little friction, let go at an angle that nobody chose: the equation of motion is solved in
+# small steps, and every measurement is off by 0.2 radians (one standard deviation).
+
+
+# %%
+def swings(count, steps=60, error=0.2):
+    """True angles and measured ones in radians, (count, steps + 1, 1), every tenth of a second."""
+    angle, speed = 5.0 * torch.rand(count) - 2.5, torch.zeros(count)
+    angles = []
+    for _ in range(steps + 1):
+        angles.append(angle)
+        for _ in range(10):
+            speed = speed - 0.01 * (9.81 * angle.sin() + 0.2 * speed)
+            angle = angle + 0.01 * speed
+    angles = torch.stack(angles, dim=1).unsqueeze(-1)
+    return angles, angles + error * torch.randn_like(angles)
+
+
+pyro.set_rng_seed(1)
+true_angles, measured = swings(6)
+held_out_true, held_out = swings(200)
+seconds = torch.arange(61) / 10
+
+figure, axes = plt.subplots(2, 3, figsize=(9, 3.8), sharex=True, sharey=True, layout="constrained")
+for index, axis in enumerate(axes.flat):
+    axis.plot(seconds, true_angles[index, :, 0], color="black", linewidth=1, label="true angle")
+    axis.plot(seconds, measured[index, :, 0], ".", color=BLUE, markersize=4, label="measured")
+figure.supxlabel("time (s)", fontsize="medium")
+figure.supylabel("angle (rad)", fontsize="medium")
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## The program
+#
+# Ten lines. `NoisyRNN` takes the place of `torch.nn.RNN`, and what it samples is a site like any other: `z_1`, the
+# whole trajectory of the hidden state, each step drawn around the network's own transition with standard deviation γ,
+# the `spread`. Beside it there is a site of our own, the `error` of measurement, which we pretend not to know.
+
+
+# %%
+class Pendulum(PyroModule):
+    def __init__(self, spread):
+        super().__init__()
+        self.rnn = nz.NoisyRNN(input_size=1, hidden_size=64, noise="gaussian", spread=spread)
+        self.readout = PyroModule[torch.nn.Linear](64, 1)
+
+    def forward(self, x, y=None):
+        error = pyro.sample("error", dist.LogNormal(-1.0, 1.0))
+        with pyro.plate("swings", len(x)):
+            z, _ = self.rnn(x)
+            pyro.sample("y", dist.Normal(self.readout(z), error).to_event(2), obs=y)
+        return z
+
+
+x, y = measured[:, :-1], measured[:, 1:]
+for name, site in poutine.trace(Pendulum(spread=0.3)).get_trace(x, y).nodes.items():
+    if site["type"] == "sample" and name != "swings":
+        print(f"{name:6} {'observed' if site['is_observed'] else 'latent':9} {tuple(site['value'].shape)}")
+
+
+# %% [markdown]
+# ## Training
+#
+# `PriorAsGuide_ELBO` is an ELBO with one rule: *a latent site that the guide does not sample is drawn from its prior,
+# and costs no KL.* So a guide over `error` alone will do, Pyro's `AutoNormal`; the hidden states are drawn as the
+# program says. A step of training runs the network once, forward and backward, as if it were deterministic.
+#
+# We train with γ = 0.3 and, all else equal, with γ = 0, which is `torch.nn.RNN`: the deterministic twin. On the way we
+# note how far off their predictions are, with the noise switched off (`noise_off`), in the six swings and in 200 others
+# that training does not see.
+# %%
+def off_by(model, angles):
+    """Root mean square error of the predicted measurements, in radians."""
+    with torch.no_grad():
+        predicted = model.readout(nz.noise_off(model)(angles[:, :-1]))
+    return (predicted - angles[:, 1:]).square().mean().sqrt().item()
+
+
+def train(spread, seed):
+    pyro.set_rng_seed(seed)
+    model = Pendulum(spread)
+    guide = AutoNormal(poutine.block(model, expose=["error"]))
+    guide(x, y)  # makes its parameters
+    bound = nz.PriorAsGuide_ELBO()(model, guide)
+    optimizer = torch.optim.Adam(bound.parameters(), lr=0.003)
+    log = []
+    for step in range(STEPS + 1):
+        if step % 10 == 0:
+            log.append((step, off_by(model, measured), off_by(model, held_out)))
+        loss = bound(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(bound.parameters(), 10.0)
+        optimizer.step()
+    return model, guide, torch.tensor(log)
+
+
+runs = {spread: [train(spread, seed) for seed in range(RUNS)] for spread in (0.0, 0.3)}
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+for axis, (spread, models) in zip(axes, runs.items(), strict=True):
+    steps, *curves = torch.stack([log for _, _, log in models]).unbind(-1)
+    for curve, colour, name in zip(curves, (ORANGE, BLUE), ("the six swings", "200 other swings"), strict=True):
+        axis.fill_between(steps[0], curve.amin(0), curve.amax(0), color=colour, alpha=0.25, linewidth=0)
+        axis.plot(steps[0], curve.mean(0), color=colour, label=name)
+    axis.axhline(0.2, color="black", linestyle="--", linewidth=1, label="error of measurement")
+    axis.set(title=f"γ = {spread:g}", xlabel="step of training", ylim=(0, 0.6))
+axes[0].set_ylabel("error of predictions (rad)")
+axes[1].legend(frameon=False)
+plt.show()
+
+for spread, models in runs.items():
+    held_out_error = torch.stack([log for _, _, log in models])[..., 2].mean(0)
+    print(f"γ = {spread:g}: {held_out_error[-1]:.3f} rad in other swings at the end", end="")
+    print(f", at best {held_out_error.min():.3f} after step {10 * held_out_error.argmin()}")
+
+# %% [markdown]
+# Lines are means of five runs from different weights, bands go from the best run to the worst. Without noise, training
+# errors fall far below what measurements allow: the twin remembers them, and predicts other swings worse and worse. It
+# would have been nearly as good as the noisy network, had it been stopped at its best step, which takes other swings to
+# know. With noise it need not be stopped.
+#
+# ## What the noise is
+#
+# Three of the 64 units, along a swing that training did not see. Every state is drawn around the network's transition
+# *from the noisy state before it*: noise goes through the network, so the runs do not stay within γ of the black line.
+
+# %%
+noisy, _, _ = runs[0.3][0]
+swing = held_out[:1]
+with torch.no_grad():
+    paths = torch.cat([noisy(swing[:, :-1]) for _ in range(20)])
+    path = nz.noise_off(noisy)(swing[:, :-1])[0]
+
+figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
+for unit, axis in enumerate(axes):
+    lines = axis.plot(seconds[1:], paths[..., unit].T, color=BLUE, linewidth=0.5, alpha=0.6)
+    lines += axis.plot(seconds[1:], path[:, unit], color="black")
+    axis.set(title=f"unit {unit + 1}", xlabel="time (s)")
+axes[0].set_ylabel("state")
+figure.legend(lines[-2:], ["runs with noise", "noise off"], loc="outside upper center", ncols=2, frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## Predictions
+#
+# The program is Pyro's, so Pyro's tools take it: `Predictive` draws measurements from the noisy network and from the
+# twin, with the `error` that each guide has found. Bands hold nine of ten draws.
+
+# %%
+found = {spread: Predictive(models[0][0], guide=models[0][1], num_samples=SAMPLES) for spread, models in runs.items()}
+draws = {spread: predictive(held_out[:, :-1])["y"].squeeze(-1) for spread, predictive in found.items()}
+bands = {spread: y.quantile(torch.tensor([0.05, 0.95]), dim=0) for spread, y in draws.items()}
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+for axis, (spread, (low, high)) in zip(axes, bands.items(), strict=True):
+    axis.fill_between(seconds[1:], low[0], high[0], color=BLUE, alpha=0.25, linewidth=0, label="predicted (9 in 10)")
+    axis.plot(seconds[1:], held_out_true[0, 1:, 0], color="black", linewidth=1, label="true angle")
+    axis.plot(seconds[1:], held_out[0, 1:, 0], ".", color=BLUE, markersize=4, label="measured")
+    axis.set(title=f"γ = {spread:g}", xlabel="time (s)")
+axes[0].set_ylabel("angle (rad)")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+plt.show()
+
+for spread, (low, high) in bands.items():
+    inside = ((low < held_out[:, 1:, 0]) & (held_out[:, 1:, 0] < high)).float().mean()
+    error = runs[spread][0][1].median()["error"]
+    print(f"γ = {spread:g}: {inside:.0%} of the measurements in other swings are inside; error {error:.2f} rad")
+
+# %% [markdown]
+# A band that holds too little, as the twin's does, promises more than it knows. All of this is about one set of six
+# swings; others give other numbers.
+#
+# [The model](../docs/model.md) and [the bound](../docs/inference.md) are explained on pages of their own. The next
+# notebook gives the noise [another name](2-noise-by-name.ipynb).

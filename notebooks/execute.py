@@ -1,0 +1,36 @@
+"""Make the notebooks anew from their scripts: python notebooks/execute.py [NAME ...]. It reaches no network."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+
+
+def execute(script: Path) -> None:
+    """Run the script's cells in a kernel of its own, and write them with what they show beside it."""
+    notebook = jupytext.read(script)
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = str(index)  # made at random otherwise
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(
+            notebook,
+            timeout=None,
+            record_timing=False,
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+            extra_arguments=["--log-level=ERROR"],  # its warnings are about itself, and would stand in the first cell
+        ).execute()
+    notebook.metadata["language_info"] = {"name": "python"}  # without the kernel's version
+    nbformat.write(notebook, script.with_suffix(".ipynb"))
+
+
+if __name__ == "__main__":
+    for script in sorted(HERE.glob("[0-9]*.py")):
+        if not sys.argv[1:] or script.stem in sys.argv[1:]:
+            print(script.stem, flush=True)
+            execute(script)
