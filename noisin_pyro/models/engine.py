@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
 from noisin_pyro.models.by_hand import STEPS
 from noisin_pyro.models.cells import Cell
 from noisin_pyro.names import known
 from noisin_pyro.noise import Family
-
-log = logging.getLogger(__name__)
 
 ENGINES = ("auto", "kernel", "scan", "loop")
 
@@ -51,7 +47,6 @@ def chosen(
             f"engine={engine!r} cannot run a {cell.name} cell with {noise}{sampled}, only {', '.join(ways)}; "
             "take one of these, or 'auto'"
         )
-    log.debug("%s cell, %s: %s", cell.name, family or "no noise", engine)
     return engine
 
 

@@ -13,7 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from noisin_pyro.models.cells import CELLS, Cell
-from noisin_pyro.models.engine import ENGINES
+from noisin_pyro.models.engine import ENGINES, chosen
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.path import NoisyPath, sample_noisy
 from noisin_pyro.models.scan import Given, Recurrence, Transition
@@ -153,6 +153,16 @@ class NoisyRNN(PyroModule):
         """γ of each noisy layer now, by name (``gamma_0`` is the input's). Samples γ where it has a prior."""
         like = self._weights(0)[0].detach()
         return {f"gamma_{layer}": float(self._spread(layer)(like).detach()) for layer in self.noisy_layers}
+
+    def engines(self, rows: int) -> list[str]:
+        """The engine that each layer takes on its weights' device, from the input's, for so many sequences a step."""
+        shared, device = not getattr(self, "_pyro_samples", ()), self._weights(0)[0].device
+
+        def taken(layer: int) -> str:
+            family = self.noise if self.feedback and not self._spread(layer).is_zero else None
+            return chosen(self.engine, self.cell, family, shared, device, rows * self.hidden_size)
+
+        return [taken(layer) for layer in range(1, self.num_layers + 1)]
 
     def _layer(
         self, layer: int, recurrence: Recurrence, lengths: Tensor | None

@@ -112,6 +112,7 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         assert isinstance(corpus.train, Sequences)
         keys = corpus.train.inputs.shape[-1]
         model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, weight_prior=prior)
+    model.rnn.engine = config.run.engine
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))

@@ -178,6 +178,9 @@ class Run:
     precision: Literal["float32", "float64"] = "float32"
     """Type of all weights, states and noise; float64 is for checks, at twice the memory and time or more."""
 
+    engine: Literal["auto", "kernel", "scan", "loop"] = "auto"
+    """Way to compute the layers; the same numbers but for rounding. auto takes the fastest, and the log says which."""
+
     twin: bool = True
     """Train the deterministic network too, everything but the noise equal, for comparison."""
 

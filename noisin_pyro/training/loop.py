@@ -83,6 +83,8 @@ def fit(
         where = f"epoch {progress.epoch}, {progress.under_way.batches} batches done"
         tqdm.write(f"{label:>13}, {'trained' if progress.finished(how) else f'going on: {where}'}", file=sys.stderr)
 
+    engines = ", ".join(model.rnn.engines(ranks.split(batch_size) * how.particles))
+    tqdm.write(f"{label:>13}, layers computed by: {engines}", file=sys.stderr)
     with Deferred().within() as interrupt:
 
         def keep(due: bool) -> None:

@@ -101,3 +101,12 @@ def test_twenty_steps_without_noise_end_in_torch_s_own_parameters(kind: str, eng
     found = dict(model.named_parameters())
     for name, expected in plain.named_parameters():
         torch.testing.assert_close(found[name.replace("linear", "emission.linear")], expected, rtol=0, atol=1e-10)
+
+
+def test_a_network_tells_its_engines() -> None:
+    rnn = nz.NoisyRNN(3, 4, 2, noise="gaussian", spread=[0.0, 0.3])
+    assert rnn.engines(20) == ["scan", "scan"]
+    assert nz.NoisyRNN(3, 4, cell="lstm").engines(20) == ["kernel"]
+    assert nz.NoisyRNN(3, 4, cell="lstm", engine="loop").engines(20) == ["loop"]
+    random = nz.SequenceModel(nz.NoisyRNN(3, 4), "bernoulli", 3, weight_prior="normal")
+    assert random.rnn.engines(20) == ["loop"]
