@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from noisin_pyro import Config, PriorAsGuide_ELBO
 from noisin_pyro.data import Batch, Corpus, Sequences, Vocabulary
+from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training import Model, Noise, Optimisation, Run
 from noisin_pyro.training.build import build_model
-from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.optimizers import build_optimizer
-from noisin_pyro.training.progress import Pass
+from noisin_pyro.training.stepper import stepper
 from timing.shapes import Shape
 
 
@@ -39,15 +39,21 @@ class OurTraining:
         self.model = build_model(config, _corpus(shape)).to(device)
         self.bound = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)(self.model)
         self.optimizer = build_optimizer(how.optimizer, self.bound.parameters(), how.learning_rate, how.average_after)
-        self.clip, self.batches, self.state = how.clip, itertools.cycle(batches), None
-        self.bar = tqdm(disable=True)
+        self.stepper, self.batches = stepper(self.bound, self.optimizer, how.clip), itertools.cycle(batches)
+        self.nats = math.nan
+
+    @property
+    def state(self) -> State | None:
+        """That to carry on."""
+        return self.stepper.state
 
     def step(self) -> float:
         """Forward, loss, backward, clip, update; the loss in nats per step."""
-        done = Pass(state=self.state)
-        nats = train_epoch(self.bound, [next(self.batches)], self.optimizer, self.clip, self.bar, done=done)
-        self.state = done.state
-        return nats
+        self.stepper.take(next(self.batches), 1)
+        if self.stepper.batches >= self.stepper.every:  # on a GPU the loss is read now and then
+            read = self.stepper.read()
+            self.nats = read.nats / read.steps
+        return self.nats
 
 
 def _corpus(shape: Shape) -> Corpus:

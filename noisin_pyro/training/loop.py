@@ -6,17 +6,15 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from noisin_pyro.data import Batch, Sequences, Stream
-from noisin_pyro.inference import Bound, Evaluation, PriorAsGuide_ELBO, evaluate
+from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, innovations
 from noisin_pyro.training import checkpoint, log
@@ -29,7 +27,8 @@ from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.optimizers import averaged, build_optimizer
 from noisin_pyro.training.progress import Pass, Progress
 from noisin_pyro.training.schedules import kl_weight, rate, set_rate
-from noisin_pyro.training.shares import Steps, scored, share, whole
+from noisin_pyro.training.shares import Steps, scored
+from noisin_pyro.training.stepper import Stepper, stepper
 
 
 def fit(
@@ -83,6 +82,7 @@ def fit(
         where = f"epoch {progress.epoch}, {progress.under_way.batches} batches done"
         tqdm.write(f"{label:>13}, {'trained' if progress.finished(how) else f'going on: {where}'}", file=sys.stderr)
 
+    taken = stepper(bound, optimizer, how.clip)
     engines = ", ".join(model.rnn.engines(ranks.split(batch_size) * how.particles))
     tqdm.write(f"{label:>13}, layers computed by: {engines}", file=sys.stderr)
     with Deferred().within() as interrupt:
@@ -109,9 +109,7 @@ def fit(
                 total=train.num_steps, initial=done.steps, desc=title,
                 unit=" tokens", unit_scale=True, leave=False, disable=None,
             ) as bar:  # fmt: skip
-                train_nats = train_epoch(
-                    bound, train.batches(batch_size, order), optimizer, how.clip, bar, title, done, after_step
-                )
+                train_nats = train_epoch(taken, train.batches(batch_size, order), bar, title, done, after_step)
             trained = time.perf_counter()
             with averaged(optimizer):
                 valid_nats = validated(model, guide, valid, batch_size).nats_per_step
@@ -152,10 +150,8 @@ def validated(model: SequenceModel, guide: Guide | None, valid: Steps, batch_siz
 
 
 def train_epoch(
-    bound: Bound,
+    steps: Stepper,
     batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    clip: float | None = None,
     bar: tqdm | None = None,
     title: str = "training",
     done: Pass | None = None,
@@ -167,9 +163,8 @@ def train_epoch(
     batch's size, and nothing else. Of several processes each sums over its rows, and divides by the steps of all.
 
     Args:
-        bound: ``PriorAsGuide_ELBO(...)(model)``, or of ``innovations(model)`` and a guide; one of several processes has
-            it :func:`~noisin_pyro.training.distributed.averaging`.
-        clip: largest norm of the whole gradient; ``None`` leaves it as it is.
+        steps: what takes them, ``stepper(bound, optimizer, clip)``.
+        batches: those of the whole pass.
         bar: shows how far it is.
         title: what an error calls this pass.
         done: what the pass has done already, brought up to date after each step; default: nothing.
@@ -181,32 +176,34 @@ def train_epoch(
     Raises:
         FloatingPointError: a loss that is not finite, before it reaches the weights.
     """
-    done, ranks = Pass() if done is None else done, here()
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for batch in itertools.islice(batches, done.batches, None):
-        began = time.perf_counter()
-        own = share(batch)
-        loss = bound(own.inputs, own.targets, state=done.state if own.carried else None, lengths=own.lengths)
-        nats, steps = ranks.sum(loss.item()), batch.num_steps
-        state = bound.returned.state
-        require_finite(nats, _network(bound), f"{title}, step {done.batches + 1}", partial(whole, state))
-        optimizer.zero_grad()
-        (loss / (steps / ranks.size)).backward()  # the processes' gradients are averaged, not added up
-        if clip is not None:
-            clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        done.add(nats, steps, time.perf_counter() - began, state)
+    done = Pass() if done is None else done
+    steps.title, steps.state = title, done.state
+    began = time.perf_counter()
+    for number, batch, is_last in _numbered(itertools.islice(batches, done.batches, None), done.batches + 1):
+        steps.take(batch, number)
+        if steps.batches < steps.every and not is_last:
+            continue
+        read = steps.read()
+        done.add(*read, time.perf_counter() - began)
         if bar is not None:
             shown = f", perplexity {perplexity(done.nats_per_step):.1f}" if batch.carried else ""
             bar.set_postfix_str(f"{done.nats_per_step:.3f} nats{shown}", refresh=False)
-            bar.update(steps)
+            bar.update(read.steps)
         after_step()
+        began = time.perf_counter()
     return done.nats_per_step
 
 
-def _network(bound: Bound) -> SequenceModel:
-    """The model itself, of which a guide's bound has a view."""
-    return bound.guide.model if isinstance(bound.guide, Guide) else cast(SequenceModel, bound.model)
+def _numbered(batches: Iterable[Batch], start: int) -> Iterator[tuple[int, Batch, bool]]:
+    """Each batch with its number, and whether it is the last."""
+    ahead = iter(batches)
+    batch = next(ahead, None)
+    for number in itertools.count(start):
+        if batch is None:
+            return
+        following = next(ahead, None)
+        yield number, batch, following is None
+        batch = following
 
 
 def perplexity(nats: float) -> float:

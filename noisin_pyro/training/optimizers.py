@@ -45,6 +45,9 @@ def build_optimizer(
     of_its_own: dict[str, Any] = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
     if chosen in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):  # the whole step in one pass over the weights
         of_its_own["fused"] = True
+        parameters = list(parameters)
+        if chosen is not torch.optim.SGD and parameters[0].is_cuda:
+            of_its_own["capturable"] = True  # by a CUDA graph (stepper.py)
     return chosen(parameters, lr=learning_rate, **of_its_own)
 
 

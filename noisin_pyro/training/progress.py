@@ -26,9 +26,9 @@ class Pass:
     seconds: float = 0.0
     state: State | None = None
 
-    def add(self, nats: float, steps: int, seconds: float, state: State) -> None:
-        """One more batch."""
-        self.batches, self.nats, self.steps = self.batches + 1, self.nats + nats, self.steps + steps
+    def add(self, batches: int, nats: float, steps: int, state: State, seconds: float) -> None:
+        """So many more batches."""
+        self.batches, self.nats, self.steps = self.batches + batches, self.nats + nats, self.steps + steps
         self.seconds, self.state = self.seconds + seconds, state
 
     @property

@@ -55,7 +55,7 @@ def test_the_loss_is_nats_per_step_of_padded_sequences_too(shuffled: bool) -> No
     bound = PriorAsGuide_ELBO()(model)
     still = torch.optim.SGD(bound.parameters(), lr=0.0)
     order = torch.Generator().manual_seed(1) if shuffled else None
-    nats = loop.train_epoch(bound, data.batches(2, order), still)
+    nats = loop.train_epoch(loop.stepper(bound, still), data.batches(2, order))
     assert nats == pytest.approx(evaluate(model, data).nats_per_step, abs=1e-12)
 
 

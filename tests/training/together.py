@@ -27,6 +27,7 @@ from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.shares import scored
+from noisin_pyro.training.stepper import stepper
 
 BATCH = 4
 GRADIENTS, DIRECTIONS = 200, 8
@@ -118,7 +119,7 @@ def gradients() -> torch.Tensor:
 
     still.register_step_post_hook(look)
     reseed(2)
-    train_epoch(bound, [ragged] * GRADIENTS, still)
+    train_epoch(stepper(bound, still), [ragged] * GRADIENTS)
     size = len(found[0])
     directions = torch.randn(size, DIRECTIONS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     assert model.rnn.spread_1.excess_unconstrained.grad is not None

@@ -1,0 +1,158 @@
+"""Captured steps: the same as one by one, without waiting for the device, and stopped by a loss that is not finite.
+
+There is no GPU here: what a graph would hold is run again as it is, from and into the same buffers.
+"""
+
+import copy
+from collections.abc import Callable
+
+import pyro
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.inference import Bound, PriorAsGuide_ELBO
+from noisin_pyro.models import LanguageModel, Spread
+from noisin_pyro.training import loop
+from noisin_pyro.training.optimizers import build_optimizer
+from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.stepper import WARM, CapturedStepper, Stepper
+
+WORDS = 11
+
+
+@pytest.fixture
+def stream() -> Stream:
+    """Windows of 5 in 4 columns, the last one ragged."""
+    torch.manual_seed(0)
+    return Stream(torch.randint(WORDS, (4 * 5 * 12 + 7,)), 4, 5)
+
+
+def make(cell: str = "lstm", noise: str = "gaussian", learn: bool = False, particles: int = 1) -> Bound:
+    torch.manual_seed(1)
+    model = LanguageModel(WORDS, 6, 2, cell=cell, noise=noise, spread=Spread(0.3, learn=learn)).double()
+    return PriorAsGuide_ELBO(num_particles=particles, max_plate_nesting=1)(model)
+
+
+class Recorder:
+    """In place of a CUDA graph; counts its replays."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replays = 0
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        self.recorded += 1
+
+        def replay() -> None:
+            self.replays += 1
+            step()
+
+        return replay
+
+
+def trained(bound: Bound, stream: Stream, name: str, make_stepper: Callable) -> tuple[list[float], int]:
+    optimizer = build_optimizer(name, bound.parameters(), 0.01)
+    pyro.set_rng_seed(2)
+    steps = make_stepper(bound, optimizer, 0.1)
+    seen: list[int] = []
+    nats = []
+    for epoch in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 / (1 + epoch // 2)  # which a captured step has to notice
+        nats.append(loop.train_epoch(steps, stream.batches(), after_step=lambda: seen.append(1)))
+    return nats, len(seen)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize(
+    ("cell", "noise", "learn", "particles"),
+    [("tanh", "gaussian", True, 1), ("lstm", "gamma", False, 3), ("gru", "gaussian:multiplicative", True, 1)],
+)
+def test_captured_steps_are_those_taken_one_by_one(
+    stream: Stream, optimizer: str, cell: str, noise: str, learn: bool, particles: int
+) -> None:
+    recorder = Recorder()
+    with program_settings():
+        bound = make(cell, noise, learn, particles)
+        other = copy.deepcopy(bound)
+        expected, steps = trained(bound, stream, optimizer, Stepper)
+        found, readings = trained(other, stream, optimizer, lambda *given: CapturedStepper(*given, record=recorder))
+    assert found == pytest.approx(expected, abs=1e-12)
+    for parameter, same in zip(other.parameters(), bound.parameters(), strict=True):
+        torch.testing.assert_close(parameter, same, rtol=0, atol=1e-12)
+    batches = len(list(stream.batches()))
+    assert steps == 3 * batches and readings == 3  # an epoch is shorter than what is read at once
+    full = batches - 2  # the first carries nothing, the last is ragged
+    assert recorder.recorded == 2 and recorder.replays == 3 * full - 2 * WARM  # twice, for two learning rates
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would make a GPU wait, or has a shape that only its numbers tell."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default", "masked_select", "unique", "bincount")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(name in str(func) for name in self.WAITS), f"{func} waits for the device"
+        assert not any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for index in (args[1] if "aten.index" in str(func) and isinstance(args[1], list) else ())
+        ), "an index of booleans waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize(
+    "noise",
+    ["gaussian", "gaussian:multiplicative", "gamma", "laplace", "beta", "bernoulli:multiplicative", "poisson",
+     "categorical", "dirichlet"],
+)  # fmt: skip
+def test_a_captured_step_waits_for_nothing(stream: Stream, cell: str, noise: str) -> None:
+    learn = noise in ("gaussian", "gaussian:multiplicative")
+    with program_settings():
+        bound = make(cell, noise, learn)
+        optimizer = build_optimizer("adam", bound.parameters(), 0.01)
+        stepper = CapturedStepper(bound, optimizer, 0.1, record=Recorder())
+        for number, batch in zip(range(1, 3), stream.batches(), strict=False):
+            stepper.take(batch, number)
+        with NoWaiting():
+            stepper._step()
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> None:
+    with program_settings():
+        bound = make()
+        optimizer = build_optimizer("adam", bound.parameters(), 0.01)
+        stepper = CapturedStepper(bound, optimizer, 0.1, record=Recorder())
+        batches = list(stream.batches())
+        for number, batch in enumerate(batches[:7], start=1):
+            stepper.take(batch, number)
+        before = [parameter.detach().clone() for parameter in bound.parameters()]
+        for part in stepper._state:
+            part.fill_(float("nan"))
+        for number, batch in enumerate(batches[7:9], start=8):
+            stepper.take(batch, number)
+        with pytest.raises(FloatingPointError, match="training, step 9: the loss is nan"):
+            stepper.read()
+    for parameter, kept in zip(bound.parameters(), before, strict=True):
+        assert torch.equal(parameter, kept)
+
+
+def test_only_one_process_on_a_gpu_captures_and_only_what_can_be_held_back(stream: Stream) -> None:
+    cpu, gpu, bound = torch.device("cpu"), torch.device("cuda"), make()
+    fused, other = (build_optimizer(name, bound.parameters(), 0.01) for name in ("adam", "rmsprop"))
+    assert CapturedStepper.can(fused, gpu)
+    assert not CapturedStepper.can(fused, cpu) and not CapturedStepper.can(other, gpu)
+    assert type(loop.stepper(bound, fused)) is Stepper
+
+
+def test_sequences_of_their_own_lengths_are_taken_one_by_one() -> None:
+    words = torch.randint(WORDS, (6, 8))
+    data = Sequences(words[:, :-1], words[:, 1:], torch.tensor([7, 3, 5, 7, 2, 7]))
+    with program_settings():
+        bound, recorder = make(), Recorder()
+        optimizer = build_optimizer("adam", bound.parameters(), 0.01)
+        stepper = CapturedStepper(bound, optimizer, 0.1, record=recorder)
+        for number, batch in enumerate(data.batches(2), start=1):
+            stepper.take(batch, number)
+        assert stepper.read().steps == data.num_steps and recorder.recorded == 0
