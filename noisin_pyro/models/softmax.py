@@ -143,18 +143,22 @@ def _sweep(
     wanted: Wanted = (False, False, False),
 ) -> tuple[Tensor, Gradients]:
     """Log-probabilities ``(N,)``, block by block, and the gradients of their sum weighted by ``upstream``."""
-    rows, found, parts = _rows(z, bias), [], []
-    sums: list[Tensor | None] = [None, None]
+    rows, found, by_z = _rows(z, bias), [], []
+    by_weight, by_bias = None, None
     for start in range(0, len(z), rows):
         block = slice(start, start + rows)
         log_p = _log_softmax(z[block], weight, bias, products)
         found.append(_at(log_p, y[block]))
         if upstream is not None:
-            by_z, *rest = _gradients(log_p, z[block], weight, y[block], products, upstream[block], wanted)
-            parts.append(by_z)
-            sums = [part if total is None else total.add_(part) for total, part in zip(sums, rest, strict=True)]
+            parts = _gradients(log_p, z[block], weight, y[block], products, upstream[block], wanted)
+            by_z.append(parts[0])
+            by_weight, by_bias = _plus(by_weight, parts[1]), _plus(by_bias, parts[2])
         del log_p  # before the next block comes
-    return torch.cat(found), (torch.cat(parts) if wanted[0] else None, sums[0], sums[1])
+    return torch.cat(found), (torch.cat(by_z) if wanted[0] else None, by_weight, by_bias)
+
+
+def _plus(total: Tensor | None, part: Tensor | None) -> Tensor | None:
+    return part if total is None or part is None else total.add_(part)
 
 
 def _log_softmax(z: Tensor, weight: Tensor, bias: Tensor, products: str) -> Tensor:

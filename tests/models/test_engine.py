@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 import noisin_pyro as nz
 from noisin_pyro.models import CELLS
+from noisin_pyro.models.cells import Tanh
 from noisin_pyro.models.engine import ENGINES, MANY, chosen
 from noisin_pyro.noise import Family, get
 from noisin_pyro.training.run import program_settings
@@ -41,7 +42,7 @@ def test_scales_and_cells_of_one_s_own_take_the_loop() -> None:
         def scale(self, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
             return 0.5 * spread
 
-    class Own(CELLS["tanh"]):
+    class Own(Tanh):
         kernel, reducible = None, False
 
     family: Family = object.__new__(Halved)
