@@ -36,8 +36,11 @@ def test_train_ends_with_both_networks_numbers_and_the_picture(
         assert len(re.findall(r"\d+\.\d", row)) == columns
     assert lines[-1] == f"learning curves: {run / 'curves.png'}"
     assert (run / "curves.png").is_file()
-    progress = said.err.splitlines()  # no bars where nobody watches: a line an epoch, and one before the long test
-    assert len(progress) == 7 and sum("epoch" in line and "tokens/s" in line for line in progress) == 6
+    progress = (
+        said.err.splitlines()
+    )  # no bars where nobody watches: lines before the epochs and the long test, one each epoch
+    assert len(progress) == 9 and sum("computed by" in line for line in progress) == 2
+    assert sum("epoch" in line and "tokens/s" in line for line in progress) == 6
     assert "averaging 2 noisy runs" in said.err
 
 

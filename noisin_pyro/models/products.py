@@ -6,6 +6,8 @@ AMD; ``docs/speed.md``), and packs a matrix anew in each of the many small produ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +28,20 @@ def check_products(products: str) -> str:
     if products == "bfloat16" and not (torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         raise ValueError("products='bfloat16' needs a CPU with AVX-512 or AMX, or a GPU; leave them at 'float32'")
     return products
+
+
+@contextmanager
+def tf32(wanted: bool) -> Iterator[None]:
+    """Within, GPUs round the factors of float32 products to TF32, if that is wanted; else as torch has been told."""
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings if wanted else ():
+        setting.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "float32") -> Tensor:

@@ -181,6 +181,9 @@ class Run:
     engine: Literal["auto", "kernel", "scan", "loop"] = "auto"
     """Way to compute the layers; the same numbers but for rounding. auto takes the fastest, and the log says which."""
 
+    tf32: bool = False
+    """Let a GPU round the factors of float32 products to TF32 (10 binary digits); torch itself does so in cuDNN."""
+
     twin: bool = True
     """Train the deterministic network too, everything but the noise equal, for comparison."""
 
@@ -271,6 +274,9 @@ class Config:
             )
         if how.bound == "importance" and how.particles < 2:
             raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")
+        if self.run.tf32 and (self.run.device != "cuda" or self.run.precision != "float32"):
+            where = f"device {self.run.device!r} with precision {self.run.precision}"
+            raise ValueError(f"tf32 is for float32 products on device 'cuda', got {where}; leave it out")
         if self.run.precision != "float32" and self.model.softmax_products != "float32":
             raise ValueError(
                 f"softmax products in {self.model.softmax_products} are of float32 numbers, not of precision "

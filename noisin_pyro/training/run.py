@@ -21,6 +21,7 @@ from noisin_pyro.data import Corpus
 from noisin_pyro.inference import evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
+from noisin_pyro.models.products import tf32
 from noisin_pyro.training import folder, interrupts, log
 from noisin_pyro.training.build import build_guide, build_model, load_corpus, located, steps
 from noisin_pyro.training.config import Config, to_json
@@ -62,6 +63,7 @@ def train(config: Config | None = None) -> Result:
             config = _resumed(config, config.run.resume)
         require_device(config.run.device)
         ranks.split(config.data.batch_size)
+        held.enter_context(tf32(config.run.tf32))
         corpus = ranks.once(partial(load_corpus, config.data))
         config = config if resumed else dataclasses.replace(config, data=located(config.data))
         result = _run(config, corpus, held, resume=resumed)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from noisin_pyro.models import LanguageModel
 from noisin_pyro.models.emissions import Categorical
-from noisin_pyro.models.products import fast_linear
+from noisin_pyro.models.products import Factor, fast_linear, product, summed_product, tf32
 
 has_bfloat16 = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16, reason="this processor has no bfloat16")
@@ -84,3 +84,33 @@ def test_processors_without_it_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
     with pytest.raises(ValueError, match="needs a CPU with AVX-512 or AMX, or a GPU"):
         Categorical(4, 5, "bfloat16")
+
+
+def test_tf32_is_for_the_while_that_it_is_wanted() -> None:
+    def now() -> list[str]:
+        return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision]
+
+    before = now()
+    with tf32(False):
+        assert now() == before
+    with tf32(True):
+        assert now() == ["tf32", "tf32"]
+    assert now() == before
+
+
+def test_factors_that_are_rearranged_multiply_as_they_did() -> None:
+    torch.manual_seed(0)
+    for dtype, within in ((torch.float32, 1e-5), (torch.float64, 1e-14)):
+        x, matrix, plus = (torch.randn(*shape, dtype=dtype) for shape in ((7, 13), (13, 31), (7, 31)))
+        expected = x.double() @ matrix.double()
+        for found in (Factor(matrix, 7).times(x, plus) - plus, product(x, matrix), summed_product(x.mT, matrix)):
+            torch.testing.assert_close(found.double(), expected, rtol=0, atol=10 * within)
+        wide = summed_product(matrix, x.mT.contiguous())  # the other way round
+        torch.testing.assert_close(wide.double(), matrix.double().mT @ x.double().mT, rtol=0, atol=10 * within)
+
+
+def test_gradients_and_their_gradients_of_fast_products() -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(*shape).double().requires_grad_() for shape in ((2, 3, 4), (5, 4), (5,))]
+    assert torch.autograd.gradcheck(fast_linear, given)
+    assert torch.autograd.gradgradcheck(fast_linear, given)
