@@ -23,7 +23,9 @@ _TRAIN = """Train a noisy recurrent network and its deterministic twin, and comp
 
 Without options: on pydocs, the text of Python's own language reference.
 
-The run's folder holds configuration, log, best model, curves and result."""
+The run's folder holds configuration, log, best model, curves and result.
+
+torchrun --nproc-per-node N --no-python noisin train: in N processes, or GPUs."""
 
 
 Other = Evaluate | Compare | Generate | Families

@@ -111,7 +111,7 @@ def here() -> Ranks:
 @contextmanager
 def joined() -> Iterator[None]:
     """Within, the processes that ``torchrun`` has started, if there are several, are connected: by gloo, and by nccl
-    between GPUs, where each takes that of its number. The first of each machine alone has its messages on stderr.
+    between GPUs. The first of each machine alone has its messages on stderr.
 
     Raises:
         ConnectionError: another of them has ended.
@@ -119,15 +119,12 @@ def joined() -> Iterator[None]:
     if not _are_several() or dist.is_initialized():
         yield
         return
-    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if number < gpus:
-        torch.cuda.set_device(number)
     store, rank, size = next(dist.rendezvous("env://"))
     named = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # or it would connect to what is left of the one before
-    backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=named, rank=rank, world_size=size)
     try:
-        with _silence() if number else nullcontext():
+        with _silence() if _local("RANK", 0) > 0 else nullcontext():
             yield
     except RuntimeError as error:  # gloo, and torch where it uses it, have no class of their own for this
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):
@@ -142,17 +139,21 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def require_device(name: str) -> None:
-    """Refuse a device that this machine does not have, or not for each process.
+def take_device(name: str) -> None:
+    """See to it that ``"cuda"`` means, of several GPUs, the one of this process's number.
 
     Raises:
-        ValueError: no GPU, or too few.
+        ValueError: there is none, or not one for each process of this machine.
     """
-    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if name == "cuda" and not torch.cuda.is_available():
+    if name != "cuda":
+        return
+    if not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
-    if name == "cuda" and gpus < processes:
+    processes, gpus = _local("WORLD_SIZE", 1), torch.cuda.device_count()
+    if gpus < processes:
         raise ValueError(f"device 'cuda': {processes} processes need as many GPUs, and here are {gpus}; start fewer")
+    if here().size > 1:
+        torch.cuda.set_device(_local("RANK", 0))
 
 
 def reseed(seed: int) -> None:
@@ -196,6 +197,11 @@ def first_to_tell(text: str) -> bool:
 
 def _are_several() -> bool:
     return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def _local(what: str, otherwise: int) -> int:
+    """What ``torchrun`` says of this machine alone."""
+    return int(os.environ.get(f"LOCAL_{what}", otherwise))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from noisin_pyro.models.products import tf32
 from noisin_pyro.training import folder, interrupts, log
 from noisin_pyro.training.build import build_guide, build_model, load_corpus, located, steps
 from noisin_pyro.training.config import Config, to_json
-from noisin_pyro.training.distributed import here, joined, require_device, reseed
+from noisin_pyro.training.distributed import here, joined, reseed, take_device
 from noisin_pyro.training.fingerprint import fingerprint, require_same
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import fit, validated
@@ -61,7 +61,7 @@ def train(config: Config | None = None) -> Result:
         ranks = here()
         if config.run.resume is not None:
             config = _resumed(config, config.run.resume)
-        require_device(config.run.device)
+        take_device(config.run.device)
         ranks.split(config.data.batch_size)
         held.enter_context(tf32(config.run.tf32))
         corpus = ranks.once(partial(load_corpus, config.data))

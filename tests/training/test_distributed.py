@@ -13,7 +13,7 @@ import torch
 
 from noisin_pyro.cli import main
 from noisin_pyro.training import checkpoint, log
-from noisin_pyro.training.distributed import Ranks
+from noisin_pyro.training.distributed import Ranks, take_device
 
 from . import together
 
@@ -124,6 +124,15 @@ def _same_run(one: Path, other: Path) -> None:
         results = [json.loads((run / part / "result.json").read_text()) for run in (one, other)]
         for key in ("valid", "test", "test_ensemble", "best_epoch", "spreads"):
             assert results[0][key] == results[1][key]
+
+
+def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="4 processes need as many GPUs, and here are 3; start fewer"):
+        take_device("cuda")
+    take_device("cpu")
 
 
 @pytest.mark.parametrize("several", [2], indirect=True)
