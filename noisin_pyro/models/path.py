@@ -47,7 +47,9 @@ class NoisyPath(TorchDistribution):
         self.transition, self.family, self.spread, self.lengths = transition, family, spread, lengths
         self.spread_is_sampled = spread_is_sampled
         self._last: dict[str, Any] = {}  # shared by expanded copies: the memory that belongs to the last sample
-        batch_shape = torch.broadcast_shapes(transition.batch_shape, spread.shape[:-2])
+        batch_shape = transition.batch_shape
+        if spread.dim() > 2:
+            batch_shape = torch.broadcast_shapes(batch_shape, spread.shape[:-2])
         super().__init__(batch_shape, transition.event_shape, validate_args=validate_args)
 
     @property

@@ -17,6 +17,9 @@ from noisin_pyro.names import known
 
 PRODUCTS = ("float32", "bfloat16")
 
+LARGE = 2**20
+"""Multiplications in a product from which oneDNN's advantage outweighs what each call of it costs."""
+
 
 def check_products(products: str) -> str:
     """The name itself.
@@ -52,7 +55,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "f
     if products == "bfloat16":
         found = torch.mm(a.bfloat16(), b.bfloat16()).to(a.dtype)
         return found if bias is None else found.add_(bias)
-    if _is_for_onednn(a):
+    if _is_for_onednn(a) and len(a) * b.numel() >= LARGE:
         return torch.ops.mkldnn._linear_pointwise(a, b.mT, bias, "none", [], "")
     return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
 
@@ -70,7 +73,7 @@ class Factor:
     def __init__(self, matrix: Tensor, rows: int) -> None:
         self.matrix = matrix
         self.packed: Any = None
-        if _is_for_onednn(matrix):
+        if _is_for_onednn(matrix) and rows * matrix.numel() >= LARGE:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(matrix.mT.contiguous(), rows)
 
     def times(self, x: Tensor, plus: Tensor) -> Tensor:

@@ -97,6 +97,8 @@ class Recurrence(Transition):
 
     @property
     def batch_shape(self) -> torch.Size:
+        if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1]:
+            return self.z.shape[:-1]  # as a rule, and broadcast_shapes takes its time
         sampled = [w.shape[:-2] for w in self.weights[:2]] + [b.shape[:-1] for b in self.weights[2:]]
         return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], *sampled)
 
@@ -151,7 +153,8 @@ class Recurrence(Transition):
         """The same by hand, where time comes first and all that stands before it is one dimension of rows."""
         ih, hh, bias_ih, bias_hh = self.weights
         is_gru = self.cell.name == "gru"
-        batch = torch.broadcast_shapes(self.batch_shape, *(part.shape[:-2] for part in noise if part is not None))
+        (changed,) = {part.shape[:-2] for part in noise if part is not None} or {self.batch_shape}
+        batch = changed if changed == self.batch_shape else torch.broadcast_shapes(self.batch_shape, changed)
         # projected with time in front, and once for all particles that share the inputs
         a = fast_linear(self.inputs.movedim(-2, 0), ih, bias_ih if is_gru else bias_ih + bias_hh).movedim(0, -2)
 
