@@ -98,7 +98,6 @@ for name, site in poutine.trace(Pendulum(spread=0.3)).get_trace(x, y).nodes.item
     if site["type"] == "sample" and name != "swings":
         print(f"{name:6} {'observed' if site['is_observed'] else 'latent':9} {tuple(site['value'].shape)}")
 
-
 # %% [markdown]
 # ## Training
 #
@@ -109,6 +108,8 @@ for name, site in poutine.trace(Pendulum(spread=0.3)).get_trace(x, y).nodes.item
 # We train with γ = 0.3 and, all else equal, with γ = 0, which is `torch.nn.RNN`: the deterministic twin. On the way we
 # note how far off their predictions are, with the noise switched off (`noise_off`), in the six swings and in 200 others
 # that training does not see.
+
+
 # %%
 def off_by(model, angles):
     """Root mean square error of the predicted measurements, in radians."""
