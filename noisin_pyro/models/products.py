@@ -36,7 +36,7 @@ def check_products(products: str) -> str:
 @contextmanager
 def tf32(wanted: bool) -> Iterator[None]:
     """Within, GPUs round the factors of float32 products to TF32, if that is wanted; else as torch has been told."""
-    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
     before = [setting.fp32_precision for setting in settings]
     for setting in settings if wanted else ():
         setting.fp32_precision = "tf32"

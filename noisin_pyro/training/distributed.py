@@ -119,8 +119,9 @@ def joined() -> Iterator[None]:
     if not _are_several() or dist.is_initialized():
         yield
         return
-    store, rank, size = next(dist.rendezvous("env://"))
-    named = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # or it would connect to what is left of the one before
+    store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
+    # of its own name, or it would connect to what is left of the one before
+    named = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # pyright: ignore[reportPrivateImportUsage]
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=named, rank=rank, world_size=size)
     try:

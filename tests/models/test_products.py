@@ -87,7 +87,7 @@ def test_processors_without_it_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_tf32_is_for_the_while_that_it_is_wanted() -> None:
-    def now() -> list[str]:
+    def now() -> list[object]:
         return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision]
 
     before = now()
