@@ -1,123 +1,182 @@
-"""Everything that still has to be seen on a GPU, in one call: ``python benchmarks/gpu.py`` writes ``results/gpu.json``.
+"""Everything that has to be seen on a GPU, in one call: ``python benchmarks/gpu.py`` writes ``results/gpu/``.
 
-- the reduction of additive noise to the fused kernels agrees with the loop, for every cell that has one (float64);
-- the bound and its gradient never wait for the device (``torch.cuda.set_sync_debug_mode``);
-- what noise costs: a training step of the noisy RNN over one of ``nn.RNN``, as a careful PyTorch user writes it,
-  alternating in one process, at table 2's shape (1 layer, tanh, 256 units, batch 20, window 35, 10,000 words).
+1. ``checks.json``: every engine agrees with the loop (float64), a captured step waits for nothing, and captured
+   training ends in the same parameters as steps taken one by one;
+2. ``epoch-….json``: seconds of an epoch of Penn Treebank (training alone), captured: one tanh layer of 256 at batch 20,
+   and the LSTM 2 × 650 at batch 80, γ fixed and learned;
+3. ``results/speed/cuda``: every comparison of ``speed.py``;
+4. ``precision-….json``: validation perplexity after two epochs in float32, with TF32, and with products of the softmax
+   in bfloat16.
+
+What has been written is not run again, so that a call that was broken off goes on. Penn Treebank is read from the
+folder in ``NOISIN_DATA``.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
+import copy
+import os
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
-from torch import nn
-from torch.nn import functional as F
+import tyro
 
 from noisin_pyro import LanguageModel, NoisyRNN, PriorAsGuide_ELBO, Spread
+from noisin_pyro.data import Stream
 from noisin_pyro.models.cells import CELLS
-from noisin_pyro.models.kernels import Weights
-from noisin_pyro.models.scan import Recurrence
-from noisin_pyro.noise import get
+from noisin_pyro.models.engine import ENGINES
+from noisin_pyro.training.folder import provenance, write_json
+from noisin_pyro.training.loop import train_epoch
+from noisin_pyro.training.optimizers import build_optimizer
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.stepper import CapturedStepper, Stepper
 
-VOCABULARY, UNITS, BATCH, WINDOW = 10_000, 256, 20, 35
-REPEATS = 200
-
-
-class PlainRNN(nn.Module):
-    """The deterministic contestant: torch's own layers and loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, UNITS)
-        self.rnn = nn.RNN(UNITS, UNITS, batch_first=True)
-        self.linear = nn.Linear(UNITS, VOCABULARY)
-
-    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        z, _ = self.rnn(self.embedding(inputs))
-        return F.cross_entropy(self.linear(z).flatten(0, 1), targets.flatten(), reduction="sum")
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "results" / "gpu"
+SETTINGS = {
+    "tanh 256": "--batch-size 20",
+    "tanh 256, γ learned": "--batch-size 20 --learn-spread",
+    "LSTM 2 × 650": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80",
+    "LSTM 2 × 650, γ learned": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80 --learn-spread",
+}
+TOKENS = 929_589  # of Penn Treebank, for training
+PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--softmax-products bfloat16"}
 
 
-def largest_difference(device: str) -> dict[str, float]:
-    """Between the reduction and the loop, over all states, of every cell that has a reduction."""
+def engines_agree(device: str) -> dict[str, float]:
+    """The largest difference of states and gradients from the loop's, over all engines that run a cell."""
     found = {}
-    for name, cell in CELLS.items():
-        if not cell.reducible:
-            continue
-        rnn = NoisyRNN(3, 5, cell=name).double().to(device)
-        weights = Weights(*rnn._weights(0))
-        like = rnn.weight_hh_l0.detach()
-        x, noise, z = (torch.randn(*shape, dtype=like.dtype, device=device) for shape in ((4, 7, 3), (4, 7, 5), (4, 5)))
-        recurrence = Recurrence(rnn.cell, weights, x, z, z if rnn.cell.has_memory else None)
-        fused, _ = recurrence.transport(get("gaussian"), like.new_full((1, 1), 0.5), noise)
-        steps = noise.unbind(-2)
-        looped, _ = recurrence.loop(lambda t, mean, steps=steps: mean + 0.5 * steps[t])
-        found[name] = float((fused - looped).detach().abs().max())
+    for cell in CELLS:
+        for noise in ("gaussian", "gaussian:multiplicative"):
+            results = {}
+            for engine in ENGINES:
+                torch.manual_seed(0)
+                rnn = NoisyRNN(3, 5, 2, cell=cell, noise=noise, engine=engine).double().to(device)
+                x = torch.randn(4, 7, 3, device=device, dtype=torch.float64)
+                torch.manual_seed(1)
+                try:
+                    with pyro.plate("sequences", 4, dim=-1):
+                        z, _ = rnn(x)
+                except ValueError:
+                    continue  # it cannot run this cell with this noise
+                results[engine] = [z, *torch.autograd.grad(z.sin().sum(), list(rnn.parameters()))]
+            found[f"{cell}, {noise}"] = max(
+                float((one.detach() - other.detach()).abs().max())
+                for each in results.values()
+                for one, other in zip(each, results["loop"], strict=True)
+            )
     return found
 
 
-def step(loss: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """One training step: loss, gradient, clipping, update."""
-    optimizer.zero_grad()
-    (loss(*batch) / batch[1].numel()).backward()
-    nn.utils.clip_grad_norm_(loss.parameters(), 5.0)
-    optimizer.step()
+def captured_is_one_by_one(device: str) -> dict[str, float]:
+    """The largest difference of parameters after two epochs, without noise: that of replays has numbers of its own."""
+    found = {}
+    for cell in ("tanh", "lstm", "gru"):
+        torch.manual_seed(0)
+        stream = Stream(torch.randint(50, (4 * 10 * 60 + 7,)), 4, 10).to(device)
+        model = LanguageModel(50, 16, 2, cell=cell, spread=0.0).double().to(device)
+        ends = []
+        for kind in (Stepper, CapturedStepper):
+            bound = PriorAsGuide_ELBO(max_plate_nesting=1)(copy.deepcopy(model))
+            steps = kind(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1)
+            for _ in range(2):
+                train_epoch(steps, stream.batches())
+            ends.append(list(bound.parameters()))
+        found[cell] = max(float((a - b).detach().abs().max()) for a, b in zip(*ends, strict=True))
+    return found
 
 
-def milliseconds(device: str, contestants: dict[str, nn.Module]) -> dict[str, list[float]]:
-    """The time of each contestant's step, alternating."""
-    words = torch.randint(VOCABULARY, (2, BATCH, WINDOW), device=device)
-    batch = (words[0], words[1])
-    optimizers = {name: torch.optim.Adam(module.parameters(), lr=1e-3) for name, module in contestants.items()}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(REPEATS + 10):
-        for name, module in contestants.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            step(module, optimizers[name], batch)
-            end.record()
-            end.synchronize()
-            if repeat >= 10:
-                times[name].append(start.elapsed_time(end))
-    return times
+def waits_for_nothing(device: str) -> list[str]:
+    """Cells and noises whose captured step was taken while waiting was an error."""
+    seen = []
+    for cell in ("tanh", "lstm", "gru"):
+        for noise in ("gaussian", "gaussian:multiplicative", "gamma", "bernoulli:multiplicative"):
+            learn = noise.startswith("gaussian")
+            model = LanguageModel(50, 16, 2, cell=cell, noise=noise, spread=Spread(0.3, learn=learn)).to(device)
+            bound = PriorAsGuide_ELBO(max_plate_nesting=1)(model)
+            steps = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 5.0)
+            for number, batch in enumerate(Stream(torch.randint(50, (200,)), 4, 10).to(device).batches(), start=1):
+                if batch.lengths is None:
+                    steps.take(batch, number)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                steps._step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            seen.append(f"{cell}, {noise}")
+    return seen
 
 
-def main() -> int:
-    if not torch.cuda.is_available():
+def checks(device: str) -> dict[str, Any]:
+    with program_settings():
+        return {
+            "largest_difference_of_engines": engines_agree(device),
+            "largest_difference_of_captured_steps": captured_is_one_by_one(device),
+            "waits_for_nothing": waits_for_nothing(device),
+        }
+
+
+def trained(options: str, epochs: int, device: str) -> dict[str, Any]:
+    """The last row of the log of ``noisin train`` on Penn Treebank with these options."""
+    with tempfile.TemporaryDirectory() as where:
+        folder = Path(where) / "run"
+        command = f"train --data ptb --no-twin --ensemble-samples 0 --epochs {epochs} --device {device} {options}"
+        noisin = [sys.executable, "-c", "import sys; from noisin_pyro.cli import main; sys.exit(main())"]
+        subprocess.run([*noisin, *command.split(), "--folder", str(folder)], check=True)
+        lines = (folder / "log.csv").read_text(encoding="utf-8").splitlines()
+    row = dict(zip(lines[0].split(","), map(float, lines[-1].split(",")), strict=True))
+    return {
+        "command": f"noisin {command}",
+        "seconds_of_training": TOKENS / row["tokens_per_second"],
+        "tokens_per_second": row["tokens_per_second"],
+        "valid_perplexity": row["valid_perplexity"],
+    }
+
+
+def written(path: Path, make: Callable[[], dict[str, Any]], device: str) -> None:
+    """Make and write it, unless it is there."""
+    if path.exists():
+        print(f"{path.relative_to(ROOT)}: there")
+        return
+    began = time.perf_counter()
+    found = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, found | provenance(torch.device(device)) | {"seconds": round(time.perf_counter() - began)})
+    print(path.read_text(encoding="utf-8"), flush=True)
+
+
+def main(device: str = "cuda", folder: Path = FOLDER, epochs: int = 2, seconds: float = 20.0) -> int:
+    """Everything that has to be seen on a GPU.
+
+    Args:
+        device: cuda; cpu rehearses what a CPU can.
+        folder: for the numbers.
+        epochs: of Penn Treebank, timed by the last one, and for the effect of precision.
+        seconds: for each comparison of speed.py.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
         print("gpu.py: no CUDA device here; run it where there is one", file=sys.stderr)
         return 2
-    device = "cuda"
-    torch.manual_seed(0)
-    with program_settings():
-        result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "seed": 0}
-        result["reduction_against_loop"] = largest_difference(device)
-        contestants: dict[str, nn.Module] = {"nn.RNN": PlainRNN().to(device)}
-        for name, spread in {"fixed": 0.3, "learned": Spread(0.3, learn=True), "deterministic": 0.0}.items():
-            contestants[name] = PriorAsGuide_ELBO()(LanguageModel(VOCABULARY, UNITS, spread=spread).to(device))
-        times = milliseconds(device, contestants)
-        torch.cuda.set_sync_debug_mode("error")
-        words = torch.randint(VOCABULARY, (2, BATCH, WINDOW), device=device)
-        for name in ("fixed", "learned"):
-            contestants[name](words[0], words[1]).backward()
-        torch.cuda.set_sync_debug_mode("default")
-    result["shape"] = {"vocabulary": VOCABULARY, "units": UNITS, "batch": BATCH, "window": WINDOW}
-    result["repeats"] = REPEATS
-    result["milliseconds"] = {name: statistics.median(values) for name, values in times.items()}
-    result["ratio_to_nn.RNN"] = {
-        name: statistics.median(a / b for a, b in zip(values, times["nn.RNN"], strict=True))
-        for name, values in times.items()
-    }
-    path = Path(__file__).parents[1] / "results" / "gpu.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    gpu = device == "cuda"
+    if gpu:
+        written(folder / "checks.json", lambda: checks(device), device)
+    for name, options in SETTINGS.items():
+        short = name.replace(" × ", "x").replace(", γ ", "-").replace(" ", "-").lower()
+        written(folder / f"epoch-{short}.json", lambda options=options: trained(options, epochs, device), device)
+    speed = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), "--device", device, "--seconds", str(seconds)]
+    subprocess.run([*speed, *([] if gpu else ["--folder", str(folder / "speed")])], check=True, env=os.environ)
+    for name, options in PRECISIONS.items():
+        if gpu or name == "float32":
+            written(folder / f"precision-{name}.json", lambda options=options: trained(options, epochs, device), device)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(tyro.cli(main))

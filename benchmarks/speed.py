@@ -57,7 +57,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = folder / f"{name}.json"
-        comparison = COMPARISONS[name].only(contestants)
+        comparison = COMPARISONS[name].only(contestants).on(device)
         if comparison.entries and (again or not path.exists()):
             write_json(path, measured(comparison, how, torch.device(device), threads))
         if path.exists():

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from timing.contestants import LAYERS, TRAINING
+from timing.contestants import GPU_ONLY, LAYERS, TRAINING
 from timing.shapes import Shape
 
 
@@ -42,6 +42,11 @@ class Comparison:
         kept = {name: entry for name, entry in self.entries.items() if entry.contestant in contestants}
         return replace(self, entries=kept) if contestants else self
 
+    def on(self, device: str) -> Comparison:
+        """Without those that need a GPU, where there is none."""
+        kept = {name: entry for name, entry in self.entries.items() if entry.contestant not in GPU_ONLY}
+        return self if device == "cuda" else replace(self, entries=kept)
+
 
 TABLE_2 = Shape()
 SHAPES = {
@@ -70,7 +75,7 @@ def _step(title: str, shape: Shape) -> Comparison:
         targets = [Target("ours", "loop", 1.2), Target("ours", "trace-elbo", 1 / 3)]
     else:
         targets = [Target("ours", "plain", 1.0), Target("ours-bfloat16", "plain", 0.6)]
-    targets.append(Target("ours", "variational-dropout", 1.0))
+    targets += [Target("ours", "plain-captured", 1.2), Target("ours", "variational-dropout", 1.0)]
     return Comparison(title, {name: Entry(name, shape, "plain") for name in names}, tuple(targets))
 
 

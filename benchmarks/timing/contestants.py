@@ -13,13 +13,13 @@ from timing.ours import OurTraining
 from timing.pyro_program import RepeatedPrior
 from timing.recurrence import NoisyLayer, TorchLayer
 from timing.shapes import Shape
-from timing.torch_networks import GAMMA, Loop, Plain, TorchTraining, VariationalDropout
+from timing.torch_networks import GAMMA, CapturedTraining, Loop, Plain, TorchTraining, VariationalDropout
 
 MULTIPLICATIVE: dict[str, Any] = {"family": "gaussian:multiplicative", "spread": 0.5}
 
 
-def _torch(network: type[Plain]) -> Callable[..., Any]:
-    return lambda shape, batches, device: TorchTraining(network(shape).to(device), batches)
+def _torch(network: type[Plain], training: type[TorchTraining] = TorchTraining) -> Callable[..., Any]:
+    return lambda shape, batches, device: training(network(shape).to(device), batches)
 
 
 def _ours(**options: Any) -> Callable[..., Any]:
@@ -36,6 +36,7 @@ TRAINING: dict[str, Callable[..., Any]] = {
     "ours-learned": _ours(spread=GAMMA, learn_spread=True),
     "ours-multiplicative": _ours(**MULTIPLICATIVE),
     "ours-bfloat16": _ours(spread=GAMMA, products="bfloat16"),
+    "plain-captured": _torch(Plain, CapturedTraining),
     "loop": _torch(Loop),
     "variational-dropout": _torch(VariationalDropout),
     "trace-elbo": _torch(RepeatedPrior),
@@ -47,8 +48,10 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "multiplicative": _layer(NoisyLayer, **MULTIPLICATIVE),
 }
 CONTESTANTS = TRAINING | LAYERS
+GPU_ONLY = ("plain-captured",)
 TITLES = {
     "plain": "deterministic, `nn.RNN` or `nn.LSTM`",
+    "plain-captured": "the same as one CUDA graph",
     "ours": "ours, additive, γ fixed",
     "ours-learned": "ours, additive, γ learned",
     "ours-multiplicative": "ours, multiplicative",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -139,3 +140,48 @@ class TorchTraining:
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.step()
         return loss.detach()
+
+
+class CapturedTraining(TorchTraining):
+    """The same as one CUDA graph, replayed for each window: what a user does for whom launches cost too much."""
+
+    def __init__(self, network: Plain, batches: Iterable[Batch]) -> None:
+        super().__init__(network, batches)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=RATE, fused=True, capturable=True)
+        self.held: Batch | None = None
+        self.graph: Any = None
+
+    def step(self) -> Tensor:
+        batch = next(self.batches)
+        if self.held is None:
+            self._begin(batch)
+        assert self.held is not None
+        self.held.inputs.copy_(batch.inputs)
+        self.held.targets.copy_(batch.targets)
+        self.graph.replay()
+        return self.loss
+
+    def _begin(self, batch: Batch) -> None:
+        self.held = replace(batch, inputs=batch.inputs.clone(), targets=batch.targets.clone(), carried=True)
+        _, state = self.network.loss(batch, None)
+        self.state = tuple(s.detach().clone() for s in state) if isinstance(state, tuple) else state.detach().clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._captured()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._captured()
+
+    def _captured(self) -> None:
+        loss, state = self.network.loss(self.held, self.state)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        self.optimizer.step()
+        kept, new = (self.state, state) if isinstance(state, tuple) else ((self.state,), (state,))
+        for buffer, value in zip(kept, new, strict=True):
+            buffer.copy_(value.detach())
+        self.loss = loss.detach()
