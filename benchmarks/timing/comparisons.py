@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from timing.contestants import GPU_ONLY, LAYERS, TRAINING
+from timing.contestants import ENGINES, GPU_ONLY, LAYERS, SOFTMAX, TRAINING
 from timing.shapes import Shape
 
 
@@ -81,8 +81,13 @@ def _step(title: str, shape: Shape) -> Comparison:
 
 def _recurrence(cell: str) -> Comparison:
     title = f"Recurrence alone, forward and backward: {cell}, 256 units, batch 20, window 35"
-    entries = {name: Entry(name, replace(TABLE_2, cell=cell), "nn") for name in LAYERS}
+    entries = {name: Entry(name, replace(TABLE_2, cell=cell), "nn") for name in LAYERS | ENGINES}
     return Comparison(title, entries, (Target("additive", "nn", 1.3), Target("multiplicative", "nn", 1.6)))
+
+
+def _softmax(shape: Shape) -> Comparison:
+    title = f"Softmax alone, forward and backward: {shape.units} units, {shape.steps} steps, {shape.outputs:,} words"
+    return Comparison(title, {name: Entry(name, shape, "cross-entropy") for name in SOFTMAX}, ())
 
 
 def _growth(axis: str) -> Comparison:
@@ -112,6 +117,8 @@ def _growth(axis: str) -> Comparison:
 COMPARISONS: dict[str, Comparison] = {
     **{name: _step(*described) for name, described in SHAPES.items()},
     **{f"recurrence-{cell}": _recurrence(cell) for cell in ("tanh", "lstm")},
+    "softmax-table2": _softmax(TABLE_2),
+    "softmax-table3": _softmax(SHAPES["table3"][1]),
     **{f"growth-{axis}": _growth(axis) for axis in GROWTH},
 }
 

@@ -13,6 +13,7 @@ from timing.ours import OurTraining
 from timing.pyro_program import RepeatedPrior
 from timing.recurrence import NoisyLayer, TorchLayer
 from timing.shapes import Shape
+from timing.softmax import OurSoftmax, TorchSoftmax
 from timing.torch_networks import GAMMA, CapturedTraining, Loop, Plain, TorchTraining, VariationalDropout
 
 MULTIPLICATIVE: dict[str, Any] = {"family": "gaussian:multiplicative", "spread": 0.5}
@@ -47,7 +48,17 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "additive-learned": _layer(NoisyLayer, spread=GAMMA, learn_spread=True),
     "multiplicative": _layer(NoisyLayer, **MULTIPLICATIVE),
 }
-CONTESTANTS = TRAINING | LAYERS
+ENGINES: dict[str, Callable[..., Any]] = {
+    **{f"additive-{way}": _layer(NoisyLayer, spread=GAMMA, engine=way) for way in ("loop", "kernel", "scan")},
+    **{f"multiplicative-{way}": _layer(NoisyLayer, **MULTIPLICATIVE, engine=way) for way in ("loop", "scan")},
+}
+SOFTMAX: dict[str, Callable[..., Any]] = {
+    "cross-entropy": lambda shape, batches, device: TorchSoftmax(shape, device),
+    "softmax": lambda shape, batches, device: OurSoftmax(shape, device),
+    "softmax-bfloat16": lambda shape, batches, device: OurSoftmax(shape, device, "bfloat16"),
+}
+PARTS = LAYERS | ENGINES | SOFTMAX
+CONTESTANTS = TRAINING | PARTS
 GPU_ONLY = ("plain-captured",)
 TITLES = {
     "plain": "deterministic, `nn.RNN` or `nn.LSTM`",
@@ -63,6 +74,10 @@ TITLES = {
     "additive": "`NoisyRNN`, additive, γ fixed",
     "additive-learned": "`NoisyRNN`, additive, γ learned",
     "multiplicative": "`NoisyRNN`, multiplicative",
+    **{name: f"`NoisyRNN`, {name.replace('-', ', engine ')}" for name in ENGINES},
+    "cross-entropy": "`nn.Linear` and `cross_entropy`",
+    "softmax": "ours",
+    "softmax-bfloat16": "ours, products in bfloat16",
 }
 
 

@@ -73,6 +73,14 @@ def floor(shape: Shape, machine: Machine, bfloat16: bool = False) -> dict[str, f
     return {"products": products, "traffic": 8 * FLOAT * parameters(shape) / machine.bandwidth}
 
 
+def softmax_floor(shape: Shape, machine: Machine, bfloat16: bool = False) -> dict[str, float]:
+    """Of the softmax alone, forward and backward."""
+    return {
+        "products": emission_operations(shape) / (machine.bfloat16 if bfloat16 else machine.float32),
+        "traffic": 0.0,
+    }
+
+
 def recurrence_floor(shape: Shape, machine: Machine) -> dict[str, float]:
     """Of the layers alone, forward and backward."""
     return {"products": recurrence_operations(shape) / machine.float32, "traffic": 0.0}

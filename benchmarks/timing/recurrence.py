@@ -37,11 +37,17 @@ class NoisyLayer(TorchLayer):
     """``NoisyRNN`` with the same inputs, in the plate that it needs."""
 
     def __init__(
-        self, shape: Shape, device: torch.device, spread: float, family: str = "gaussian", learn_spread: bool = False
+        self,
+        shape: Shape,
+        device: torch.device,
+        spread: float,
+        family: str = "gaussian",
+        learn_spread: bool = False,
+        engine: str = "auto",
     ) -> None:
         super().__init__(shape, device)
         gamma = Spread(spread, learn=learn_spread)
-        self.rnn = NoisyRNN(shape.units, shape.units, shape.layers, shape.cell, family, gamma)
+        self.rnn = NoisyRNN(shape.units, shape.units, shape.layers, shape.cell, family, gamma, engine=engine)
         self.rnn.to(device, shape.dtype)
 
     def forward(self) -> Tensor:

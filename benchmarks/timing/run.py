@@ -15,9 +15,9 @@ from noisin_pyro.training.folder import provenance
 from noisin_pyro.training.run import program_settings
 from timing import memory, ratios
 from timing.comparisons import Comparison, Entry, Target
-from timing.contestants import LAYERS, build
+from timing.contestants import PARTS, SOFTMAX, build
 from timing.elsewhere import Elsewhere
-from timing.floor import Machine, floor, measure, recurrence_floor
+from timing.floor import Machine, floor, measure, recurrence_floor, softmax_floor
 from timing.rounds import rounds
 from timing.shapes import source, windows
 from timing.torch_networks import CLIP, RATE
@@ -94,15 +94,17 @@ def _times(comparison: Comparison, how: How, device: torch.device) -> tuple[dict
 
 def _described(entry: Entry, machine: Machine) -> dict[str, Any]:
     """An entry before it is measured, with its floor."""
-    is_layer = entry.contestant in LAYERS
-    if is_layer:
+    bfloat16 = entry.contestant.endswith("bfloat16")
+    if entry.contestant in SOFTMAX:
+        least = softmax_floor(entry.shape, machine, bfloat16)
+    elif entry.contestant in PARTS:
         least = recurrence_floor(entry.shape, machine)
     else:
-        least = floor(entry.shape, machine, bfloat16=entry.contestant == "ours-bfloat16")
+        least = floor(entry.shape, machine, bfloat16)
     return {
         "contestant": entry.contestant,
         "shape": dataclasses.asdict(entry.shape),
-        "data": "random" if is_layer else source(entry.shape),
+        "data": "random" if entry.contestant in PARTS else source(entry.shape),
         "base": entry.base,
         "floor_milliseconds": {key: 1000 * value for key, value in least.items()},
     }
