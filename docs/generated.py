@@ -41,7 +41,7 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for name, text in {"noise": noise_table(), "runs": runs(), "bounds": bounds()}.items():
+    for name, text in {"noise": noise_table(), "runs": runs(), "bounds": bounds(), "speed": speed()}.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
     picture = folder / "families.png"
     picture.unlink(missing_ok=True)
@@ -100,6 +100,11 @@ def bounds() -> str:
     told = json.loads((RESULTS / "bounds" / "result.json").read_text(encoding="utf-8"))
     rows = [[name, f"{found['gap']:.4f}", f"{found['error']:.4f}"] for name, found in told["bounds"].items()]
     return table(["guide", "log p(x) − bound, nats per step", "standard error"], rows)
+
+
+def speed() -> str:
+    """The tables of ``benchmarks/speed.py``, for each kind of device that it has run on."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted((RESULTS / "speed").glob("*/table.md")))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,10 +12,10 @@ STAT = Path("/proc/stat")  # Linux's; first line: cpu, user, nice, system, idle,
 class Elsewhere:
     """A span of time, and then ``share``: what other processes took of all processors' time in it.
 
-    Well above 0, it says that times are too long and scattered. None where the system does not tell.
+    Well above 0, it says that times are too long and scattered. It stays 0 where the system does not tell.
     """
 
-    share: float | None = None
+    share = 0.0
 
     def __enter__(self) -> Elsewhere:
         self.began = _clocks()

@@ -37,7 +37,7 @@ def write_table(folder: Path) -> None:
 
 
 def _markdown(told: list[dict[str, Any]]) -> Iterator[str]:
-    yield "# Speed\n"
+    yield f"# Speed on a {'CPU' if told[0]['device'] == 'cpu' else 'GPU'}\n"
     yield LEGEND
     for content in told:
         yield f"## {content['title']}\n"
@@ -51,13 +51,13 @@ def _markdown(told: list[dict[str, Any]]) -> Iterator[str]:
 def _machine(told: dict[str, Any]) -> str:
     """Where, and on which data."""
     machine, device = told["machine"], told["processor"] if told["device"] == "cpu" else told["device"]
-    share = told["busy_elsewhere"] or 0.0
+    share = told["busy_elsewhere"]
     data = " and ".join(sorted({entry["data"] for entry in told["entries"].values()}))
     return (
         f"{device}, {told['threads']} threads, torch {told['versions']['torch']}, data: {data}; large products "
         f"{machine['float32'] / 1e9:,.0f} Gflop/s in float32 and {machine['bfloat16'] / 1e9:,.0f} in bfloat16, copies "
         f"{machine['bandwidth'] / 1e9:,.0f} GB/s"
-        + (f"; others took {share:.0%} of the processors" if share > WORTH_TELLING else "")
+        + (f"; others had {share:.0%} of the processors" if share > WORTH_TELLING else "")
     )
 
 

@@ -16,9 +16,8 @@ from noisin_pyro.training.run import program_settings
 from timing import memory, ratios
 from timing.comparisons import Comparison, Entry, Target
 from timing.contestants import PARTS, SOFTMAX, build
-from timing.elsewhere import Elsewhere
 from timing.floor import Machine, floor, measure, recurrence_floor, softmax_floor
-from timing.rounds import rounds
+from timing.rounds import Rounds, rounds
 from timing.shapes import source, windows
 from timing.torch_networks import CLIP, RATE
 
@@ -28,10 +27,10 @@ class How:
     """How to measure."""
 
     rounds: int = 31
-    """Turns of each contestant, at most."""
+    """Undisturbed rounds, at most: in each every contestant has a turn."""
 
     least: int = 7
-    """Turns of each contestant, at least."""
+    """Rounds at least, whatever the time and the disturbance."""
 
     seconds: float = 150.0
     """No new round of a comparison begins after this time."""
@@ -46,13 +45,13 @@ class How:
 def measured(comparison: Comparison, how: How, device: torch.device, threads: int) -> dict[str, Any]:
     """Times, ratios, floors and memory of every entry, with all that they depend on; and what became of the targets."""
     before = measure(device, threads)
-    with Elsewhere() as elsewhere:
-        times, turns = _times(comparison, how, device)
+    found = _rounds(comparison, how, device)
+    times = found.seconds
     machine = Machine(*map(max, before, measure(device, threads)))
     entries = {}
     for name, entry in comparison.entries.items():
         entries[name] = _described(entry, machine) | {
-            "steps_in_a_turn": turns[name],
+            "steps_in_a_turn": found.steps[name],
             "milliseconds": {key: 1000 * value for key, value in ratios.quartiles(times[name])._asdict().items()},
             "peak_bytes": memory.peak(entry.contestant, entry.shape, device, threads) if how.memory else None,
             "rounds_milliseconds": [float(f"{1000 * value:.5g}") for value in times[name]],
@@ -67,7 +66,8 @@ def measured(comparison: Comparison, how: How, device: torch.device, threads: in
         "processor": processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "machine": machine._asdict(),
-        "busy_elsewhere": elsewhere.share,
+        "busy_elsewhere": found.elsewhere,
+        "disturbed_rounds": found.disturbed,
         "settings": dataclasses.asdict(how)
         | {
             "optimizer": "Adam, fused",
@@ -77,11 +77,11 @@ def measured(comparison: Comparison, how: How, device: torch.device, threads: in
             "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
         },
         "entries": entries,
-        "targets": [found for target in wanted if (found := _found(target, times, entries, how))],
+        "targets": [outcome for target in wanted if (outcome := _outcome(target, times, entries, how))],
     }
 
 
-def _times(comparison: Comparison, how: How, device: torch.device) -> tuple[dict[str, list[float]], dict[str, int]]:
+def _rounds(comparison: Comparison, how: How, device: torch.device) -> Rounds:
     with program_settings():
         data = {entry.shape: windows(entry.shape, device) for entry in comparison.entries.values()}
         built = {
@@ -110,7 +110,7 @@ def _described(entry: Entry, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _found(target: Target, times: Mapping[str, list[float]], entries: Mapping[str, Any], how: How) -> dict[str, Any]:
+def _outcome(target: Target, times: Mapping[str, list[float]], entries: Mapping[str, Any], how: How) -> dict[str, Any]:
     """A target and what was found; nothing where memory was not measured."""
     if target.measure == "time":
         found = ratios.ratio(times[target.of], times[target.to], how.seed)._asdict()

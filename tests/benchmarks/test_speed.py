@@ -35,7 +35,7 @@ def tiny(speed: Any, timing: Timing, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_all_that_numbers_depend_on_is_written_and_nothing_is_run_twice(
     tiny: Any, timing: Timing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    how = timing("run").How(rounds=3, least=3, seed=7)
+    how = timing("run").How(rounds=3, least=3, seconds=0.0, seed=7)
     tiny.main(threads=1, folder=tmp_path, how=how)
     path = tmp_path / "small.json"
     told = json.loads(path.read_text())
@@ -64,7 +64,7 @@ def test_all_that_numbers_depend_on_is_written_and_nothing_is_run_twice(
 
 
 def test_some_contestants_alone(tiny: Any, timing: Timing, tmp_path: Path) -> None:
-    how = timing("run").How(rounds=2, least=2, memory=False)
+    how = timing("run").How(rounds=2, least=2, seconds=0.0, memory=False)
     tiny.main(threads=1, folder=tmp_path, how=how, contestants=("ours", "loop"))
     told = json.loads((tmp_path / "small.json").read_text())
     assert list(told["entries"]) == ["ours", "loop"] and "ratio" not in told["entries"]["ours"]
