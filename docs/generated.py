@@ -41,8 +41,8 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for name, text in {"noise": noise_table(), "runs": runs(), "bounds": bounds(), "speed": speed()}.items():
-        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    for make in (noise_table, runs, bounds, speed, tried):
+        (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     picture = folder / "families.png"
     picture.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -105,6 +105,38 @@ def bounds() -> str:
 def speed() -> str:
     """The tables of ``benchmarks/speed.py``, for each kind of device that it has run on."""
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted((RESULTS / "speed").glob("*/table.md")))
+
+
+TRIED = [
+    ("tanh, additive: the fused kernel, fed with its past noise", "1.5: a third product", "tanh", "additive-kernel"),
+    ("tanh, additive: by hand", "1.0: the kernel gathers its gradients step by step", "tanh", "additive-scan"),
+    ("tanh, multiplicative: by hand", "1.0", "tanh", "multiplicative-scan"),
+    ("LSTM, additive: the fused kernel, fed with its past noise", "1.5: a third product", "lstm", "additive-kernel"),
+    ("LSTM, additive: by hand", "1.3: more small operations, no third product", "lstm", "additive-scan"),
+    ("LSTM, multiplicative: by hand", "1.3", "lstm", "multiplicative-scan"),
+]
+"""What was tried for a layer, what was predicted of it beside torch's own, and where it was measured."""
+
+
+def tried() -> str:
+    """Predictions of what each way costs beside torch's own, and what came, on a CPU."""
+    rows = []
+    for what, predicted, cell, name in TRIED:
+        loop = name.partition("-")[0] + "-loop"
+        came, before = (_ratio(f"recurrence-{cell}", contestant) for contestant in (name, loop))
+        rows.append([what, before, predicted, came])
+    for size, words in (("table2", "10,000 words"), ("table3", "33,278 words")):
+        for name, how, predicted in (
+            ("softmax", "scores overwritten by their gradient, products by oneDNN", "0.5: products take nearly all"),
+            ("softmax-bfloat16", "the same, products in bfloat16", "0.3"),
+        ):
+            rows.append([f"softmax over {words}: {how}", "1.00", predicted, _ratio(f"softmax-{size}", name)])
+    return table(["what", "the plain way", "predicted", "came"], rows)
+
+
+def _ratio(comparison: str, name: str) -> str:
+    path = RESULTS / "speed" / "cpu" / f"{comparison}.json"
+    return f"{json.loads(path.read_text(encoding='utf-8'))['entries'][name]['ratio']['median']:.2f}"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
