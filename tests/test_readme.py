@@ -39,9 +39,16 @@ def test_caption_of_the_picture_is_that_of_the_results() -> None:
 
 
 @pytest.mark.parametrize("products", ["float32", "bfloat16"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_what_bfloat16_changes_is_that_of_the_results(products: str, seed: int) -> None:
-    assert f"{result(f'products/{products}-{seed}')['test']['perplexity']:.3f}" in README
+def test_what_bfloat16_changes_is_that_of_the_results(products: str) -> None:
+    assert f"{result(f'products/{products}')['valid']['perplexity']:.3f}" in README
+
+
+@pytest.mark.parametrize("name", ["table2-1layer", "table2-2layers", "table3", "medium"])
+def test_what_a_step_costs_is_that_of_the_results(name: str) -> None:
+    entries = json.loads((ROOT / "results" / "speed" / "cpu" / f"{name}.json").read_text(encoding="utf-8"))["entries"]
+    found = [entries[who]["ratio"] for who in ("ours", "ours-learned", "ours-multiplicative", "ours-bfloat16")]
+    cells = " | ".join(f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" for ratio in found)
+    assert f" | {cells} |" in README
 
 
 @pytest.mark.parametrize("contestant", ["deterministic", "gaussian", "mean-field"])
