@@ -11,14 +11,15 @@ from noisin_pyro.tables import aligned
 from timing.comparisons import COMPARISONS
 from timing.contestants import TITLES
 
-HEADS = ["", "ms a step (quartiles)", "ratio (95 %)", "over the floor", "peak MB"]
+HEADS = ["", "ms a step (quartiles)", "ratio (95 %)", "over the floor", "peak MB", "page faults"]
 WORTH_TELLING = 0.02  # of the processors
 LEGEND = """\
 A whole training step (forward, loss, backward, clipping, Adam) in milliseconds: the median over rounds, in which all
 contestants of a table take turns in one process, with quartiles. Ratios are taken round by round, to the first line
 (in tables of growth, to the contestant's own smallest size), with a bootstrap interval of 95 %. The floor is the time
 that the step's matrix products would take at the rate measured here for large ones, and Adam's reading and writing at
-the bandwidth measured here. Memory is the peak above an idle process, each contestant in its own.
+the bandwidth measured here. Memory is the peak above an idle process, each contestant in its own; page faults are those
+of a step there: blocks that the allocator gave back to the system, and took again.
 """
 
 
@@ -63,14 +64,15 @@ def _machine(told: dict[str, Any]) -> str:
 
 def _rows(told: dict[str, Any], titles: dict[str, str] | None = None) -> Iterator[list[str]]:
     for name, entry in told["entries"].items():
-        time, ratio, peak = entry["milliseconds"], entry.get("ratio"), entry["peak_bytes"]
+        time, ratio, memory = entry["milliseconds"], entry.get("ratio"), "peak_bytes" in entry
         contestant = entry["contestant"]
         yield [
             name if titles is None else name.replace(contestant, titles[contestant], 1),
             f"{time['median']:.2f} ({time['low']:.2f} to {time['high']:.2f})",
             "" if ratio is None else f"{ratio['median']:.3f} ({_interval(ratio)})",
             f"{time['median'] / sum(entry['floor_milliseconds'].values()):.2f}",
-            "" if peak is None else f"{peak / 1e6:.0f}",
+            f"{entry['peak_bytes'] / 1e6:.0f}" if memory else "",
+            f"{entry['page_faults']:,.0f}" if memory else "",
         ]
 
 

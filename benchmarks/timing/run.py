@@ -53,9 +53,10 @@ def measured(comparison: Comparison, how: How, device: torch.device, threads: in
         entries[name] = _described(entry, machine) | {
             "steps_in_a_turn": found.steps[name],
             "milliseconds": {key: 1000 * value for key, value in ratios.quartiles(times[name])._asdict().items()},
-            "peak_bytes": memory.peak(entry.contestant, entry.shape, device, threads) if how.memory else None,
             "rounds_milliseconds": [float(f"{1000 * value:.5g}") for value in times[name]],
         }
+        if how.memory:
+            entries[name] |= memory.taken(entry.contestant, entry.shape, device, threads)._asdict()
         if entry.base in times:
             entries[name]["ratio"] = ratios.ratio(times[name], times[entry.base], how.seed)._asdict()
     wanted = [target for target in comparison.targets if {target.of, target.to} <= times.keys()]
@@ -73,6 +74,7 @@ def measured(comparison: Comparison, how: How, device: torch.device, threads: in
             "optimizer": "Adam, fused",
             "learning_rate": RATE,
             "clip": CLIP,
+            "allocator": memory.allocator(),
             "matmul_precision": torch.get_float32_matmul_precision(),
             "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
         },

@@ -53,7 +53,7 @@ def test_the_floor_is_operations_over_rate_and_bytes_over_bandwidth(timing: Timi
 def test_peak_memory_holds_weights_gradients_and_moments_and_nothing_of_the_parent(timing: Timing) -> None:
     shape = timing("shapes").Shape(units=64, batch=2, window=2, outputs=60_000)
     held = torch.ones(2**27)  # 512 MB here, which a child must not count
-    found = timing("memory").peak("plain", shape, CPU, 1)
+    found = timing("memory").taken("plain", shape, CPU, 1).peak_bytes
     trained = 4 * 4 * timing("floor").parameters(shape)
     assert 0.95 * trained < found < 1.5 * trained < held.nbytes
 
