@@ -45,17 +45,17 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cell: Cell, *given: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         ctx.cell = cell
-        ctx.save_for_backward(*given)
-        path, memory, ctx.kept = STEPS[cell.name].forward(*given)
+        path, memory, kept = STEPS[cell.name].forward(*given)
+        ctx.save_for_backward(*given, *kept)
         return path, memory
 
     @staticmethod
     def backward(ctx: Any, by_path: Tensor, by_memory: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        given = ctx.saved_tensors
+        given, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
         wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # the gradient's gradient will be asked for
             return None, *_differentiable(ctx.cell, given, wanted, by_path, by_memory)
-        return None, *STEPS[ctx.cell.name].backward(given, wanted, ctx.kept, by_path.contiguous(), by_memory)
+        return None, *STEPS[ctx.cell.name].backward(given, wanted, kept, by_path.contiguous(), by_memory)
 
 
 def _differentiable(

@@ -6,6 +6,7 @@ import torch
 
 from noisin_pyro.models.by_hand import STEPS
 from noisin_pyro.models.cells import Cell
+from noisin_pyro.models.products import by_hand_works
 from noisin_pyro.names import known
 from noisin_pyro.noise import Family
 
@@ -35,7 +36,7 @@ def chosen(
         ValueError: no such engine, or one that cannot run this layer.
     """
     known("engine", engine, ENGINES)
-    ways = _ways(cell, family, weights_are_shared)
+    ways = _ways(cell, family, weights_are_shared, device)
     if engine == "auto":
         prefers_kernel = device.type != "cpu" or (cell.has_memory and (family is None or numbers < MANY))
         order = ("kernel", "scan", "loop") if prefers_kernel else ("scan", "kernel", "loop")
@@ -50,12 +51,12 @@ def chosen(
     return engine
 
 
-def _ways(cell: Cell, family: Family | None, weights_are_shared: bool) -> list[str]:
+def _ways(cell: Cell, family: Family | None, weights_are_shared: bool, device: torch.device) -> list[str]:
     ways = ["loop"]
     if weights_are_shared:
         if cell.kernel is not None and (family is None or (family.form == "additive" and cell.reducible)):
             ways.insert(0, "kernel")
         by_scale = family is None or type(family).scale is Family.scale
-        if by_scale and cell.name in STEPS and type(cell).__module__ == Cell.__module__:
+        if by_hand_works(device) and by_scale and cell.name in STEPS and type(cell).__module__ == Cell.__module__:
             ways.insert(0, "scan")
     return ways

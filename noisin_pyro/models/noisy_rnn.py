@@ -55,6 +55,8 @@ class NoisyRNN(PyroModule):
     Source: paper, sections 2.1 and 3.
     """
 
+    engine: str = "auto"  # of modules that were pickled before there was a choice
+
     def __init__(
         self,
         input_size: int,

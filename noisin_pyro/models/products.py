@@ -47,6 +47,12 @@ def tf32(wanted: bool) -> Iterator[None]:
             setting.fp32_precision = value
 
 
+def by_hand_works(device: torch.device) -> bool:
+    """Whether operations with a gradient written by hand can be used: not within torch's autocast, which chooses the
+    types of its own operations, and not within a transform of ``torch.func``, which would have to know them."""
+    return not (torch.is_autocast_enabled(device.type) or torch._C._are_functorch_transforms_active())
+
+
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "float32") -> Tensor:
     """a b (+ bias) of ``(N, K)``, ``(K, M)`` and ``(M,)``, in the type of ``a``; no gradient passes.
 
@@ -121,4 +127,4 @@ class _Linear(torch.autograd.Function):
 
 
 def _is_for_onednn(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return x.dtype == torch.float32 and x.device.type == "cpu" and torch._C._get_mkldnn_enabled()

@@ -167,6 +167,7 @@ class Recurrence(Transition):
         changes = Noise(*(part if part is None else rows(part) for part in noise))
         path, memory = scan(self.cell, rows(a), hh, bias_hh if is_gru else None, z, c, changes)
         path = path.reshape(len(path), *batch, path.shape[-1]).movedim(0, -2)
+        path = path.clone(memory_format=torch.contiguous_format)  # which a user may overwrite, as no view of it can be
         return path, None if memory is None else memory.reshape(*batch, memory.shape[-1])
 
     def final(self, z: Tensor, last: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisin_pyro.models.products import fast_linear, product, require_plain, summed_product
+from noisin_pyro.models.products import by_hand_works, fast_linear, product, require_plain, summed_product
 from noisin_pyro.models.scan import linear
 
 BLOCK = 2**23
@@ -79,10 +79,12 @@ class Softmax(dist.Categorical):
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         y = value.expand(shape).reshape(-1).long()
-        if not self._is_plain:
-            scores = self.scores.expand(*shape, self._num_events).reshape(-1, self._num_events)
+        if not (self._is_plain and by_hand_works(self.z.device) and len(y)):
+            scores = self.scores.expand(*shape, self._num_events).reshape(len(y), self._num_events)
             return -F.cross_entropy(scores, y, reduction="none").reshape(shape)
         z = self.z.expand(*shape, self.z.shape[-1]).reshape(-1, self.z.shape[-1])
+        if not torch.is_grad_enabled():
+            return _sweep(z, self.weight, self.bias, y, self.products)[0].reshape(shape)
         found: Any = _LogProb.apply(z, self.weight, self.bias, y, self.products)
         return found.reshape(shape)
 

@@ -1,7 +1,8 @@
 """The base laws of the families, before they are standardised.
 
 Each is a function of a tensor ``(..., size)``, zeros or (the ``_ratio`` laws) the spread, that returns the law of
-``size`` units. The first line of a docstring is what tables of families print.
+``size`` units. Parameters are tensors, all of them: a number would be copied to the device. The first line of a
+docstring is what tables of families print.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from noisin_pyro.noise.units import ONE
 
 def gaussian(zeros: Tensor) -> dist.TorchDistribution:
     """Normal(0, 1)"""
-    return dist.Normal(zeros, 1.0)
+    return dist.Normal(zeros, zeros + 1.0)
 
 
 def laplace(zeros: Tensor) -> dist.TorchDistribution:
     """Laplace(0, 1)"""
-    return dist.Laplace(zeros, 1.0)
+    return dist.Laplace(zeros, zeros + 1.0)
 
 
 def logistic(zeros: Tensor) -> dist.TorchDistribution:
     """Logistic(0, 1)"""
-    return _Logistic(zeros, 1.0)
+    return _Logistic(zeros, zeros + 1.0)
 
 
 def gumbel(zeros: Tensor) -> dist.TorchDistribution:
     """Gumbel(0, 1)"""
-    return dist.Gumbel(zeros, 1.0)
+    return dist.Gumbel(zeros, zeros + 1.0)
 
 
 def gamma(zeros: Tensor, concentration: float = 2.0) -> dist.TorchDistribution:
     """Gamma(concentration, 1)"""
-    return dist.Gamma(zeros + _positive("concentration", concentration), 1.0)
+    return dist.Gamma(zeros + _positive("concentration", concentration), zeros + 1.0)
 
 
 def exponential(zeros: Tensor) -> dist.TorchDistribution:
@@ -47,7 +48,7 @@ def exponential(zeros: Tensor) -> dist.TorchDistribution:
 
 def chi2(zeros: Tensor, degrees: float = 3.0) -> dist.TorchDistribution:
     """χ²(degrees)"""
-    return dist.Chi2(zeros + _positive("degrees", degrees))
+    return _Chi2(zeros + _positive("degrees", degrees))
 
 
 def beta(zeros: Tensor, concentration: float = 2.0) -> dist.TorchDistribution:
@@ -89,6 +90,16 @@ def bernoulli_ratio(spread: Tensor) -> dist.TorchDistribution:
 def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
     """γ²·Poisson(1/γ²)"""
     return dist.Poisson(spread.pow(-2), validate_args=False)
+
+
+class _Chi2(dist.Chi2):
+    """Torch's has its rate as a number."""
+
+    def __init__(self, df: Tensor, validate_args: bool | None = None) -> None:
+        dist.Gamma.__init__(self, df / 2, torch.full_like(df, 0.5), validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        return _Chi2(self.df.expand(batch_shape), validate_args=self._validate_args)
 
 
 class _Logistic(dist.Logistic):

@@ -46,12 +46,14 @@ class Keeper:
         self.folder, self.model, self.optimizer, self.order, self.progress = folder, model, optimizer, order, progress
         self.trained = modules(model, guide)
         self._every_steps, self._every_seconds, self._saved_at = every_steps, every_seconds, time.monotonic()
+        self._saved_batches = 0
         self._last_is_good = True
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint within an epoch."""
         batches, age = self.progress.under_way.batches, time.monotonic() - self._saved_at
-        by_steps = self._every_steps is not None and batches % self._every_steps == 0
+        every = self._every_steps
+        by_steps = every is not None and batches // every > self._saved_batches // every
         return by_steps or (self._every_seconds is not None and age >= self._every_seconds)
 
     def save(self) -> None:
@@ -73,7 +75,7 @@ class Keeper:
         before = self.folder / BEFORE if self._last_is_good else None
         here().once(partial(checkpoint.save, self.folder / LAST, content, before))
         self._last_is_good = True
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_batches = time.monotonic(), self.progress.under_way.batches
 
     def restore(self) -> None:
         """Go on from ``last.pt``, or, with a warning, from the one before; from the start where there is neither.
@@ -89,6 +91,7 @@ class Keeper:
                 module.load_state_dict(content[name])
             load_state(self.optimizer, content["optimizer"])
             self.progress.load(content["progress"], next(self.model.parameters()).device)
+            self._saved_batches = self.progress.under_way.batches
             if self.order is not None and self.progress.order is not None:
                 self.order.set_state(self.progress.order)
             kept = [content["generators"], *content.get("generators_of_others", [])]

@@ -167,8 +167,8 @@ def train_epoch(
         batches: those of the whole pass.
         bar: shows how far it is.
         title: what an error calls this pass.
-        done: what the pass has done already, brought up to date after each step; default: nothing.
-        after_step: called after each step.
+        done: what the pass has done already, brought up to date as they are read; default: nothing.
+        after_step: called when steps have been read, which is after each, or on a GPU after some.
 
     Returns:
         The loss of the whole pass in nats per step.

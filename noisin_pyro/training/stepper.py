@@ -68,7 +68,7 @@ class Stepper:
         ranks, own = here(), share(batch)
         loss = self.bound(own.inputs, own.targets, state=self.state if own.carried else None, lengths=own.lengths)
         nats, state = ranks.sum(loss.item()), self.bound.returned.state
-        self._require_finite(nats, number, state)
+        self._require_finite(nats, f"step {number}", state)
         self._update(loss / (batch.num_steps / ranks.size))  # the processes' gradients are averaged, not added up
         self.batches, self.steps, self.nats = self.batches + 1, self.steps + batch.num_steps, self.nats + nats
         self.state = state
@@ -86,10 +86,10 @@ class Stepper:
             clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
 
-    def _require_finite(self, nats: float, number: int, state: State | None) -> None:
+    def _require_finite(self, nats: float, when: str, state: State | None) -> None:
         bound = self.bound
         model = bound.guide.model if isinstance(bound.guide, Guide) else cast(SequenceModel, bound.model)
-        require_finite(nats, model, f"{self.title}, step {number}", partial(whole, state))
+        require_finite(nats, model, f"{self.title}, {when}", partial(whole, state))
 
 
 class CapturedStepper(Stepper):
@@ -117,11 +117,12 @@ class CapturedStepper(Stepper):
 
     def take(self, batch: Batch, number: int) -> None:
         self._number = number
-        if batch.lengths is not None or not batch.carried or self.state is None:
+        other = self._key is not None and self._held[1].shape != batch.targets.shape
+        if batch.lengths is not None or not batch.carried or self.state is None or other:
             self._settle()
             super().take(batch, number)
             return
-        if (key := self._settings(batch)) != self._key:
+        if (key := self._settings()) != self._key:
             self._place(batch, self.state)
             self._key, self._replay, self._warm = key, None, 0
         for kept, new in zip(self._held, (batch.inputs, batch.targets, *_parts(self.state)), strict=True):
@@ -168,17 +169,17 @@ class CapturedStepper(Stepper):
         """Read what the device has summed up."""
         if self._key is None:
             return
-        self._require_finite(math.nan if bool(self._spoilt) else 0.0, self._number, None)
+        self._require_finite(math.nan if bool(self._spoilt) else 0.0, f"by step {self._number}", self.state)
         self.nats += float(self._total)
         self._total.zero_()
         if self.state is self._state:  # the buffers go on changing
             kept = self._state
             self.state = kept.clone() if isinstance(kept, Tensor) else (kept[0].clone(), kept[1].clone())
 
-    def _settings(self, batch: Batch) -> tuple[Any, ...]:
+    def _settings(self) -> tuple[float, ...]:
         """What a captured step holds for good."""
         rates = tuple(group["lr"] for group in self.optimizer.param_groups)
-        return batch.inputs.shape, batch.targets.shape, rates, self.bound.elbo.kl_weight
+        return *rates, self.bound.elbo.kl_weight
 
 
 def _parts(state: State) -> tuple[Tensor, ...]:

@@ -111,3 +111,28 @@ def test_a_network_tells_its_engines() -> None:
     assert nz.NoisyRNN(3, 4, cell="lstm", engine="loop").engines(20) == ["loop"]
     random = nz.SequenceModel(nz.NoisyRNN(3, 4), "bernoulli", 3, weight_prior="normal")
     assert random.rnn.engines(20) == ["loop"]
+
+
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+def test_within_autocast_and_transforms_torch_s_own_operations_are_used(cell: str) -> None:
+    torch.manual_seed(0)
+    with program_settings():
+        model = nz.LanguageModel(13, 6, cell=cell, noise="gaussian:multiplicative")
+        words = torch.randint(13, (4, 8))
+        bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(model)
+        with torch.autocast("cpu", torch.bfloat16):
+            bound(words[:, :-1], words[:, 1:]).backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    rnn, x = nz.NoisyRNN(3, 4, cell=cell, spread=0.0).double(), torch.randn(2, 5, 3).double()
+    expected = torch.autograd.functional.jacobian(lambda x: rnn(x)[0].sum(), x)
+    rnn.engine = "auto" if cell != "lstm" else "loop"  # oneDNN's LSTM is no better off
+    torch.testing.assert_close(torch.func.jacrev(lambda x: rnn(x)[0].sum())(x), expected)
+
+
+@pytest.mark.parametrize("engine", ["scan", "kernel", "loop"])
+def test_what_a_layer_gives_may_be_overwritten(engine: str) -> None:
+    rnn = nz.NoisyRNN(3, 4, engine=engine)
+    z, _ = rnn(torch.randn(2, 5, 3))
+    torch.relu_(z).sum().backward()
+    assert rnn.weight_hh_l0.grad is not None and rnn.weight_hh_l0.grad.isfinite().all()

@@ -146,3 +146,18 @@ def test_a_large_vocabulary_passes_validation() -> None:
     law = Softmax(z, torch.randn(10_000, 8), torch.randn(10_000), validate_args=True)
     assert ((law.probs.sum(-1) - 1).abs() > 1e-6).any()
     assert law.log_prob(torch.zeros(700)).isfinite().all()
+
+
+def test_without_a_gradient_none_is_made(monkeypatch: pytest.MonkeyPatch, parts) -> None:
+    monkeypatch.setattr(softmax, "BLOCK", 5 * CLASSES)
+    made: list[int] = []
+    monkeypatch.setattr(softmax, "_gradients", lambda *given: made.append(1))
+    *given, y = parts
+    with torch.no_grad():
+        close(Softmax(*given).log_prob(y), plainly(*parts))
+    assert not made
+
+
+def test_no_rows_have_no_probabilities() -> None:
+    law = Softmax(torch.zeros(0, 3, UNITS), torch.zeros(CLASSES, UNITS), torch.zeros(CLASSES), validate_args=False)
+    assert law.log_prob(torch.zeros(0, 3, dtype=torch.long)).shape == (0, 3)

@@ -5,6 +5,7 @@ There is no GPU here: what a graph would hold is run again as it is, from and in
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pytest
@@ -12,8 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference import Bound, PriorAsGuide_ELBO
-from noisin_pyro.models import LanguageModel, Spread
+from noisin_pyro.inference import Bound, PriorAsGuide_ELBO, guides
+from noisin_pyro.models import LanguageModel, Spread, innovations
+from noisin_pyro.noise import describe, families, get
 from noisin_pyro.training import loop
 from noisin_pyro.training.optimizers import build_optimizer
 from noisin_pyro.training.run import program_settings
@@ -101,14 +103,26 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.fixture
+def no_numbers_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor made of a number on a device that is named is a copy that a capture refuses."""
+    make = torch.tensor
+
+    def tensor(*given: Any, **options: Any) -> torch.Tensor:
+        assert options.get("device") is None, f"torch.tensor{given} is copied to the device"
+        return make(*given, **options)
+
+    monkeypatch.setattr(torch, "tensor", tensor)
+
+
+NOISES = [f"{name}:{entry.form}" for name in families() for entry in describe(name) if entry.form != "native"]
+
+
+@pytest.mark.usefixtures("no_numbers_to_the_device")
 @pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
-@pytest.mark.parametrize(
-    "noise",
-    ["gaussian", "gaussian:multiplicative", "gamma", "laplace", "beta", "bernoulli:multiplicative", "poisson",
-     "categorical", "dirichlet"],
-)  # fmt: skip
+@pytest.mark.parametrize("noise", NOISES)
 def test_a_captured_step_waits_for_nothing(stream: Stream, cell: str, noise: str) -> None:
-    learn = noise in ("gaussian", "gaussian:multiplicative")
+    learn = get(noise).spread_is_pathwise
     with program_settings():
         bound = make(cell, noise, learn)
         optimizer = build_optimizer("adam", bound.parameters(), 0.01)
@@ -117,6 +131,31 @@ def test_a_captured_step_waits_for_nothing(stream: Stream, cell: str, noise: str
             stepper.take(batch, number)
         with NoWaiting():
             stepper._step()
+
+
+@pytest.mark.usefixtures("no_numbers_to_the_device")
+@pytest.mark.parametrize("name", ["mean-field", "smoothing"])
+def test_a_captured_step_of_a_guide_waits_for_nothing(stream: Stream, name: str) -> None:
+    with program_settings():
+        model = make("tanh").model
+        guide = guides.get(name, model)
+        bound = PriorAsGuide_ELBO(max_plate_nesting=1)(innovations(model), guide)
+        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1, record=Recorder())
+        for number, batch in zip(range(1, 3), stream.batches(), strict=False):
+            stepper.take(batch, number)
+        with NoWaiting():
+            stepper._step()
+
+
+def test_a_short_last_window_leaves_the_graph_as_it_is() -> None:
+    stream, recorder = Stream(torch.randint(WORDS, (4 * 53,)), 4, 5), Recorder()  # the last has 3 steps, none padded
+    with program_settings():
+        bound = make()
+        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), record=recorder)
+        for _ in range(3):
+            loop.train_epoch(stepper, stream.batches())
+    assert [batch.targets.shape[1] for batch in stream.batches()][-1] == 3
+    assert recorder.recorded == 1
 
 
 def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> None:
@@ -132,7 +171,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> 
             part.fill_(float("nan"))
         for number, batch in enumerate(batches[7:9], start=8):
             stepper.take(batch, number)
-        with pytest.raises(FloatingPointError, match="training, step 9: the loss is nan"):
+        with pytest.raises(FloatingPointError, match="training, by step 9: the loss is nan"):
             stepper.read()
     for parameter, kept in zip(bound.parameters(), before, strict=True):
         assert torch.equal(parameter, kept)
