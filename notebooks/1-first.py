@@ -33,6 +33,7 @@ import noisin_pyro as nz
 QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
 STEPS, RUNS, SAMPLES = (20, 2, 20) if QUICK else (1000, 5, 200)
 BLUE, ORANGE = "#0072B2", "#D55E00"
+torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
 
 # %% [markdown]
