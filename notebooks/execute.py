@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 
 import jupytext
-import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
@@ -26,7 +25,7 @@ def execute(script: Path) -> None:
             extra_arguments=["--log-level=ERROR"],  # its warnings are about itself, and would stand in the first cell
         ).execute()
     notebook.metadata["language_info"] = {"name": "python"}  # without the kernel's version
-    nbformat.write(notebook, script.with_suffix(".ipynb"))
+    jupytext.write(notebook, script.with_suffix(".ipynb"))
 
 
 if __name__ == "__main__":

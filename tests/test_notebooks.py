@@ -21,7 +21,7 @@ each_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path
 @each_notebook
 def test_the_script_runs_at_its_reduced_size(script: Path, tmp_path: Path) -> None:
     """In a process of its own, from another folder; a warning is an error."""
-    if "nz.data.load(" in script.read_text(encoding="utf-8") and not os.environ.get("NOISIN_DATA"):
+    if '"jsb"' in script.read_text(encoding="utf-8") and not os.environ.get("NOISIN_DATA"):
         pytest.skip("NOISIN_DATA is not set: no real files")
     environment = os.environ | {"NOISIN_QUICK": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     command = [sys.executable, "-W", "error", "-W", NO_SCREEN, str(script)]
