@@ -1,0 +1,365 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Looking at a posterior
+#
+# How far a share's price will move tomorrow changes with the times, and nobody sees that directly: only the moves. A
+# recurrent network whose state sets the size of the day's move is a model of it. With noise in its state the size has a
+# posterior, given all moves. Here we look at it, for Google's share.
+
+# %%
+import json
+import os
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from matplotlib import cbook
+from pyro import poutine
+
+import noisin_pyro as nz
+from noisin_pyro import plots
+from noisin_pyro.models import Emission
+
+for kind in (DeprecationWarning, FutureWarning):  # ArviZ 0.23 announces version 1, and is told of Matplotlib 3.13
+    warnings.filterwarnings("ignore", category=kind, module="arviz")
+import arviz as az
+
+# %matplotlib inline
+QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
+STEPS, DRAWS, CHAIN, FILTER = (30, 20, 10, 40) if QUICK else (400, 1000, 150, 1000)
+pyro.settings.set(module_local_params=True)  # each model has its own parameters
+
+# %% [markdown]
+# ## The data
+#
+# They come with Matplotlib: closing prices on 1008 trading days, October 2004 to October 2008, in quarters of 63 days.
+# The network sees the move of the day before, and its size. Every other quarter is for training; those between are
+# kept to test on.
+
+# %%
+prices = np.load(cbook.get_sample_data("goog.npz", asfileobj=False))["price_data"][-1010:]
+moves = torch.tensor(100 * np.diff(np.log(prices["adj_close"])), dtype=torch.float32).unsqueeze(-1)  # per cent
+dates = prices["date"][2:]
+
+
+def cut(days):
+    """Sequences of so many days, every other one to train and to test on, and the dates of the second."""
+    before, x = moves[:-1].reshape(-1, days, 1), moves[1:].reshape(-1, days, 1)
+    inputs = torch.cat([before, before.abs()], -1) / 3
+    parts = (nz.data.Sequences(inputs[part::2], x[part::2]) for part in (0, 1))
+    return *parts, dates.reshape(-1, days)[1::2]
+
+
+train, test, test_dates = cut(days=63)
+figure, axis = plt.subplots(figsize=(9, 2.8), layout="constrained")
+axis.vlines(dates, 0, moves[1:, 0], color="black", linewidth=0.7)
+for quarter in test_dates:
+    axis.axvspan(quarter[0], quarter[-1], color="#E69F00", alpha=0.2, linewidth=0)
+axis.set_title("Google's share: move of the day (shaded: quarters to test on)")
+axis.set_ylabel("per cent")
+plt.show()
+
+# %% [markdown]
+# ## The model
+#
+# A GRU of two units, z, and from them the day's **volatility**, the standard deviation of its move: exp(v·z + b). That
+# is an emission of our own; noise, guides, filter and posterior take it as they take the built-in ones.
+
+
+# %%
+class Volatility(Emission):
+    def forward(self, z):
+        return dist.Normal(0.0, self.read_out(z).exp()).to_event(1)
+
+
+def fit(model, data, guide=None, steps=STEPS):
+    """Maximise the bound by Adam: with a guide full variational inference, without one equation (1) of the paper."""
+    view = model if guide is None else nz.innovations(model)
+    bound = nz.PriorAsGuide_ELBO(num_particles=4)(view, guide)
+    parameters = [p for p in bound.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = bound(data.inputs, data.targets) / data.num_steps
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        schedule.step()
+
+
+def gru(spread):
+    pyro.set_rng_seed(0)
+    return nz.SequenceModel(nz.NoisyRNN(2, 2, cell="gru", spread=spread), Volatility(2, 1))
+
+
+without = {steps: gru(spread=0.0) for steps in (STEPS // 4, STEPS // 2, STEPS)}
+for steps, network in without.items():
+    fit(network, train, steps=steps)
+
+model = gru(spread=nz.Spread(0.3, floor=0.0, learn=True))
+guide = nz.guides.get("smoothing", model, hidden_size=16)
+fit(model, train, guide)
+
+# %%
+noisy = nz.evaluate(model, test, "particle-filter", num_samples=FILTER)
+print(f"with noise, γ = {model.rnn.spreads()['gamma_1']:.2f}:  {noisy.nats_per_step:.3f} nats a day")
+gains = {}
+for steps, network in without.items():
+    clean = nz.evaluate(network, test)
+    gains[steps] = noisy.minus(clean)
+    difference = f"noise is worth {-gains[steps].nats_per_step:.3f} ± {gains[steps].standard_error:.3f}"
+    print(f"without, {steps:3} steps:   {clean.nats_per_step:.3f} nats a day, {difference}")
+
+# %% [markdown]
+# These are quarters that neither network was trained on; the errors are standard errors over quarters, paired. Wherever
+# the training without noise is stopped, noise is better by about three of them.
+#
+# ## Draws, and whether to trust them
+#
+# `nz.posterior` draws the states of each test quarter from the guide, and resamples them in proportion to their
+# importance weights. How uneven the weights are tells how far the proposals were from the posterior. Beside them, those
+# of proposals from the prior.
+
+# %%
+options = {"num_samples": DRAWS, "num_proposals": 10 * DRAWS, "seed": 1, "progress": False}
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # they say what the picture shows
+    prior = nz.posterior(model, test, **options)
+    found = nz.posterior(nz.innovations(model), test, guide, **options)
+
+sources = {"prior": prior, "smoothing guide": found}
+told = {name: (each.sample_stats.pareto_k, each.sample_stats.effective_proposals) for name, each in sources.items()}
+plots.diagnostics(told, num_proposals=10 * DRAWS)
+
+# %% [markdown]
+# From the guide the posterior can be reached, in quarters that it has not been trained on either; from the prior it
+# cannot, in most of them.
+#
+# ## Along time
+#
+# What the draws say of each day, beside the path of the same network with its noise off, in a calm quarter and in the
+# last one, in which the banks fell.
+
+
+# %%
+def volatility(network, z):
+    """Of states (..., units): per cent a day, (...)."""
+    with torch.no_grad():
+        return network.emission(torch.tensor(np.asarray(z))).base_dist.scale[..., 0].numpy()
+
+
+with torch.no_grad():
+    path = nz.noise_off(model)(test.inputs).emission.base_dist.scale[..., 0].numpy()
+draws = volatility(model, found.posterior.z_1[0])  # draw, quarter, day
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", dpi=150)
+for axis, quarter in zip(axes, (5, 7), strict=True):
+    first, last = test_dates[quarter][[0, -1]].astype(object)
+    title = f"{first:%d %B} to {last:%d %B %Y}"
+    plots.trajectories(draws[:, quarter], path[quarter], singles=2, title=title, legend=False, ax=axis)
+    sizes = test.targets[quarter, :, 0].abs()
+    axis.plot(range(1, len(sizes) + 1), sizes, ".", color="black", markersize=4, label="size of the day's move")
+    axis.set(xlabel="trading day", ylabel="per cent a day")
+axes[0].set_ylim(bottom=0)
+figure.suptitle("Volatility of Google's share: posterior, and the same network without its noise")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+figure.savefig("volatility.png")
+plt.show()
+
+# %%
+low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+outside = ((path < low) | (path > high)).mean(1)
+for dates_of, share, k in zip(test_dates, outside, found.sample_stats.pareto_k.values, strict=True):
+    print(f"{dates_of[0]} to {dates_of[-1]}: noise off is outside on {share:3.0%} of the days; k̂ {k:.2f}")
+
+numbers = {
+    "nats_per_day": noisy.nats_per_step,
+    "worth": {steps: [-each.nats_per_step, each.standard_error] for steps, each in gains.items()},
+    "outside": outside.tolist(),
+    "pareto_k": found.sample_stats.pareto_k.values.tolist(),
+}
+numbers |= {"training_seed": 0, "training_steps": STEPS, "posterior": found.attrs}
+Path("volatility.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+
+# %% [markdown]
+# In calm quarters the deterministic path is inside the interval. In the last one it stays where it was, while the
+# posterior follows the crash: that knows the whole quarter, though, the days that follow included, as no forecast does.
+#
+# ## Predictive checks
+#
+# Left, what ArviZ makes of the posterior's replicates of the test data. Those have seen what they are to predict. So,
+# right, a harder question for both networks: how large would the largest move of 504 test days be, from the prior?
+
+# %%
+with torch.no_grad():
+    replicates = {"without noise": without[STEPS // 2](test.inputs).emission.sample((DRAWS,))[..., 0]}
+pyro.set_rng_seed(2)
+replicates["with noise"] = torch.tensor(volatility(model, found.prior.z_1[0])) * torch.randn(
+    DRAWS, *test.targets.shape[:2]
+)
+observed = float(test.targets.abs().max())
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+az.plot_ppc(found, num_pp_samples=20, random_seed=0, ax=left, textsize=10, legend=False)
+left.set(title="Moves of the test days", xlabel="per cent", ylabel="density", xlim=(-10, 10))
+left.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+for (name, each), colour in zip(replicates.items(), ("#D55E00", "#0072B2"), strict=True):
+    largest = each.abs().amax((1, 2)).numpy()
+    share = (largest >= observed).mean()
+    right.hist(largest, bins=np.arange(5, 31), color=colour, alpha=0.5, label=f"{name} ({share:.0%} as large)")
+right.axvline(observed, color="black", linestyle="--", label=f"observed ({observed:.1f})")
+right.set(title=f"Largest move in {DRAWS} replicates", xlabel="per cent", ylabel="replicates")
+right.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+plt.show()
+
+# %% [markdown]
+# Noise in the state gives the moves heavier tails than one Gaussian a day has. So large a move is rare with it, and all
+# but impossible without.
+#
+# ## Families compared, on other months
+#
+# A smaller model: the textbook's stochastic volatility is one *linear* unit with Gaussian noise. Its state is the
+# logarithm of the volatility, but for a constant, and γ is how far that moves in a day. Which noise should it have?
+# Sequences are months of 21 days now; γ is learned, and log p(x) of the test months is the particle filter's.
+
+
+# %%
+def textbook(noise, spread):
+    model = nz.SequenceModel(nz.NoisyRNN(2, 1, cell="identity", noise=noise, spread=spread), Volatility(1, 1))
+    torch.nn.init.ones_(model.emission.linear.weight).requires_grad_(False)
+    torch.nn.init.zeros_(model.rnn.weight_ih_l0)
+    torch.nn.init.constant_(model.rnn.weight_hh_l0, 0.5)
+    return model
+
+
+months, test_months, _ = cut(days=21)
+learned, held_out = {}, {}
+for noise in ("gaussian", "laplace", "gumbel"):
+    pyro.set_rng_seed(0)
+    learned[noise] = textbook(noise, nz.Spread(0.3, floor=0.0, learn=True))
+    fit(learned[noise], months, nz.guides.get("smoothing", learned[noise], hidden_size=16))
+    each = held_out[noise] = nz.evaluate(learned[noise], test_months, "particle-filter", num_samples=4 * FILTER)
+    gap = each.minus(held_out["gaussian"])
+    print(f"{noise:9} γ {learned[noise].rnn.spreads()['gamma_1']:.2f}, {each.nats_per_step:.3f} nats a day", end="")
+    errors = f"± {gap.standard_error:.3f} (months, paired) ± {gap.monte_carlo_error:.3f} (noise)"
+    print("" if noise == "gaussian" else f"; minus gaussian {gap.nats_per_step:+.3f} {errors}")
+
+# %% [markdown]
+# They differ by less than two standard errors. What counts here is that there is noise, not its family.
+#
+# ## γ with a prior, and NUTS
+#
+# With the weights as they are, γ gets a prior, and so a posterior: by the No-U-Turn sampler, which acts on γ and all
+# innovations at once, and by a guide. That is a lognormal law of γ, and a smoothing guide given γ: the named
+# guides leave γ to its prior, so what they draw of it is hidden and replaced.
+
+# %%
+GAMMA = "rnn.spread_1.gamma"  # the name of its site
+
+
+class Both(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.location = torch.nn.Parameter(torch.tensor(-1.0))
+        self.log_scale = torch.nn.Parameter(torch.tensor(-1.0))
+        self.smoothing = nz.guides.get("smoothing", model, hidden_size=16)
+
+    def forward(self, inputs, targets, lengths=None):
+        gamma = pyro.sample(GAMMA, dist.LogNormal(self.location, self.log_scale.exp()))
+        with poutine.block(hide=[GAMMA]), pyro.condition(data={GAMMA: gamma}):
+            self.smoothing(inputs, targets, lengths=lengths)
+
+
+unsure, nuts = {}, {}
+for noise in ("gaussian", "laplace"):
+    unsure[noise] = textbook(noise, nz.Spread(prior=dist.LogNormal(-1.0, 1.0)))
+    unsure[noise].load_state_dict(learned[noise].state_dict(), strict=False)  # all but γ
+    unsure[noise].requires_grad_(False)
+    options = {"num_samples": CHAIN, "num_chains": 2, "warmup_steps": CHAIN // 2, "num_particles": FILTER}
+    nuts[noise] = nz.posterior(unsure[noise], months, method="nuts", seed=1, progress=False, **options)
+
+columns = ["mean", "sd", "hdi_5%", "hdi_95%", "ess_bulk", "r_hat"]
+for noise, each in nuts.items():
+    print(f"{noise}: R-hat of the states {float(az.rhat(each).z_1.max()):.2f} at most, ", end="")
+    print(f"{int(each.sample_stats.diverging.sum())} divergences")
+    print(az.summary(each, var_names=["gamma_1"], hdi_prob=0.9)[columns])
+
+with plt.rc_context({"figure.constrained_layout.use": True}):
+    density, chains = az.plot_trace(nuts["gaussian"], var_names=["gamma_1"], figsize=(9, 3))[0]
+density.set(title="Gaussian noise: density of γ in each of two chains", xlabel="γ")
+chains.set(title="The chains", xlabel="draw", ylabel="γ")
+plt.show()
+
+# %%
+pyro.set_rng_seed(0)
+both = Both(unsure["gaussian"])
+fit(unsure["gaussian"], months, both)
+with warnings.catch_warnings(record=True):
+    warnings.simplefilter("always")
+    options = {"num_samples": DRAWS, "num_proposals": 10 * DRAWS, "num_particles": 0, "seed": 1, "progress": False}
+    guided = nz.posterior(nz.innovations(unsure["gaussian"]), months, both, **options)
+print(f"k̂ of all months together {float(guided.sample_stats.pareto_k):.2f}; ", end="")
+print(f"{10 * DRAWS} proposals are worth {float(guided.sample_stats.effective_proposals):.0f} draws")
+
+names = ["prior", "guide, resampled", "NUTS"]
+three = [guided.prior, guided.posterior, nuts["gaussian"].posterior]
+az.plot_forest(
+    three, model_names=names, var_names=["gamma_1"], combined=True, hdi_prob=0.9, figsize=(7, 2.6), textsize=10
+)
+plt.gca().set(title="γ: median, and intervals of 50% and 90%", xlabel="γ", yticks=[])
+plt.show()
+
+# %% [markdown]
+# The data leave little of the prior. Where the weights of all months together are worth something, the guide agrees
+# with NUTS, and so it does along time, in the month of the largest move of all:
+
+# %%
+month = int(months.targets.abs().amax((1, 2)).argmax())
+days = dates.reshape(-1, 21)[0::2][month].astype(object)
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+for axis, (name, each) in zip(axes, {"guide, resampled": guided, "NUTS": nuts["gaussian"]}.items(), strict=True):
+    z = each.posterior.z_1[:, :, month].values.reshape(-1, 21, 1)  # chains in one row
+    plots.trajectories(volatility(unsure["gaussian"], z), title=name, legend=False, ax=axis)
+    sizes = months.targets[month, :, 0].abs()
+    axis.plot(range(1, 22), sizes, ".", color="black", markersize=4, label="size of the day's move")
+    axis.set(xlabel="trading day", ylabel="per cent a day")
+axes[0].set_ylim(bottom=0)
+figure.suptitle(f"Volatility from {days[0]:%d %B} to {days[-1]:%d %B %Y}, by two ways")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## Families compared, by leaving months out
+#
+# `az.loo` asks the same without data put aside: it re-weights the draws as if they had not seen one month. That works
+# for γ, which all months share, and so on `x_marginal`: log p(x | γ) of each month, without its states. It does not
+# work day by day, on p(x_t | z_t): a day's state is known from hardly anything but that day, and without it would be
+# another. And where neither γ nor weights are sampled, there is nothing shared to leave a month out of.
+
+# %%
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of k̂, which is printed
+    print(az.compare(nuts, var_name="x_marginal")[["elpd_loo", "p_loo", "elpd_diff", "dse"]].round(1))
+    for noise, each in nuts.items():
+        k = az.loo(each, var_name="x_marginal", pointwise=True).pareto_k.values
+        print(f"{noise:9} k̂ above 0.7 in {(k > 0.7).sum()} of {k.size} months, {k.max():.2f} at most")
+
+# %% [markdown]
+# The difference, in nats over all 24 months, is of the size of its standard error again.
+#
+# In ArviZ 1 the groups are an `xarray.DataTree`, `hdi_prob` is `ci_prob` (`ci_probs` in plots), `elpd_loo` is `elpd`,
+# and `plot_ppc` is `plot_ppc_dist`.
