@@ -150,8 +150,8 @@ plt.show()
 
 # %% [markdown]
 # Those without noise begin to overfit after five or six passes; all those with noise are better by then or soon after,
-# and end better. Which law the noise has matters less: the families differ by hardly more than the seeds of one of them,
-# so these runs do not say that any is the best.
+# and end better. Which law the noise has matters less: the families differ by hardly more than the seeds of one of
+# them, so these runs do not say that any is the best.
 #
 # How much noise matters more. Here is γ, for Gaussian noise in two forms, a run for each dot.
 
