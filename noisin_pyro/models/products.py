@@ -53,13 +53,19 @@ def by_hand_works(device: torch.device) -> bool:
     return not (torch.is_autocast_enabled(device.type) or torch._C._are_functorch_transforms_active())
 
 
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "float32") -> Tensor:
-    """a b (+ bias) of ``(N, K)``, ``(K, M)`` and ``(M,)``, in the type of ``a``; no gradient passes.
+def rounded(factor: Tensor, products: str) -> Tensor:
+    """A factor of several products as they take it."""
+    return factor.bfloat16() if products == "bfloat16" else factor
 
-    ``products="bfloat16"`` rounds the factors and each element of the result to bfloat16; sums are float32.
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "float32") -> Tensor:
+    """a b (+ bias) of ``(N, K)``, ``(K, M)`` and ``(M,)``; no gradient passes.
+
+    ``products="bfloat16"`` rounds the factors (which may have been beforehand: :func:`rounded`) and each element of the
+    result to bfloat16; sums, and the type of the result, are float32.
     """
     if products == "bfloat16":
-        found = torch.mm(a.bfloat16(), b.bfloat16()).to(a.dtype)
+        found = torch.mm(rounded(a, products), rounded(b, products)).float()
         return found if bias is None else found.add_(bias)
     if _is_for_onednn(a) and len(a) * b.numel() >= LARGE:
         return torch.ops.mkldnn._linear_pointwise(a, b.mT, bias, "none", [], "")

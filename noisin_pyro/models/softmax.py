@@ -15,7 +15,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisin_pyro.models.products import by_hand_works, fast_linear, product, require_plain, summed_product
+from noisin_pyro.models.products import by_hand_works, fast_linear, product, require_plain, rounded, summed_product
 from noisin_pyro.models.scan import linear
 
 BLOCK = 2**23
@@ -145,7 +145,7 @@ def _sweep(
     wanted: Wanted = (False, False, False),
 ) -> tuple[Tensor, Gradients]:
     """Log-probabilities ``(N,)``, block by block, and the gradients of their sum weighted by ``upstream``."""
-    rows, found, by_z = _rows(z, bias), [], []
+    rows, found, by_z, weight = _rows(z, bias), [], [], rounded(weight, products)
     by_weight, by_bias = None, None
     for start in range(0, len(z), rows):
         block = slice(start, start + rows)
@@ -185,8 +185,9 @@ def _gradients(
         piece.exp_().mul_(-up).scatter_add_(-1, y_piece.unsqueeze(-1), up)
         if by_bias is not None:
             by_bias += piece.sum(0)
-    by_z = product(log_p, weight, None, products) if wanted[0] else None
-    by_weight = summed_product(log_p, z, products) if wanted[1] else None
+    factor = rounded(log_p, products)
+    by_z = product(factor, weight, None, products) if wanted[0] else None
+    by_weight = summed_product(factor, z, products) if wanted[1] else None
     return by_z, by_weight, by_bias
 
 
