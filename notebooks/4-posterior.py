@@ -40,6 +40,7 @@ import arviz as az
 # %matplotlib inline
 QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
 STEPS, DRAWS, CHAIN, FILTER = (30, 20, 10, 40) if QUICK else (400, 1000, 150, 1000)
+torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
 
 # %% [markdown]

@@ -1,17 +1,23 @@
 """Make the notebooks anew from their scripts: python notebooks/execute.py [NAME ...]. It reaches no network."""
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import jupytext
+import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "notebooks"
 
 
 def execute(script: Path) -> None:
-    """Run the script's cells in a kernel of its own, and write them with what they show beside it."""
+    """Run the script's cells in a kernel of its own, and write them with what they show beside it.
+
+    Pictures and numbers that it saves in its working folder go to ``results/notebooks/``.
+    """
     notebook = jupytext.read(script)
     for index, cell in enumerate(notebook.cells):
         cell["id"] = str(index)  # made at random otherwise
@@ -24,8 +30,11 @@ def execute(script: Path) -> None:
             resources={"metadata": {"path": folder}},
             extra_arguments=["--log-level=ERROR"],  # its warnings are about itself, and would stand in the first cell
         ).execute()
+        for path in (path for path in Path(folder).iterdir() if path.suffix in (".png", ".json")):
+            (RESULTS / script.stem).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, RESULTS / script.stem)
     notebook.metadata["language_info"] = {"name": "python"}  # without the kernel's version
-    jupytext.write(notebook, script.with_suffix(".ipynb"))
+    nbformat.write(notebook, script.with_suffix(".ipynb"))
 
 
 if __name__ == "__main__":

@@ -55,3 +55,9 @@ def test_what_a_step_costs_is_that_of_the_results(name: str) -> None:
 def test_numbers_of_the_chorales_are_those_of_the_results(contestant: str) -> None:
     number = result(f"chorales/{contestant}")["evaluations"]["particle-filter"]["nats_per_step"]
     assert f"{number:.2f}" in README
+
+
+def test_what_noise_is_worth_to_the_share_is_that_of_the_notebook() -> None:
+    path = ROOT / "results" / "notebooks" / "4-posterior" / "volatility.json"
+    worth, error = json.loads(path.read_text(encoding="utf-8"))["worth"]["100"]
+    assert f"{worth:.3f} nats a day (standard error {error:.3f})" in " ".join(README.split())
