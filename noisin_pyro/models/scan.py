@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -127,7 +128,7 @@ class Recurrence(Transition):
         return torch.stack(path, -2), c
 
     def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        way = self._way(family, noise.shape[:-2].numel())
+        way = self._way(family, math.prod(noise.shape[:-2]))
         if way == "loop":
             step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
             return self.loop(lambda t, mean: mean + family.scale(mean, step_spread) * noises[t])
