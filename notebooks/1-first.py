@@ -33,6 +33,7 @@ import noisin_pyro as nz
 QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
 STEPS, RUNS, SAMPLES = (20, 2, 20) if QUICK else (1000, 5, 200)
 BLUE, ORANGE = "#0072B2", "#D55E00"
+ABOVE = {"loc": "outside upper center", "frameon": False}  # a legend
 torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
 
@@ -45,7 +46,7 @@ pyro.settings.set(module_local_params=True)  # each model has its own parameters
 
 # %%
 def swings(count, steps=60, error=0.2):
-    """True angles and measured ones in radians, (count, steps + 1, 1), every tenth of a second."""
+    """True angles and measured ones, (count, steps + 1, 1), every tenth of a second."""
     angle, speed = 5.0 * torch.rand(count) - 2.5, torch.zeros(count)
     angles = []
     for _ in range(steps + 1):
@@ -62,28 +63,31 @@ true_angles, measured = swings(6)
 held_out_true, held_out = swings(200)
 seconds = torch.arange(61) / 10
 
-figure, axes = plt.subplots(2, 3, figsize=(9, 3.8), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(9, 3.8), layout="constrained")
 for index, axis in enumerate(axes.flat):
-    axis.plot(seconds, true_angles[index, :, 0], color="black", linewidth=1, label="true angle")
-    axis.plot(seconds, measured[index, :, 0], ".", color=BLUE, markersize=4, label="measured")
+    axis.plot(seconds, true_angles[index, :, 0], color="black", linewidth=1)
+    axis.plot(seconds, measured[index, :, 0], ".", color=BLUE, markersize=4)
+    axis.set_ylim(-3, 3)
 figure.supxlabel("time (s)", fontsize="medium")
 figure.supylabel("angle (rad)", fontsize="medium")
-figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+names = ["true angle", "measured"]
+figure.legend(axis.lines, names, ncols=2, **ABOVE)
 plt.show()
 
 # %% [markdown]
 # ## The program
 #
-# Ten lines. `NoisyRNN` takes the place of `torch.nn.RNN`, and what it samples is a site like any other: `z_1`, the
-# whole trajectory of the hidden state, each step drawn around the network's own transition with standard deviation γ,
-# the `spread`. Beside it there is a site of our own, the `error` of measurement, which we pretend not to know.
+# `NoisyRNN` takes the place of `torch.nn.RNN`, here with one input and 64 units. What it samples is a site like any
+# other: `z_1`, the whole trajectory of the hidden state, each step drawn around the network's own transition with
+# standard deviation γ, the `spread`. Beside it there is a site of our own, the `error` of measurement, which we pretend
+# not to know.
 
 
 # %%
 class Pendulum(PyroModule):
     def __init__(self, spread):
         super().__init__()
-        self.rnn = nz.NoisyRNN(input_size=1, hidden_size=64, noise="gaussian", spread=spread)
+        self.rnn = nz.NoisyRNN(1, 64, noise="gaussian", spread=spread)
         self.readout = PyroModule[torch.nn.Linear](64, 1)
 
     def forward(self, x, y=None):
@@ -95,9 +99,9 @@ class Pendulum(PyroModule):
 
 
 x, y = measured[:, :-1], measured[:, 1:]
-for name, site in poutine.trace(Pendulum(spread=0.3)).get_trace(x, y).nodes.items():
-    if site["type"] == "sample" and name != "swings":
-        print(f"{name:6} {'observed' if site['is_observed'] else 'latent':9} {tuple(site['value'].shape)}")
+trace = poutine.trace(Pendulum(spread=0.3)).get_trace(x, y)
+for name in ("error", "z_1", "y"):
+    print(f"{name:7}{tuple(trace.nodes[name]['value'].shape)}")
 
 # %% [markdown]
 # ## Training
@@ -143,20 +147,22 @@ runs = {spread: [train(spread, seed) for seed in range(RUNS)] for spread in (0.0
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
 for axis, (spread, models) in zip(axes, runs.items(), strict=True):
-    steps, *curves = torch.stack([log for _, _, log in models]).unbind(-1)
-    for curve, colour, name in zip(curves, (ORANGE, BLUE), ("the six swings", "200 other swings"), strict=True):
-        axis.fill_between(steps[0], curve.amin(0), curve.amax(0), color=colour, alpha=0.25, linewidth=0)
-        axis.plot(steps[0], curve.mean(0), color=colour, label=name)
-    axis.axhline(0.2, color="black", linestyle="--", linewidth=1, label="error of measurement")
+    steps, seen, unseen = torch.stack([log for _, _, log in models]).unbind(-1)
+    for curve, colour in ((seen, ORANGE), (unseen, BLUE)):
+        low, high = curve.amin(0), curve.amax(0)
+        axis.fill_between(steps[0], low, high, color=colour, alpha=0.25, linewidth=0)
+        axis.plot(steps[0], curve.mean(0), color=colour)
+    axis.axhline(0.2, color="black", linestyle="--", linewidth=1)
     axis.set(title=f"γ = {spread:g}", xlabel="step of training", ylim=(0, 0.6))
 axes[0].set_ylabel("error of predictions (rad)")
-axes[1].legend(frameon=False)
+names = ["the six swings", "200 other swings", "error of measurement"]
+axes[1].legend(axes[1].lines, names, frameon=False)
 plt.show()
 
 for spread, models in runs.items():
-    held_out_error = torch.stack([log for _, _, log in models])[..., 2].mean(0)
-    print(f"γ = {spread:g}: {held_out_error[-1]:.3f} rad in other swings at the end", end="")
-    print(f", at best {held_out_error.min():.3f} after step {10 * held_out_error.argmin()}")
+    unseen = torch.stack([log for _, _, log in models])[..., 2].mean(0)
+    best = f"{unseen.min():.3f} rad after step {10 * unseen.argmin()}"
+    print(f"γ = {spread:g}: in other swings at best {best}, at the end {unseen[-1]:.3f}")
 
 # %% [markdown]
 # Lines are means of five runs from different weights, bands go from the best run to the worst. Without noise, training
@@ -178,11 +184,12 @@ with torch.no_grad():
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
 for unit, axis in enumerate(axes):
-    lines = axis.plot(seconds[1:], paths[..., unit].T, color=BLUE, linewidth=0.5, alpha=0.6)
-    lines += axis.plot(seconds[1:], path[:, unit], color="black")
+    axis.plot(seconds[1:], paths[..., unit].T, color=BLUE, linewidth=0.5, alpha=0.6)
+    axis.plot(seconds[1:], path[:, unit], color="black")
     axis.set(title=f"unit {unit + 1}", xlabel="time (s)")
 axes[0].set_ylabel("state")
-figure.legend(lines[-2:], ["runs with noise", "noise off"], loc="outside upper center", ncols=2, frameon=False)
+names = ["runs with noise", "noise off"]
+figure.legend(axis.lines[-2:], names, ncols=2, **ABOVE)
 plt.show()
 
 # %% [markdown]
@@ -192,24 +199,27 @@ plt.show()
 # twin, with the `error` that each guide has found. Bands hold nine of ten draws.
 
 # %%
-found = {spread: Predictive(models[0][0], guide=models[0][1], num_samples=SAMPLES) for spread, models in runs.items()}
-draws = {spread: predictive(held_out[:, :-1])["y"].squeeze(-1) for spread, predictive in found.items()}
-bands = {spread: y.quantile(torch.tensor([0.05, 0.95]), dim=0) for spread, y in draws.items()}
+bands = {}
+for spread, models in runs.items():
+    model, guide, _ = models[0]
+    predictive = Predictive(model, guide=guide, num_samples=SAMPLES)
+    draws = predictive(held_out[:, :-1])["y"].squeeze(-1)
+    bands[spread] = draws.quantile(torch.tensor([0.05, 0.95]), dim=0)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
 for axis, (spread, (low, high)) in zip(axes, bands.items(), strict=True):
-    axis.fill_between(seconds[1:], low[0], high[0], color=BLUE, alpha=0.25, linewidth=0, label="predicted (9 in 10)")
-    axis.plot(seconds[1:], held_out_true[0, 1:, 0], color="black", linewidth=1, label="true angle")
-    axis.plot(seconds[1:], held_out[0, 1:, 0], ".", color=BLUE, markersize=4, label="measured")
+    axis.fill_between(seconds[1:], low[0], high[0], color=BLUE, alpha=0.25, linewidth=0)
+    axis.plot(seconds[1:], held_out_true[0, 1:, 0], color="black", linewidth=1)
+    axis.plot(seconds[1:], held_out[0, 1:, 0], ".", color=BLUE, markersize=4)
     axis.set(title=f"γ = {spread:g}", xlabel="time (s)")
 axes[0].set_ylabel("angle (rad)")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+names = ["predicted (9 in 10)", "true angle", "measured"]
+figure.legend(axis.get_children()[:3], names, ncols=3, **ABOVE)
 plt.show()
 
 for spread, (low, high) in bands.items():
     inside = ((low < held_out[:, 1:, 0]) & (held_out[:, 1:, 0] < high)).float().mean()
-    error = runs[spread][0][1].median()["error"]
-    print(f"γ = {spread:g}: {inside:.0%} of the measurements in other swings are inside; error {error:.2f} rad")
+    print(f"γ = {spread:g}: {inside:.0%} of the measurements in other swings inside")
 
 # %% [markdown]
 # A band that holds too little, as the twin's does, promises more than it knows. All of this is about one set of six

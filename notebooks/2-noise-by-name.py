@@ -32,7 +32,6 @@ EPOCHS, SEEDS, WORDS = (2, 1, 2_000) if QUICK else (8, 3, None)
 BLUE, ORANGE = "#0072B2", "#D55E00"
 torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
-print(*nz.noise.families(), sep=", ")
 
 # %% [markdown]
 # ## The laws
@@ -45,10 +44,12 @@ print(*nz.noise.families(), sep=", ")
 panels = []
 for name in nz.noise.families():
     entry = nz.noise.describe(name)[0]
-    words = [entry.law, *(f"{option} = {value:g}" for option, value in entry.options.items())]
+    options = [f"{option} = {value:g}" for option, value in entry.options.items()]
     shape = nz.noise.shape(nz.noise.get(name))
-    panels.append(plots.Panel(name, "", words, shape.points.tolist(), shape.heights.tolist(), shape.discrete))
-plots.families(panels)
+    points, heights = shape.points.tolist(), shape.heights.tolist()
+    words = [entry.law, *options]
+    panels.append(plots.Panel(name, "", words, points, heights, shape.discrete))
+plots.families(panels, columns=3)
 
 # %% [markdown]
 # ## What they do to a state
@@ -62,9 +63,9 @@ wave = torch.sin(torch.arange(50) / 4).reshape(1, 50, 1)
 
 def draw(axes, noises, cell, spread):
     pyro.set_rng_seed(0)
-    clean = nz.NoisyRNN(input_size=1, hidden_size=8, cell=cell, spread=0.0)
+    clean = nz.NoisyRNN(1, 8, cell=cell, spread=0.0)
     for axis, noise in zip(axes.flat, noises, strict=True):
-        noisy = nz.NoisyRNN(input_size=1, hidden_size=8, cell=cell, noise=noise, spread=spread)
+        noisy = nz.NoisyRNN(1, 8, cell=cell, noise=noise, spread=spread)
         noisy.load_state_dict(clean.state_dict())
         with torch.no_grad():
             black, _ = clean(wave)
@@ -78,7 +79,8 @@ def draw(axes, noises, cell, spread):
     axes[0].figure.supylabel("state of one unit", fontsize="medium")
 
 
-figure, axes = plt.subplots(3, 4, figsize=(10, 6), sharex=True, sharey=True, layout="constrained")
+shared = {"sharex": True, "sharey": True, "layout": "constrained"}
+figure, axes = plt.subplots(3, 4, figsize=(9, 5.5), **shared)
 draw(axes.flatten(), nz.noise.families(), cell="tanh", spread=0.3)
 plt.show()
 
@@ -88,7 +90,7 @@ plt.show()
 # that would be without noise as its mean: a beta law stays between 0 and 1, as a sigmoid cell's states do. γ is 0.5.
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.8), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), **shared)
 draw(axes, ["beta", "beta:multiplicative", "beta:native"], cell="sigmoid", spread=0.5)
 for axis in axes:
     for end in (0, 1):
@@ -113,7 +115,8 @@ held_out = nz.data.Stream(corpus.valid[:WORDS], batch_size=20, window=35)
 def train(noise, spread, seed=0):
     """Validation perplexity after each pass over the text."""
     pyro.set_rng_seed(seed)
-    model = nz.LanguageModel(len(corpus.vocabulary), hidden_size=64, noise=noise, spread=spread)
+    words = len(corpus.vocabulary)
+    model = nz.LanguageModel(words, hidden_size=64, noise=noise, spread=spread)
     bound = nz.PriorAsGuide_ELBO()(model)
     optimizer = torch.optim.Adam(bound.parameters(), lr=0.006)
     log = []
@@ -135,17 +138,19 @@ noisy = {name: [train(name, 0.5)] for name in nz.noise.families()}
 noisy["gaussian"] += [train("gaussian", 0.5, seed) for seed in range(1, SEEDS)]
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for name, logs in ({"no noise": silent} | noisy).items():
     colour = "black" if name == "no noise" else BLUE
     for log in logs:
         left.plot(range(1, EPOCHS + 1), log, color=colour, linewidth=1)
         right.plot(min(log), name, "o", color=colour, alpha=0.7)
-left.set(title="After each pass over the text", xlabel="pass", ylabel="validation perplexity", ylim=(62, 100))
-left.legend([left.lines[0], left.lines[-1]], ["no noise", "γ = 0.5, twelve families"], frameon=False)
+left.set(title="After each pass over the text", xlabel="pass", ylim=(62, 100))
+left.set_ylabel("validation perplexity (lower is better)")
+names = ["no noise", "γ = 0.5, twelve families"]
+left.legend([left.lines[0], left.lines[-1]], names, frameon=False)
 right.invert_yaxis()
 right.grid(axis="x", alpha=0.3)
-right.set(title="The best pass: a dot for each seed", xlabel="validation perplexity (lower is better)")
+right.set(title="The best pass: a dot for each seed", xlabel="validation perplexity")
 plt.show()
 
 # %% [markdown]
@@ -158,11 +163,12 @@ plt.show()
 # %%
 SPREADS = [0.25, 0.5, 1.0]
 figure, axis = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-for noise, colour, marker in (("gaussian", BLUE, "o"), ("gaussian:multiplicative", ORANGE, "s")):
-    axis.plot(SPREADS, [min(train(noise, spread)) for spread in SPREADS], color=colour, marker=marker, label=noise)
-axis.plot([0] * len(silent), [min(log) for log in silent], "x", color="black", label="no noise, three seeds")
+for noise, colour in (("gaussian", BLUE), ("gaussian:multiplicative", ORANGE)):
+    best = [min(train(noise, spread)) for spread in SPREADS]
+    axis.plot(SPREADS, best, "o-", color=colour)
+axis.plot([0] * len(silent), [min(log) for log in silent], "x", color="black")
+axis.legend(["additive", "multiplicative", "no noise, three seeds"], frameon=False)
 axis.set(xlabel="γ", ylabel="validation perplexity, best pass")
-axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
