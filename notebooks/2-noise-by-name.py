@@ -155,10 +155,10 @@ plt.show()
 
 # %% [markdown]
 # Those without noise begin to overfit after five or six passes; all those with noise are better by then or soon after,
-# and end better. Which law the noise has matters less: the families differ by hardly more than the seeds of one of
-# them, so these runs do not say that any is the best.
+# and end better. Which law the noise has matters less: the families differ by about as much as seeds do, so these runs
+# do not say that any is the best.
 #
-# How much noise matters more. Here is γ, for Gaussian noise in two forms, a run for each dot.
+# How much noise matters more. Here is γ, for Gaussian noise in two forms, one run for each dot.
 
 # %%
 SPREADS = [0.25, 0.5, 1.0]
@@ -171,9 +171,13 @@ axis.legend(["additive", "multiplicative", "no noise, three seeds"], frameon=Fal
 axis.set(xlabel="γ", ylabel="validation perplexity, best pass")
 plt.show()
 
+last = ", ".join(f"{perplexity:.1f}" for perplexity in train("gaussian", 1.0)[-3:])
+print(f"additive, γ = 1, after each of the last passes: {last}")
+
 # %% [markdown]
-# Half is better than a quarter, and too much is worse than none, after as many passes as here: more noise also takes
-# more of them ([Results](../docs/results.md) has longer runs). Multiplicative noise forgives more.
+# Of these three, half is the best, and γ = 1 is worse than no noise; but after eight passes it is not done, and
+# [longer runs](../docs/results.md) can take more noise. In the multiplicative form γ is relative to the state, which in
+# a tanh cell is smaller than 1, so the same γ is less noise.
 #
 # [Noise](../docs/noise.md) has the table of families, and how to register one of your own. The next notebook asks what
 # else the noise could be drawn from: [a guide](3-prior-as-guide.ipynb).
