@@ -30,6 +30,12 @@ from noisin_pyro.training.schedules import kl_weight, rate, set_rate
 from noisin_pyro.training.shares import Steps, scored
 from noisin_pyro.training.stepper import Stepper, stepper
 
+AfterEpoch = Callable[[list[log.Row]], None]
+
+
+class Paused(Exception):
+    """Raised by what is called after an epoch: the run is left there, with what it can go on from."""
+
 
 def fit(
     model: SequenceModel,
@@ -40,6 +46,7 @@ def fit(
     guide: Guide | None = None,
     label: str = "training",
     resume: bool = False,
+    after_epoch: AfterEpoch = lambda rows: None,
 ) -> list[log.Row]:
     """Train ``model``, and ``guide`` with it, until ``config.optimisation`` says stop.
 
@@ -53,11 +60,14 @@ def fit(
 
     Args:
         resume: go on from the checkpoint in ``folder``, to the same numbers, bit for bit, as without a break.
+        after_epoch: called with the rows so far once an epoch's checkpoint is written, and at once where ``resume``
+            finds epochs done; in each of several processes, which must decide alike. It may raise :class:`Paused`.
 
     Returns:
         The rows of the log.
 
     Raises:
+        Paused: ``after_epoch`` has; the run can be resumed.
         FloatingPointError: a loss that is not finite. What ``best.pt`` and ``last.pt`` hold is from before.
         Interrupted: Ctrl-C or SIGTERM, once the step is done and ``last.pt`` is written.
         ValueError: no checkpoint or no best model in ``folder`` that can be read, where there should be one.
@@ -81,6 +91,8 @@ def fit(
         ranks.once(partial(log.rewrite, folder / LOG, progress.rows))
         where = f"epoch {progress.epoch}, {progress.under_way.batches} batches done"
         tqdm.write(f"{label:>13}, {'trained' if progress.finished(how) else f'going on: {where}'}", file=sys.stderr)
+        if progress.rows:  # killed between a checkpoint and what is called after it
+            after_epoch(progress.rows)
 
     taken = stepper(bound, optimizer, how.clip)
     engines = ", ".join(model.rnn.engines(ranks.split(batch_size) * how.particles))
@@ -137,6 +149,7 @@ def fit(
             progress.order = None if order is None else order.get_state()
             _tell(label, row, better, measure)
             keep(True)
+            after_epoch(progress.rows)
     return progress.rows
 
 

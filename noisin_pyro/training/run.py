@@ -28,13 +28,13 @@ from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.distributed import here, joined, reseed, take_device
 from noisin_pyro.training.fingerprint import fingerprint, require_same
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.loop import fit, validated
+from noisin_pyro.training.loop import AfterEpoch, Paused, fit, validated
 from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.resume import completed, refuse_contradictions, stored, tell_changes
 from noisin_pyro.training.shares import Steps, scored
 
 
-def train(config: Config | None = None) -> Result:
+def train(config: Config | None = None, after_epoch: AfterEpoch = lambda rows: None) -> Result:
     """Train and test the network that ``config`` describes, and its deterministic twin if that is asked for.
 
     The run's folder then holds ``config.json``, ``log.csv`` (:func:`~noisin_pyro.training.fit` names the columns),
@@ -43,8 +43,11 @@ def train(config: Config | None = None) -> Result:
 
     Args:
         config: by default ``Config()``, what ``noisin train`` does without arguments.
+        after_epoch: called with the rows of the log so far, once an epoch's checkpoint is written (the twin's epochs
+            apart), and again when the run is resumed. It may raise ``Paused`` to leave the run there.
 
     Raises:
+        Paused: from ``after_epoch``; the folder is kept, and ``Run(resume=folder)`` goes on.
         ValueError: options that do not fit each other, the data or the machine; nothing has been written then.
         FloatingPointError: a loss that is not finite.
 
@@ -66,7 +69,7 @@ def train(config: Config | None = None) -> Result:
         held.enter_context(tf32(config.run.tf32))
         corpus = ranks.once(partial(load_corpus, config.data))
         config = config if resumed else dataclasses.replace(config, data=located(config.data))
-        result = _run(config, corpus, held, resume=resumed)
+        result = _run(config, corpus, held, resume=resumed, after_epoch=after_epoch)
         if config.run.twin and config.noisy:
             where = result.folder / "deterministic"
             begun = resumed and ranks.once((where / folder.CONFIG).exists)
@@ -96,7 +99,14 @@ def _resumed(config: Config, where: Path) -> Config:
     return dataclasses.replace(before, run=dataclasses.replace(before.run, folder=where, resume=None))
 
 
-def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: bool, main: Path | None = None) -> Result:
+def _run(
+    config: Config,
+    corpus: Corpus,
+    held: contextlib.ExitStack,
+    resume: bool,
+    main: Path | None = None,
+    after_epoch: AfterEpoch = lambda rows: None,
+) -> Result:
     """Train and test one network, its folder locked until ``held`` closes; ``main`` is that to resume in its place."""
     name, where, ranks = "noisy" if config.noisy else "deterministic", config.run.folder, here()
     made = where is None or not where.exists()
@@ -123,8 +133,10 @@ def _run(config: Config, corpus: Corpus, held: contextlib.ExitStack, resume: boo
         else:
             began = folder.provenance(device) | fingerprint(corpus)
             ranks.once(partial(folder.write_json, where / folder.CONFIG, json.loads(to_json(config)) | began))
-        rows = fit(model, parts[0], parts[1], config, where, guide, name, resume)
+        rows = fit(model, parts[0], parts[1], config, where, guide, name, resume, after_epoch)
         result = _tested(model, guide, parts[1], parts[2], config, where, rows, _measure(corpus))
+    except Paused:
+        raise
     except BaseException as error:
         held.enter_context(interrupts.Deferred().within())  # torchrun stops all by SIGTERM once one has ended
         kept = resume or any((where / name).exists() for name in (folder.BEST, folder.LAST))
