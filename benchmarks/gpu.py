@@ -5,8 +5,8 @@
 2. ``epoch-….json``: seconds of an epoch of Penn Treebank (training alone), captured: one tanh layer of 256 at batch 20,
    and the LSTM 2 × 650 at batch 80, γ fixed and learned;
 3. ``results/speed/cuda``: every comparison of ``speed.py``;
-4. ``precision-….json``: validation perplexity after two epochs in float32, with TF32, and with products of the softmax
-   in bfloat16.
+4. ``precision-….json``: validation perplexity after two epochs in float32, with TF32, and with products in
+   bfloat16.
 
 What has been written is not run again, so that a call that was broken off goes on. Penn Treebank is read from the
 folder in ``NOISIN_DATA``.
@@ -47,7 +47,7 @@ SETTINGS = {
     "LSTM 2 × 650, γ learned": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80 --learn-spread",
 }
 TOKENS = 929_589  # of Penn Treebank, for training
-PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--softmax-products bfloat16"}
+PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--products bfloat16"}
 
 
 def engines_agree(device: str) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def known(kind: str, name: object, names: Iterable[str]) -> str:
     raise ValueError(f"{kind} must be one of {', '.join(names)}, got {name!r}{hint}")
 
 
-def named(kind: str, given: str | T, table: Mapping[str, type[T]], base: type[T], *arguments: int) -> T:
+def named(kind: str, given: str | T, table: Mapping[str, type[T]], base: type[T], *arguments: Any) -> T:
     """The instance itself, or a new one of that name, made with ``arguments``.
 
     Raises:

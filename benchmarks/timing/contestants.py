@@ -66,7 +66,7 @@ TITLES = {
     "ours": "ours, additive, γ fixed",
     "ours-learned": "ours, additive, γ learned",
     "ours-multiplicative": "ours, multiplicative",
-    "ours-bfloat16": "ours, additive, softmax in bfloat16",
+    "ours-bfloat16": "ours, additive, products in bfloat16",
     "loop": "PyTorch loop with Gaussian noise",
     "variational-dropout": "PyTorch loop with variational dropout",
     "trace-elbo": "Pyro, a site a step, `Trace_ELBO`",

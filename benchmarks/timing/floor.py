@@ -68,8 +68,8 @@ def floor(shape: Shape, machine: Machine, bfloat16: bool = False) -> dict[str, f
     """Seconds of a training step's products, and of its optimiser's traffic: Adam reads the weight, its gradient and
     two moments, and writes all but the gradient, which backward writes. All else, the logits too, might stay in caches.
     """
-    softmax = machine.bfloat16 if bfloat16 else machine.float32
-    products = recurrence_operations(shape) / machine.float32 + emission_operations(shape) / softmax
+    rate = machine.bfloat16 if bfloat16 else machine.float32
+    products = (recurrence_operations(shape) + emission_operations(shape)) / rate
     return {"products": products, "traffic": 8 * FLOAT * parameters(shape) / machine.bandwidth}
 
 

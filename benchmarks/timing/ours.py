@@ -23,14 +23,14 @@ class OurTraining:
     """A network, its bound and its optimiser, one batch of ``noisin train`` at a time.
 
     Args:
-        noise, products: options of :class:`Noise`, and the softmax's products.
+        noise, products: options of :class:`Noise`, and :class:`Model`'s products.
     """
 
     def __init__(
         self, shape: Shape, batches: Iterable[Batch], device: torch.device, products: Any = "float32", **noise: Any
     ) -> None:
         config = Config(
-            model=Model(cell=shape.cell, num_layers=shape.layers, hidden_size=shape.units, softmax_products=products),  # type: ignore[arg-type]
+            model=Model(cell=shape.cell, num_layers=shape.layers, hidden_size=shape.units, products=products),  # type: ignore[arg-type]
             noise=Noise(**noise),
             optimisation=Optimisation(particles=shape.particles),
             run=Run(precision=shape.precision),  # type: ignore[arg-type]

@@ -27,7 +27,14 @@ class Noise(NamedTuple):
 
 
 def scan(
-    cell: Cell, a: Tensor, hh: Tensor, bias: Tensor | None, z: Tensor, c: Tensor | None, noise: Noise
+    cell: Cell,
+    a: Tensor,
+    hh: Tensor,
+    bias: Tensor | None,
+    z: Tensor,
+    c: Tensor | None,
+    noise: Noise,
+    products: str = "float32",
 ) -> tuple[Tensor, Tensor | None]:
     """z_{1:T} ``(T, R, H)`` and the last memory.
 
@@ -36,26 +43,28 @@ def scan(
         hh: W_hh, ``(G, H)``.
         bias: those, ``(G,)``; None for other cells.
         z, c: z_0 and c_0, ``(R, H)``.
+        products: those with W_hh, forward and backward, as for :class:`NoisyRNN`.
     """
-    path, memory = _Scan.apply(cell, a, hh, bias, z, c, *noise)  # type: ignore[misc]
+    path, memory = _Scan.apply(cell, products, a, hh, bias, z, c, *noise)  # type: ignore[misc]
     return path, memory if cell.has_memory else None
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cell: Cell, *given: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        ctx.cell = cell
-        path, memory, kept = STEPS[cell.name].forward(*given)
+    def forward(ctx: Any, cell: Cell, products: str, *given: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.cell, ctx.products = cell, products
+        path, memory, kept = STEPS[cell.name].forward(products, *given)
         ctx.save_for_backward(*given, *kept)
         return path, memory
 
     @staticmethod
     def backward(ctx: Any, by_path: Tensor, by_memory: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         given, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
-        wanted = ctx.needs_input_grad[1:]
+        wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():  # the gradient's gradient will be asked for
-            return None, *_differentiable(ctx.cell, given, wanted, by_path, by_memory)
-        return None, *STEPS[ctx.cell.name].backward(given, wanted, kept, by_path.contiguous(), by_memory)
+            return None, None, *_differentiable(ctx.cell, given, wanted, by_path, by_memory)
+        by_path = by_path.contiguous()
+        return None, None, *STEPS[ctx.cell.name].backward(ctx.products, given, wanted, kept, by_path, by_memory)
 
 
 def _differentiable(
@@ -87,9 +96,9 @@ def _each(path: Tensor | None, steps: int) -> list[Any]:
     return [None] * steps if path is None else list(path.unbind(0))
 
 
-def _by_weights(by_r: Tensor, before: Tensor) -> Tensor:
+def _by_weights(by_r: Tensor, before: Tensor, products: str) -> Tensor:
     """The gradient by W_hh of the projections r = W_hh z, all steps at once."""
-    return summed_product(by_r.flatten(0, 1), before.flatten(0, 1))
+    return summed_product(by_r.flatten(0, 1), before.flatten(0, 1), products)
 
 
 class Elementwise:
@@ -98,25 +107,25 @@ class Elementwise:
     def __init__(self, function: Callable[..., Tensor], slope: Callable[[Tensor], Tensor]) -> None:
         self.function, self.slope = function, slope
 
-    def forward(self, a, hh, bias, z_0, c_0, factor, shift):
+    def forward(self, products, a, hh, bias, z_0, c_0, factor, shift):
         steps, rows, units = a.shape
         is_noisy = factor is not None or shift is not None
         z = a.new_empty(steps + 1, rows, units)
         h = torch.empty_like(a) if is_noisy else z[1:]
         z[0] = z_0
-        weights, before = Factor(hh.mT, rows), z[0]
+        weights, before = Factor(hh.mT, rows, products), z[0]
         for a_t, h_t, z_t, r, d in zip(a, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True):
             before = _noisy(self.function(weights.times(before, a_t), out=h_t), r, d, out=z_t)
         return z[1:], z_0.new_empty(0), (z, h)
 
-    def backward(self, given, wanted, kept, by_z, by_memory):
+    def backward(self, products, given, wanted, kept, by_z, by_memory):
         _, hh, _, _, _, factor, _ = given
         z, h = kept
         steps, rows, _ = h.shape
         by_a = self.slope(h)
         if factor is not None:
             by_a *= factor
-        weights, steps_a = Factor(hh, rows), by_a.unbind(0)
+        weights, steps_a = Factor(hh, rows, products), by_a.unbind(0)
         whole = list(by_z)  # by z_t, along all later steps too
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
@@ -124,14 +133,14 @@ class Elementwise:
             steps_a[t].mul_(whole[t])
         by_factor = torch.stack(whole) * h if wanted[5] else None
         by_shift = torch.stack(whole) if wanted[6] else None
-        by_start = product(by_a[0], hh) if wanted[3] else None
-        return by_a, _by_weights(by_a, z[:-1]), None, by_start, None, by_factor, by_shift
+        by_start = product(by_a[0], hh, None, products) if wanted[3] else None
+        return by_a, _by_weights(by_a, z[:-1], products), None, by_start, None, by_factor, by_shift
 
 
 class LSTM:
     """i, f, g, o = a_t + W_hh z_{t-1}; c_t = σ(f) c_{t-1} + σ(i) tanh(g); h_t = σ(o) tanh(c_t)."""
 
-    def forward(self, a, hh, bias, z_0, c_0, factor, shift):
+    def forward(self, products, a, hh, bias, z_0, c_0, factor, shift):
         steps, rows, width = a.shape
         units = width // 4
         is_noisy = factor is not None or shift is not None
@@ -140,7 +149,7 @@ class LSTM:
         h, squashed = (a.new_empty(steps, rows, units) for _ in range(2))
         h = h if is_noisy else z[1:]
         z[0], c[0] = z_0, c_0
-        weights, before = Factor(hh.mT, rows), z[0]
+        weights, before = Factor(hh.mT, rows, products), z[0]
         each = zip(a, gates, c[:-1], c[1:], squashed, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
         for a_t, gates_t, c_before, c_t, squashed_t, h_t, z_t, r, d in each:
             r_t = weights.times(before, a_t)
@@ -152,7 +161,7 @@ class LSTM:
             before = _noisy(h_t, r, d, out=z_t)
         return z[1:], c[-1].clone(), (z, c, gates, squashed, h)
 
-    def backward(self, given, wanted, kept, by_z, by_memory):
+    def backward(self, products, given, wanted, kept, by_z, by_memory):
         _, hh, _, _, _, factor, _ = given
         z, c, gates, squashed, h = kept
         steps, rows, units = h.shape
@@ -167,7 +176,7 @@ class LSTM:
         if factor is not None:
             by_o *= factor
             by_c_of_h *= factor
-        weights, whole, by_c = Factor(hh, rows), list(by_z), by_memory
+        weights, whole, by_c = Factor(hh, rows, products), list(by_z), by_memory
         by_memories, by_outputs = by_a.view(steps, rows, 4, units)[:, :, :3].unbind(0), by_o.unbind(0)
         steps_a, keeps, slopes = by_a.unbind(0), f.unbind(0), by_c_of_h.unbind(0)
         for t in range(steps - 1, -1, -1):
@@ -179,15 +188,15 @@ class LSTM:
             by_outputs[t].mul_(whole[t])
         by_factor = torch.stack(whole) * h if wanted[5] else None
         by_shift = torch.stack(whole) if wanted[6] else None
-        by_start = product(by_a[0], hh) if wanted[3] else None
+        by_start = product(by_a[0], hh, None, products) if wanted[3] else None
         by_c_0 = by_c * f[0]
-        return by_a, _by_weights(by_a, z[:-1]), None, by_start, by_c_0, by_factor, by_shift
+        return by_a, _by_weights(by_a, z[:-1], products), None, by_start, by_c_0, by_factor, by_shift
 
 
 class GRU:
     """r = W_hh z_{t-1} + b; n = tanh(a_n + σ(a_r + r_r) r_n); u = σ(a_u + r_u); h_t = (1 - u) n + u z_{t-1}."""
 
-    def forward(self, a, hh, bias, z_0, c_0, factor, shift):
+    def forward(self, products, a, hh, bias, z_0, c_0, factor, shift):
         steps, rows, width = a.shape
         units = width // 3
         is_noisy = factor is not None or shift is not None
@@ -196,7 +205,7 @@ class GRU:
         gates, new = a.new_empty(steps, rows, 2 * units), torch.empty_like(h)
         h = h if is_noisy else z[1:]
         z[0] = z_0
-        weights, before, plus = Factor(hh.mT, rows), z[0], bias.expand(rows, -1).contiguous()
+        weights, before, plus = Factor(hh.mT, rows, products), z[0], bias.expand(rows, -1).contiguous()
         each = zip(a, r, gates, new, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
         for a_t, r_t, gates_t, new_t, h_t, z_t, factor_t, d in each:
             r_t.copy_(weights.times(before, plus))
@@ -207,7 +216,7 @@ class GRU:
             before = _noisy(h_t, factor_t, d, out=z_t)
         return z[1:], z_0.new_empty(0), (z, r, gates, new, h)
 
-    def backward(self, given, wanted, kept, by_z, by_memory):
+    def backward(self, products, given, wanted, kept, by_z, by_memory):
         _, hh, _, _, _, factor, _ = given
         z, r, gates, new, h = kept
         steps, rows, units = h.shape
@@ -220,7 +229,7 @@ class GRU:
         by_a = torch.cat([by_reset, by_update, by_new], -1)
         by_r = torch.cat([by_reset, by_update, by_new * reset], -1)
         through = update * scale
-        weights, whole = Factor(hh, rows), list(by_z)
+        weights, whole = Factor(hh, rows, products), list(by_z)
         a_parts, r_parts = (list(by.view(steps, rows, 3, units)) for by in (by_a, by_r))
         before = None
         for t in range(steps - 1, -1, -1):
@@ -231,7 +240,7 @@ class GRU:
             before = weights.times(by_r[t], whole[t] * through[t])
         by_factor = torch.stack(whole) * h if wanted[5] else None
         by_shift = torch.stack(whole) if wanted[6] else None
-        return by_a, _by_weights(by_r, z[:-1]), by_r.sum((0, 1)), before, None, by_factor, by_shift
+        return by_a, _by_weights(by_r, z[:-1], products), by_r.sum((0, 1)), before, None, by_factor, by_shift
 
 
 def _copy(x: Tensor, out: Tensor) -> Tensor:

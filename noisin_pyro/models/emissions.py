@@ -22,9 +22,8 @@ class Emission(PyroModule):
     Args:
         hidden_size: units H of z.
         output_size: classes, or dimensions of x.
-        products: ``"float32"`` (any type, in truth: as the numbers are), or ``"bfloat16"``: factors of the read-out's
-            products are rounded to it, forward and backward, sums and results stay float32. On GPUs, and on CPUs that
-            have it, large products are faster so.
+        products: ``"float32"`` (any type, in truth: as the numbers are), or ``"bfloat16"``: factors and results of the
+            read-out's products are rounded to it, forward and backward, sums stay float32.
     """
 
     event_dim: int = 1

@@ -18,19 +18,27 @@ MANY = 16_000
 
 
 def chosen(
-    engine: str, cell: Cell, family: Family | None, weights_are_shared: bool, device: torch.device, numbers: int
+    engine: str,
+    cell: Cell,
+    family: Family | None,
+    weights_are_shared: bool,
+    device: torch.device,
+    numbers: int,
+    products: str = "float32",
 ) -> str:
     """The way: ``"kernel"`` (``kernels.py``), ``"scan"`` (``by_hand.py``) or ``"loop"`` (``scan.py``), all to the same
     numbers but for rounding.
 
     ``"auto"`` takes the fastest that there is: on a GPU the kernel before the scan, on a CPU the scan; but for an LSTM
-    that is small or has no noise the kernel, which is oneDNN's (``docs/speed.md`` has the times).
+    that is small or has no noise the kernel, which is oneDNN's (``docs/speed.md`` has the times). The scan alone can
+    take products in bfloat16: where these are asked for, it goes first on a CPU.
 
     Args:
         engine: what was asked for, one of ``ENGINES``.
         family: the noise; None for a deterministic layer.
         weights_are_shared: whether one set of weights serves the whole batch.
         numbers: in the states of one step, rows times units.
+        products: what was asked for, ``"float32"`` or ``"bfloat16"``.
 
     Raises:
         ValueError: no such engine, or one that cannot run this layer.
@@ -38,7 +46,8 @@ def chosen(
     known("engine", engine, ENGINES)
     ways = _ways(cell, family, weights_are_shared, device)
     if engine == "auto":
-        prefers_kernel = device.type != "cpu" or (cell.has_memory and (family is None or numbers < MANY))
+        outruns = cell.has_memory and products == "float32" and (family is None or numbers < MANY)
+        prefers_kernel = device.type != "cpu" or outruns
         order = ("kernel", "scan", "loop") if prefers_kernel else ("scan", "kernel", "loop")
         engine = next(way for way in order if way in ways)
     elif engine not in ways:

@@ -16,6 +16,7 @@ from noisin_pyro.models.cells import CELLS, Cell
 from noisin_pyro.models.engine import ENGINES, chosen
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.path import NoisyPath, sample_noisy
+from noisin_pyro.models.products import check_products
 from noisin_pyro.models.scan import Given, Recurrence, Transition
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.steps import States, Steps
@@ -47,6 +48,9 @@ class NoisyRNN(PyroModule):
         name: the sites' prefix.
         engine: which way the layers are computed, ``"auto"``, ``"kernel"``, ``"scan"`` or ``"loop"``
             (``models/engine.py``): the same numbers but for rounding.
+        products: ``"float32"``, or ``"bfloat16"`` (of float32 weights): factors and results of products with weights
+            are rounded to it, forward and backward, sums stay float32. On GPUs, and on CPUs that have it, large
+            products are faster so. Of the scan only: kernels and the loop, and densities of given states, stay float32.
 
     Raises:
         ValueError: for names that do not exist, a cell whose state leaves the family's range, or a spread that the
@@ -55,7 +59,7 @@ class NoisyRNN(PyroModule):
     Source: paper, sections 2.1 and 3.
     """
 
-    engine: str = "auto"  # of modules that were pickled before there was a choice
+    engine, products = "auto", "float32"  # of modules that were pickled before there was a choice
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class NoisyRNN(PyroModule):
         feedback: bool = True,
         name: str = "z",
         engine: str = "auto",
+        products: str = "float32",
     ) -> None:
         super().__init__()
         for argument, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
@@ -76,6 +81,7 @@ class NoisyRNN(PyroModule):
                 raise ValueError(f"{argument} must be a positive integer, got {size!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.feedback, self.name, self.engine = feedback, name, known("engine", engine, ENGINES)
+        self.products = check_products(products)
         self.cell = named("cell", cell, CELLS, Cell)
         self.noise = get_noise(noise)
         rows = self.cell.gates * hidden_size
@@ -119,7 +125,8 @@ class NoisyRNN(PyroModule):
         x = self._noisy_inputs(inputs, lengths)
         ends = []
         for layer, (z, c) in enumerate(starts, start=1):
-            recurrence = Recurrence(self.cell, Weights(*self._weights(layer - 1)), x, z, c, self.engine)
+            weights = Weights(*self._weights(layer - 1))
+            recurrence = Recurrence(self.cell, weights, x, z, c, self.engine, self.products)
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
         batch = x.shape[:-2]
@@ -162,7 +169,7 @@ class NoisyRNN(PyroModule):
 
         def taken(layer: int) -> str:
             family = self.noise if self.feedback and not self._spread(layer).is_zero else None
-            return chosen(self.engine, self.cell, family, shared, device, rows * self.hidden_size)
+            return chosen(self.engine, self.cell, family, shared, device, rows * self.hidden_size, self.products)
 
         return [taken(layer) for layer in range(1, self.num_layers + 1)]
 

@@ -21,6 +21,11 @@ LARGE = 2**20
 """Multiplications in a product from which oneDNN's advantage outweighs what each call of it costs."""
 
 
+def has_bfloat16() -> bool:
+    """Whether this machine can multiply bfloat16 numbers in hardware."""
+    return torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def check_products(products: str) -> str:
     """The name itself.
 
@@ -28,7 +33,7 @@ def check_products(products: str) -> str:
         ValueError: another name, or bfloat16 where neither the CPU nor a GPU has it in hardware.
     """
     known("products", products, PRODUCTS)
-    if products == "bfloat16" and not (torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    if products == "bfloat16" and not has_bfloat16():
         raise ValueError("products='bfloat16' needs a CPU with AVX-512 or AMX, or a GPU; leave them at 'float32'")
     return products
 
@@ -74,7 +79,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "f
 
 def summed_product(a: Tensor, b: Tensor, products: str = "float32") -> Tensor:
     """aᵀ b, ``(K, M)``, of ``(N, K)`` and ``(N, M)``: a weight's gradient, summed over N rows; no gradient passes."""
-    if a.shape[1] <= b.shape[1]:  # what stands left is rearranged first: better the smaller one
+    if products == "bfloat16" or a.shape[1] <= b.shape[1]:  # float32 is rearranged first where it stands left
         return product(a.mT, b, None, products)
     return product(b.mT, a, None, products).mT
 
@@ -82,14 +87,20 @@ def summed_product(a: Tensor, b: Tensor, products: str = "float32") -> Tensor:
 class Factor:
     """A matrix ``(K, M)`` that many small ``(rows, K)`` are multiplied by: rearranged once for all of them."""
 
-    def __init__(self, matrix: Tensor, rows: int) -> None:
-        self.matrix = matrix
+    def __init__(self, matrix: Tensor, rows: int, products: str = "float32") -> None:
+        self.is_rounded = products == "bfloat16"
+        self.matrix = rounded(matrix, products)
         self.packed: Any = None
         if _is_for_onednn(matrix) and rows * matrix.numel() >= LARGE:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(matrix.mT.contiguous(), rows)
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix.mT.contiguous(), rows)
 
     def times(self, x: Tensor, plus: Tensor) -> Tensor:
-        """x matrix + plus, ``(rows, M)``; no gradient passes."""
+        """x matrix + plus, ``(rows, M)``, of which only the product is rounded; no gradient passes."""
+        if self.is_rounded:
+            x = x.bfloat16()
+            if self.packed is None:
+                return torch.mm(x, self.matrix).float().add_(plus)
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "").float().add_(plus)
         if self.packed is None:
             return torch.addmm(plus, x, self.matrix)
         return torch.ops.mkldnn._linear_pointwise.binary(x, plus, self.packed, None, "add")
@@ -124,9 +135,10 @@ class _Linear(torch.autograd.Function):
         by_x, by_weight, by_bias, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():  # the gradient's gradient will be asked for
             return up @ weight, up.mT @ x, up.sum(0), None
+        factor = rounded(up, ctx.products)
         return (
-            product(up, weight, None, ctx.products) if by_x else None,
-            summed_product(up, x, ctx.products) if by_weight else None,
+            product(factor, weight, None, ctx.products) if by_x else None,
+            summed_product(factor, x, ctx.products) if by_weight else None,
             up.sum(0) if by_bias else None,
             None,
         )

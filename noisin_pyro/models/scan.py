@@ -16,7 +16,7 @@ from noisin_pyro.models.by_hand import Noise, scan
 from noisin_pyro.models.cells import Cell
 from noisin_pyro.models.engine import chosen
 from noisin_pyro.models.kernels import Weights
-from noisin_pyro.models.products import fast_linear
+from noisin_pyro.models.products import fast_linear, require_plain
 from noisin_pyro.noise import Family
 
 Shape = tuple[int, ...]
@@ -95,6 +95,7 @@ class Recurrence(Transition):
     z: Tensor
     c: Tensor | None = None
     engine: str = "auto"
+    products: str = "float32"
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -148,16 +149,21 @@ class Recurrence(Transition):
 
     def _way(self, family: Family | None, rows: int) -> str:
         numbers = rows * self.event_shape[1]
-        return chosen(self.engine, self.cell, family, self.weights.are_shared, self.inputs.device, numbers)
+        return chosen(
+            self.engine, self.cell, family, self.weights.are_shared, self.inputs.device, numbers, self.products
+        )
 
     def _scan(self, noise: Noise) -> tuple[Tensor, Tensor | None]:
         """The same by hand, where time comes first and all that stands before it is one dimension of rows."""
         ih, hh, bias_ih, bias_hh = self.weights
+        if self.products == "bfloat16":
+            require_plain(self.inputs, ih, bias_ih)
         is_gru = self.cell.name == "gru"
         (changed,) = {part.shape[:-2] for part in noise if part is not None} or {self.batch_shape}
         batch = changed if changed == self.batch_shape else torch.broadcast_shapes(self.batch_shape, changed)
         # projected with time in front, and once for all particles that share the inputs
-        a = fast_linear(self.inputs.movedim(-2, 0), ih, bias_ih if is_gru else bias_ih + bias_hh).movedim(0, -2)
+        bias = bias_ih if is_gru else bias_ih + bias_hh
+        a = fast_linear(self.inputs.movedim(-2, 0), ih, bias, self.products).movedim(0, -2)
 
         def rows(path: Tensor) -> Tensor:
             path = path.expand(*batch, *path.shape[-2:]).movedim(-2, 0)
@@ -166,7 +172,7 @@ class Recurrence(Transition):
         z, c = (s if s is None else s.expand(*batch, s.shape[-1]).reshape(-1, s.shape[-1]) for s in (self.z, self.c))
         assert z is not None
         changes = Noise(*(part if part is None else rows(part) for part in noise))
-        path, memory = scan(self.cell, rows(a), hh, bias_hh if is_gru else None, z, c, changes)
+        path, memory = scan(self.cell, rows(a), hh, bias_hh if is_gru else None, z, c, changes, self.products)
         path = path.reshape(len(path), *batch, path.shape[-1]).movedim(0, -2)
         path = path.clone(memory_format=torch.contiguous_format)  # which a user may overwrite, as no view of it can be
         return path, None if memory is None else memory.reshape(*batch, memory.shape[-1])

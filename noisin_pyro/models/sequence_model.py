@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from noisin_pyro.models.cells import Cell
-from noisin_pyro.models.emissions import EMISSIONS, Categorical, Emission
+from noisin_pyro.models.emissions import EMISSIONS, Emission
 from noisin_pyro.models.noisy_rnn import AnySpread, NoisyRNN, State
 from noisin_pyro.models.path import real_steps
 from noisin_pyro.models.spread import Spread
@@ -34,7 +34,8 @@ class SequenceModel(PyroModule):
 
     Args:
         rnn: the noisy layers.
-        emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"``, or an :class:`Emission`.
+        emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"`` (with the layers' ``products``), or
+            an :class:`Emission`.
         output_size: classes, or dimensions of x; only for an emission given by name.
         weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with mean and
             deviation learned (empirical Bayes, section 3); :func:`place_priors` says more.
@@ -57,7 +58,8 @@ class SequenceModel(PyroModule):
         if not isinstance(emission, str) and output_size is not None:
             raise ValueError(f"output_size={output_size} has no effect on an emission instance; drop it")
         self.rnn = rnn
-        self.emission = named("emission", emission, EMISSIONS, Emission, rnn.hidden_size, output_size or 0)
+        sizes = (rnn.hidden_size, output_size or 0)
+        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, rnn.products)
         if self.emission.hidden_size != rnn.hidden_size:
             width = self.emission.hidden_size
             raise ValueError(f"emission reads {width} units, but the layers have {rnn.hidden_size}; make both equal")
@@ -141,7 +143,7 @@ class LanguageModel(SequenceModel):
         hidden_size: units of the embedding and of every layer.
         num_layers, cell, noise, spread, input_spread, feedback: as for :class:`NoisyRNN`.
         tie_weights: whether the softmax's weights are the embedding's.
-        products: of the softmax, as for :class:`Emission`.
+        products: of the layers, as for :class:`NoisyRNN`, and of the softmax.
         weight_prior: as for :class:`SequenceModel`.
     """
 
@@ -159,8 +161,9 @@ class LanguageModel(SequenceModel):
         products: str = "float32",
         weight_prior: str = "dirac",
     ) -> None:
-        rnn = NoisyRNN(hidden_size, hidden_size, num_layers, cell, noise, spread, input_spread, feedback)
-        super().__init__(rnn, Categorical(hidden_size, vocabulary_size, products), weight_prior=weight_prior)
+        sizes = (hidden_size, hidden_size, num_layers)
+        rnn = NoisyRNN(*sizes, cell, noise, spread, input_spread, feedback, products=products)
+        super().__init__(rnn, "categorical", vocabulary_size, weight_prior)
         self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
         nn.init.zeros_(self.emission.linear.bias)
         if tie_weights:

@@ -99,15 +99,14 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "spread": Spread(noise.spread, floor=noise.spread_floor, learn=noise.learn_spread),
         "input_spread": noise.input_spread,
         "feedback": noise.feedback,
+        "products": network.products,
     }
     prior = network.weight_prior
     if corpus.vocabulary is not None:
-        words: dict[str, Any] = {"tie_weights": network.tie_weights, "products": network.softmax_products}
-        model: SequenceModel = LanguageModel(len(corpus.vocabulary), weight_prior=prior, **words, **options)
+        options |= {"tie_weights": network.tie_weights, "weight_prior": prior}
+        model: SequenceModel = LanguageModel(len(corpus.vocabulary), **options)
     elif network.tie_weights:
         raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
-    elif network.softmax_products != "float32":
-        raise ValueError(f"softmax products are for texts; {corpus.name!r} has no softmax: leave the option out")
     else:
         assert isinstance(corpus.train, Sequences)
         keys = corpus.train.inputs.shape[-1]

@@ -72,8 +72,9 @@ class Model:
     weight_prior: Literal["dirac", "normal"] = "dirac"
     """Prior of the layers' weight matrices: dirac (plain weights), or normal with learned means and deviations."""
 
-    softmax_products: Literal["float32", "bfloat16"] = "float32"
-    """Type that the factors of the softmax's products are rounded to; sums are float32 in both. Texts only."""
+    products: Literal["float32", "bfloat16"] = "float32"
+    """Type that factors and results of products with weights are rounded to; sums are float32 in both. The layers'
+    too where engine scan computes them."""
 
 
 @dataclass(frozen=True)
@@ -277,9 +278,9 @@ class Config:
         if self.run.tf32 and (self.run.device != "cuda" or self.run.precision != "float32"):
             where = f"device {self.run.device!r} with precision {self.run.precision}"
             raise ValueError(f"tf32 is for float32 products on device 'cuda', got {where}; leave it out")
-        if self.run.precision != "float32" and self.model.softmax_products != "float32":
+        if self.run.precision != "float32" and self.model.products != "float32":
             raise ValueError(
-                f"softmax products in {self.model.softmax_products} are of float32 numbers, not of precision "
+                f"products in {self.model.products} are of float32 numbers, not of precision "
                 f"{self.run.precision!r}; leave one of them out"
             )
         self._refuse_a_guide_in_vain()

@@ -35,6 +35,8 @@ def test_the_fastest_way_by_itself(name: str, noise: str | None, device: torch.d
     family = None if noise is None else get(noise)
     assert chosen("auto", CELLS[name](), family, True, device, numbers) == way
     assert chosen("auto", CELLS[name](), family, False, device, numbers) == "loop"  # weights that are sampled
+    rounding = chosen("auto", CELLS[name](), family, True, device, numbers, "bfloat16")
+    assert rounding == ("scan" if device == CPU else way)  # what alone rounds products, where kernels are no faster
 
 
 def test_scales_and_cells_of_one_s_own_take_the_loop() -> None:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.models import LanguageModel
+from noisin_pyro.models import CELLS, LanguageModel, NoisyRNN, SequenceModel
+from noisin_pyro.models.by_hand import Noise, scan
 from noisin_pyro.models.emissions import Categorical
-from noisin_pyro.models.products import Factor, fast_linear, product, summed_product, tf32
+from noisin_pyro.models.products import Factor, fast_linear, has_bfloat16, product, summed_product, tf32
 
-has_bfloat16 = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-needs_bfloat16 = pytest.mark.skipif(not has_bfloat16, reason="this processor has no bfloat16")
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -47,6 +47,67 @@ def test_value_and_gradients_are_those_of_rounded_factors(rows: int, width: int,
 
 
 @needs_bfloat16
+@pytest.mark.parametrize(("rows", "width", "units"), [(80, 130, 260), (2, 3, 5)])  # rearranged for oneDNN, and not
+def test_a_rounded_factor_of_many_products(rows: int, width: int, units: int) -> None:
+    torch.manual_seed(0)
+    matrix, plus = torch.randn(width, units), torch.randn(rows, units)
+    factor = Factor(matrix, rows, "bfloat16")
+    assert (factor.packed is not None) == (rows == 80)
+    for x in torch.randn(2, rows, width):
+        expected = rounded(x) @ rounded(matrix)
+        torch.testing.assert_close((factor.times(x, plus) - plus).double(), expected, rtol=2**-8, atol=1e-5)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("name", CELLS)
+def test_a_step_of_a_layer_is_that_of_rounded_products(name: str) -> None:
+    """Rounding to 8 binary digits changes a number by at most 2^-8 of it. No state grows faster than its projections,
+    but the GRU's: one of its gates multiplies z, and one a projection."""
+    torch.manual_seed(0)
+    cell, rows, units = CELLS[name](), 6, 16
+    hh, bias = torch.randn(cell.gates * units, units), torch.randn(cell.gates * units)
+    a, z = torch.randn(1, rows, cell.gates * units), torch.randn(rows, units)
+    c = torch.zeros(rows, units) if cell.has_memory else None
+    plus = bias if name == "gru" else None
+    path, _ = scan(cell, a, hh, plus, z, c, Noise(), "bfloat16")
+    product_64 = rounded(z) @ rounded(hh).T
+    r = product_64 if plus is None else product_64 + plus.double()
+    expected, _ = cell.step(a[0].double(), r, z.double(), None if c is None else c.double())
+    slope = 1 + z.abs() + r[:, -units:].abs() if name == "gru" else 1
+    most = 2**-8 * product_64.abs().unflatten(-1, (cell.gates, units)).sum(-2) * slope
+    assert ((path[0].double() - expected).abs() <= most + 1e-5).all()
+    exact, _ = scan(cell, a, hh, plus, z, c, Noise())
+    assert (path - exact).abs().max() > 1e-3  # it was rounded: the test can tell
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_of_layers_of_rounded_products_are_close(name: str, noise: str) -> None:
+    found = {}
+    for products in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        rnn = NoisyRNN(12, 16, 2, name, noise, engine="scan", products=products)
+        x = torch.randn(5, 7, 12, requires_grad=True)
+        (rnn(x)[0] * torch.randn(5, 7, 16)).sum().backward()
+        found[products] = {"x": x.grad, **{key: parameter.grad for key, parameter in rnn.named_parameters()}}
+    for key, exact in found["float32"].items():
+        near = found["bfloat16"][key]
+        assert exact is not None and near is not None
+        within = 2**-2 if name == "relu" else 2**-5  # a relu unit close to 0 changes sides
+        assert 0 < (near - exact).norm() < within * exact.norm()
+
+
+@needs_bfloat16
+def test_a_model_hands_its_products_to_layers_and_emission() -> None:
+    for model in (
+        LanguageModel(20, 4, products="bfloat16"),
+        SequenceModel(NoisyRNN(3, 4, products="bfloat16"), "bernoulli", 3),
+    ):
+        assert model.rnn.products == model.emission.products == "bfloat16"
+
+
+@needs_bfloat16
 def test_other_products_are_left_alone() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(160, 96), torch.randn(96, 700)
@@ -72,18 +133,23 @@ def test_a_language_model_scores_nearly_the_same() -> None:
 def test_other_types_are_refused() -> None:
     with pytest.raises(ValueError, match=r"products='bfloat16' need one matrix of float32 weights, got torch.float64"):
         Categorical(4, 5, "bfloat16").double()(torch.zeros(1, 1, 4).double())
+    with pytest.raises(ValueError, match=r"products='bfloat16' need one matrix of float32 weights, got torch.float64"):
+        NoisyRNN(4, 5, products="bfloat16").double()(torch.zeros(1, 1, 4).double())
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="products must be one of float32, bfloat16, got 'float16'"):
         Categorical(4, 5, "float16")
+    with pytest.raises(ValueError, match="products must be one of float32, bfloat16, got 'float16'"):
+        NoisyRNN(4, 5, products="float16")
 
 
 def test_processors_without_it_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
-    with pytest.raises(ValueError, match="needs a CPU with AVX-512 or AMX, or a GPU"):
-        Categorical(4, 5, "bfloat16")
+    for made in (lambda: Categorical(4, 5, "bfloat16"), lambda: NoisyRNN(4, 5, products="bfloat16")):
+        with pytest.raises(ValueError, match="needs a CPU with AVX-512 or AMX, or a GPU"):
+            made()
 
 
 def test_tf32_is_for_the_while_that_it_is_wanted() -> None:

@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from noisin_pyro.cli import main
 from noisin_pyro.data import Sequences
+from noisin_pyro.models.products import has_bfloat16
 from noisin_pyro.training import Data, checkpoint
 from noisin_pyro.training.build import load_corpus
 
@@ -48,11 +49,16 @@ def test_options_that_do_not_apply_are_refused(options: dict, message: str) -> N
         load_corpus(Data(**options))
 
 
-def test_the_command_trains_on_any_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "products", ["float32", pytest.param("bfloat16", marks=pytest.mark.skipif(not has_bfloat16(), reason="not here"))]
+)
+def test_the_command_trains_on_any_music(products: str, music: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = music.parent / "run"
     options = f"--data {music} --folder {run} --hidden-size 8 --epochs 1 --no-twin --ensemble-samples 0"
-    assert main(["train", *options.split()]) == 0
-    assert "nats per step" in capsys.readouterr().out
+    assert main(["train", *options.split(), "--products", products]) == 0
+    out, err = capsys.readouterr()
+    assert "nats per step" in out
+    assert ("layers computed by: scan in bfloat16" in err) == (products == "bfloat16")
     assert main(["evaluate", str(run)]) == 0
     assert "Folk, test part, 13 steps" in capsys.readouterr().out
 

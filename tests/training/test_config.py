@@ -79,7 +79,7 @@ def test_cells_are_those_of_the_models() -> None:
         ({"optimisation": Optimisation(average_after=10)}, "ASGD"),
         ({"optimisation": Optimisation(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
-        ({"model": Model(softmax_products="bfloat16"), "run": Run(precision="float64")}, "not of precision 'float64'"),
+        ({"model": Model(products="bfloat16"), "run": Run(precision="float64")}, "not of precision 'float64'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(groups: dict, named: str) -> None:
