@@ -6,10 +6,12 @@
    and the LSTM 2 × 650 at batch 80, γ fixed and learned;
 3. ``results/speed/cuda``: every comparison of ``speed.py``;
 4. ``precision-….json``: validation perplexity after two epochs in float32, with TF32, and with products in
-   bfloat16.
+   bfloat16;
+5. ``reproduction``: the papers' tables, in the order of ``TABLES``, and a sweep over family, form and γ for the best
+   of the published paper's medium models.
 
-What has been written is not run again, so that a call that was broken off goes on. Penn Treebank is read from the
-folder in ``NOISIN_DATA``.
+What has been written is not run again, so that a call that was broken off goes on; ``--minutes`` ends one in good time,
+after the epoch in which they are over. Penn Treebank and WikiText-2 are read from the folder in ``NOISIN_DATA``.
 """
 
 from __future__ import annotations
@@ -48,6 +50,19 @@ SETTINGS = {
 }
 TOKENS = 929_589  # of Penn Treebank, for training
 PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--products bfloat16"}
+
+
+TABLES = (
+    "reproduce table2",
+    "reproduce table3",
+    "reproduce icml-m --rows none bernoulli gaussian beta d d-beta --epochs 100",
+    "reproduce table2 --seeds 3",
+    "reproduce table3 --seeds 3",
+    "sweep --data ptb --cell lstm --layers 2 --hidden-size 650 --batch-size 80 --tie-weights "
+    "--initialization published --regularizer D --optimizer ASGD --learning-rate 30 --schedule divide --clip 0.25 "
+    "--epochs 200 --patience None",
+)
+"""What is run of the tables, the most wanted first; the sweep's families, forms and spreads are the command's own."""
 
 
 def engines_agree(device: str) -> dict[str, float]:

@@ -24,7 +24,20 @@ BELOW = {
     "models": {"noise", "names"},
     "inference": {"models", "noise", "data", "tables", "names"},
     "training": {"inference", "models", "noise", "data", "plots", "tables", "names"},
-    "commands": {"training", "inference", "models", "noise", "data", "plots", "tables", "names"},
+    "recipes": {"training", "noise", "names"},
+    "reproduction": {"recipes", "training", "plots"},
+    "commands": {
+        "reproduction",
+        "recipes",
+        "training",
+        "inference",
+        "models",
+        "noise",
+        "data",
+        "plots",
+        "tables",
+        "names",
+    },
     "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "tables", "names"},
 }
 

@@ -4,5 +4,6 @@ from noisin_pyro.commands.compare import Compare
 from noisin_pyro.commands.evaluate import Evaluate
 from noisin_pyro.commands.families import Families
 from noisin_pyro.commands.generate import Generate
+from noisin_pyro.commands.reproduce import Reproduce
 
-__all__ = ["Compare", "Evaluate", "Families", "Generate"]
+__all__ = ["Compare", "Evaluate", "Families", "Generate", "Reproduce"]

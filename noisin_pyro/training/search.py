@@ -19,6 +19,7 @@ from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.fingerprint import fingerprint
 from noisin_pyro.training.found import Found, settings_in
 from noisin_pyro.training.locks import alone
+from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.result import Measure
 from noisin_pyro.training.space import Space, plain, require
 from noisin_pyro.training.worker import Worker
@@ -34,6 +35,7 @@ def search(
     storage: str | None = None,
     seed: int = 0,
     finish: bool = True,
+    after_epoch: AfterEpoch = lambda rows: None,
 ) -> Found:
     """Train ``trials`` runs of ``config``, each with other values from ``space``, and the best of them to its end.
 
@@ -60,8 +62,10 @@ def search(
         storage: address of a database for Optuna; by default its journal in ``folder``.
         seed: of the proposals; that of the runs is ``config.run.seed``.
         finish: train the best to its end.
+        after_epoch: as for ``train``, after each epoch of each trial and of the best one, and before each trial.
 
     Raises:
+        Paused: ``after_epoch`` has; the same call goes on.
         ValueError: a space, number or folder that cannot be, another search's folder, Optuna is not installed, no trial
             succeeded, or what ``train`` refuses.
     """
@@ -94,7 +98,9 @@ def search(
             measure: Measure = "nats" if corpus.vocabulary is None else "perplexity"
             warm_up = max(1, math.ceil(trial_epochs / 3)) if prune else None
             kept = study.opened(optuna, storage, where, settings["study"], warm_up)
-            worker = Worker(optuna, kept, config, space, where, trials, trial_epochs, seed, settings, measure)
+            worker = Worker(
+                optuna, kept, config, space, where, trials, trial_epochs, seed, settings, measure, after_epoch
+            )
             worker.found().write(settings)
         try:
             return worker.done(finish)

@@ -17,7 +17,7 @@ from noisin_pyro.training import log, study
 from noisin_pyro.training.config import Config, Run
 from noisin_pyro.training.found import Found, Trial
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.loop import Paused
+from noisin_pyro.training.loop import AfterEpoch, Paused
 from noisin_pyro.training.progress import Progress
 from noisin_pyro.training.result import Measure
 from noisin_pyro.training.run import train
@@ -45,6 +45,7 @@ class Worker:
     seed: int
     settings: dict[str, Any]
     measure: Measure
+    after_epoch: AfterEpoch
 
     def done(self, finish: bool) -> Found:
         """All trials that others leave, and the best one to its end."""
@@ -63,7 +64,7 @@ class Worker:
             return found
         with held:
             tqdm.write(f"trial {best.number} is the best, and goes on", file=sys.stderr)
-            result = train(Config(run=Run(resume=self._place(best.number))))
+            result = train(Config(run=Run(resume=self._place(best.number))), self.after_epoch)
             self._lock(best.number).unlink(missing_ok=True)
         return dataclasses.replace(found, result=result)
 
@@ -97,10 +98,11 @@ class Worker:
         """Train a trial for its epochs, from the start or from where it was."""
         frozen = self.study.trials[number]
         trial, where = self.optuna.trial.Trial(self.study, frozen._trial_id), self._place(number)
+        self.after_epoch([])  # before there is any
         told = ", ".join(f"{name} {value}" for name, value in frozen.params.items())
         tqdm.write(f"trial {number}: {told}", file=sys.stderr)
         states, rows = self.optuna.trial.TrialState, []
-        state, message = states.COMPLETE, None
+        state, message, done = states.COMPLETE, None, False
         begun = any((where / name).exists() for name in (folders.LAST, folders.BEFORE))
         if not begun and where.exists():
             with alone(where):
@@ -110,20 +112,22 @@ class Worker:
             config = chosen(self.config, frozen.params)
 
             def after_epoch(so_far: list[log.Row]) -> None:
-                nonlocal state
+                nonlocal state, done
                 rows[:] = so_far
                 for row in rows[len(self.study.trials[number].intermediate_values) :]:
                     trial.report(row["valid_nats"], int(row["epoch"]))
-                if len(rows) >= self.trial_epochs or Progress(rows).finished(config.optimisation):
+                done = len(rows) >= self.trial_epochs or Progress(rows).finished(config.optimisation)
+                if not done and trial.should_prune():
+                    state, done = states.PRUNED, True
+                if done:
                     raise Paused
-                if trial.should_prune():
-                    state = states.PRUNED
-                    raise Paused
+                self.after_epoch(rows)
 
             here = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
             train(Config(run=Run(resume=where)) if begun else here, after_epoch)
         except Paused:
-            pass
+            if not done:  # to be gone on with
+                raise
         except (FloatingPointError, torch.OutOfMemoryError) as error:
             state, message = states.FAIL, str(error)
         except ValueError as error:

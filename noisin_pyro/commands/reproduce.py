@@ -1,0 +1,119 @@
+"""``noisin reproduce``: the papers' tables, every row with its configuration, log and result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro.conf
+
+from noisin_pyro.commands.options import Named
+from noisin_pyro.recipes import TABLES, Recipe
+from noisin_pyro.reproduction import How, reproduce
+from noisin_pyro.reproduction.report import TITLES
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Run the rows of one of the papers' tables, and write the table: the paper's numbers beside ours.
+
+    What has been run is not run again: the same command goes on where it was broken off, by whatever."""
+
+    table: tyro.conf.Positional[Annotated[Literal["table2", "table3", "figure2", "icml-m"], Named(metavar="TABLE")]]
+    """table2: Penn Treebank, plain cells, four methods. table3: WikiText-2, LSTM. figure2: one sigmoid layer.
+    icml-m: the published paper's medium LSTM on Penn Treebank, eight noises, dropout D, and both."""
+
+    rows: Annotated[tuple[str, ...], Named(metavar="ROW", help_behavior_hint="(default: all)")] = ()
+    """Rows by name, or by what their names begin with, in the order in which to run them."""
+
+    list: bool = False
+    """Only list the rows: the paper's number, and what is chosen on validation among how many candidates."""
+
+    seeds: int = 1
+    """Runs of each row, with seeds 0, 1, ...: all rows with the first seed, then all with the second."""
+
+    trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: all)")] = None
+    """Candidates to try of each row that has any."""
+
+    trial_epochs: int = 4
+    """Epochs that each candidate is tried for; the best in validation goes on to the end."""
+
+    epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    """Most epochs of each run."""
+
+    minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
+    """Stop after the epoch in which so many minutes are over; the same command goes on there."""
+
+    products: Annotated[Literal["float32", "bfloat16"] | None, Named(help_behavior_hint="(default: float32)")] = None
+    """Type that the factors of the large products are rounded to."""
+
+    hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    """Units of each layer, to try a table at reduced size."""
+
+    data: Annotated[str | None, Named(metavar="NAME|FOLDER", help_behavior_hint="(default: the row's)")] = None
+    """Other data, to try a table at reduced size."""
+
+    data_root: Annotated[
+        Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)")
+    ] = None
+    """Folder that holds ptb and wikitext-2."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device to compute on."""
+
+    folder: Path = Path("results/reproduction")
+    """Folder for configurations, logs, results and tables; runs of other options need another one."""
+
+    def run(self) -> None:
+        """Run, and print the table.
+
+        Raises:
+            ValueError: no such row, an option that is refused, or records of other options in the folder.
+        """
+        recipes = self._chosen()
+        if self.list:
+            print(f"{TITLES[self.table]}\n")
+            for recipe in recipes:
+                print(_told(recipe))
+            return
+        for option, value in (("seeds", self.seeds), ("trial epochs", self.trial_epochs)):
+            if value < 1:
+                raise ValueError(f"{option} must be at least 1, got {value}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be a positive number, got {self.minutes}")
+        how = How(self.seeds, self.trials, self.trial_epochs, self.minutes, self._changes())
+        done = reproduce(recipes, self.folder, how)
+        path = self.folder / f"{self.table}.md"
+        if path.exists():
+            print(path.read_text(encoding="utf-8"))
+        print(f"{'all rows done' if done else 'not all rows done: the same command goes on'}; {self.folder}")
+
+    def _chosen(self) -> list[Recipe]:
+        recipes = TABLES[self.table]()
+        if not self.rows:
+            return recipes
+        found = {recipe.row: recipe for start in self.rows for recipe in recipes if recipe.row.startswith(start)}
+        for start in self.rows:
+            if not any(row.startswith(start) for row in found):
+                raise ValueError(
+                    f"rows: {self.table} has none that begins with {start!r}, only {', '.join(r.row for r in recipes)}"
+                )
+        exact = {recipe.row: recipe for recipe in recipes if recipe.row in self.rows}
+        return list((exact if len(exact) == len(self.rows) else found).values())
+
+    def _changes(self) -> dict[str, Any]:
+        given = {
+            "optimisation.epochs": self.epochs,
+            "model.products": self.products,
+            "model.hidden_size": self.hidden_size,
+            "data.name": self.data,
+            "data.root": self.data_root,
+        }
+        return {"run.device": self.device} | {name: value for name, value in given.items() if value is not None}
+
+
+def _told(recipe: Recipe) -> str:
+    paper = "no number" if recipe.paper_test is None else f"{recipe.paper_test:.1f}"
+    chosen = "; ".join(f"{name} of {', '.join(map(str, values))}" for name, values in recipe.space.items())
+    return f"{recipe.row:<18} paper: {paper:<10} on validation: {chosen or 'nothing'}"

@@ -1,0 +1,165 @@
+"""A table as it is read: the paper's number, ours, and whether the paper's order holds. Made from the records alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from noisin_pyro import plots
+from noisin_pyro.recipes import TABLES
+from noisin_pyro.reproduction.records import Record, read_records
+from noisin_pyro.training.checkpoint import replacing
+
+TITLES = {
+    "table2": "Table 2 of the draft: Penn Treebank, test perplexity",
+    "table3": "Table 3 of the draft: WikiText-2, test perplexity",
+    "figure2": "Figure 2 of the draft: Penn Treebank, one sigmoid layer of 256 units",
+    "icml-m": "The published paper's medium model: Penn Treebank, perplexity",
+}
+HEADS = ("row", "paper", "test, noise off", "test, ensemble", "validation", "γ", "chosen", "epochs", "seeds")
+
+
+class Seeds(NamedTuple):
+    """A row's records, one a seed."""
+
+    records: list[Record]
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    def of(self, number: str) -> list[float]:
+        """A number of each seed, or none."""
+        found = [getattr(record, number) for record in self.records]
+        return [value for value in found if value is not None]
+
+
+def rows(records: Iterable[Record]) -> list[Seeds]:
+    """The records by row, in their table's order."""
+    by_row: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.seed):
+        by_row.setdefault(record.row, []).append(record)
+    order = [recipe.row for records in by_row.values() for recipe in TABLES[records[0].table]()]
+    return [Seeds(by_row[row]) for row in dict.fromkeys(order) if row in by_row]
+
+
+def table(records: Sequence[Record]) -> str:
+    """Markdown: a line for each row, means over its seeds with their range."""
+    lines = [HEADS, ("---",) * len(HEADS)]
+    for row in rows(records):
+        first = row.first
+        lines.append(
+            (
+                first.row,
+                _number(first.paper_test_perplexity),
+                _range(row.of("test_perplexity")),
+                _range(row.of("ensemble_test_perplexity")),
+                _range(row.of("validation_perplexity")),
+                ", ".join(_range([record.spreads[layer] for record in row.records], 2) for layer in first.spreads)
+                or "–",
+                ", ".join(f"{name.partition('.')[2].replace('_', ' ')} {value}" for name, value in first.chosen.items())
+                or "–",
+                ", ".join(f"{record.best_epoch} of {record.epochs}" for record in row.records),
+                str(len(row.records)),
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+class Claim(NamedTuple):
+    """One method before another in the paper; and here, by a number's range over seeds: ``None`` where they overlap."""
+
+    group: str
+    better: Record
+    worse: Record
+    holds: bool | None
+    difference: float
+
+    @property
+    def in_the_paper(self) -> float:
+        """The difference there."""
+        assert self.better.paper_test_perplexity is not None and self.worse.paper_test_perplexity is not None
+        return self.worse.paper_test_perplexity - self.better.paper_test_perplexity
+
+
+def claims(records: Sequence[Record], number: str = "test_perplexity") -> list[Claim]:
+    """Every pair of rows of one group, by the paper's order, and whether that is ours.
+
+    Args:
+        records: of one table.
+        number: ``"test_perplexity"`` (noise off) or ``"ensemble_test_perplexity"``; a row that has no ensemble, since
+            nothing in it is random, stands by its one number.
+    """
+    found = []
+    with_number = [row for row in rows(records) if row.first.paper_test_perplexity is not None]
+    for one, other in itertools.combinations(with_number, 2):
+        if one.first.group != other.first.group or one.first.paper_test_perplexity == other.first.paper_test_perplexity:
+            continue
+        better, worse = sorted((one, other), key=lambda row: row.first.paper_test_perplexity or 0.0)
+        ours = [row.of(number) or row.of("test_perplexity") for row in (better, worse)]
+        apart = max(ours[0]) < min(ours[1]) or max(ours[1]) < min(ours[0])
+        difference = mean(ours[1]) - mean(ours[0])
+        found.append(Claim(one.first.group, better.first, worse.first, difference > 0 if apart else None, difference))
+    return found
+
+
+def order(records: Sequence[Record]) -> str:
+    """Markdown: each claim of the table's groups, a line each, noise off and as an ensemble."""
+    pairs = zip(claims(records), claims(records, "ensemble_test_perplexity"), strict=True)
+    heads = ("group", "the paper", "by", "here, noise off", "here, ensemble")
+    lines = [heads, ("---",) * len(heads)]
+    for off, ensemble in pairs:
+        claim = f"{off.better.method} better than {off.worse.method}"
+        lines.append((off.group, claim, f"{off.in_the_paper:.1f}", _verdict(off), _verdict(ensemble)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" if len(lines) > 2 else ""
+
+
+def _verdict(claim: Claim) -> str:
+    word = {True: "yes", False: "no", None: "open (the seeds' ranges meet)"}[claim.holds]
+    return f"{word}: {claim.difference:+.1f}".replace("-", "−")
+
+
+def write(folder: Path, name: str) -> None:
+    """Write ``NAME.md`` in ``folder`` from the records there, and for figure 2 ``figure2.png``."""
+    records = read_records(folder, name)
+    if not records:
+        return
+    with replacing(folder / f"{name}.md") as file:
+        file.write(text(records).encode())
+    if name == "figure2":
+        with replacing(folder / f"{name}.png") as file:
+            figure(records).savefig(file, format="png")
+
+
+def text(records: Sequence[Record]) -> str:
+    """A table's page: title, rows, and the order of the methods where the paper has one."""
+    told = order(records)
+    claimed = f"\nThe paper's order, pair by pair, and ours (differences in perplexity):\n\n{told}" if told else ""
+    return f"## {TITLES[records[0].table]}\n\n{table(records)}{claimed}"
+
+
+def figure(records: Sequence[Record]) -> Figure:
+    """Figure 2: validation and training perplexity of seed 0."""
+    return plots.learning_curves(
+        {f"{row.first.method}{_gamma(row.first.spreads)}": row.first.log for row in rows(records)}
+    )
+
+
+def _gamma(spreads: Mapping[str, float]) -> str:
+    return f", γ = {next(iter(spreads.values())):g}" if spreads else ""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _range(values: Sequence[float], digits: int = 1) -> str:
+    if not values:
+        return "–"
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{mean(values):.{digits}f} ({low} to {high})"

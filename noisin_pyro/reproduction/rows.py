@@ -1,0 +1,154 @@
+"""Running a table's rows: what is missing, in their order, until it is done or the time is up."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from noisin_pyro.recipes import Recipe
+from noisin_pyro.reproduction import records, report
+from noisin_pyro.training import Config, Paused, Result, search, train
+from noisin_pyro.training.folder import CONFIG
+from noisin_pyro.training.locks import alone
+from noisin_pyro.training.space import chosen as replaced
+from noisin_pyro.training.space import combinations
+
+
+@dataclass(frozen=True)
+class How:
+    """What is done differently from the recipes, and for how long.
+
+    Attributes:
+        seeds: runs of each row, seeds 0, 1 and so on; what is chosen on validation is chosen with seed 0.
+        trials: candidates that are tried of each row that has any; ``None``: all.
+        trial_epochs: epochs that each is tried for; the best goes on.
+        minutes: time limit by the clock; what is under way is kept, to go on with.
+        changes: options other than the recipes', by dotted name.
+    """
+
+    seeds: int = 1
+    trials: int | None = None
+    trial_epochs: int = 4
+    minutes: float | None = None
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
+    """Run what is missing of these rows in ``folder``, and write their table after each.
+
+    Every row with seed 0 comes first, then every row with seed 1, and so on. Rows that another process has under way
+    are left to it.
+
+    Returns:
+        whether everything is done.
+
+    Raises:
+        ValueError: options that the recipes refuse, or records of other options in ``folder``.
+    """
+    clock = Clock(how.minutes)
+    every = [(seed, dataclasses.replace(recipe, config=_changed(recipe, how))) for seed, recipe in _order(recipes, how)]
+    for seed, recipe in every:
+        _require_same(records.path_of(folder, recipe, seed), recipe)
+    done = True
+    for seed, recipe in every:
+        path = records.path_of(folder, recipe, seed)
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            try:
+                held.enter_context(alone(path.parent))
+            except ValueError:
+                tqdm.write(f"{recipe.table}, {recipe.row}: under way in another process", file=sys.stderr)
+                done = False
+                continue
+            try:
+                clock.check()
+                tqdm.write(f"{recipe.table}, {recipe.row}, seed {seed}", file=sys.stderr)
+                records.write(path, _run(recipe, path.parent, seed, how, clock))
+            except Paused:
+                done = False
+                break
+        report.write(folder, recipe.table)
+    report.write(folder, recipes[0].table)
+    return done
+
+
+class Clock:
+    """Leaves a run after the epoch in which the time is up."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def check(self, rows: object = None) -> None:
+        """Called after each epoch.
+
+        Raises:
+            Paused: the time is up.
+        """
+        if self.end is not None and time.monotonic() >= self.end:
+            raise Paused
+
+
+def _order(recipes: Sequence[Recipe], how: How) -> Iterator[tuple[int, Recipe]]:
+    for seed in range(how.seeds):
+        for recipe in recipes:
+            yield seed, recipe
+
+
+def _changed(recipe: Recipe, how: How) -> Config:
+    return replaced(recipe.config, how.changes)
+
+
+def _require_same(path: Path, recipe: Recipe) -> None:
+    """Refuse a record that other options made, but for those chosen on validation."""
+    if not path.exists():
+        return
+    found, default = records.read(path), records.options(Config())
+    expected = records.options(replaced(recipe.config, found.chosen))
+    differs = [
+        f"{name} {value!r} (there: {before!r})"
+        for group, values in expected.items()
+        for name, value in values.items()
+        if (before := found.config[group].get(name, default[group][name])) != value  # an option may be newer
+    ]
+    if differs:
+        raise ValueError(
+            f"{path} was made with other options: {', '.join(differs)}; give the same ones, or another folder"
+        )
+
+
+def _run(recipe: Recipe, where: Path, seed: int, how: How, clock: Clock) -> records.Record:
+    config, chosen = recipe.config, dict[str, Any]()
+    if recipe.space:
+        found = search(
+            config,
+            recipe.space,
+            where / "search",
+            trials=how.trials or len(combinations(recipe.space) or []),
+            trial_epochs=how.trial_epochs,
+            prune=False,
+            after_epoch=clock.check,
+        )
+        assert found.best is not None
+        chosen = found.best.values
+        config = replaced(config, chosen)
+        if seed == 0:
+            assert found.result is not None
+            return records.record(recipe, config, chosen, found.result)
+    config = replaced(config, {"run.seed": seed})
+    return records.record(recipe, config, chosen, _trained(config, where / f"seed-{seed}", clock))
+
+
+def _trained(config: Config, where: Path, clock: Clock) -> Result:
+    """Train in that folder, or go on there."""
+    how = {"run.resume": where} if (where / CONFIG).exists() else {"run.folder": where}
+    return train(replaced(config, how), after_epoch=clock.check)

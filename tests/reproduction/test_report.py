@@ -1,0 +1,86 @@
+"""The table: means and ranges, and the paper's order against ours."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noisin_pyro.recipes import Recipe, figure2, table2
+from noisin_pyro.reproduction import Record, claims, table
+from noisin_pyro.reproduction.report import figure, order, rows, text
+
+NONE = table2("tanh", 1, "None")  # the paper: 141.4
+NOISIN = table2("tanh", 1, "NOISIN")  # 131.9
+DROPOUT = table2("tanh", 1, "Dropout")  # 138.3
+
+
+def record(recipe: Recipe, test: float, seed: int = 0, ensemble: float | None = None, **other: Any) -> Record:
+    rows = [{"epoch": epoch, "valid_perplexity": 200.0 / epoch, "train_perplexity": 190.0 / epoch} for epoch in (1, 2)]
+    values: dict[str, Any] = {
+        "unsaid": [], "paper_test_perplexity": recipe.paper_test, "paper_validation_perplexity": None,
+        "test_perplexity": test, "validation_perplexity": test + 5, "ensemble_test_perplexity": ensemble,
+        "seed": seed, "epochs": 7, "best_epoch": 4, "seconds": 1.0, "spreads": {}, "chosen": {}, "config": {},
+        "log": rows, "environment": {},
+    }  # fmt: skip
+    names = ("table", "row", "method", "group", "source")
+    return Record(**{name: getattr(recipe, name) for name in names}, **(values | other))
+
+
+def test_a_line_has_the_papers_number_and_the_mean_and_range_over_seeds() -> None:
+    found = [record(NOISIN, 130.0, 0, 128.0, spreads={"gamma_1": 0.6}), record(NOISIN, 133.0, 1, 129.0,
+             spreads={"gamma_1": 0.6})]  # fmt: skip
+    line = table(found).splitlines()[2]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:6] == [
+        "tanh-1-noisin", "131.9", "131.5 (130.0 to 133.0)", "128.5 (128.0 to 129.0)", "136.5 (135.0 to 138.0)", "0.60",
+    ]  # fmt: skip
+    assert cells[-1] == "2"
+
+
+def test_rows_come_in_the_tables_order_whatever_the_records() -> None:
+    found = [record(recipe, 140.0) for recipe in (NOISIN, NONE, DROPOUT)]
+    assert [row.first.method for row in rows(found)] == ["None", "Dropout", "NOISIN"]
+
+
+def test_claims_are_the_papers_order_of_every_pair() -> None:
+    found = [record(NONE, 140.0), record(NOISIN, 135.0), record(DROPOUT, 141.0)]
+    told = {(claim.better.method, claim.worse.method): (claim.holds, claim.difference) for claim in claims(found)}
+    assert told == {
+        ("NOISIN", "None"): (True, 5.0),
+        ("Dropout", "None"): (False, -1.0),
+        ("NOISIN", "Dropout"): (True, 6.0),
+    }
+
+
+def test_where_the_ranges_of_seeds_meet_a_claim_is_open() -> None:
+    found = [record(NONE, 140.0), record(NONE, 142.0, 1), record(NOISIN, 141.0), record(NOISIN, 138.0, 1)]
+    (claim,) = claims(found)
+    assert claim.holds is None
+    assert claim.difference == pytest.approx(1.5)
+    assert "open" in order(found)
+
+
+def test_a_row_without_noise_stands_among_ensembles_by_its_one_number() -> None:
+    (claim,) = claims([record(NONE, 140.0), record(NOISIN, 141.0, ensemble=139.0)], "ensemble_test_perplexity")
+    assert claim.holds is True
+    assert claim.difference == pytest.approx(1.0)
+
+
+def test_rows_of_other_groups_are_not_compared() -> None:
+    assert claims([record(NONE, 140.0), record(table2("relu", 1, "NOISIN"), 150.0)]) == []
+
+
+def test_figure_2_shows_every_row(tmp_path: Path) -> None:
+    found = [record(figure2("None"), 150.0), record(figure2("NOISIN"), 140.0, spreads={"gamma_1": 0.3})]
+    labels = [line.get_label() for line in figure(found).axes[0].lines]
+    assert labels == ["None", "NOISIN, γ = 0.3"]
+    assert "order" not in text(found)  # the paper gives no numbers
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    from noisin_pyro.reproduction import records
+
+    found = record(NONE, 140.0)
+    records.write(tmp_path / "seed-0.json", found)
+    assert dataclasses.asdict(records.read(tmp_path / "seed-0.json")) == dataclasses.asdict(found)

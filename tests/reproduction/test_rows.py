@@ -1,0 +1,135 @@
+"""Rows: run once, left when the time is up, resumed to the same numbers, refused under other options."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noisin_pyro.recipes import icml_m, table2, table3
+from noisin_pyro.reproduction import How, Record, read_records, reproduce
+from noisin_pyro.training.log import read as read_log
+
+TIMES = ("seconds", "tokens_per_second")
+
+
+def numbers(record: Record) -> dict[str, Any]:
+    """All of a record that is the same in every run."""
+    told = dataclasses.asdict(record)
+    del told["seconds"]
+    told["log"] = [{key: value for key, value in row.items() if key not in TIMES} for row in record.log]
+    return told
+
+
+def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: dict[str, Any]) -> None:
+    assert reproduce([icml_m("beta")], tmp_path, How(changes=small))
+    (record,) = read_records(tmp_path, "icml-m")
+    folder = tmp_path / "icml-m" / "beta" / "seed-0"
+    result, config = (json.loads((folder / name).read_text()) for name in ("result.json", "config.json"))
+    assert (record.paper_validation_perplexity, record.paper_test_perplexity) == (76.0, 71.4)
+    assert record.test_perplexity == result["test"]["perplexity"]
+    assert record.validation_perplexity == result["valid"]["perplexity"]
+    assert record.ensemble_test_perplexity == result["test_ensemble"]["perplexity"]
+    assert record.log == read_log(folder / "log.csv")
+    assert record.config["optimisation"] == config["optimisation"]
+    assert record.environment["versions"] == config["versions"]
+    assert (record.seed, record.epochs, record.spreads) == (0, 3, result["spreads"])
+
+
+def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
+    tmp_path: Path, small: dict[str, Any]
+) -> None:
+    recipe = table2("tanh", 1, "NOISIN")
+    assert reproduce([recipe], tmp_path, How(seeds=2, trials=3, trial_epochs=1, changes=small))
+    one, two = read_records(tmp_path, "table2")
+    assert one.chosen == two.chosen
+    assert one.chosen.keys() == recipe.space.keys()
+    assert (one.seed, two.seed) == (0, 1)
+    assert one.test_perplexity != two.test_perplexity
+    told = json.loads((tmp_path / "table2" / recipe.row / "search" / "search.json").read_text())
+    best = min(told["of_each_trial"], key=lambda trial: trial["valid_perplexity"])
+    assert len(told["of_each_trial"]) == 3
+    assert one.chosen == best["values"]
+    assert one.log[0]["valid_perplexity"] == best["valid_perplexity"]
+
+
+def test_time_that_is_up_leaves_what_the_same_command_goes_on_with(tmp_path: Path, small: dict[str, Any]) -> None:
+    rows = [table3("None"), table3("NOISIN")]
+    assert reproduce(rows, tmp_path / "whole", How(changes=small))
+    calls = 1
+    while not reproduce(rows, tmp_path / "parts", How(minutes=1e-6 if calls == 1 else 1e-3, changes=small)):
+        calls += 1
+        assert calls < 100
+    assert calls > 2
+    expected, found = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
+    assert list(map(numbers, found)) == list(map(numbers, expected))
+    assert (tmp_path / "parts" / "table3.md").read_text() == (tmp_path / "whole" / "table3.md").read_text()
+
+
+def test_what_has_been_run_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
+    how = How(changes=small)
+    assert reproduce([table3("None")], tmp_path, how)
+    (before,) = read_records(tmp_path, "table3")
+    assert reproduce([table3("None"), table3("NOISIN")], tmp_path, how)
+    assert before in read_records(tmp_path, "table3")
+
+
+def test_records_of_other_options_are_refused(tmp_path: Path, small: dict[str, Any]) -> None:
+    reproduce([table3("None")], tmp_path, How(changes=small))
+    with pytest.raises(ValueError, match=r"other options: epochs 2 \(there: 3\); give the same ones, or another"):
+        reproduce([table3("None")], tmp_path, How(changes=small | {"optimisation.epochs": 2}))
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
+    reproduce([table3("None")], tmp_path, How(changes=small))
+    path = tmp_path / "table3" / "none" / "seed-0.json"
+    path.write_text(path.read_text()[:-50])
+    with pytest.raises(ValueError, match="damaged"):
+        reproduce([table3("None")], tmp_path, How(changes=small))
+
+
+KILLS = 6
+
+
+def test_killed_at_random_moments_the_same_command_gives_the_same_table(tmp_path: Path, text: Path) -> None:
+    command = [
+        *[sys.executable, "-c", "import sys; from noisin_pyro.cli import main; sys.exit(main())"],
+        *f"reproduce table2 --rows tanh-1-none tanh-1-noisin --trials 2 --trial-epochs 1 --data {text}".split(),
+        *["--hidden-size", "4", "--epochs", "3"],
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    moments, kills, quickest = random.Random(), 0, None
+
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*command, "--folder", str(tmp_path / folder)], env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    began = time.monotonic()
+    whole = start("whole")
+    said = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
+    quickest = time.monotonic() - began
+    while True:
+        broken = start("broken")
+        try:
+            said = broken.communicate(timeout=moments.uniform(0.3, 0.9) * quickest if kills < KILLS else 300)
+        except subprocess.TimeoutExpired:
+            broken.send_signal(signal.SIGKILL)
+            broken.communicate()
+            kills += 1
+            continue
+        assert broken.returncode == 0, said
+        break
+    assert kills > 0
+    expected, found = (read_records(tmp_path / name, "table2") for name in ("whole", "broken"))
+    assert list(map(numbers, found)) == list(map(numbers, expected))
+    assert (tmp_path / "broken" / "table2.md").read_text() == (tmp_path / "whole" / "table2.md").read_text()

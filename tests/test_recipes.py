@@ -1,0 +1,65 @@
+"""Recipes: every row of the papers' tables, with what they state."""
+
+import math
+
+import pytest
+
+from noisin_pyro.recipes import TABLES, Recipe, icml_m, table2, table3
+from noisin_pyro.training import Config
+from noisin_pyro.training.build import build_model, load_corpus
+from noisin_pyro.training.space import chosen, combinations
+
+ALL = [recipe for make in TABLES.values() for recipe in make()]
+
+
+def test_every_row_is_there_once() -> None:
+    assert {table: len(make()) for table, make in TABLES.items()} == {
+        "table2": 24, "table3": 2, "figure2": 2, "icml-m": 18,
+    }  # fmt: skip
+    assert len({(recipe.table, recipe.row) for recipe in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_methods_of_a_group_differ_in_the_method_alone(table: str) -> None:
+    for recipe in TABLES[table]():
+        plain = recipe.config.deterministic_twin(recipe.config.run.folder)  # type: ignore[arg-type]
+        other = next(other for other in TABLES[table]() if other.group == recipe.group)
+        assert plain == other.config.deterministic_twin(other.config.run.folder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("table", ["table2", "figure2"])
+def test_every_method_has_as_many_candidates(table: str) -> None:
+    assert {len(combinations(recipe.space) or []) for recipe in TABLES[table]()} == {6}
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: f"{recipe.table}-{recipe.row}")
+def test_every_candidate_is_a_run_that_can_be_configured(recipe: Recipe) -> None:
+    for values in combinations(recipe.space) or []:
+        assert isinstance(chosen(recipe.config, values), Config)
+
+
+def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:
+    spreads = {method: icml_m(method).config.noise.spread for method in ("gaussian", "bernoulli", "beta", "D + chi2")}
+    assert spreads == pytest.approx({
+        "gaussian": 1.10, "bernoulli": math.sqrt(0.59 / 0.41), "beta": math.sqrt(1.07), "D + chi2": math.sqrt(0.29),
+    })  # fmt: skip
+
+
+def test_parameters_of_the_medium_model_are_the_published_papers(penn_treebank: object) -> None:
+    recipe = icml_m("none")
+    model = build_model(recipe.config, load_corpus(recipe.config.data))
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(13e6, rel=0.03)
+
+
+def test_a_row_that_the_paper_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="method"):
+        icml_m("poisson")
+
+
+def test_papers_settings() -> None:
+    adam = table2("tanh", 1, "NOISIN*").config
+    assert (adam.optimisation.optimizer, adam.optimisation.learning_rate, adam.noise.learn_spread) == (
+        "Adam", 0.001, True,
+    )  # fmt: skip
+    sgd = table3("NOISIN").config
+    assert (sgd.optimisation.schedule, sgd.data.batch_size, sgd.noise.spread_floor) == ("halve", 32, 0.1)
