@@ -1,6 +1,8 @@
 """Recipes: every row of the papers' tables, with what they state."""
 
+import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
@@ -22,14 +24,14 @@ def test_every_row_is_there_once() -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_methods_of_a_group_differ_in_the_method_alone(table: str) -> None:
     for recipe in TABLES[table]():
-        plain = recipe.config.deterministic_twin(recipe.config.run.folder)  # type: ignore[arg-type]
         other = next(other for other in TABLES[table]() if other.group == recipe.group)
-        assert plain == other.config.deterministic_twin(other.config.run.folder)  # type: ignore[arg-type]
+        one, same = (each.config.deterministic_twin(Path("twin")) for each in (recipe, other))
+        assert dataclasses.replace(one, noise=same.noise) == same
 
 
 @pytest.mark.parametrize("table", ["table2", "figure2"])
 def test_every_method_has_as_many_candidates(table: str) -> None:
-    assert {len(combinations(recipe.space) or []) for recipe in TABLES[table]()} == {6}
+    assert {len(combinations(recipe.space) or []) for recipe in TABLES[table]()} == {3}
 
 
 @pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: f"{recipe.table}-{recipe.row}")

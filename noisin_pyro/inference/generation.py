@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from noisin_pyro.inference.sites import sampled_sites
-from noisin_pyro.models import NoisyPath, NormalWeights
+from noisin_pyro.models import Mask, NoisyPath, NormalWeights
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def generate(
     """Draw texts from the model: z_t from its noise, then x_t given z_t, which is the next input.
 
     The noise is on, as the model says; ``noise_off(model)`` generates without. Weights with a normal prior are drawn
-    once, for all texts and steps.
+    once, for all texts and steps, masks of dropout once for each text.
 
     Args:
         model: a :class:`LanguageModel`, or any program with its arguments and a categorical emission.
@@ -94,10 +94,10 @@ def _draw(emission: Any, temperature: float) -> Tensor:
 
 
 def _weights(trace: poutine.Trace) -> dict[str, Tensor]:
-    """The weights that this run drew from normal priors."""
+    """The weights that this run drew from normal priors, and the masks, which stay along a text."""
     drawn = {}
     for site in sampled_sites(prune_subsample_sites(trace)):
-        if isinstance(site["fn"], NormalWeights):
+        if isinstance(site["fn"], (NormalWeights, Mask)):
             drawn[site["name"]] = site["value"]
         # outside the plate of sequences: shared by all of them, and by all steps
         elif not (site["cond_indep_stack"] or isinstance(site["fn"], NoisyPath)):

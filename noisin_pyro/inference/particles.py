@@ -185,6 +185,7 @@ def _steppable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
 
 def _is_random(program: SequenceModel, batch: Batch) -> bool:
     """Whether a state is noisy; refuses what is random beside it, and states that are given."""
+    program.rnn.dropout.refuse("method='particle-filter' walks along the layers step by step, without masks")
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
     noisy = False
     for site in sample_sites(prune_subsample_sites(trace)):

@@ -4,6 +4,8 @@ Autograd would note every operation of every step, and gather the weights' gradi
 are gathered in one product over all steps, buffers are written once, and noise costs one operation a step, whether it
 is added (z_t = h_t + δ_t) or multiplies (z_t = h_t ⊙ r_t).
 
+A mask m ``(R, H)``, the same at all steps, stands before the product: W_hh (m ⊙ z_{t-1}).
+
 Shapes: T time, R rows (particles and sequences), H units, G = gates · H.
 """
 
@@ -35,6 +37,7 @@ def scan(
     c: Tensor | None,
     noise: Noise,
     products: str = "float32",
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """z_{1:T} ``(T, R, H)`` and the last memory.
 
@@ -44,8 +47,9 @@ def scan(
         bias: those, ``(G,)``; None for other cells.
         z, c: z_0 and c_0, ``(R, H)``.
         products: those with W_hh, forward and backward, as for :class:`NoisyRNN`.
+        mask: m.
     """
-    path, memory = _Scan.apply(cell, products, a, hh, bias, z, c, *noise)  # type: ignore[misc]
+    path, memory = _Scan.apply(cell, products, a, hh, bias, z, c, mask, *noise)  # type: ignore[misc]
     return path, memory if cell.has_memory else None
 
 
@@ -59,7 +63,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by_path: Tensor, by_memory: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        given, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        given, kept = ctx.saved_tensors[:8], ctx.saved_tensors[8:]
         wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():  # the gradient's gradient will be asked for
             return None, None, *_differentiable(ctx.cell, given, wanted, by_path, by_memory)
@@ -71,10 +75,10 @@ def _differentiable(
     cell: Cell, given: tuple[Any, ...], wanted: tuple[bool, ...], by_path: Tensor, by_memory: Tensor
 ) -> list[Tensor | None]:
     """The same gradients, by operations that have a gradient themselves."""
-    a, hh, bias, z, c, factor, shift = given
+    a, hh, bias, z, c, mask, factor, shift = given
     path = []
     for t, a_t in enumerate(a.unbind(0)):
-        mean, c = cell.step(a_t, torch.nn.functional.linear(z, hh, bias), z, c)
+        mean, c = cell.step(a_t, torch.nn.functional.linear(_masked(z, mask), hh, bias), z, c)
         z = mean if factor is None else mean * factor[t]
         z = z if shift is None else z + shift[t]
         path.append(z)
@@ -96,9 +100,24 @@ def _each(path: Tensor | None, steps: int) -> list[Any]:
     return [None] * steps if path is None else list(path.unbind(0))
 
 
-def _by_weights(by_r: Tensor, before: Tensor, products: str) -> Tensor:
-    """The gradient by W_hh of the projections r = W_hh z, all steps at once."""
-    return summed_product(by_r.flatten(0, 1), before.flatten(0, 1), products)
+def _masked(z: Tensor, mask: Tensor | None) -> Tensor:
+    return z if mask is None else z * mask
+
+
+def _back(weights: Factor, by_r: Tensor, mask: Tensor | None, plus: Tensor) -> Tensor:
+    """What comes back along r = W_hh (m ⊙ z) to z, and ``plus``."""
+    if mask is None:
+        return weights.times(by_r, plus)
+    return torch.addcmul(plus, weights.times(by_r), mask)
+
+
+def _by_projections(
+    by_r: Tensor, hh: Tensor, before: Tensor, mask: Tensor | None, wanted: tuple[bool, ...], products: str
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients by W_hh and m of the projections r = W_hh (m ⊙ z), all steps at once."""
+    flat = by_r.flatten(0, 1)
+    by_mask = (product(flat, hh, None, products).view_as(before) * before).sum(0) if wanted[5] else None
+    return summed_product(flat, _masked(before, mask).flatten(0, 1), products), by_mask
 
 
 class Elementwise:
@@ -107,7 +126,7 @@ class Elementwise:
     def __init__(self, function: Callable[..., Tensor], slope: Callable[[Tensor], Tensor]) -> None:
         self.function, self.slope = function, slope
 
-    def forward(self, products, a, hh, bias, z_0, c_0, factor, shift):
+    def forward(self, products, a, hh, bias, z_0, c_0, mask, factor, shift):
         steps, rows, units = a.shape
         is_noisy = factor is not None or shift is not None
         z = a.new_empty(steps + 1, rows, units)
@@ -115,11 +134,11 @@ class Elementwise:
         z[0] = z_0
         weights, before = Factor(hh.mT, rows, products), z[0]
         for a_t, h_t, z_t, r, d in zip(a, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True):
-            before = _noisy(self.function(weights.times(before, a_t), out=h_t), r, d, out=z_t)
+            before = _noisy(self.function(weights.times(_masked(before, mask), a_t), out=h_t), r, d, out=z_t)
         return z[1:], z_0.new_empty(0), (z, h)
 
     def backward(self, products, given, wanted, kept, by_z, by_memory):
-        _, hh, _, _, _, factor, _ = given
+        _, hh, _, _, _, mask, factor, _ = given
         z, h = kept
         steps, rows, _ = h.shape
         by_a = self.slope(h)
@@ -129,18 +148,19 @@ class Elementwise:
         whole = list(by_z)  # by z_t, along all later steps too
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                whole[t] = weights.times(steps_a[t + 1], whole[t])
+                whole[t] = _back(weights, steps_a[t + 1], mask, whole[t])
             steps_a[t].mul_(whole[t])
-        by_factor = torch.stack(whole) * h if wanted[5] else None
-        by_shift = torch.stack(whole) if wanted[6] else None
-        by_start = product(by_a[0], hh, None, products) if wanted[3] else None
-        return by_a, _by_weights(by_a, z[:-1], products), None, by_start, None, by_factor, by_shift
+        by_factor = torch.stack(whole) * h if wanted[6] else None
+        by_shift = torch.stack(whole) if wanted[7] else None
+        by_start = _masked(product(by_a[0], hh, None, products), mask) if wanted[3] else None
+        by_hh, by_mask = _by_projections(by_a, hh, z[:-1], mask, wanted, products)
+        return by_a, by_hh, None, by_start, None, by_mask, by_factor, by_shift
 
 
 class LSTM:
     """i, f, g, o = a_t + W_hh z_{t-1}; c_t = σ(f) c_{t-1} + σ(i) tanh(g); h_t = σ(o) tanh(c_t)."""
 
-    def forward(self, products, a, hh, bias, z_0, c_0, factor, shift):
+    def forward(self, products, a, hh, bias, z_0, c_0, mask, factor, shift):
         steps, rows, width = a.shape
         units = width // 4
         is_noisy = factor is not None or shift is not None
@@ -152,7 +172,7 @@ class LSTM:
         weights, before = Factor(hh.mT, rows, products), z[0]
         each = zip(a, gates, c[:-1], c[1:], squashed, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
         for a_t, gates_t, c_before, c_t, squashed_t, h_t, z_t, r, d in each:
-            r_t = weights.times(before, a_t)
+            r_t = weights.times(_masked(before, mask), a_t)
             torch.sigmoid(r_t, out=gates_t)
             i, f, g, o = gates_t.chunk(4, -1)
             torch.tanh(r_t[:, 2 * units : 3 * units], out=g)
@@ -162,7 +182,7 @@ class LSTM:
         return z[1:], c[-1].clone(), (z, c, gates, squashed, h)
 
     def backward(self, products, given, wanted, kept, by_z, by_memory):
-        _, hh, _, _, _, factor, _ = given
+        _, hh, _, _, _, mask, factor, _ = given
         z, c, gates, squashed, h = kept
         steps, rows, units = h.shape
         i, f, g, o = gates.chunk(4, -1)
@@ -181,22 +201,22 @@ class LSTM:
         steps_a, keeps, slopes = by_a.unbind(0), f.unbind(0), by_c_of_h.unbind(0)
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                whole[t] = weights.times(steps_a[t + 1], whole[t])
+                whole[t] = _back(weights, steps_a[t + 1], mask, whole[t])
                 by_c = by_c * keeps[t + 1]
             by_c = torch.addcmul(by_c, whole[t], slopes[t])
             by_memories[t].mul_(by_c.unsqueeze(1))
             by_outputs[t].mul_(whole[t])
-        by_factor = torch.stack(whole) * h if wanted[5] else None
-        by_shift = torch.stack(whole) if wanted[6] else None
-        by_start = product(by_a[0], hh, None, products) if wanted[3] else None
-        by_c_0 = by_c * f[0]
-        return by_a, _by_weights(by_a, z[:-1], products), None, by_start, by_c_0, by_factor, by_shift
+        by_factor = torch.stack(whole) * h if wanted[6] else None
+        by_shift = torch.stack(whole) if wanted[7] else None
+        by_start = _masked(product(by_a[0], hh, None, products), mask) if wanted[3] else None
+        by_hh, by_mask = _by_projections(by_a, hh, z[:-1], mask, wanted, products)
+        return by_a, by_hh, None, by_start, by_c * f[0], by_mask, by_factor, by_shift
 
 
 class GRU:
     """r = W_hh z_{t-1} + b; n = tanh(a_n + σ(a_r + r_r) r_n); u = σ(a_u + r_u); h_t = (1 - u) n + u z_{t-1}."""
 
-    def forward(self, products, a, hh, bias, z_0, c_0, factor, shift):
+    def forward(self, products, a, hh, bias, z_0, c_0, mask, factor, shift):
         steps, rows, width = a.shape
         units = width // 3
         is_noisy = factor is not None or shift is not None
@@ -208,7 +228,7 @@ class GRU:
         weights, before, plus = Factor(hh.mT, rows, products), z[0], bias.expand(rows, -1).contiguous()
         each = zip(a, r, gates, new, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
         for a_t, r_t, gates_t, new_t, h_t, z_t, factor_t, d in each:
-            r_t.copy_(weights.times(before, plus))
+            r_t.copy_(weights.times(_masked(before, mask), plus))
             torch.add(a_t[:, : 2 * units], r_t[:, : 2 * units], out=gates_t).sigmoid_()
             reset, update = gates_t.chunk(2, -1)
             torch.addcmul(a_t[:, 2 * units :], reset, r_t[:, 2 * units :], out=new_t).tanh_()
@@ -217,7 +237,7 @@ class GRU:
         return z[1:], z_0.new_empty(0), (z, r, gates, new, h)
 
     def backward(self, products, given, wanted, kept, by_z, by_memory):
-        _, hh, _, _, _, factor, _ = given
+        _, hh, _, _, _, mask, factor, _ = given
         z, r, gates, new, h = kept
         steps, rows, units = h.shape
         reset, update = gates.chunk(2, -1)
@@ -237,10 +257,11 @@ class GRU:
                 whole[t] = whole[t] + before
             a_parts[t].mul_(whole[t].unsqueeze(1))
             r_parts[t].mul_(whole[t].unsqueeze(1))
-            before = weights.times(by_r[t], whole[t] * through[t])
-        by_factor = torch.stack(whole) * h if wanted[5] else None
-        by_shift = torch.stack(whole) if wanted[6] else None
-        return by_a, _by_weights(by_r, z[:-1], products), by_r.sum((0, 1)), before, None, by_factor, by_shift
+            before = _back(weights, by_r[t], mask, whole[t] * through[t])
+        by_factor = torch.stack(whole) * h if wanted[6] else None
+        by_shift = torch.stack(whole) if wanted[7] else None
+        by_hh, by_mask = _by_projections(by_r, hh, z[:-1], mask, wanted, products)
+        return by_a, by_hh, by_r.sum((0, 1)), before, None, by_mask, by_factor, by_shift
 
 
 def _copy(x: Tensor, out: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ def chosen(
     device: torch.device,
     numbers: int,
     products: str = "float32",
+    masked: bool = False,
 ) -> str:
     """The way: ``"kernel"`` (``kernels.py``), ``"scan"`` (``by_hand.py``) or ``"loop"`` (``scan.py``), all to the same
     numbers but for rounding.
@@ -39,12 +40,13 @@ def chosen(
         weights_are_shared: whether one set of weights serves the whole batch.
         numbers: in the states of one step, rows times units.
         products: what was asked for, ``"float32"`` or ``"bfloat16"``.
+        masked: whether a mask stands before the state's product, which no kernel has.
 
     Raises:
         ValueError: no such engine, or one that cannot run this layer.
     """
     known("engine", engine, ENGINES)
-    ways = _ways(cell, family, weights_are_shared, device)
+    ways = _ways(cell, family, weights_are_shared, device, masked)
     if engine == "auto":
         outruns = cell.has_memory and products == "float32" and (family is None or numbers < MANY)
         prefers_kernel = device.type != "cpu" or outruns
@@ -53,17 +55,19 @@ def chosen(
     elif engine not in ways:
         noise = "no noise" if family is None else f"{family} noise"
         sampled = "" if weights_are_shared else " and weights that are sampled"
+        dropout = " and dropout of its recurrence" if masked else ""
         raise ValueError(
-            f"engine={engine!r} cannot run a {cell.name} cell with {noise}{sampled}, only {', '.join(ways)}; "
+            f"engine={engine!r} cannot run a {cell.name} cell with {noise}{sampled}{dropout}, only {', '.join(ways)}; "
             "take one of these, or 'auto'"
         )
     return engine
 
 
-def _ways(cell: Cell, family: Family | None, weights_are_shared: bool, device: torch.device) -> list[str]:
+def _ways(cell: Cell, family: Family | None, weights_are_shared: bool, device: torch.device, masked: bool) -> list[str]:
     ways = ["loop"]
     if weights_are_shared:
-        if cell.kernel is not None and (family is None or (family.form == "additive" and cell.reducible)):
+        by_kernel = family is None or (family.form == "additive" and cell.reducible)
+        if cell.kernel is not None and by_kernel and not masked:
             ways.insert(0, "kernel")
         by_scale = family is None or type(family).scale is Family.scale
         if by_hand_works(device) and by_scale and cell.name in STEPS and type(cell).__module__ == Cell.__module__:

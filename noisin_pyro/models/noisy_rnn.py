@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -17,6 +18,8 @@ from noisin_pyro.models.engine import ENGINES, chosen
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.path import NoisyPath, sample_noisy
 from noisin_pyro.models.products import check_products
+from noisin_pyro.models.regularizers import NONE, Dropout, draw
+from noisin_pyro.models.regularizers import get as get_regularizer
 from noisin_pyro.models.scan import Given, Recurrence, Transition
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.steps import States, Steps
@@ -51,15 +54,19 @@ class NoisyRNN(PyroModule):
         products: ``"float32"``, or ``"bfloat16"`` (of float32 weights): factors and results of products with weights
             are rounded to it, forward and backward, sums stay float32. On GPUs, and on CPUs that have it, large
             products are faster so. Of the scan only: kernels and the loop, and densities of given states, stay float32.
+        regularizer: dropout of inputs, recurrences and output by masks that stay along the sequence: ``"none"``,
+            ``"variational-dropout"``, ``"D"``, or a :class:`Dropout` with rates of your own. The masks are sites,
+            ``{name}_1_input_mask``, ``{name}_1_recurrent_mask`` and so on, and ``{name}_output_mask``. An embedding's
+            is that of :class:`LanguageModel`.
 
     Raises:
-        ValueError: for names that do not exist, a cell whose state leaves the family's range, or a spread that the
-            family or ``feedback=False`` cannot take; each says what can be done.
+        ValueError: for names that do not exist, a cell whose state leaves the family's range, a spread that the family
+            or ``feedback=False`` cannot take, or dropout of an embedding; each says what can be done.
 
     Source: paper, sections 2.1 and 3.
     """
 
-    engine, products = "auto", "float32"  # of modules that were pickled before there was a choice
+    engine, products, dropout = "auto", "float32", NONE  # of modules that were pickled before there was a choice
 
     def __init__(
         self,
@@ -74,6 +81,7 @@ class NoisyRNN(PyroModule):
         name: str = "z",
         engine: str = "auto",
         products: str = "float32",
+        regularizer: str | Dropout = "none",
     ) -> None:
         super().__init__()
         for argument, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
@@ -84,6 +92,7 @@ class NoisyRNN(PyroModule):
         self.products = check_products(products)
         self.cell = named("cell", cell, CELLS, Cell)
         self.noise = get_noise(noise)
+        self.dropout = self._without_embedding(regularizer)
         rows = self.cell.gates * hidden_size
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size
@@ -125,10 +134,13 @@ class NoisyRNN(PyroModule):
         x = self._noisy_inputs(inputs, lengths)
         ends = []
         for layer, (z, c) in enumerate(starts, start=1):
+            mask = self._mask(f"{layer}_recurrent", self.dropout.recurrent, x, self.hidden_size)
+            x = self._dropped(f"{layer}_input", self.dropout.input, x)
             weights = Weights(*self._weights(layer - 1))
-            recurrence = Recurrence(self.cell, weights, x, z, c, self.engine, self.products)
+            recurrence = Recurrence(self.cell, weights, x, z, c, self.engine, self.products, mask)
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
+        x = self._dropped("output", self.dropout.output, x)
         batch = x.shape[:-2]
         last_z = torch.stack([z.expand(*batch, -1) for z, _ in ends])
         if not self.cell.has_memory:
@@ -139,7 +151,11 @@ class NoisyRNN(PyroModule):
         """The same layers as a walk, one step at a time, for those who draw the states themselves.
 
         Nothing is sampled here, but weights and γ that have priors. Arguments and errors are those of ``forward``.
+
+        Raises:
+            ValueError: of layers with dropout too, whose masks a walk does not have.
         """
+        self.dropout.refuse("a walk along the layers, step by step, has no masks")
         self._check_inputs(inputs, None)
         z, c = zip(*self._starts(inputs, state), strict=True)
         spreads = [self._spread(layer) for layer in range(self.num_layers + 1)]
@@ -169,7 +185,8 @@ class NoisyRNN(PyroModule):
 
         def taken(layer: int) -> str:
             family = self.noise if self.feedback and not self._spread(layer).is_zero else None
-            return chosen(self.engine, self.cell, family, shared, device, rows * self.hidden_size, self.products)
+            numbers, masked = rows * self.hidden_size, self.dropout.recurrent > 0
+            return chosen(self.engine, self.cell, family, shared, device, numbers, self.products, masked)
 
         return [taken(layer) for layer in range(1, self.num_layers + 1)]
 
@@ -193,6 +210,14 @@ class NoisyRNN(PyroModule):
             return inputs
         return self._sample(0, self._path(Given(inputs), spread, inputs, lengths))
 
+    def _dropped(self, what: str, rate: float, x: Tensor) -> Tensor:
+        """x ``(..., B, T, I)`` under a mask of its units, the same at all steps."""
+        mask = self._mask(what, rate, x, x.shape[-1])
+        return x if mask is None else x * mask.unsqueeze(-2)
+
+    def _mask(self, what: str, rate: float, x: Tensor, units: int) -> Tensor | None:
+        return draw(f"{self.name}_{what}_mask", rate, x, units)
+
     def _path(self, transition: Transition, spread: Spread, like: Tensor, lengths: Tensor | None) -> NoisyPath:
         return NoisyPath(transition, self.noise, spread(like), lengths, spread_is_sampled=spread.prior is not None)
 
@@ -204,6 +229,16 @@ class NoisyRNN(PyroModule):
 
     def _weights(self, layer: int) -> list[Tensor]:
         return [getattr(self, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+    @staticmethod
+    def _without_embedding(given: str | Dropout) -> Dropout:
+        dropout = get_regularizer(given)
+        if isinstance(given, Dropout) and given.embedding > 0:
+            raise ValueError(
+                f"regularizer: layers have no embedding to drop words of, got embedding={given.embedding:g}; leave "
+                "that out, or give it to a LanguageModel"
+            )
+        return replace(dropout, embedding=0.0)
 
     def _layer_spreads(self, spread: AnySpread) -> Sequence[float | Spread]:
         if isinstance(spread, (Real, Spread)):

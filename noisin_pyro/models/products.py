@@ -94,15 +94,19 @@ class Factor:
         if _is_for_onednn(matrix) and rows * matrix.numel() >= LARGE:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix.mT.contiguous(), rows)
 
-    def times(self, x: Tensor, plus: Tensor) -> Tensor:
-        """x matrix + plus, ``(rows, M)``, of which only the product is rounded; no gradient passes."""
+    def times(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """x matrix (+ plus), ``(rows, M)``, of which only the product is rounded; no gradient passes."""
         if self.is_rounded:
             x = x.bfloat16()
             if self.packed is None:
-                return torch.mm(x, self.matrix).float().add_(plus)
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "").float().add_(plus)
+                found = torch.mm(x, self.matrix).float()
+            else:
+                found = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "").float()
+            return found if plus is None else found.add_(plus)
         if self.packed is None:
-            return torch.addmm(plus, x, self.matrix)
+            return torch.mm(x, self.matrix) if plus is None else torch.addmm(plus, x, self.matrix)
+        if plus is None:
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
         return torch.ops.mkldnn._linear_pointwise.binary(x, plus, self.packed, None, "add")
 
 

@@ -87,7 +87,10 @@ class Given(Transition):
 
 @dataclass(frozen=True)
 class Recurrence(Transition):
-    """f(x_{t-1}, z_{t-1}) of a cell (paper, section 3): x ``(..., B, T, I)``, z_0 and c_0 ``(..., B, H)``."""
+    """f(x_{t-1}, z_{t-1}) of a cell (paper, section 3): x ``(..., B, T, I)``, z_0 and c_0 ``(..., B, H)``.
+
+    With a mask m ``(..., B, H)`` (``regularizers.py``) it is m ⊙ z_{t-1} that W_hh multiplies, at all steps.
+    """
 
     cell: Cell
     weights: Weights
@@ -96,13 +99,15 @@ class Recurrence(Transition):
     c: Tensor | None = None
     engine: str = "auto"
     products: str = "float32"
+    mask: Tensor | None = None
 
     @property
     def batch_shape(self) -> torch.Size:
-        if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1]:
+        masked = self.z.shape[:-1] if self.mask is None else self.mask.shape[:-1]
+        if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1] == masked:
             return self.z.shape[:-1]  # as a rule, and broadcast_shapes takes its time
         sampled = [w.shape[:-2] for w in self.weights[:2]] + [b.shape[:-1] for b in self.weights[2:]]
-        return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], *sampled)
+        return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], masked, *sampled)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -116,13 +121,15 @@ class Recurrence(Transition):
     def means(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         start = self.z.expand(*z.shape[:-2], z.shape[-1]).unsqueeze(-2)
         previous = torch.cat([start, z[..., :-1, :]], -2)
-        r = linear(previous, self.weights.hh, self.weights.bias_hh)
+        fed = previous if self.mask is None else previous * self.mask.unsqueeze(-2)
+        r = linear(fed, self.weights.hh, self.weights.bias_hh)
         return self.cell.steps(self._projections(), r, previous, self.c)
 
     def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
         z, c, path = self.z, self.c, []
         for t, a in enumerate(self._projections().unbind(-2)):
-            r = linear(z.unsqueeze(-2), self.weights.hh, self.weights.bias_hh).squeeze(-2)
+            fed = z if self.mask is None else z * self.mask
+            r = linear(fed.unsqueeze(-2), self.weights.hh, self.weights.bias_hh).squeeze(-2)
             mean, c = self.cell.step(a, r, z, c)
             z = draw(t, mean)
             path.append(z)
@@ -149,9 +156,8 @@ class Recurrence(Transition):
 
     def _way(self, family: Family | None, rows: int) -> str:
         numbers = rows * self.event_shape[1]
-        return chosen(
-            self.engine, self.cell, family, self.weights.are_shared, self.inputs.device, numbers, self.products
-        )
+        shared, masked = self.weights.are_shared, self.mask is not None
+        return chosen(self.engine, self.cell, family, shared, self.inputs.device, numbers, self.products, masked)
 
     def _scan(self, noise: Noise) -> tuple[Tensor, Tensor | None]:
         """The same by hand, where time comes first and all that stands before it is one dimension of rows."""
@@ -169,10 +175,13 @@ class Recurrence(Transition):
             path = path.expand(*batch, *path.shape[-2:]).movedim(-2, 0)
             return path.reshape(len(path), -1, path.shape[-1]).contiguous()
 
-        z, c = (s if s is None else s.expand(*batch, s.shape[-1]).reshape(-1, s.shape[-1]) for s in (self.z, self.c))
+        z, c, mask = (
+            s if s is None else s.expand(*batch, s.shape[-1]).reshape(-1, s.shape[-1])
+            for s in (self.z, self.c, self.mask)
+        )
         assert z is not None
         changes = Noise(*(part if part is None else rows(part) for part in noise))
-        path, memory = scan(self.cell, rows(a), hh, bias_hh if is_gru else None, z, c, changes, self.products)
+        path, memory = scan(self.cell, rows(a), hh, bias_hh if is_gru else None, z, c, changes, self.products, mask)
         path = path.reshape(len(path), *batch, path.shape[-1]).movedim(0, -2)
         path = path.clone(memory_format=torch.contiguous_format)  # which a user may overwrite, as no view of it can be
         return path, None if memory is None else memory.reshape(*batch, memory.shape[-1])

@@ -14,6 +14,8 @@ from noisin_pyro.models.cells import Cell
 from noisin_pyro.models.emissions import EMISSIONS, Emission
 from noisin_pyro.models.noisy_rnn import AnySpread, NoisyRNN, State
 from noisin_pyro.models.path import real_steps
+from noisin_pyro.models.regularizers import Dropout, draw
+from noisin_pyro.models.regularizers import get as get_regularizer
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.weight_priors import place_priors
 from noisin_pyro.names import named
@@ -69,6 +71,10 @@ class SequenceModel(PyroModule):
         """What the first layer reads: ``(..., B, T, input_size)``."""
         return inputs
 
+    def drop_words(self, x: Tensor, inputs: Tensor) -> Tensor:
+        """What the first layer reads, after dropout of the embedding, if there is one."""
+        return x
+
     def forward(
         self,
         inputs: Tensor,
@@ -98,7 +104,7 @@ class SequenceModel(PyroModule):
         self._check_targets(targets, x)
         self._sample_globals()
         with self.sequences(x.shape[-3], size):
-            z, end = self.rnn(x, state, lengths)
+            z, end = self.rnn(self.drop_words(x, inputs), state, lengths)
             emission = self.emission(z)
             observed = emission if lengths is None else emission.mask(real_steps(lengths.to(x.device), x.shape[-2]))
             pyro.sample("x", observed.to_event(1), obs=targets)
@@ -145,6 +151,8 @@ class LanguageModel(SequenceModel):
         tie_weights: whether the softmax's weights are the embedding's.
         products: of the layers, as for :class:`NoisyRNN`, and of the softmax.
         weight_prior: as for :class:`SequenceModel`.
+        regularizer: as for :class:`NoisyRNN`, and dropout of the embedding, site ``word_mask``: of whole word types,
+            ``(B, V)``.
     """
 
     def __init__(
@@ -160,9 +168,11 @@ class LanguageModel(SequenceModel):
         tie_weights: bool = False,
         products: str = "float32",
         weight_prior: str = "dirac",
+        regularizer: str | Dropout = "none",
     ) -> None:
         sizes = (hidden_size, hidden_size, num_layers)
         rnn = NoisyRNN(*sizes, cell, noise, spread, input_spread, feedback, products=products)
+        rnn.dropout = get_regularizer(regularizer)
         super().__init__(rnn, "categorical", vocabulary_size, weight_prior)
         self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
         nn.init.zeros_(self.emission.linear.bias)
@@ -178,3 +188,10 @@ class LanguageModel(SequenceModel):
         weight = self.embedding.weight
         # sampled embeddings have the samples' dimensions in front, and 1 for the sequences that share them
         return self.embedding(inputs) if weight.dim() == 2 else weight.squeeze(-3)[..., inputs, :]
+
+    def drop_words(self, x: Tensor, inputs: Tensor) -> Tensor:
+        mask = draw("word_mask", self.rnn.dropout.embedding, x, self.emission.output_size)
+        if mask is None:
+            return x
+        words = inputs.expand(*mask.shape[:-1], inputs.shape[-1])
+        return x * mask.gather(-1, words).unsqueeze(-1)

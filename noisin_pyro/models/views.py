@@ -13,6 +13,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
 from noisin_pyro.models.path import NoisyPath, real_steps, sample_noisy
+from noisin_pyro.models.regularizers import Mask
 from noisin_pyro.models.weight_priors import NormalWeights
 
 Model = Callable[..., Any]
@@ -58,11 +59,12 @@ def innovations(model: Model) -> Model:
 
 
 def noise_off(model: Model) -> Model:
-    """The underlying deterministic RNN: every noisy state is at its mean, and so is every weight with a normal prior.
+    """The underlying deterministic RNN: every noisy state is at its mean, every weight with a normal prior is at its
+    own, and no dropout is done.
 
     (``.eval()`` does not do this.)
     """
-    return _view(model, _mean, (NoisyPath, NormalWeights))
+    return _view(model, _mean, (NoisyPath, NormalWeights, Mask))
 
 
 def underlying(model: Model) -> tuple[Model, list[Messenger]]:
@@ -121,7 +123,7 @@ def _noise(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor | None
     return path.transport(sample_noisy(f"{name}_noise", path.innovation_law(), path.family))
 
 
-def _mean(name: str, law: NoisyPath | NormalWeights, observed: Tensor | None) -> Tensor | None:
+def _mean(name: str, law: NoisyPath | NormalWeights | Mask, observed: Tensor | None) -> Tensor | None:
     """No noise: z is its own mean."""
     return law.clean() if observed is None else None
 
@@ -145,7 +147,11 @@ class _Handler(Messenger):
             raise ValueError(f"{msg['name']!r} is replayed inside a view; replay the view itself: replay(view, trace)")
         z = self.rewrite(msg["name"], msg["fn"], msg["value"] if msg["is_observed"] else None)
         if z is not None:  # computed, not sampled: it costs no density
-            msg["fn"], msg["value"], msg["is_observed"] = dist.Delta(z, event_dim=2).mask(False), z, True
+            msg["fn"], msg["value"], msg["is_observed"] = (
+                dist.Delta(z, event_dim=msg["fn"].event_dim).mask(False),
+                z,
+                True,
+            )
             msg["infer"] = {**msg["infer"], "computed": z}
 
     def _pyro_post_sample(self, msg: Any) -> None:

@@ -13,7 +13,7 @@ from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_t
 from noisin_pyro.data.catalog import NAMES
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
+from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published, regularizers
 from noisin_pyro.names import known
 from noisin_pyro.training.config import Config, Data
 
@@ -101,15 +101,16 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "feedback": noise.feedback,
         "products": network.products,
     }
-    prior = network.weight_prior
+    prior, dropout = network.weight_prior, regularizers.get(network.regularizer, network.dropout)
     if corpus.vocabulary is not None:
-        options |= {"tie_weights": network.tie_weights, "weight_prior": prior}
+        options |= {"tie_weights": network.tie_weights, "weight_prior": prior, "regularizer": dropout}
         model: SequenceModel = LanguageModel(len(corpus.vocabulary), **options)
     elif network.tie_weights:
         raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
     else:
         assert isinstance(corpus.train, Sequences)
         keys = corpus.train.inputs.shape[-1]
+        options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
         model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, weight_prior=prior)
     model.rnn.engine = config.run.engine
     if network.initialization == "published":

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import torch
 import tyro.conf
 
+from noisin_pyro.models import regularizers
 from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.optimizers import averages, optimizer_class
 
@@ -71,6 +72,15 @@ class Model:
 
     weight_prior: Literal["dirac", "normal"] = "dirac"
     """Prior of the layers' weight matrices: dirac (plain weights), or normal with learned means and deviations."""
+
+    regularizer: Literal["none", "variational-dropout", "D"] = "none"
+    """Dropout, alone or beside noise, by masks that stay along a window: Gal and Ghahramani's, or the published D."""
+
+    dropout: Annotated[
+        float | None,
+        Named(metavar="RATE", help_behavior_hint="(default: 0.3 of words, recurrence; 0.5 of inputs, output)"),
+    ] = None
+    """Share that every mask drops; needs --regularizer variational-dropout (D has rates of its own)."""
 
     products: Literal["float32", "bfloat16"] = "float32"
     """Type that factors and results of products with weights are rounded to; sums are float32 in both. The layers'
@@ -261,6 +271,7 @@ class Config:
 
     def _refuse_what_has_no_effect(self) -> None:
         how, noise = self.optimisation, self.noise
+        regularizers.get(self.model.regularizer, self.model.dropout)
         if noise.spread_floor is not None and not noise.learn_spread:
             raise ValueError(
                 f"spread floor {noise.spread_floor:g} is for a learned spread; learn it, or leave that out"
@@ -309,16 +320,18 @@ class Config:
     @property
     def noisy(self) -> bool:
         """Whether anything is random in the model."""
-        return self.noise.spread > 0 or self.noise.input_spread > 0 or self.model.weight_prior != "dirac"
+        dropout = regularizers.get(self.model.regularizer, self.model.dropout)
+        noise = self.noise.spread > 0 or self.noise.input_spread > 0
+        return noise or dropout.drops or self.model.weight_prior != "dirac"
 
     def deterministic_twin(self, folder: Path) -> Config:
-        """The same run without noise: same data, weights at the start (same seed) and optimiser."""
+        """The same run without noise and dropout: same data, weights at the start (same seed) and optimiser."""
         silent = dataclasses.replace(
             self.noise, spread=0.0, learn_spread=False, spread_floor=None, input_spread=0.0, feedback=True
         )
         return dataclasses.replace(
             self,
-            model=dataclasses.replace(self.model, weight_prior="dirac"),
+            model=dataclasses.replace(self.model, weight_prior="dirac", regularizer="none", dropout=None),
             noise=silent,
             inference=Inference(),
             optimisation=dataclasses.replace(self.optimisation, particles=1, bound="elbo"),

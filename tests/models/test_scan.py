@@ -30,25 +30,29 @@ from .programs import (
 )
 
 
-def make_recurrence(name: str, noise: str = "gaussian", *batch: int) -> Recurrence:
-    """One layer's, every tensor of it a leaf that asks for a gradient."""
+def make_recurrence(name: str, noise: str = "gaussian", *batch: int, masked: bool = False) -> Recurrence:
+    """One layer's, every tensor of it a leaf that asks for a gradient; its mask, if it has one, with no zeros."""
     rnn = make_rnn(name, noise, spread=0.0)
     z, *c = (part[0].requires_grad_() for part in parts(make_state(rnn, *batch)))
     inputs = make_inputs(batch[-1] if batch else BATCH).requires_grad_()
-    return Recurrence(rnn.cell, Weights(*textbook.weights(rnn, 1)), inputs, z, c[0] if c else None)
+    mask = (torch.rand_like(z) + 0.5).requires_grad_() if masked else None
+    return Recurrence(rnn.cell, Weights(*textbook.weights(rnn, 1)), inputs, z, c[0] if c else None, mask=mask)
 
 
 def leaves(recurrence: Recurrence) -> list[Tensor]:
-    memory = [] if recurrence.c is None else [recurrence.c]
-    return [*recurrence.weights, recurrence.inputs, recurrence.z, *memory]
+    others = [part for part in (recurrence.c, recurrence.mask) if part is not None]
+    return [*recurrence.weights, recurrence.inputs, recurrence.z, *others]
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "bernoulli", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_values_and_gradients_by_every_engine_are_the_textbook_loop_s(name: str, noise: str, engine: str) -> None:
-    recurrence, family = replace(make_recurrence(name, noise), engine=engine), get(noise)
-    if engine == "kernel" and (name in ("gru", "identity") or ":" in noise):
+def test_values_and_gradients_by_every_engine_are_the_textbook_loop_s(
+    name: str, noise: str, engine: str, masked: bool
+) -> None:
+    recurrence, family = replace(make_recurrence(name, noise, masked=masked), engine=engine), get(noise)
+    if engine == "kernel" and (name in ("gru", "identity") or ":" in noise or masked):
         return  # there is none: test_engine.py
     spread = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
     law = family.law(spread.detach().squeeze(-1), UNITS)
@@ -69,10 +73,11 @@ def test_values_and_gradients_by_every_engine_are_the_textbook_loop_s(name: str,
         close(gradient, other)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: str) -> None:
-    recurrence, family = make_recurrence(name, noise, 2), get(noise)
+def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: str, masked: bool) -> None:
+    recurrence, family = make_recurrence(name, noise, 2, masked=masked), get(noise)
     steps = 3
     inputs = recurrence.inputs[..., :steps, :].detach().requires_grad_()
     recurrence = replace(recurrence, inputs=inputs, engine="scan")
@@ -80,8 +85,9 @@ def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: s
     spread = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
 
     def trajectory(spread: Tensor, epsilon: Tensor, *rest: Tensor) -> Tensor:
-        weights, (x, z, *c) = Weights(*rest[:4]), rest[4:]
-        copy = replace(recurrence, weights=weights, inputs=x, z=z, c=c[0] if c else None)
+        weights, (x, z, *others) = Weights(*rest[:4]), rest[4:]
+        mask = others.pop() if masked else None
+        copy = replace(recurrence, weights=weights, inputs=x, z=z, c=others[0] if others else None, mask=mask)
         return copy.transport(family, spread, epsilon)[0]
 
     given = (spread, epsilon, *leaves(recurrence))
@@ -90,12 +96,13 @@ def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: s
         assert torch.autograd.gradgradcheck(trajectory, given)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("engine", ["scan", "kernel"])
 @pytest.mark.parametrize("name", CELLS)
-def test_without_noise_every_engine_is_the_clean_rnn(name: str, engine: str) -> None:
-    if engine == "kernel" and name == "identity":
+def test_without_noise_every_engine_is_the_clean_rnn(name: str, engine: str, masked: bool) -> None:
+    if engine == "kernel" and (name == "identity" or masked):
         return
-    recurrence = make_recurrence(name)
+    recurrence = make_recurrence(name, masked=masked)
     weight = torch.randn(BATCH, STEPS, UNITS, dtype=torch.float64)
     results = []
     for way in (engine, "loop"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pyro import poutine
 from pyro.infer import autoguide
 
 from noisin_pyro.inference.guides.affine import COVARIANCES
 from noisin_pyro.inference.guides.guide import Guide
-from noisin_pyro.models import SequenceModel, innovations
+from noisin_pyro.models import Mask, SequenceModel, innovations
 from noisin_pyro.names import known
 
 __all__ = ["AUTOMATIC", "NAMED", "Guide", "get"]
@@ -43,7 +44,8 @@ def get(
     - ``"filtering"``: q(ε_t | z_{t-1}, c_{t-1}, x_{1:t}).
     - ``"smoothing"``: q(ε_t | z_{t-1}, c_{t-1}, x_{1:T}), which contains filtering, which contains the prior.
     - Pyro's automatic guides by their names (``"AutoNormal"``): parameters of their own for each sequence and step,
-      so for one batch of one length, not for a data set in batches. They start where Pyro starts them.
+      so for one batch of one length, not for a data set in batches. They start where Pyro starts them. Masks of
+      dropout they leave to the prior.
 
     The first three look at x through a GRU, serve any batch, and start at the prior: z's noise is drawn from its own
     law and moved by an affine map in the unconstrained coordinates of its support.
@@ -57,7 +59,7 @@ def get(
 
     Raises:
         ValueError: an unknown name, noise that is discrete or off, a view in place of the model, options that do not
-            apply.
+            apply; dropout, for the first three.
 
     Source: the full variational inference that the paper sets itself apart from (section 3).
     """
@@ -74,7 +76,9 @@ def get(
             raise ValueError(
                 f"{' and '.join(given)}: not an option of {name}; leave it out, or name {', '.join(NAMED)}"
             )
-        return getattr(autoguide, name)(innovations(model), **options)
+        seen = poutine.block(innovations(model), hide_fn=lambda site: isinstance(site.get("fn"), Mask))
+        return getattr(autoguide, name)(seen if model.rnn.dropout.drops else innovations(model), **options)
+    model.rnn.dropout.refuse(f"guide {name!r} walks along the layers step by step, without masks")
     if options:
         raise ValueError(f"{', '.join(options)}: not an option of the {name} guide, which has covariance, hidden_size")
     if hidden_size is not None and (not isinstance(hidden_size, int) or hidden_size < 1):
