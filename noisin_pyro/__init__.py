@@ -11,12 +11,13 @@ from noisin_pyro.inference import (
     guides,
     posterior,
 )
-from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, innovations, noise_off, unroll
+from noisin_pyro.models import Dropout, LanguageModel, NoisyRNN, SequenceModel, Spread, innovations, noise_off, unroll
 from noisin_pyro.training import Config, train
 
 __all__ = [
     "Comparison",
     "Config",
+    "Dropout",
     "Evaluation",
     "LanguageModel",
     "NoisyRNN",

@@ -16,7 +16,7 @@ import tyro.conf
 
 from noisin_pyro.models import regularizers
 from noisin_pyro.training.kinds import checked
-from noisin_pyro.training.optimizers import averages, optimizer_class
+from noisin_pyro.training.optimizers import averages, decay, optimizer_class
 
 Named = tyro.conf.arg
 LARGEST = 1e9  # of any rate or spread: beyond it single precision has nothing to say
@@ -154,6 +154,11 @@ class Optimisation:
     average_after: Annotated[int | None, Named(metavar="STEPS", help_behavior_hint="(default: 0)")] = None
     """Gradient steps before averaging begins; needs --optimizer ASGD, which tests and keeps its averaged weights."""
 
+    weight_decay: Annotated[
+        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: the optimiser's: 0, but AdamW's 0.01)")
+    ] = None
+    """Decay of the weights, as the optimiser defines it: L2, AdamW's beside the gradient. Spreads are left out."""
+
     clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
     """Largest norm of the whole gradient, of the loss in nats per step; None does not clip."""
 
@@ -261,8 +266,12 @@ class Config:
         ):
             if value is not None and not 0 < value < LARGEST:
                 raise ValueError(f"{option} must be a positive number below {LARGEST:g}, got {value}")
-        for option, value in (("spread", self.noise.spread), ("input spread", self.noise.input_spread)):
-            if not 0 <= value < LARGEST:
+        for option, value in (
+            ("spread", self.noise.spread),
+            ("input spread", self.noise.input_spread),
+            ("weight decay", how.weight_decay),
+        ):
+            if value is not None and not 0 <= value < LARGEST:
                 raise ValueError(f"{option} must be a number from 0 to {LARGEST:g}, got {value}")
         if how.schedule_factor is not None and not 1 < how.schedule_factor < LARGEST:
             raise ValueError(f"schedule factor must be above 1, to divide the rate by, got {how.schedule_factor}")
@@ -284,6 +293,8 @@ class Config:
             raise ValueError(
                 f"average after is for optimizer 'ASGD', not {how.optimizer!r}; leave it out, or take that"
             )
+        if how.weight_decay is not None and decay(how.optimizer) is None:
+            raise ValueError(f"weight decay: {how.optimizer} has none; leave it out, or take another optimizer")
         if how.bound == "importance" and how.particles < 2:
             raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")
         if self.run.tf32 and (self.run.device != "cuda" or self.run.precision != "float32"):

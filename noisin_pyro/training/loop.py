@@ -24,7 +24,7 @@ from noisin_pyro.training.divergence import require_finite
 from noisin_pyro.training.folder import BEST, LOG, read_best
 from noisin_pyro.training.interrupts import Deferred, Interrupted
 from noisin_pyro.training.keeper import Keeper
-from noisin_pyro.training.optimizers import averaged, build_optimizer
+from noisin_pyro.training.optimizers import averaged, build_optimizer, no_weights
 from noisin_pyro.training.progress import Pass, Progress
 from noisin_pyro.training.schedules import kl_weight, rate, set_rate
 from noisin_pyro.training.shares import Steps, scored
@@ -76,7 +76,8 @@ def fit(
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
     elbo = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)
     bound = averaging(elbo(model if guide is None else innovations(model), guide))
-    optimizer = build_optimizer(how.optimizer, bound.parameters(), how.learning_rate, how.average_after)
+    decay = (how.weight_decay, no_weights(bound))
+    optimizer = build_optimizer(how.optimizer, bound.parameters(), how.learning_rate, how.average_after, *decay)
     # A text has an order; separate sequences come in a new one each epoch.
     order = torch.Generator().manual_seed(config.run.seed) if isinstance(train, Sequences) else None
     measure = "perplexity" if isinstance(train, Stream) else "nats"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,22 +34,60 @@ def optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
 
 
 def build_optimizer(
-    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, average_after: int | None = None
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    average_after: int | None = None,
+    weight_decay: float | None = None,
+    spared: Iterable[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
     """The optimiser of that name over ``parameters``.
 
     Averaged SGD is plain SGD beside which the mean of the weights after ``average_after`` steps is kept (default: of
     all): torch's own default, a mean that starts after a million steps, would never start, and its decay of weights
     and rate is not the published paper's.
+
+    Weights decay as the optimiser itself defines it (L2: as if ½ λ‖θ‖² were added to the loss; AdamW's, beside the
+    gradient), by default at its own rate, which is 0, but AdamW's 0.01; those that are ``spared`` do not.
+
+    Raises:
+        ValueError: a decay for an optimiser that has none.
     """
     chosen = optimizer_class(name)
     of_its_own: dict[str, Any] = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
+    own_decay = decay(name)
+    if weight_decay is not None and own_decay is None:
+        raise ValueError(f"weight decay {weight_decay:g}: {chosen.__name__} has none; leave it out, or take another")
+    groups = _groups(parameters, (own_decay if weight_decay is None else weight_decay) or 0.0, spared)
+    first = groups[0]["params"][0]
     if chosen in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):  # the whole step in one pass over the weights
         of_its_own["fused"] = True
-        parameters = list(parameters)
-        if chosen is not torch.optim.SGD and parameters[0].is_cuda:
+        if chosen is not torch.optim.SGD and first.is_cuda:
             of_its_own["capturable"] = True  # by a CUDA graph (stepper.py)
-    return chosen(parameters, lr=learning_rate, **of_its_own)
+    return chosen(groups, lr=learning_rate, **of_its_own)
+
+
+def decay(name: str) -> float | None:
+    """The weight decay that the optimiser of that name has of itself; None if it knows none."""
+    known = inspect.signature(optimizer_class(name)).parameters.get("weight_decay")
+    return None if known is None else known.default
+
+
+def no_weights(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of what is kept positive by a transform, γ and an emission's scale, which are no weights: decay
+    would pull them towards the transform's value at 0."""
+    return [parameter for name, parameter in module.named_parameters() if name.endswith("_unconstrained")]
+
+
+def _groups(
+    parameters: Iterable[nn.Parameter], weight_decay: float, spared: Iterable[nn.Parameter]
+) -> list[dict[str, Any]]:
+    """All in one group; with a decay, those that are spared in a second one."""
+    parameters, others = list(parameters), {id(parameter) for parameter in spared}
+    if weight_decay == 0 or not others:
+        return [{"params": parameters, **({"weight_decay": weight_decay} if weight_decay else {})}]
+    decaying, kept = ([p for p in parameters if (id(p) in others) == is_spared] for is_spared in (False, True))
+    return [{"params": decaying, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
 
 def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:

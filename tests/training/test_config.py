@@ -1,7 +1,8 @@
 """The configuration: its JSON, and what it refuses."""
 
+import json
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,13 @@ configs = st.builds(
         root=st.none() | paths,
         window=st.integers(1, 99),
     ),
-    model=st.builds(Model, cell=st.sampled_from(list(CELLS)), tie_weights=st.booleans()),
+    model=st.builds(
+        Model,
+        cell=st.sampled_from(list(CELLS)),
+        tie_weights=st.booleans(),
+        regularizer=st.just("variational-dropout"),
+        dropout=st.none() | st.floats(0, 0.99),
+    ),
     noise=st.builds(
         Noise,
         family=st.text(),
@@ -32,6 +39,7 @@ configs = st.builds(
         Optimisation,
         clip=st.none() | st.floats(0.1, 9),
         learning_rate=st.floats(1e-9, 9),
+        weight_decay=st.none() | st.floats(0, 9),
         patience=st.none() | st.integers(1, 9),
         minutes=st.none() | st.floats(0.01, 99),
     ),
@@ -77,6 +85,12 @@ def test_cells_are_those_of_the_models() -> None:
         ({"optimisation": Optimisation(schedule_factor=1.2)}, "schedule 'divide'"),
         ({"optimisation": Optimisation(schedule="halve", optimizer="Rprop")}, "Rprop"),
         ({"optimisation": Optimisation(average_after=10)}, "ASGD"),
+        ({"optimisation": Optimisation(weight_decay=-0.1)}, "weight decay"),
+        ({"optimisation": Optimisation(optimizer="rprop", weight_decay=0.1)}, "weight decay: rprop has none"),
+        ({"model": Model(regularizer="D", dropout=0.5)}, "rates are the paper's"),
+        ({"model": Model(dropout=0.5)}, "rate of regularizer 'variational-dropout'"),
+        ({"model": Model(regularizer="variational-dropout", dropout=1.0)}, "less than 1"),
+        ({"model": Model(regularizer="dropout")}, "regularizer must be one of"),  # type: ignore[arg-type]
         ({"optimisation": Optimisation(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
         ({"model": Model(products="bfloat16"), "run": Run(precision="float64")}, "not of precision 'float64'"),
@@ -89,12 +103,25 @@ def test_what_cannot_be_is_refused_by_name(groups: dict, named: str) -> None:
 
 def test_twin_differs_in_the_noise_alone() -> None:
     noisy = Config(
-        model=Model(cell="lstm"),
+        model=Model(cell="lstm", regularizer="variational-dropout", dropout=0.2),
         noise=Noise("gamma", spread=0.5, learn_spread=True, spread_floor=0.2, input_spread=0.1, feedback=False),
         optimisation=Optimisation(particles=3, bound="importance", epochs=2),
     )
     twin = noisy.deterministic_twin(Path("there"))
     assert noisy.noisy and not twin.noisy and not twin.run.twin
     assert twin.run.folder == Path("there")
-    assert (twin.data, twin.model, twin.run.seed) == (noisy.data, noisy.model, noisy.run.seed)
+    assert (twin.data, twin.model, twin.run.seed) == (noisy.data, Model(cell="lstm"), noisy.run.seed)
     assert twin.optimisation.epochs == 2
+
+
+@pytest.mark.parametrize(("regularizer", "dropout", "noisy"), [("D", None, True), ("variational-dropout", 0.0, False)])
+def test_dropout_alone_makes_a_run_noisy_if_it_drops(regularizer: Any, dropout: float | None, noisy: bool) -> None:
+    config = Config(model=Model(regularizer=regularizer, dropout=dropout), noise=Noise(spread=0.0))
+    assert config.noisy == noisy
+
+
+def test_the_configuration_of_a_run_from_before_there_was_dropout_is_read() -> None:
+    groups = json.loads(to_json(Config()))
+    for group, new in (("model", "regularizer"), ("model", "dropout"), ("optimisation", "weight_decay")):
+        del groups[group][new]
+    assert from_json(json.dumps(groups)) == Config()

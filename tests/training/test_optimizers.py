@@ -1,12 +1,14 @@
-"""Averaged SGD, against the mean taken by hand."""
+"""Optimisers by name: averages and decay of weights, against what they are by hand, and states kept."""
 
 import copy
 
 import pytest
 import torch
 
+import noisin_pyro as nz
+from noisin_pyro.models import Spread
 from noisin_pyro.training.kinds import alike
-from noisin_pyro.training.optimizers import averaged, build_optimizer, load_state
+from noisin_pyro.training.optimizers import averaged, build_optimizer, decay, load_state, no_weights
 
 
 @pytest.mark.parametrize("after", [0, 3])
@@ -79,3 +81,59 @@ def test_a_state_goes_to_its_own_kind_of_optimizer_alone(name: str, dtype: torch
     for state in wrong:
         with pytest.raises(ValueError, match=f"kept for {name} is that of another optimizer or model"):
             load_state(made(2), {"state": state})
+
+
+def make_bound(**options: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = nz.LanguageModel(7, 4, spread=Spread(0.4, learn=True), **options).double()  # type: ignore[arg-type]
+    return nz.PriorAsGuide_ELBO(max_plate_nesting=1)(model)
+
+
+def loss_of(bound: torch.nn.Module) -> torch.Tensor:
+    words = torch.arange(20).reshape(2, 10) % 7
+    torch.manual_seed(1)
+    return bound(words[:, :-1], words[:, 1:])
+
+
+def test_a_step_of_sgd_is_that_of_the_loss_with_half_the_squared_weights() -> None:
+    plain, decaying = make_bound(), make_bound()
+    first = build_optimizer("sgd", plain.parameters(), 0.1)
+    second = build_optimizer("sgd", decaying.parameters(), 0.1, weight_decay=0.3, spared=no_weights(decaying))
+    weights = [p for name, p in plain.named_parameters() if "spread" not in name]
+    assert len(weights) == len(list(plain.parameters())) - 1
+    (loss_of(plain) + 0.15 * torch.stack([w.square().sum() for w in weights]).sum()).backward()
+    loss_of(decaying).backward()
+    first.step()
+    second.step()
+    for found, expected in zip(decaying.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Rprop"])
+def test_weights_decay_and_spreads_do_not(name: str) -> None:
+    bound = make_bound()
+    before = {name: p.detach().clone() for name, p in bound.named_parameters()}
+    optimizer = build_optimizer(name, bound.parameters(), 0.01, weight_decay=0.5, spared=no_weights(bound))
+    for parameter in bound.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for key, parameter in bound.named_parameters():
+        if "spread" in key:
+            assert torch.equal(parameter, before[key])
+        else:  # towards 0, which the softmax's biases start at
+            assert torch.equal((parameter - before[key]).sign(), -before[key].sign()), key
+
+
+def test_no_decay_is_one_group_and_one_s_own_is_kept() -> None:
+    bound = make_bound()
+    plain = build_optimizer("adam", bound.parameters(), 0.1, weight_decay=0.0, spared=no_weights(bound))
+    assert len(plain.param_groups) == 1 and plain.param_groups[0]["weight_decay"] == 0
+    own = build_optimizer("adamw", bound.parameters(), 0.1, spared=no_weights(bound))
+    assert [group["weight_decay"] for group in own.param_groups] == [0.01, 0.0] and decay("adamw") == 0.01
+    assert sum(len(group["params"]) for group in own.param_groups) == len(list(bound.parameters()))
+
+
+def test_an_optimizer_without_decay_refuses_one() -> None:
+    assert decay("rprop") is None
+    with pytest.raises(ValueError, match=r"weight decay 0\.1: Rprop has none"):
+        build_optimizer("rprop", make_bound().parameters(), 0.1, weight_decay=0.1)

@@ -76,7 +76,8 @@ def _words() -> tuple[LanguageModel, Stream]:
     generator = torch.Generator().manual_seed(4)
     stream = Stream(torch.randint(11, (103,), generator=generator), batch_size=4, window=5)
     spread = Spread(0.5, learn=True)
-    return LanguageModel(11, 6, num_layers=2, cell="lstm", spread=spread, input_spread=0.1, tie_weights=True), stream
+    options = {"spread": spread, "input_spread": 0.1, "regularizer": "variational-dropout"}
+    return LanguageModel(11, 6, num_layers=2, cell="lstm", tie_weights=True, **options), stream
 
 
 def _chords() -> tuple[SequenceModel, Sequences]:
@@ -93,7 +94,7 @@ def _chords() -> tuple[SequenceModel, Sequences]:
     [
         {"optimizer": "Adam", "particles": 2, "bound": "importance"},
         {"optimizer": "ASGD", "schedule": "divide", "average_after": 4, "learning_rate": 3.0, "clip": 0.25},
-        {"optimizer": "SGD", "schedule": "halve", "learning_rate": 0.5, "patience": 2},
+        {"optimizer": "SGD", "schedule": "halve", "learning_rate": 0.5, "patience": 2, "weight_decay": 0.01},
     ],
 )
 def test_a_loop_stopped_anywhere_goes_on_as_if_it_had_not(

@@ -107,7 +107,7 @@ def scores() -> dict[str, Any]:
 def gradients() -> torch.Tensor:
     """First gradients of the same batch, each with new noise, along that of γ and some directions, ``(N, D)``."""
     pyro.set_rng_seed(2)
-    model = LanguageModel(11, 4, spread=Spread(0.5, learn=True)).double()
+    model = LanguageModel(11, 4, spread=Spread(0.5, learn=True), regularizer="D").double()
     *_, last = words().batches()
     ragged = Batch(last.inputs.repeat(1, 6), last.targets.repeat(1, 6), torch.tensor([6, 6, 3, 1]), carried=False)
     bound = averaging(PriorAsGuide_ELBO(max_plate_nesting=1)(model))
