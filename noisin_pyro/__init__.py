@@ -9,6 +9,7 @@ from noisin_pyro.inference import (
     evaluate,
     generate,
     guides,
+    noise_penalty,
     posterior,
 )
 from noisin_pyro.models import Dropout, LanguageModel, NoisyRNN, SequenceModel, Spread, innovations, noise_off, unroll
@@ -32,6 +33,7 @@ __all__ = [
     "innovations",
     "noise",
     "noise_off",
+    "noise_penalty",
     "posterior",
     "train",
     "unroll",

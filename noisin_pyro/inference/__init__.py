@@ -6,6 +6,7 @@ from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
 from noisin_pyro.inference.estimates import Evaluation
 from noisin_pyro.inference.evaluation import METHODS, evaluate
 from noisin_pyro.inference.generation import generate
+from noisin_pyro.inference.penalty import noise_penalty
 from noisin_pyro.inference.posterior import posterior
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "evaluate",
     "generate",
     "guides",
+    "noise_penalty",
     "posterior",
 ]

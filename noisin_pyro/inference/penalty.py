@@ -1,0 +1,129 @@
+"""What noise on the output adds to the loss, to second order: the regulariser that it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from pyro.nn.module import pyro_method
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import Dirichlet, OneHotCategorical
+
+from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference.sites import sampled_sites
+from noisin_pyro.models import EMISSIONS, Emission, NoisyPath, SequenceModel, real_steps, underlying
+from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.models.path import step_law
+
+LARGEST = 2**23
+"""Numbers in the largest matrix of a block of steps."""
+
+
+@torch.no_grad()
+def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None = None) -> float:
+    """½ Σ_t tr E[Cov(Bᵀ z_t | z_{t-1})], B = V √(∇²A(Vᵀ h_t)), in nats per step.
+
+    It is how much the expected loss exceeds the clean network's, to second order in γ, where the noise is on the output
+    alone (``feedback=False``, strongly unbiased): z_t varies around the clean h_t, V is the emission's matrix, A its
+    log-normaliser. For independent units of variance v_i (γ², or γ² h_i² of multiplicative noise) it is
+    ½ Σ_t Σ_i v_i [V ∇²A Vᵀ]_ii. It does not depend on the targets.
+
+    Args:
+        model: a :class:`SequenceModel` with ``feedback=False``, in any view but ``noise_off``; without noise it is 0.
+        data: padded sequences, or a stream (its states are carried from window to window).
+        batch_size: sequences a call; only for :class:`Sequences` (default: all in one).
+
+    Raises:
+        ValueError: noise that feeds back (the term is then of the whole loss's Hessian), dropout, random weights or γ,
+            an emission of one's own, or a law of one's own that couples the units.
+
+    Source: Dieng et al. (2018).
+    """
+    program, conditions = underlying(model)
+    if not isinstance(program, SequenceModel):
+        kind = type(program).__name__
+        raise ValueError(f"noise_penalty: model must be a SequenceModel, in any view but noise_off, got {kind}")
+    rnn = program.rnn
+    rnn.dropout.refuse("noise_penalty is of noise alone")
+    if not rnn.noisy_layers:
+        return 0.0
+    if rnn.feedback:
+        raise ValueError(
+            f"noise_penalty is of noise on the output alone, but that of layers {rnn.noisy_layers} feeds back, where "
+            "the second-order term is of the whole loss's Hessian; build the model with feedback=False"
+        )
+    if type(program.emission) not in EMISSIONS.values():
+        kind = type(program.emission).__name__
+        raise ValueError(f"noise_penalty knows the emissions {', '.join(EMISSIONS)}, got {kind}; take one of them")
+    total, steps, state = 0.0, 0, None
+    with contextlib.ExitStack() as given:
+        for condition in (poutine.block(), *conditions):
+            given.enter_context(condition)
+        for batch in data.batches(batch_size):
+            added, state = _of_batch(program, batch, state if batch.carried else None)
+            total, steps = total + float(added), steps + batch.num_steps
+    return total / steps
+
+
+@pyro_method  # in the model's context, where weights that are conditioned on are found by their names
+def _of_batch(program: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+    """Nats of all its steps, and the clean state to carry on."""
+    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, state=state, lengths=batch.lengths)
+    latents = sampled_sites(prune_subsample_sites(trace))
+    for site in latents:
+        if not isinstance(site["fn"], NoisyPath):
+            name = site["name"]
+            raise ValueError(f"noise_penalty is of one network, but {name!r} is sampled; condition on it first")
+    if not latents:
+        raise ValueError("noise_penalty is of noise that is drawn, but the states are conditioned on; leave that out")
+    path = latents[0]["fn"]
+    h = path.clean()
+    rows = h.flatten(0, 1) if batch.lengths is None else h[real_steps(batch.lengths, h.shape[1])]
+    at_once = max(1, LARGEST // program.emission.output_size)
+    parts = [_added(program.emission, step_law(path.family, path.spread, part), part) for part in rows.split(at_once)]
+    returned: Any = trace.nodes["_RETURN"]
+    return torch.cat(parts).double().sum(), returned["value"].state
+
+
+def _added(emission: Emission, noise: TorchDistribution, h: Tensor) -> Tensor:
+    """½ tr(Cov(z) V ∇²A Vᵀ) of each step, ``(N,)``, at means ``(N, H)``."""
+    matrix = emission.linear.weight  # Vᵀ, (D, H)
+    curvature, couples = _curvature(emission, h)
+
+    def through(y: Tensor, square: Tensor) -> Tensor:
+        """Σ_d a_d y_d², or with a softmax that less (Σ_d a_d y_d)², a being the curvature."""
+        return square - y.square() if couples else square
+
+    diagonal = through(curvature @ matrix, curvature @ matrix.square())  # [V ∇²A Vᵀ]_ii, (N, H)
+    law: Any = getattr(noise, "law", None)
+    if not getattr(law, "joint", False):
+        return (noise.variance * diagonal).sum(-1) / 2
+    own, shared = _coupled(law)
+    scale = noise.scale  # type: ignore[attr-defined]
+    y = (scale * shared) @ matrix.mT
+    together = through((curvature * y).sum(-1), (curvature * y.square()).sum(-1))
+    return ((scale.square() * own * diagonal).sum(-1) - together) / 2
+
+
+def _curvature(emission: Emission, h: Tensor) -> tuple[Tensor, bool]:
+    """a ``(N, D)``, where ∇²A is diag(a), or, of a softmax, diag(a) − a aᵀ; and whether it is that."""
+    law: Any = emission(h)
+    if emission.event_dim == 0:
+        return law.probs, True
+    variance = law.base_dist.variance  # ∇²A, of an exponential family in its natural parameter
+    return (variance.reciprocal() if type(emission) is EMISSIONS["gaussian"] else variance), False
+
+
+def _coupled(law: Any) -> tuple[Tensor, Tensor]:
+    """d and s, ``(H,)`` each, of Cov(ε) = diag(d) − s sᵀ: one-hot and Dirichlet laws have κ (diag(p) − p pᵀ)."""
+    if not isinstance(law.raw, OneHotCategorical | Dirichlet):
+        kind = type(law.raw).__name__
+        raise ValueError(f"noise_penalty knows no covariance of {kind}, which couples the units; take another family")
+    p, variance = law.center, law.unit.square()
+    kappa = (variance / (p * (1 - p)))[..., :1]
+    return kappa * p / variance, kappa.sqrt() * p / law.unit
