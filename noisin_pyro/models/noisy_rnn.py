@@ -47,7 +47,9 @@ class NoisyRNN(PyroModule):
         noise: a name (``"gamma"``, ``"gamma:multiplicative"``) or a family; ``noise.families()`` lists them.
         spread: γ: one for all layers (each gets its own copy) or a sequence of L, input's first. Floats are fixed.
         input_spread: γ_0 of noisy inputs.
-        feedback: False puts noise on the output alone, z_L around the clean RNN's h_L (strongly unbiased).
+        feedback: True feeds the noisy state back: E[z_t | z_{t-1}] = f(x_{t-1}, z_{t-1}) (weakly unbiased). False puts
+            noise on the output alone, z_L around the clean RNN's h_L: E[z_t] = h_t (strongly unbiased). The recurrence
+            then has no noise, and runs on the library's fused kernels whatever the family.
         name: the sites' prefix.
         engine: which way the layers are computed, ``"auto"``, ``"kernel"``, ``"scan"`` or ``"loop"``
             (``models/engine.py``): the same numbers but for rounding.

@@ -78,9 +78,9 @@ class Model:
 
     dropout: Annotated[
         float | None,
-        Named(metavar="RATE", help_behavior_hint="(default: 0.3 of words, recurrence; 0.5 of inputs, output)"),
+        Named(metavar="RATE", help_behavior_hint="(default: the paper's)"),
     ] = None
-    """Share that every mask drops; needs --regularizer variational-dropout (D has rates of its own)."""
+    """Share that each mask of variational-dropout drops; the paper's: 0.3 of words and recurrence, else 0.5."""
 
     products: Literal["float32", "bfloat16"] = "float32"
     """Type that factors and results of products with weights are rounded to; sums are float32 in both. The layers'
@@ -109,7 +109,7 @@ class Noise:
     """Standard deviation of noise of the same family on the (embedded) inputs."""
 
     feedback: bool = True
-    """Feed the noisy state back into the recurrence; without, noise is on the output alone."""
+    """Feed the noisy state back (weakly unbiased noise); without, it is on the output alone (strongly unbiased)."""
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ class Config:
                 f"{self.run.precision!r}; leave one of them out"
             )
         self._refuse_a_guide_in_vain()
-        if not self.noisy and (how.particles > 1 or not noise.feedback):
+        if (not self.noisy and how.particles > 1) or (noise.spread == 0 and not noise.feedback):
             raise ValueError("without noise (spread 0), particles and feedback have no effect; leave them out")
 
     def _refuse_a_guide_in_vain(self) -> None:

@@ -145,6 +145,11 @@ def test_an_automatic_guide_leaves_the_masks_to_the_prior() -> None:
     assert abs(prior.nats_per_step - other.nats_per_step) < Z * error < 0.1
 
 
+def test_chains_need_densities_and_say_so() -> None:
+    with pytest.raises(ValueError, match="_mask' is discrete; use method='prior'"):
+        nz.posterior(chords(spread=0.5), data(), method="nuts", num_samples=2, progress=False)
+
+
 def test_generated_texts_keep_their_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nz.LanguageModel(5, 4, spread=0.2, regularizer="variational-dropout")
     drawn: list[tuple[int, ...]] = []

@@ -138,3 +138,17 @@ def test_what_a_layer_gives_may_be_overwritten(engine: str) -> None:
     z, _ = rnn(torch.randn(2, 5, 3))
     torch.relu_(z).sum().backward()
     assert rnn.weight_hh_l0.grad is not None and rnn.weight_hh_l0.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative", "gamma:multiplicative", "categorical"])
+@pytest.mark.parametrize("cell", ["tanh", "relu", "sigmoid", "lstm", "gru"])
+def test_strongly_unbiased_noise_keeps_the_fused_kernel_and_the_clean_state(cell: str, noise: str) -> None:
+    torch.manual_seed(0)
+    rnn = nz.NoisyRNN(3, 4, 2, cell, noise, spread=0.3, feedback=False, engine="kernel").double()
+    assert rnn.engines(20) == ["kernel", "kernel"]
+    x = torch.randn(2, 5, 3).double()
+    z, state = rnn(x)
+    clean, end = nz.noise_off(rnn)(x)
+    assert not torch.equal(z, clean)
+    for found, expected in zip(state if cell == "lstm" else (state,), end if cell == "lstm" else (end,), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)

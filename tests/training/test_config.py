@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisin_pyro.models import CELLS
+from noisin_pyro.models import CELLS, REGULARIZERS
 from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
 from noisin_pyro.training.config import from_json, to_json
 
@@ -60,6 +60,10 @@ def test_other_json_is_refused(text: str) -> None:
 
 def test_cells_are_those_of_the_models() -> None:
     assert set(get_args(get_type_hints(Model)["cell"])) == set(CELLS)
+
+
+def test_regularizers_are_those_of_the_models() -> None:
+    assert get_args(get_type_hints(Model)["regularizer"]) == REGULARIZERS
 
 
 @pytest.mark.parametrize(
