@@ -44,7 +44,8 @@ def evaluate(
 
     - ``"mean"``: noise off, the underlying RNN. Exact for a deterministic model, a predictor of a noisy one.
     - ``"ensemble"``: the predictive probabilities of ``num_samples`` noisy runs, averaged step by step ("averaging at
-      test time", section 3). γ and weights that have priors, and masks of dropout, are drawn anew in each call of the model.
+      test time", section 3). γ and weights that have priors, and masks of dropout, are drawn anew in each call of the
+      model.
     - ``"importance"``: log (1/S) Σ_s w_s of each whole sequence, of S samples from the guide, or from the prior where
       the guide samples nothing. A bound on log p(x), which one sample makes the ELBO; on a stream the samples and
       their weights are carried from window to window. A guide sees one window at a time, and the state before it: the

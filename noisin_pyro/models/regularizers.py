@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import constraints
 from torch import Size, Tensor
 
 from noisin_pyro.names import known
 from noisin_pyro.noise import get as get_noise
-from noisin_pyro.noise.noisy import Noisy
-from noisin_pyro.noise.units import ONE
+from noisin_pyro.noise.units import ONE, OverUnits
 
 REGULARIZERS = ("none", "variational-dropout", "D")
 
@@ -100,8 +101,8 @@ def get(name: str | Dropout, rate: float | None = None) -> Dropout:
     return {"none": NONE, "variational-dropout": VARIATIONAL, "D": D}[name]
 
 
-class Mask(Noisy):
-    """The library's own multiplicative Bernoulli noise, of deviation √(p / (1 − p)) around 1.
+class Mask(OverUnits):
+    """The library's own multiplicative Bernoulli noise, of deviation √(p / (1 − p)) around 1; faster to draw.
 
     Args:
         rate: p.
@@ -109,24 +110,42 @@ class Mask(Noisy):
     """
 
     def __init__(self, rate: float, ones: Tensor) -> None:
-        self.rate = rate
-        spread = ones.new_full((1,), math.sqrt(rate / (1 - rate)))
-        law = get_noise("bernoulli:multiplicative").law(spread, ones.shape[-1])
-        super().__init__(ones, spread, law, multiplicative=True)
+        self.rate, self._mean = rate, ones
+        super().__init__(ones.shape)
 
     def expand(self, batch_shape, _instance=None) -> Mask:
         if Size(batch_shape) == self.batch_shape:
             return self
-        return Mask(self.rate, self.mean.expand(Size(batch_shape) + self.event_shape))
+        return Mask(self.rate, self._mean.expand(Size(batch_shape) + self.event_shape))
+
+    @property
+    def noise(self) -> Any:
+        """The same law, by its name."""
+        return get_noise("bernoulli:multiplicative")(self._mean, math.sqrt(self.rate / (1 - self.rate)))
+
+    @property
+    def support(self) -> constraints.Constraint:  # type: ignore[override]
+        return self.noise.support
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.noise.variance
 
     def rsample(self, sample_shape=ONE) -> Tensor:
         """Zeros and 1 / (1 − p), exactly."""
-        keep = 1 - self.rate
-        return self.mean.new_empty(self._extended_shape(sample_shape)).bernoulli_(keep).div_(keep)
+        drawn = torch.rand(self._extended_shape(sample_shape), dtype=self._mean.dtype, device=self._mean.device)
+        return torch.ge(drawn, self.rate, out=drawn).div_(1 - self.rate)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.noise.log_prob(value)
 
     def clean(self) -> Tensor:
         """What does nothing: ones."""
-        return self.mean
+        return self._mean
 
 
 def draw(name: str, rate: float, like: Tensor, units: int) -> Tensor | None:
