@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO, cast
 
 import tyro
 
-from noisin_pyro.commands import Compare, Evaluate, Families, Generate, Reproduce
+from noisin_pyro.commands import Compare, Evaluate, Families, Generate, Reproduce, Sweep
 from noisin_pyro.training import Config, train
 from noisin_pyro.training.distributed import first_to_tell
 from noisin_pyro.training.folder import CURVES
@@ -28,7 +28,7 @@ The run's folder holds configuration, log, best model, curves and result.
 torchrun --nproc-per-node N --no-python noisin train: in N processes, or GPUs."""
 
 
-Other = Evaluate | Compare | Generate | Families | Reproduce
+Other = Sweep | Evaluate | Compare | Generate | Families | Reproduce
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

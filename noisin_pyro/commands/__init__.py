@@ -5,5 +5,6 @@ from noisin_pyro.commands.evaluate import Evaluate
 from noisin_pyro.commands.families import Families
 from noisin_pyro.commands.generate import Generate
 from noisin_pyro.commands.reproduce import Reproduce
+from noisin_pyro.commands.sweep import Sweep
 
-__all__ = ["Compare", "Evaluate", "Families", "Generate", "Reproduce"]
+__all__ = ["Compare", "Evaluate", "Families", "Generate", "Reproduce", "Sweep"]

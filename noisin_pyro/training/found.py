@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class Found:
                 "state": trial.state,
                 "epochs": trial.epochs,
                 "valid_nats": trial.valid_nats,
-                "valid_perplexity": None if trial.valid_nats is None else perplexity(trial.valid_nats),
+                "valid_perplexity": _finite(trial.valid_nats),
                 "seconds": round(trial.seconds, 1),
                 "message": trial.message,
             }
@@ -117,6 +118,11 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
 def _rank(trial: Trial) -> tuple[Any, ...]:
     order = ("complete", "running", "pruned", "failed").index(trial.state)
     return order, trial.valid_nats is None, trial.valid_nats or 0.0, trial.number
+
+
+def _finite(nats: float | None) -> float | None:
+    number = math.inf if nats is None else perplexity(nats)
+    return number if math.isfinite(number) else None  # JSON has no infinity
 
 
 def _told(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -16,6 +17,7 @@ from noisin_pyro.training import folder as folders
 from noisin_pyro.training import interrupts, study
 from noisin_pyro.training.build import load_corpus, located
 from noisin_pyro.training.config import Config, to_json
+from noisin_pyro.training.distributed import take_device
 from noisin_pyro.training.fingerprint import fingerprint
 from noisin_pyro.training.found import Found, settings_in
 from noisin_pyro.training.locks import alone
@@ -57,8 +59,8 @@ def search(
         folder: new or empty, or that of the search to go on with; ``None`` is ``runs/DATA-sweep-1`` and so on.
         trials: how many.
         trial_epochs: most epochs of a trial.
-        prune: stop trials whose validation is worse than the median of others' at the same epoch, but for the first
-            third of their epochs and the first three trials.
+        prune: stop trials whose validation is worse than the median of others at the same epoch, but for the first
+            half of their epochs and the first three trials.
         storage: address of a database for Optuna; by default its journal in ``folder``.
         seed: of the proposals; that of the runs is ``config.run.seed``.
         finish: train the best to its end.
@@ -76,7 +78,9 @@ def search(
         raise ValueError("a search is not for torchrun: start it several times instead, the workers share its trials")
     require(space, config)
     with study.quiet() as optuna, interrupts.raised():
+        take_device(config.run.device)
         corpus = load_corpus(config.data)
+        made = folder is None or not folder.exists()
         where = folders.make(folder, f"{corpus.name}-sweep")
         config = dataclasses.replace(
             config,
@@ -92,16 +96,18 @@ def search(
             "config": json.loads(to_json(config)),
             **fingerprint(corpus),
         }
-        device = torch.device(config.run.device)
-        with alone(where, wait=True):
-            settings = _settings(where, trials, told) | folders.provenance(device)
+        with contextlib.ExitStack() as refused, alone(where, wait=True):
+            if made:
+                refused.callback(_remove_empty, where)
+            settings = _settings(where, trials, told) | folders.provenance(torch.device(config.run.device))
             measure: Measure = "nats" if corpus.vocabulary is None else "perplexity"
-            warm_up = max(1, math.ceil(trial_epochs / 3)) if prune else None
+            warm_up = max(1, math.ceil(trial_epochs / 2)) if prune else None
             kept = study.opened(optuna, storage, where, settings["study"], warm_up)
             worker = Worker(
                 optuna, kept, config, space, where, trials, trial_epochs, seed, settings, measure, after_epoch
             )
             worker.found().write(settings)
+            refused.pop_all()
         try:
             return worker.done(finish)
         except BaseException as error:
@@ -115,7 +121,8 @@ def _settings(where: Path, trials: int, told: dict[str, Any]) -> dict[str, Any]:
     told = json.loads(json.dumps(told))  # as it will be read again
     before = settings_in(where)
     if before is None:
-        folders.sweep(where)
+        folders.sweep(where)  # of a search killed before its first trial
+        (where / study.JOURNAL).unlink(missing_ok=True)
         folders.require_empty(where)
         return {"study": f"{where.name}-{os.urandom(4).hex()}", "trials": trials} | told
     changed = _differences(told, before)
@@ -127,6 +134,11 @@ def _settings(where: Path, trials: int, told: dict[str, Any]) -> dict[str, Any]:
             "another folder"
         )
     return before | {"trials": trials}
+
+
+def _remove_empty(where: Path) -> None:
+    with contextlib.suppress(OSError):  # something is there: another worker was quicker
+        where.rmdir()
 
 
 def _differences(now: dict[str, Any], before: dict[str, Any], name: str = "") -> list[str]:
