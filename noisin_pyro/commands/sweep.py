@@ -48,13 +48,13 @@ class Held(Config):
 
 @dataclass(frozen=True)
 class Sweep:
-    """Search for the noise that does best in validation, and train the best run to its end.
+    """Search for the noise that does best in validation, and train that to its end.
 
-    Each trial is a short run. Options of one value (--spread) hold for all trials.
+    Each trial is a short run. Options of one value (--spread) hold for all of them.
 
     Those of several are searched: choices; or LOW..HIGH, log:LOW..HIGH (logarithm).
 
-    Choices of no more combinations than --trials are all tried; else Optuna proposes.
+    If --trials are enough for all choices, each is tried; else Optuna proposes.
 
     The same command and --folder, elsewhere or later, does its share, or goes on.
 

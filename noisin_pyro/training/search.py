@@ -23,7 +23,7 @@ from noisin_pyro.training.found import Found, settings_in
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.result import Measure
-from noisin_pyro.training.space import Space, plain, require
+from noisin_pyro.training.space import Space, combinations, plain, require
 from noisin_pyro.training.worker import Worker
 
 
@@ -99,7 +99,9 @@ def search(
         with contextlib.ExitStack() as refused, alone(where, wait=True):
             if made:
                 refused.callback(_remove_empty, where)
-            settings = _settings(where, trials, told) | folders.provenance(torch.device(config.run.device))
+            every = combinations(space)
+            growing = {"trials": trials, "sampler": "grid" if every is not None and len(every) <= trials else "TPE"}
+            settings = _settings(where, growing, told) | folders.provenance(torch.device(config.run.device))
             measure: Measure = "nats" if corpus.vocabulary is None else "perplexity"
             warm_up = max(1, math.ceil(trial_epochs / 2)) if prune else None
             kept = study.opened(optuna, storage, where, settings["study"], warm_up)
@@ -116,7 +118,7 @@ def search(
             raise
 
 
-def _settings(where: Path, trials: int, told: dict[str, Any]) -> dict[str, Any]:
+def _settings(where: Path, growing: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     """What ``search.json`` says of the search as a whole, if that agrees with what it said before."""
     told = json.loads(json.dumps(told))  # as it will be read again
     before = settings_in(where)
@@ -124,16 +126,16 @@ def _settings(where: Path, trials: int, told: dict[str, Any]) -> dict[str, Any]:
         folders.sweep(where)  # of a search killed before its first trial
         (where / study.JOURNAL).unlink(missing_ok=True)
         folders.require_empty(where)
-        return {"study": f"{where.name}-{os.urandom(4).hex()}", "trials": trials} | told
+        return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | told
     changed = _differences(told, before)
-    if trials < before["trials"]:
-        changed.append(f"trials {trials} (there: {before['trials']}, which can only grow)")
+    if growing["trials"] < before["trials"]:
+        changed.append(f"trials {growing['trials']} (there: {before['trials']}, which can only grow)")
     if changed:
         raise ValueError(
             f"folder {str(where)!r} is of another search, got {', '.join(changed)}; leave them as they were, or choose "
             "another folder"
         )
-    return before | {"trials": trials}
+    return before | growing
 
 
 def _remove_empty(where: Path) -> None:

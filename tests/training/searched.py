@@ -70,5 +70,5 @@ if __name__ == "__main__":
         torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     texts, root = Path(sys.argv[1]), Path(sys.argv[2])
     end(texts, root / "whole", kills=0, workers=1)
-    end(texts, root / "broken", kills=12, workers=1)
-    end(texts, root / "shared", kills=4, workers=2)
+    end(texts, root / "broken", kills=8, workers=1)
+    end(texts, root / "shared", kills=3, workers=2)

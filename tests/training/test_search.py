@@ -18,6 +18,7 @@ import torch
 from noisin_pyro.training import (
     Config,
     Data,
+    Found,
     Model,
     Noise,
     Optimisation,
@@ -25,6 +26,7 @@ from noisin_pyro.training import (
     Range,
     Run,
     checkpoint,
+    locks,
     log,
     search,
     train,
@@ -70,7 +72,7 @@ def _assert_same_run(found: Path, expected: Path) -> None:
     torch.testing.assert_close(weights, more, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 4])
+@pytest.mark.parametrize("epochs", [1, 4])
 def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, tmp_path: Path, epochs: int) -> None:
     def of(name: str) -> Config:
         config = dataclasses.replace(_config(texts), noise=Noise(learn_spread=True))
@@ -320,6 +322,24 @@ def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: T
     assert [trial["number"] for trial in shared] == list(range(len(whole)))
     assert not {"running", "failed"} & {trial["state"] for trial in shared}
     assert len(list((tmp_path / "shared").glob("*/result.json"))) == 1
-    begun = [line for line in (tmp_path / "shared.err").read_text().splitlines() if line.startswith("trial ")]
-    tried = [line for line in begun if ":" in line]
-    assert {line.split(":")[0] for line in tried} == {f"trial {trial['number']}" for trial in shared}
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
+def test_a_trial_that_another_worker_has_is_left_to_it(
+    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again() -> Found:
+        return search(_config(texts), {"noise.spread": (0.1, 0.8, 1.5)}, tmp_path / "s", trials=3, trial_epochs=2)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Keeper, "due", lambda keeper: signal.raise_signal(signal.SIGTERM))
+        again()
+    with locks.alone(tmp_path / "s" / "trial-0.lock"):
+        found = again()
+        assert [trial.state for trial in found.trials] == ["running", "complete", "complete"]
+        assert found.result is None and not list(tmp_path.glob("s/*/result.json"))
+        assert [line.split()[0] for line in found.table().splitlines()[1:]][-1] == "0"
+    found = again()
+    assert [trial.state for trial in found.trials] == ["complete"] * 3
+    assert found.result is not None and found.best is not None
+    assert not list(tmp_path.glob("s/*.lock"))
