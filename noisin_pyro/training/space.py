@@ -47,6 +47,8 @@ class Range:
 
 
 Space = Mapping[str, tuple[Any, ...] | Range]
+"""What is searched: choices or a :class:`Range` for each dotted name of a field of :class:`Config`."""
+
 Values = dict[str, Any]
 
 
