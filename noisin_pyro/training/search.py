@@ -80,8 +80,6 @@ def search(
     with study.quiet() as optuna, interrupts.raised():
         take_device(config.run.device)
         corpus = load_corpus(config.data)
-        made = folder is None or not folder.exists()
-        where = folders.make(folder, f"{corpus.name}-sweep")
         config = dataclasses.replace(
             config,
             data=located(config.data),
@@ -96,12 +94,15 @@ def search(
             "config": json.loads(to_json(config)),
             **fingerprint(corpus),
         }
+        made = folder is None or not folder.exists()
+        where = folders.make(folder, f"{corpus.name}-sweep")
         with contextlib.ExitStack() as refused, alone(where, wait=True):
             if made:
                 refused.callback(_remove_empty, where)
             every = combinations(space)
             growing = {"trials": trials, "sampler": "grid" if every is not None and len(every) <= trials else "TPE"}
             settings = _settings(where, growing, told) | folders.provenance(torch.device(config.run.device))
+            settings["versions"]["optuna"] = optuna.__version__
             measure: Measure = "nats" if corpus.vocabulary is None else "perplexity"
             warm_up = max(1, math.ceil(trial_epochs / 2)) if prune else None
             kept = study.opened(optuna, storage, where, settings["study"], warm_up)

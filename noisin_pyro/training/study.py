@@ -127,10 +127,20 @@ def distributions(optuna: Any, space: Space) -> dict[str, Any]:
 
 
 def without_password(url: str) -> str:
-    """The address of a database, fit to be read by others."""
-    from sqlalchemy.engine import make_url  # comes with Optuna
+    """The address of a database, fit to be read by others.
 
-    return make_url(url).render_as_string(hide_password=True)
+    Raises:
+        ValueError: no such address.
+    """
+    from sqlalchemy.engine import make_url  # comes with Optuna
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise ValueError(
+            f"storage must be the address of a database, such as sqlite:///sweeps.db, got {url!r}"
+        ) from error
 
 
 def _mend(path: Path) -> None:

@@ -54,6 +54,7 @@ def test_any_field_is_searched_and_more_trials_go_on(
         "optimisation.clip": [None, 5],
         "model.hidden_size": {"low": 2, "high": 4, "log": False},
     }
+    assert told["versions"]["optuna"] and told["data_sha256"]
     assert (told["trials"], told["prune"], told["sampler"]) == (2, False, "TPE")
     assert main(["sweep", "--resume", str(where), "--trials", "3"]) == 0
     more = json.loads((where / "search.json").read_text())
@@ -97,6 +98,7 @@ def test_interrupted_it_says_how_to_go_on(
         ("--trials 0", "trials must be at least 1"),
         ("--trial-epochs 0", "trial epochs must be at least 1"),
         ("--storage nothing://here", "storage 'nothing://here' cannot be opened"),
+        ("--storage sweeps.db", "must be the address of a database"),
         ("--hidden-size 0", "hidden size must be at least 1"),
     ],
 )
