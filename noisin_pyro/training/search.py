@@ -114,7 +114,7 @@ def search(
         try:
             return worker.done(finish)
         except BaseException as error:
-            if not isinstance(error, ValueError):  # in place of what the trial says of itself
+            if not isinstance(error, ValueError | FloatingPointError):  # in place of what the trial says of itself
                 error.__notes__ = [f"go on with: noisin sweep --resume {shlex.quote(str(where))}"]
             raise
 
