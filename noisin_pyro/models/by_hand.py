@@ -173,8 +173,7 @@ class LSTM:
         each = zip(a, gates, c[:-1], c[1:], squashed, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
         for a_t, gates_t, c_before, c_t, squashed_t, h_t, z_t, r, d in each:
             r_t = weights.times(_masked(before, mask), a_t)
-            torch.sigmoid(r_t, out=gates_t)
-            i, f, g, o = gates_t.chunk(4, -1)
+            i, f, g, o = torch.sigmoid(r_t, out=gates_t).chunk(4, -1)
             torch.tanh(r_t[:, 2 * units : 3 * units], out=g)
             torch.mul(f, c_before, out=c_t).addcmul_(i, g)
             torch.mul(o, torch.tanh(c_t, out=squashed_t), out=h_t)
@@ -188,11 +187,12 @@ class LSTM:
         i, f, g, o = gates.chunk(4, -1)
         by_a = torch.empty_like(gates)  # slopes first: of c_t by the first three gates, of h_t by the last
         by_i, by_f, by_g, by_o = by_a.chunk(4, -1)
-        torch.mul(i, 1 - i, out=by_i).mul_(g)
-        torch.mul(f, 1 - f, out=by_f).mul_(c[:-1])
-        torch.mul(g, g, out=by_g).neg_().add_(1).mul_(i)
-        torch.mul(o, 1 - o, out=by_o).mul_(squashed)
-        by_c_of_h = squashed.square().neg_().add_(1).mul_(o)
+        by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+        by_sigmoid.grad_input(g, i, grad_input=by_i)
+        by_sigmoid.grad_input(c[:-1], f, grad_input=by_f)
+        by_tanh.grad_input(i, g, grad_input=by_g)
+        by_sigmoid.grad_input(squashed, o, grad_input=by_o)
+        by_c_of_h = by_tanh(o, squashed)
         if factor is not None:
             by_o *= factor
             by_c_of_h *= factor
