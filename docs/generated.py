@@ -125,9 +125,6 @@ def tried() -> str:
         loop = name.partition("-")[0] + "-loop"
         came, before = (_ratio(f"recurrence-{cell}", contestant) for contestant in (name, loop))
         rows.append([what, before, predicted, came])
-    step = "LSTM, two layers of 650, a whole step: additive, products in bfloat16"
-    predicted = "0.49: every product with weights at twice the rate"
-    rows.append([step, "1.00", predicted, _ratio("medium", "ours-bfloat16")])
     for size, words in (("table2", "10,000 words"), ("table3", "33,278 words")):
         for name, how, predicted in (
             ("softmax", "scores overwritten by their gradient, products by oneDNN", "0.5: products take nearly all"),
