@@ -123,7 +123,7 @@ def _penn_treebank(cell: Cell, layers: int, method: Method) -> Config:
 
 
 _SPACES: dict[Method, dict[str, tuple[Any, ...]]] = {
-    "None": {"data.batch_size": (10, 20, 40)},
+    "None": {"data.batch_size": (20, 40, 80)},
     "NOISIN": {"noise.spread": (0.4, 0.7, 1.0)},
     "NOISIN*": {"noise.spread_floor": (0.1, 0.3, 0.6)},
     "Dropout": {"model.dropout": (0.1, 0.2, 0.35)},

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from tqdm import tqdm
@@ -86,7 +86,7 @@ class Clock:
     """Leaves a run after the epoch in which the time is up."""
 
     def __init__(self, minutes: float | None) -> None:
-        self.end = None if minutes is None else time.monotonic() + 60 * minutes
+        self.end = None if minutes is None else monotonic() + 60 * minutes
 
     def check(self, rows: object = None) -> None:
         """Called after each epoch.
@@ -94,7 +94,7 @@ class Clock:
         Raises:
             Paused: the time is up.
         """
-        if self.end is not None and time.monotonic() >= self.end:
+        if self.end is not None and monotonic() >= self.end:
             raise Paused
 
 
