@@ -12,12 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from noisin_pyro import noise
+from noisin_pyro import noise, plots
 from noisin_pyro.commands import Families
+from noisin_pyro.recipes import TABLES
+from noisin_pyro.reproduction import Record, read_records
+from noisin_pyro.reproduction.report import text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots"]
+REPRODUCTION = RESULTS / "reproduction"
+ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
+ROOMS += [".reproduction"]
 
 
 def rooms() -> dict[str, list[str]]:
@@ -41,12 +46,16 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for make in (noise_table, runs, bounds, speed, tried):
+    for make in (noise_table, runs, bounds, speed, tried, reproduction, searches, cost):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     picture = folder / "families.png"
     picture.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
         Families(png=picture).run()
+    learned = {
+        f"{record.table}, {record.row}": record.log for record in _records() if record.config["noise"]["learn_spread"]
+    }
+    plots.learned_spreads(learned).savefig(folder / "learned.png")
 
 
 def noise_table() -> str:
@@ -67,7 +76,8 @@ def runs() -> str:
     parts: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(RESULTS.rglob("result.json"), key=lambda path: path.parent):
         told = json.loads(path.read_text(encoding="utf-8"))
-        if "data" in told and not (path.parents[1] / "table.md").exists():
+        elsewhere = (path.parents[1] / "table.md").exists() or path.is_relative_to(REPRODUCTION)
+        if "data" in told and not elsewhere:
             parts.setdefault(told["data"]["name"], []).append((path.parent, told))
     return "\n".join(f"### {name}\n\n{_runs(found)}" for name, found in parts.items())
 
@@ -137,6 +147,57 @@ def tried() -> str:
 def _ratio(comparison: str, name: str) -> str:
     path = RESULTS / "speed" / "cpu" / f"{comparison}.json"
     return f"{json.loads(path.read_text(encoding='utf-8'))['entries'][name]['ratio']['median']:.2f}"
+
+
+def reproduction() -> str:
+    """The papers' tables as they have been run."""
+    return "\n".join(text(found) for name in TABLES if (found := read_records(REPRODUCTION, name)))
+
+
+def searches() -> str:
+    """What was chosen on validation, and among what: every trial of every row."""
+    rows = []
+    for path in sorted(REPRODUCTION.rglob("search.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        for trial in told["of_each_trial"]:
+            values = ", ".join(f"{name.partition('.')[2].replace('_', ' ')} {v}" for name, v in trial["values"].items())
+            number = trial["valid_perplexity"]
+            rows.append(
+                [
+                    "/".join(path.relative_to(REPRODUCTION).parts[:2]),
+                    values,
+                    str(trial["epochs"]),
+                    trial["message"] or trial["state"] if number is None else f"{number:.1f}",
+                    "chosen" if trial["number"] == told["best"] else "",
+                ]
+            )
+    return table(["row", "candidate", "epochs", "best validation perplexity", ""], rows)
+
+
+METHODS = {
+    "plain": "none (PyTorch's own network)",
+    "ours": "NOISIN, additive",
+    "ours-multiplicative": "NOISIN, multiplicative",
+    "ours-learned": "NOISIN, γ learned",
+    "ours-dropout": "variational dropout, here",
+    "loop": "noise in a loop in plain PyTorch",
+    "variational-dropout": "variational dropout in plain PyTorch",
+}
+
+
+def cost() -> str:
+    """What a training step of each method costs beside the plain network's, at table 2 with one layer."""
+    told = json.loads((RESULTS / "speed" / "cpu" / "table2-1layer.json").read_text(encoding="utf-8"))["entries"]
+    rows = []
+    for name, title in METHODS.items():
+        ratio = told[name]["ratio"]
+        range_ = "" if name == "plain" else f" ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        rows.append([title, f"{ratio['median']:.2f}{range_}"])
+    return table(["method", "time of a training step, beside the plain network's"], rows)
+
+
+def _records() -> list[Record]:
+    return [record for name in TABLES for record in read_records(REPRODUCTION, name)]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

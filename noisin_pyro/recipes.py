@@ -16,6 +16,8 @@ from noisin_pyro import noise
 from noisin_pyro.names import known
 from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
 
+__all__ = ["Recipe", "figure2", "icml_m", "table2", "table3"]
+
 Method = Literal["NOISIN", "NOISIN*", "Dropout", "None"]
 Cell = Literal["tanh", "sigmoid", "relu"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,14 +23,20 @@ class OurTraining:
     """A network, its bound and its optimiser, one batch of ``noisin train`` at a time.
 
     Args:
-        noise, products: options of :class:`Noise`, and :class:`Model`'s products.
+        model, noise: options of :class:`Model` beside the shape's, and of :class:`Noise`.
     """
 
     def __init__(
-        self, shape: Shape, batches: Iterable[Batch], device: torch.device, products: Any = "float32", **noise: Any
+        self,
+        shape: Shape,
+        batches: Iterable[Batch],
+        device: torch.device,
+        model: Mapping[str, Any] | None = None,
+        **noise: Any,
     ) -> None:
+        sizes: dict[str, Any] = {"cell": shape.cell, "num_layers": shape.layers, "hidden_size": shape.units}
         config = Config(
-            model=Model(cell=shape.cell, num_layers=shape.layers, hidden_size=shape.units, products=products),  # type: ignore[arg-type]
+            model=Model(**sizes | dict(model or {})),
             noise=Noise(**noise),
             optimisation=Optimisation(particles=shape.particles),
             run=Run(precision=shape.precision),  # type: ignore[arg-type]
