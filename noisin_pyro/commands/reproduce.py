@@ -16,9 +16,10 @@ from noisin_pyro.reproduction.report import TITLES
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Run the rows of one of the papers' tables, and write the table: the paper's numbers beside ours.
+    """Run the rows of one of the papers' tables, and write the table.
 
-    What has been run is not run again: the same command goes on where it was broken off, by whatever."""
+    What has been run is not run again: whatever ends it, the same command goes on.
+    """
 
     table: tyro.conf.Positional[Annotated[Literal["table2", "table3", "figure2", "icml-m"], Named(metavar="TABLE")]]
     """table2: Penn Treebank, plain cells, four methods. table3: WikiText-2, LSTM. figure2: one sigmoid layer.
@@ -45,8 +46,11 @@ class Reproduce:
     minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
     """Stop after the epoch in which so many minutes are over; the same command goes on there."""
 
-    products: Annotated[Literal["float32", "bfloat16"] | None, Named(help_behavior_hint="(default: float32)")] = None
-    """Type that the factors of the large products are rounded to."""
+    products: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        Named(metavar="{float32,bfloat16}", help_behavior_hint="(default: float32)"),
+    ] = None
+    """Type that factors and results of products with weights are rounded to."""
 
     hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
     """Units of each layer, to try a table at reduced size."""

@@ -46,7 +46,16 @@ def weights(contestant: Any) -> dict[str, Tensor]:
 
 
 SHAPES = [{**data, "cell": cell, "layers": 2} for data in (TEXT, MUSIC) for cell in ("tanh", "lstm")]
-TRAINED = ("plain", "ours", "ours-learned", "ours-multiplicative", "ours-dropout", "loop", "variational-dropout", "trace-elbo")
+TRAINED = (
+    "plain",
+    "ours",
+    "ours-learned",
+    "ours-multiplicative",
+    "ours-dropout",
+    "loop",
+    "variational-dropout",
+    "trace-elbo",
+)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.get('data', 'text')}-{s['cell']}")
