@@ -7,11 +7,11 @@
 3. ``results/speed/cuda``: every comparison of ``speed.py``;
 4. ``precision-….json``: validation perplexity after two epochs in float32, with TF32, and with products in
    bfloat16;
-5. ``reproduction``: the papers' tables, in the order of ``TABLES``, and a sweep over family, form and γ for the best
-   of the published paper's medium models.
+5. ``reproduction`` and ``sweep``: the papers' tables, in the order of ``TABLES``, and a search over family, form and γ
+   beside the published paper's dropout; on a CPU reduced, as ``REDUCED`` says.
 
-What has been written is not run again, so that a call that was broken off goes on; ``--minutes`` ends one in good time,
-after the epoch in which they are over. Penn Treebank and WikiText-2 are read from the folder in ``NOISIN_DATA``.
+What has been written is not run again, so that a call that was broken off goes on; ``--minutes`` ends one in good
+time. Penn Treebank and WikiText-2 are read from the folder in ``NOISIN_DATA``.
 """
 
 from __future__ import annotations
@@ -48,21 +48,30 @@ SETTINGS = {
     "LSTM 2 × 650": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80",
     "LSTM 2 × 650, γ learned": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80 --learn-spread",
 }
+NOISIN = [sys.executable, "-c", "import sys; from noisin_pyro.cli import main; sys.exit(main())"]
 TOKENS = 929_589  # of Penn Treebank, for training
 PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--products bfloat16"}
 
 
-TABLES = (
-    "reproduce table2",
-    "reproduce table3",
-    "reproduce icml-m --rows none bernoulli gaussian beta d d-beta --epochs 100",
-    "reproduce table2 --seeds 3",
-    "reproduce table3 --seeds 3",
-    "sweep --data ptb --cell lstm --layers 2 --hidden-size 650 --batch-size 80 --tie-weights "
-    "--initialization published --regularizer D --optimizer ASGD --learning-rate 30 --schedule divide --clip 0.25 "
-    "--epochs 200 --patience None",
+MEDIUM = (
+    "--data ptb --cell lstm --layers 2 --hidden-size 650 --batch-size 80 --tie-weights --initialization published "
+    "--optimizer ASGD --learning-rate 30 --schedule divide --clip 0.25 --patience None"
 )
-"""What is run of the tables, the most wanted first; the sweep's families, forms and spreads are the command's own."""
+TABLES = {
+    "table 2": "reproduce table2",
+    "table 3": "reproduce table3",
+    "medium": "reproduce icml-m --epochs 100 --rows none bernoulli gaussian beta d d-beta",
+    "table 2, seeds": "reproduce table2 --seeds 3",
+    "table 3, seeds": "reproduce table3 --seeds 3",
+    "sweep": f"sweep {MEDIUM} --regularizer D --epochs 200 --trials 24 --trial-epochs 30 --spreads 0.2..1.2 "
+    "--noises gaussian gaussian:multiplicative beta:multiplicative bernoulli:multiplicative laplace:multiplicative",
+}
+"""What is run of the tables, the most wanted first."""
+REDUCED = {
+    "reproduce": "--data pydocs --hidden-size 8 --epochs 1 --trial-epochs 1",
+    "sweep": "--data pydocs --hidden-size 8 --epochs 1 --trial-epochs 1 --trials 3",
+}
+"""The same where there is no GPU; of an option that is given twice the last counts."""
 
 
 def engines_agree(device: str) -> dict[str, float]:
@@ -143,8 +152,7 @@ def trained(options: str, epochs: int, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where) / "run"
         command = f"train --data ptb --no-twin --ensemble-samples 0 --epochs {epochs} --device {device} {options}"
-        noisin = [sys.executable, "-c", "import sys; from noisin_pyro.cli import main; sys.exit(main())"]
-        subprocess.run([*noisin, *command.split(), "--folder", str(folder)], check=True)
+        subprocess.run([*NOISIN, *command.split(), "--folder", str(folder)], check=True)
         lines = (folder / "log.csv").read_text(encoding="utf-8").splitlines()
     row = dict(zip(lines[0].split(","), map(float, lines[-1].split(",")), strict=True))
     return {
@@ -153,6 +161,26 @@ def trained(options: str, epochs: int, device: str) -> dict[str, Any]:
         "tokens_per_second": row["tokens_per_second"],
         "valid_perplexity": row["valid_perplexity"],
     }
+
+
+def tables(device: str, folder: Path, end: float) -> bool:
+    """Run, or go on with, each of ``TABLES`` until the time is up; whether all of them are done."""
+    for name, line in TABLES.items():
+        command, *_ = line.split()
+        options = f"{line} {REDUCED[command] if device == 'cpu' else ''} --device {device}"
+        where = folder / (command if command == "sweep" else "reproduction")
+        print(f"{name}: noisin {options}", flush=True)
+        run = subprocess.Popen([*NOISIN, *options.split(), "--folder", str(where)])
+        try:
+            code = run.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            run.terminate()  # which finishes its step and saves
+            run.wait()
+            print(f"{name}: the time is up; the same command goes on", flush=True)
+            return False
+        if code:
+            raise SystemExit(code)
+    return True
 
 
 def written(path: Path, make: Callable[[], dict[str, Any]], device: str) -> None:
@@ -167,7 +195,14 @@ def written(path: Path, make: Callable[[], dict[str, Any]], device: str) -> None
     print(path.read_text(encoding="utf-8"), flush=True)
 
 
-def main(device: str = "cuda", folder: Path = FOLDER, epochs: int = 2, seconds: float = 20.0) -> int:
+def main(
+    device: str = "cuda",
+    folder: Path = FOLDER,
+    epochs: int = 2,
+    seconds: float = 20.0,
+    minutes: float = 1e6,
+    tables_alone: bool = False,
+) -> int:
     """Everything that has to be seen on a GPU.
 
     Args:
@@ -175,10 +210,21 @@ def main(device: str = "cuda", folder: Path = FOLDER, epochs: int = 2, seconds: 
         folder: for the numbers.
         epochs: of Penn Treebank, timed by the last one, and for the effect of precision.
         seconds: for each comparison of speed.py.
+        minutes: time limit of the tables, from the start of all.
+        tables_alone: leave out what comes before them.
     """
+    end = time.monotonic() + 60 * minutes
     if device == "cuda" and not torch.cuda.is_available():
         print("gpu.py: no CUDA device here; run it where there is one", file=sys.stderr)
         return 2
+    if not tables_alone:
+        measured(device, folder, epochs, seconds)
+    tables(device, folder, end)
+    return 0
+
+
+def measured(device: str, folder: Path, epochs: int, seconds: float) -> None:
+    """What a GPU computes, how fast, and how exactly."""
     gpu = device == "cuda"
     if gpu:
         written(folder / "checks.json", lambda: checks(device), device)
@@ -190,7 +236,6 @@ def main(device: str = "cuda", folder: Path = FOLDER, epochs: int = 2, seconds: 
     for name, options in PRECISIONS.items():
         if gpu or name == "float32":
             written(folder / f"precision-{name}.json", lambda options=options: trained(options, epochs, device), device)
-    return 0
 
 
 if __name__ == "__main__":
