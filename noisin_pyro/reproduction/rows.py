@@ -77,6 +77,10 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
             except Paused:
                 done = False
                 break
+            except BaseException as error:
+                if not isinstance(error, ValueError):
+                    error.__notes__ = ["the same command goes on"]  # in place of what a single run says
+                raise
         report.write(folder, recipe.table)
     report.write(folder, recipes[0].table)
     return done
