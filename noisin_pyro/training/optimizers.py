@@ -55,10 +55,9 @@ def build_optimizer(
     """
     chosen = optimizer_class(name)
     of_its_own: dict[str, Any] = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
-    own_decay = decay(name)
-    if weight_decay is not None and own_decay is None:
+    if weight_decay is not None and decay(name) is None:
         raise ValueError(f"weight decay {weight_decay:g}: {chosen.__name__} has none; leave it out, or take another")
-    groups = _groups(parameters, (own_decay if weight_decay is None else weight_decay) or 0.0, spared)
+    groups = _groups(parameters, decay(name) if weight_decay is None else weight_decay, spared)
     first = groups[0]["params"][0]
     if chosen in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):  # the whole step in one pass over the weights
         of_its_own["fused"] = True
@@ -80,12 +79,14 @@ def no_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _groups(
-    parameters: Iterable[nn.Parameter], weight_decay: float, spared: Iterable[nn.Parameter]
+    parameters: Iterable[nn.Parameter], weight_decay: float | None, spared: Iterable[nn.Parameter]
 ) -> list[dict[str, Any]]:
-    """All in one group; with a decay, those that are spared in a second one."""
+    """All in one group; with a decay, those that are spared in a second one. None: the optimiser knows no decay."""
     parameters, others = list(parameters), {id(parameter) for parameter in spared}
+    if weight_decay is None:
+        return [{"params": parameters}]
     if weight_decay == 0 or not others:
-        return [{"params": parameters, **({"weight_decay": weight_decay} if weight_decay else {})}]
+        return [{"params": parameters, "weight_decay": weight_decay}]
     decaying, kept = ([p for p in parameters if (id(p) in others) == is_spared] for is_spared in (False, True))
     return [{"params": decaying, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
