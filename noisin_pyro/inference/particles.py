@@ -185,7 +185,10 @@ def _steppable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
 
 def _is_random(program: SequenceModel, batch: Batch) -> bool:
     """Whether a state is noisy; refuses what is random beside it, and states that are given."""
-    program.rnn.dropout.refuse("method='particle-filter' walks along the layers step by step, without masks")
+    program.rnn.dropout.refuse(
+        "method='particle-filter' walks along the layers step by step, without masks",
+        "method 'importance', 'ensemble' or 'mean'",
+    )
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
     noisy = False
     for site in sample_sites(prune_subsample_sites(trace)):

@@ -25,13 +25,14 @@ class Dropout:
 
     A mask is noise around 1: 0 by chance p, else 1 / (1 − p), so its mean is 1, and the network with its noise off is
     the one to test ("weight averaging"), an ensemble of noisy ones Monte Carlo dropout. There is one draw for a
-    sequence in each call of the model (of a stream, for a column in each window); it is the same at all steps.
+    sequence in each call of the model (of a stream, for a column in each window); it is the same at all steps, and for
+    all gates: the source's "tied weights" (its "untied" ones draw a mask of inputs and recurrence for each gate).
 
     Args:
         embedding: of word types: a type that is dropped is 0 wherever it stands in the sequence.
         input: of each layer's inputs.
-        recurrent: of what feeds back within each layer, W_hh (m ⊙ z_{t-1}), one mask for all gates. The state itself
-            goes on as it is, and so does the share of z_{t-1} that a GRU carries over.
+        recurrent: of what feeds back within each layer, W_hh (m ⊙ z_{t-1}). The state itself goes on as it is, and so
+            does the share of z_{t-1} that a GRU carries over.
         output: of the last layer's states, as the emission reads them.
 
     Raises:
@@ -57,12 +58,10 @@ class Dropout:
         """Whether any mask is drawn."""
         return any(dataclasses.astuple(self))
 
-    def refuse(self, what: str) -> None:
-        """Raise a ValueError, beginning with ``what``, if any mask is drawn."""
+    def refuse(self, what: str, remedy: str = "") -> None:
+        """Raise a ValueError if any mask is drawn: ``what`` has none, and ``remedy`` helps beside going without."""
         if self.drops:
-            raise ValueError(
-                f"{what}, got {self}; take regularizer 'none', or evaluate by method 'importance', 'ensemble' or 'mean'"
-            )
+            raise ValueError(f"{what}, got {self}; take regularizer 'none'{remedy and f', or {remedy}'}")
 
 
 NONE = Dropout()

@@ -147,11 +147,8 @@ class _Handler(Messenger):
             raise ValueError(f"{msg['name']!r} is replayed inside a view; replay the view itself: replay(view, trace)")
         z = self.rewrite(msg["name"], msg["fn"], msg["value"] if msg["is_observed"] else None)
         if z is not None:  # computed, not sampled: it costs no density
-            msg["fn"], msg["value"], msg["is_observed"] = (
-                dist.Delta(z, event_dim=msg["fn"].event_dim).mask(False),
-                z,
-                True,
-            )
+            msg["fn"] = dist.Delta(z, event_dim=msg["fn"].event_dim).mask(False)
+            msg["value"], msg["is_observed"] = z, True
             msg["infer"] = {**msg["infer"], "computed": z}
 
     def _pyro_post_sample(self, msg: Any) -> None:

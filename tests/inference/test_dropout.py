@@ -145,6 +145,18 @@ def test_an_automatic_guide_leaves_the_masks_to_the_prior() -> None:
     assert abs(prior.nats_per_step - other.nats_per_step) < Z * error < 0.1
 
 
+def test_marginals_of_random_weights_have_no_masks_and_say_so() -> None:
+    pyro.set_rng_seed(2)
+    rnn = nz.NoisyRNN(1, 2, spread=0.3, regularizer=RATES)
+    model = nz.SequenceModel(rnn, "bernoulli", 1, weight_prior="normal").double()
+    options: dict = {"num_samples": 10, "num_proposals": 20, "progress": False}
+    with pytest.raises(ValueError, match="take regularizer 'none', or num_particles=0"):
+        nz.posterior(model, data(), **options)
+    with pytest.warns(UserWarning, match="k̂"):
+        found = nz.posterior(model, data(), num_particles=0, **options)
+    assert list(found.log_likelihood) == ["x"]
+
+
 def test_chains_need_densities_and_say_so() -> None:
     with pytest.raises(ValueError, match="_mask' is discrete; use method='prior'"):
         nz.posterior(chords(spread=0.5), data(), method="nuts", num_samples=2, progress=False)

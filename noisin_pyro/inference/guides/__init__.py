@@ -78,7 +78,9 @@ def get(
             )
         seen = poutine.block(innovations(model), hide_fn=lambda site: isinstance(site.get("fn"), Mask))
         return getattr(autoguide, name)(seen if model.rnn.dropout.drops else innovations(model), **options)
-    model.rnn.dropout.refuse(f"guide {name!r} walks along the layers step by step, without masks")
+    model.rnn.dropout.refuse(
+        f"guide {name!r} walks along the layers step by step, without masks", "an automatic guide such as AutoNormal"
+    )
     if options:
         raise ValueError(f"{', '.join(options)}: not an option of the {name} guide, which has covariance, hidden_size")
     if hidden_size is not None and (not isinstance(hidden_size, int) or hidden_size < 1):
