@@ -49,7 +49,7 @@ class NoisyRNN(PyroModule):
         input_spread: γ_0 of noisy inputs.
         feedback: True feeds the noisy state back: E[z_t | z_{t-1}] = f(x_{t-1}, z_{t-1}) (weakly unbiased). False puts
             noise on the output alone, z_L around the clean RNN's h_L: E[z_t] = h_t (strongly unbiased). The recurrence
-            then has no noise, and runs on the library's fused kernels whatever the family.
+            then has no noise, and the library's fused kernels can run it whatever the family.
         name: the sites' prefix.
         engine: which way the layers are computed, ``"auto"``, ``"kernel"``, ``"scan"`` or ``"loop"``
             (``models/engine.py``): the same numbers but for rounding.

@@ -253,11 +253,11 @@ def test_what_has_no_masks_is_refused() -> None:
     with pytest.raises(ValueError, match="has no masks"):
         model.rnn.steps(model.embed(words))
     for name in ("mean-field", "filtering", "smoothing"):
-        with pytest.raises(ValueError, match="without masks, got Dropout.* or an automatic guide"):
+        with pytest.raises(ValueError, match=r"without masks, got Dropout.* or an automatic guide"):
             nz.guides.get(name, model)
     given = masks(model, words)
     for program in (model, pyro.condition(model, given), nz.innovations(model)):
-        with pytest.raises(ValueError, match="without masks, got Dropout.* or method 'importance'"):
+        with pytest.raises(ValueError, match=r"without masks, got Dropout.* or method 'importance'"):
             nz.evaluate(program, data, "particle-filter", num_samples=8)
     model.rnn.engine = "kernel"
     for run in (lambda: model(words), lambda: model.rnn.engines(BATCH)):
