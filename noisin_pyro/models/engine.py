@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from noisin_pyro.models.by_hand import STEPS
 from noisin_pyro.models.cells import Cell
 from noisin_pyro.models.products import by_hand_works
+from noisin_pyro.models.steps_by_hand import STEPS
 from noisin_pyro.names import known
 from noisin_pyro.noise import Family
 

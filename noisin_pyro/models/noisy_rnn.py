@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from noisin_pyro.models.arguments import AnySpread, State, check_inputs, each_spread, own_spread, starts
 from noisin_pyro.models.cells import CELLS, Cell
 from noisin_pyro.models.engine import ENGINES, chosen
 from noisin_pyro.models.kernels import Weights
 from noisin_pyro.models.path import NoisyPath, sample_noisy
 from noisin_pyro.models.products import check_products
-from noisin_pyro.models.regularizers import NONE, Dropout, draw
-from noisin_pyro.models.regularizers import get as get_regularizer
+from noisin_pyro.models.regularizers import NONE, Dropout, draw, of_layers
 from noisin_pyro.models.scan import Given, Recurrence, Transition
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.steps import States, Steps
 from noisin_pyro.names import known, named
 from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
-
-State = Tensor | tuple[Tensor, Tensor]
-AnySpread = float | Spread | Sequence[float | Spread]
 
 
 class NoisyRNN(PyroModule):
@@ -94,7 +87,7 @@ class NoisyRNN(PyroModule):
         self.products = check_products(products)
         self.cell = named("cell", cell, CELLS, Cell)
         self.noise = get_noise(noise)
-        self.dropout = self._without_embedding(regularizer)
+        self.dropout = of_layers(regularizer)
         rows = self.cell.gates * hidden_size
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size
@@ -103,8 +96,10 @@ class NoisyRNN(PyroModule):
             self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.empty(rows)))
             self.register_parameter(f"bias_hh_l{layer}", nn.Parameter(torch.empty(rows)))
         self.reset_parameters()
-        for layer, value in enumerate([input_spread, *self._layer_spreads(spread)]):
-            setattr(self, f"spread_{layer}", self._checked(layer, value))
+        for layer, value in enumerate([input_spread, *each_spread(spread, num_layers, feedback)]):
+            units = input_size if layer == 0 else hidden_size
+            own = own_spread(layer, value, self.cell, self.noise, num_layers, units, feedback)
+            setattr(self, f"spread_{layer}", own)
         self.register_load_state_dict_pre_hook(_keep_spreads)
 
     def reset_parameters(self) -> None:
@@ -130,12 +125,11 @@ class NoisyRNN(PyroModule):
         Raises:
             ValueError: for shapes, types or lengths other than these.
         """
-        self._check_inputs(inputs, lengths)
+        check_inputs(inputs, lengths, self.input_size)
         lengths = lengths if lengths is None else lengths.to(inputs.device, torch.int64)
-        starts = self._starts(inputs, state)
         x = self._noisy_inputs(inputs, lengths)
         ends = []
-        for layer, (z, c) in enumerate(starts, start=1):
+        for layer, (z, c) in enumerate(self._starts(inputs, state), start=1):
             mask = self._mask(f"{layer}_recurrent", self.dropout.recurrent, x, self.hidden_size)
             x = self._dropped(f"{layer}_input", self.dropout.input, x)
             weights = Weights(*self._weights(layer - 1))
@@ -158,7 +152,7 @@ class NoisyRNN(PyroModule):
             ValueError: of layers with dropout too, whose masks a walk does not have.
         """
         self.dropout.refuse("a walk along the layers, step by step, has no masks")
-        self._check_inputs(inputs, None)
+        check_inputs(inputs, None, self.input_size)
         z, c = zip(*self._starts(inputs, state), strict=True)
         spreads = [self._spread(layer) for layer in range(self.num_layers + 1)]
         return Steps(
@@ -220,6 +214,9 @@ class NoisyRNN(PyroModule):
     def _mask(self, what: str, rate: float, x: Tensor, units: int) -> Tensor | None:
         return draw(f"{self.name}_{what}_mask", rate, x, units)
 
+    def _starts(self, inputs: Tensor, state: State | None) -> list[tuple[Tensor, Tensor | None]]:
+        return starts(inputs, state, self.cell, self.num_layers, self.hidden_size)
+
     def _path(self, transition: Transition, spread: Spread, like: Tensor, lengths: Tensor | None) -> NoisyPath:
         return NoisyPath(transition, self.noise, spread(like), lengths, spread_is_sampled=spread.prior is not None)
 
@@ -232,101 +229,8 @@ class NoisyRNN(PyroModule):
     def _weights(self, layer: int) -> list[Tensor]:
         return [getattr(self, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
-    @staticmethod
-    def _without_embedding(given: str | Dropout) -> Dropout:
-        dropout = get_regularizer(given)
-        if isinstance(given, Dropout) and given.embedding > 0:
-            raise ValueError(
-                f"regularizer: layers have no embedding to drop words of, got embedding={given.embedding:g}; leave "
-                "that out, or give it to a LanguageModel"
-            )
-        return replace(dropout, embedding=0.0)
-
-    def _layer_spreads(self, spread: AnySpread) -> Sequence[float | Spread]:
-        if isinstance(spread, (Real, Spread)):
-            if self.feedback:
-                return [spread] * self.num_layers
-            return [*[0.0] * (self.num_layers - 1), spread]
-        if not isinstance(spread, (list, tuple)) or len(spread) != self.num_layers:
-            expected = f"a number, a Spread, or a list of {self.num_layers} of them (one a layer)"
-            raise ValueError(f"spread must be {expected}, got {spread!r}")
-        return spread
-
-    def _checked(self, layer: int, value: float | Spread) -> Spread:
-        """A layer's own spread, if this family can have it there."""
-        spread = copy.deepcopy(value) if isinstance(value, Spread) else Spread(value)
-        if spread.is_zero:
-            return spread
-        family, noise = self.noise, f"{self.noise.name}:{self.noise.form}"
-        if not self.feedback and layer < self.num_layers:
-            raise ValueError(
-                f"feedback=False puts noise on the output alone: the spread of {'the input' if layer == 0 else layer} "
-                "must be 0; use feedback=True for noise below the last layer"
-            )
-        spread.keep_below(family.largest_spread)
-        if spread.fixed is None and not family.spread_is_pathwise:
-            raise ValueError(
-                f"noise={noise!r} has its spread inside a discrete law, where it has no pathwise gradient; "
-                "fix the spread (and choose it on a validation set), or use the additive form"
-            )
-        if family.has_innovations:
-            family.law(torch.ones(()), self.input_size if layer == 0 else self.hidden_size)  # refuses one coupled unit
-        if layer == 0 and family.form == "native":
-            raise ValueError(
-                f"noise={noise!r} needs a mean inside {family.mean_range}, and inputs can be anywhere; "
-                "use input_spread=0, or the additive or multiplicative form"
-            )
-        if layer > 0 and not _fits(self.cell, family):
-            ends = "[]" if self.cell.attains_range else "()"
-            reached = f"{ends[0]}{self.cell.range[0]:g}, {self.cell.range[1]:g}{ends[1]}"
-            raise ValueError(
-                f"noise={noise!r} needs a mean inside {family.mean_range}, but the {self.cell.name} cell's state is in "
-                f"{reached}; use the sigmoid cell, or the additive or multiplicative form"
-            )
-        return spread
-
-    def _check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
-        if inputs.dim() < 2 or inputs.shape[-1] != self.input_size or inputs.shape[-2] < 1:
-            expected = f"(..., batch, time, {self.input_size}) with at least one step"
-            raise ValueError(f"inputs must have shape {expected}, got {tuple(inputs.shape)}")
-        if not inputs.is_floating_point():
-            raise ValueError(f"inputs must be floating-point, got {inputs.dtype}")
-        if lengths is None:
-            return
-        steps, integers = inputs.shape[-2], (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-        if not isinstance(lengths, Tensor) or lengths.dtype not in integers or lengths.shape != inputs.shape[-3:-2]:
-            got = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
-            raise ValueError(f"lengths must be a tensor of integers, {tuple(inputs.shape[-3:-2])}, got {got}")
-        if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= steps)).all()):
-            raise ValueError(f"lengths must be from 0 to {steps}, got {int(lengths.min())} to {int(lengths.max())}")
-
-    def _starts(self, inputs: Tensor, state: State | None) -> list[tuple[Tensor, Tensor | None]]:
-        """(z_0, c_0) of each layer."""
-        if state is None:
-            zeros = inputs.new_zeros(*inputs.shape[:-2], self.hidden_size)
-            return [(zeros, zeros if self.cell.has_memory else None)] * self.num_layers
-        parts = tuple(state) if isinstance(state, (tuple, list)) else (state,)
-        if len(parts) != 1 + self.cell.has_memory:
-            expected = "a pair (z, c)" if self.cell.has_memory else "one tensor"
-            raise ValueError(f"state of a {self.cell.name} layer must be {expected}, got {len(parts)} tensors")
-        inner = (*inputs.shape[-3:-2], self.hidden_size)
-        for part in parts:
-            if part.dim() <= len(inner) or part.shape[0] != self.num_layers or part.shape[-len(inner) :] != inner:
-                expected = f"({self.num_layers}, ..., {', '.join(map(str, inner))}) (layers, ..., batch, units)"
-                raise ValueError(f"state must have shape {expected}, got {tuple(part.shape)}")
-        memories = parts[-1] if self.cell.has_memory else [None] * self.num_layers
-        return list(zip(parts[0], memories, strict=True))
-
 
 def _keep_spreads(rnn: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Let a state dict that knows no spreads (torch's) leave learned ones as they are."""
     if not any(key.startswith(f"{prefix}spread_") for key in state):
         state.update({prefix + name: p for name, p in rnn.named_parameters() if name.startswith("spread_")})
-
-
-def _fits(cell: Cell, family: Family) -> bool:
-    """Whether a cell's states stay where a family's means live (an open interval)."""
-    (low, high), (least, most) = cell.range, family.mean_range
-    inside = low >= least and high <= most
-    at_the_end = cell.attains_range and (low == least > -math.inf or high == most < math.inf)
-    return inside and not at_the_end

@@ -100,6 +100,20 @@ def get(name: str | Dropout, rate: float | None = None) -> Dropout:
     return {"none": NONE, "variational-dropout": VARIATIONAL, "D": D}[name]
 
 
+def of_layers(given: str | Dropout) -> Dropout:
+    """The rates of layers alone, which have no embedding.
+
+    Raises:
+        ValueError: what :func:`get` refuses, or dropout of an embedding that is asked for.
+    """
+    if isinstance(given, Dropout) and given.embedding > 0:
+        raise ValueError(
+            f"regularizer: layers have no embedding to drop words of, got embedding={given.embedding:g}; leave "
+            "that out, or give it to a LanguageModel"
+        )
+    return dataclasses.replace(get(given), embedding=0.0)
+
+
 class Mask(OverUnits):
     """The library's own multiplicative Bernoulli noise, of deviation √(p / (1 − p)) around 1; faster to draw.
 
