@@ -368,6 +368,8 @@ def from_json(text: str) -> Config:
         root, files, folder = data["root"], data["files"], run["folder"]
         data |= {"root": root and Path(root), "files": files and tuple(map(Path, files))}
         run |= {"folder": folder and Path(folder), "resume": None}
+        if groups["model"].get("softmax_products") == "float32":  # of runs from before there was ``products``
+            del groups["model"]["softmax_products"]
         return Config(
             Data(**data), Model(**groups["model"]), Noise(**groups["noise"]),
             Inference(**groups["inference"]), Optimisation(**groups["optimisation"]), Run(**run),

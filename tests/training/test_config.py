@@ -128,4 +128,9 @@ def test_the_configuration_of_a_run_from_before_there_was_dropout_is_read() -> N
     groups = json.loads(to_json(Config()))
     for group, new in (("model", "regularizer"), ("model", "dropout"), ("optimisation", "weight_decay")):
         del groups[group][new]
+    del groups["model"]["products"]
+    groups["model"]["softmax_products"] = "float32"
     assert from_json(json.dumps(groups)) == Config()
+    groups["model"]["softmax_products"] = "bfloat16"  # of the softmax alone, which no option says now
+    with pytest.raises(ValueError, match="'softmax_products'"):
+        from_json(json.dumps(groups))
