@@ -280,7 +280,7 @@ class Config:
 
     def _refuse_what_has_no_effect(self) -> None:
         how, noise = self.optimisation, self.noise
-        regularizers.get(self.model.regularizer, self.model.dropout)
+        _ = self._dropout  # refuses a rate that has no effect
         if noise.spread_floor is not None and not noise.learn_spread:
             raise ValueError(
                 f"spread floor {noise.spread_floor:g} is for a learned spread; learn it, or leave that out"
@@ -312,6 +312,8 @@ class Config:
     def _refuse_a_guide_in_vain(self) -> None:
         inference = self.inference
         if inference.guide != "prior":
+            told = f"guide {inference.guide!r} walks along the layers step by step, without masks"
+            self._dropout.refuse(told, "guide 'prior'")
             if not self.noisy:
                 raise ValueError(f"guide {inference.guide!r} has no noise to draw where spread is 0; give a spread")
             if self.model.weight_prior != "dirac":
@@ -331,9 +333,12 @@ class Config:
     @property
     def noisy(self) -> bool:
         """Whether anything is random in the model."""
-        dropout = regularizers.get(self.model.regularizer, self.model.dropout)
         noise = self.noise.spread > 0 or self.noise.input_spread > 0
-        return noise or dropout.drops or self.model.weight_prior != "dirac"
+        return noise or self._dropout.drops or self.model.weight_prior != "dirac"
+
+    @property
+    def _dropout(self) -> regularizers.Dropout:
+        return regularizers.get(self.model.regularizer, self.model.dropout)
 
     def deterministic_twin(self, folder: Path) -> Config:
         """The same run without noise and dropout: same data, weights at the start (same seed) and optimiser."""

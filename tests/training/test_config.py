@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisin_pyro.models import CELLS, REGULARIZERS
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run
 from noisin_pyro.training.config import from_json, to_json
 
 paths = st.sampled_from([Path("a"), Path("b/ü")])
@@ -95,6 +95,7 @@ def test_regularizers_are_those_of_the_models() -> None:
         ({"model": Model(dropout=0.5)}, "rate of regularizer 'variational-dropout'"),
         ({"model": Model(regularizer="variational-dropout", dropout=1.0)}, "less than 1"),
         ({"model": Model(regularizer="dropout")}, "regularizer must be one of"),  # type: ignore[arg-type]
+        ({"model": Model(regularizer="D"), "inference": Inference("smoothing")}, "without masks.*or guide 'prior'"),
         ({"optimisation": Optimisation(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
         ({"model": Model(products="bfloat16"), "run": Run(precision="float64")}, "not of precision 'float64'"),
