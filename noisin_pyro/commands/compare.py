@@ -40,9 +40,12 @@ class Compare:
     """Part of the data."""
 
     methods: Annotated[
-        tuple[Literal["mean", "ensemble", "importance", "particle-filter"], ...],
-        Named(help_behavior_hint="(default: all)"),
-    ] = ("mean", "ensemble", "importance", "particle-filter")
+        tuple[Literal["mean", "ensemble", "importance", "particle-filter"], ...] | None,
+        Named(
+            metavar="{mean,ensemble,importance,particle-filter} [...]",
+            help_behavior_hint="(default: all that a model has)",
+        ),
+    ] = None
     """Numbers to give of each model, as in noisin evaluate; a deterministic one has one alone."""
 
     samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100, 400)")] = None

@@ -15,6 +15,8 @@ from noisin_pyro.inference import arviz_adapter
 from noisin_pyro.inference.estimates import Evaluation
 from noisin_pyro.inference.evaluation import METHODS, evaluate
 from noisin_pyro.inference.generation import seeded
+from noisin_pyro.models import SequenceModel
+from noisin_pyro.models.views import underlying
 from noisin_pyro.names import known
 from noisin_pyro.tables import aligned, comma_separated
 
@@ -94,7 +96,8 @@ def compare(
             that guide; ``"importance"`` draws from the prior, and then from the guide, which tells what that gains. The
             same model may be there more than once.
         data: what they are scored on.
-        methods: which numbers, in this order; all by default. A deterministic model has one number, and is given once.
+        methods: which numbers, in this order; by default all that a model has: one with dropout has no particle filter.
+            A deterministic model has one number, and is given once.
         num_samples: for every method that samples, or by method; by default those of :func:`evaluate`.
         batch_size: as for :func:`evaluate`.
         seed: what each number begins with, so that it does not depend on the others; torch's generators are left as
@@ -105,19 +108,20 @@ def compare(
     """
     if not models:
         raise ValueError('models must hold at least one, as in {"noisy": model}, got none')
-    methods = list(METHODS) if methods is None else [known("methods", method, METHODS) for method in methods]
-    if not methods:
+    asked = list(METHODS) if methods is None else [known("methods", method, METHODS) for method in methods]
+    if not asked:
         raise ValueError(f"methods must hold at least one of {', '.join(METHODS)}, got none")
-    samples = _by_method(num_samples, methods)
-    if "importance" in methods:
+    samples = _by_method(num_samples, asked)
+    if "importance" in asked:
         arviz_adapter.load()  # before the clock runs
     rows = []
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
         found: list[dict[str, Any]] = []
-        numbers: list[tuple[str, Program | None]] = [(method, None) for method in methods]
-        if guide is not None and "importance" in methods:
-            numbers.insert(methods.index("importance") + 1, ("importance", guide))
+        own = [method for method in asked if methods is not None or method != "particle-filter" or not _drops(model)]
+        numbers: list[tuple[str, Program | None]] = [(method, None) for method in own]
+        if guide is not None and "importance" in own:
+            numbers.insert(own.index("importance") + 1, ("importance", guide))
         for method, used in numbers:
             options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": used}
             try:
@@ -133,6 +137,11 @@ def compare(
                 break
         rows += _with_gaps(found)
     return Comparison(rows)
+
+
+def _drops(model: Program) -> bool:
+    program, _ = underlying(model)
+    return isinstance(program, SequenceModel) and program.rnn.dropout.drops
 
 
 def _by_method(num_samples: int | Mapping[str, int] | None, methods: Sequence[str]) -> dict[str, int]:

@@ -56,6 +56,14 @@ def test_the_gap_is_what_a_bound_lacks_of_the_likelihood(models):
         assert row["gap"] is None
 
 
+def test_a_model_with_dropout_has_all_numbers_but_the_particle_filters() -> None:
+    model = LanguageModel(5, 4, regularizer="D")
+    rows = compare({"dropped": model}, DATA, num_samples=4).rows
+    assert [row["method"] for row in rows] == ["mean", "ensemble", "importance"]
+    with pytest.raises(ValueError, match="without masks"):
+        compare({"dropped": model}, DATA, methods=["particle-filter"], num_samples=4)
+
+
 def test_guides_stand_beside_the_prior(linear_gaussian):
     model = linear_gaussian()
     inputs = torch.zeros(3, 4, 1).double()
