@@ -141,6 +141,12 @@ def tried() -> str:
             ("softmax-bfloat16", "the same, products in bfloat16", "0.3"),
         ):
             rows.append([f"softmax over {words}: {how}", "1.00", predicted, _ratio(f"softmax-{size}", name)])
+    for cell, predicted in (("tanh", "0.8"), ("lstm", "1.2")):
+        for form in ("additive", "multiplicative"):
+            what = f"{cell if cell == 'tanh' else 'LSTM'}, {form}: products in bfloat16"
+            rows.append([what, "1.00", predicted, _ratio(f"recurrence-{cell}", f"{form}-bfloat16")])
+    medium = "LSTM 2 × 650, a whole step: additive, products in bfloat16"
+    rows.append([medium, "1.00", "0.49: every product with weights at twice the rate", _ratio("medium", "ours-bfloat16")])
     return table(["what", "the plain way", "predicted", "came"], rows)
 
 

@@ -11,7 +11,7 @@ import torch
 from noisin_pyro.data import Batch
 from timing.ours import OurTraining
 from timing.pyro_program import RepeatedPrior
-from timing.recurrence import NoisyLayer, TorchLayer
+from timing.recurrence import NoisyLayer, Products, TorchLayer
 from timing.shapes import Shape
 from timing.softmax import OurSoftmax, TorchSoftmax
 from timing.torch_networks import GAMMA, CapturedTraining, Loop, Plain, TorchTraining, VariationalDropout
@@ -48,6 +48,9 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "additive": _layer(NoisyLayer, spread=GAMMA),
     "additive-learned": _layer(NoisyLayer, spread=GAMMA, learn_spread=True),
     "multiplicative": _layer(NoisyLayer, **MULTIPLICATIVE),
+    "additive-bfloat16": _layer(NoisyLayer, spread=GAMMA, products="bfloat16"),
+    "multiplicative-bfloat16": _layer(NoisyLayer, **MULTIPLICATIVE, products="bfloat16"),
+    "products": lambda shape, batches, device: Products(shape, device),
 }
 ENGINES: dict[str, Callable[..., Any]] = {
     **{f"additive-{way}": _layer(NoisyLayer, spread=GAMMA, engine=way) for way in ("loop", "kernel", "scan")},
@@ -76,6 +79,9 @@ TITLES = {
     "additive": "`NoisyRNN`, additive, γ fixed",
     "additive-learned": "`NoisyRNN`, additive, γ learned",
     "multiplicative": "`NoisyRNN`, multiplicative",
+    "additive-bfloat16": "`NoisyRNN`, additive, products in bfloat16",
+    "multiplicative-bfloat16": "`NoisyRNN`, multiplicative, products in bfloat16",
+    "products": "the products of a layer by hand, and nothing else",
     **{name: f"`NoisyRNN`, {name.replace('-', ', engine ')}" for name in ENGINES},
     "cross-entropy": "`nn.Linear` and `cross_entropy`",
     "softmax": "ours",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from noisin_pyro import NoisyRNN, Spread
+from noisin_pyro.models.cells import CELLS
+from noisin_pyro.models.products import Factor, product, summed_product
 from timing.shapes import Shape
 
 
@@ -44,12 +46,36 @@ class NoisyLayer(TorchLayer):
         family: str = "gaussian",
         learn_spread: bool = False,
         engine: str = "auto",
+        products: str = "float32",
     ) -> None:
         super().__init__(shape, device)
         gamma = Spread(spread, learn=learn_spread)
-        self.rnn = NoisyRNN(shape.units, shape.units, shape.layers, shape.cell, family, gamma, engine=engine)
+        sizes = (shape.units, shape.units, shape.layers)
+        self.rnn = NoisyRNN(*sizes, shape.cell, family, gamma, engine=engine, products=products)
         self.rnn.to(device, shape.dtype)
 
     def forward(self) -> Tensor:
         with pyro.plate("sequences", len(self.x), dim=-1):
             return self.rnn(self.x)[0]
+
+
+class Products:
+    """The products of one layer by hand, forward and backward, and nothing else: what is left is ours to save."""
+
+    def __init__(self, shape: Shape, device: torch.device) -> None:
+        gates = CELLS[shape.cell].gates * shape.units
+        self.weight = torch.randn(gates, shape.units, device=device, dtype=shape.dtype)
+        self.x = torch.randn(shape.window, shape.batch, shape.units, device=device, dtype=shape.dtype)
+        self.a = torch.randn(shape.window, shape.batch, gates, device=device, dtype=shape.dtype)
+
+    def step(self) -> None:
+        rows, inputs, by_a = self.x.shape[1], self.x.flatten(0, 1), self.a.flatten(0, 1)
+        product(inputs, self.weight.mT)
+        forward, backward = Factor(self.weight.mT, rows), Factor(self.weight, rows)
+        for x_t, a_t in zip(self.x, self.a, strict=True):
+            forward.times(x_t, a_t)
+        for x_t, a_t in zip(self.x, self.a, strict=True):
+            backward.times(a_t, x_t)
+        product(by_a, self.weight)
+        for _ in ("W_ih", "W_hh"):
+            summed_product(by_a, inputs)
