@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from noisin_pyro.recipes import TABLES, Recipe, icml_m, table2, table3
 from noisin_pyro.training import Config
@@ -67,3 +69,24 @@ def test_papers_settings() -> None:
     )  # fmt: skip
     sgd = table3("NOISIN").config
     assert (sgd.optimisation.schedule, sgd.data.batch_size, sgd.noise.spread_floor) == ("halve", 32, 0.1)
+    averaged = icml_m("none").config
+    assert (averaged.optimisation.optimizer, averaged.optimisation.learning_rate, averaged.optimisation.clip) == (
+        "ASGD", 30.0, 0.25,
+    )  # fmt: skip
+    assert (averaged.optimisation.schedule, averaged.data.batch_size) == ("divide", 80)
+
+
+def test_a_step_of_table_3_is_zarembas_of_the_loss_summed_over_a_window() -> None:
+    config = table3("None").config
+    assert config.data.window is not None
+    weight, (inputs, targets) = torch.ones(3, requires_grad=True), torch.randn(2, 4, config.data.window)
+
+    def step(loss: Tensor, rate: float, clip: float | None) -> Tensor:
+        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+        assert clip is not None
+        return rate * gradient * min(1.0, clip / float(gradient.norm()))
+
+    for scale in (0.01, 100.0):  # far below the largest norm, and far above
+        errors = scale * (weight.sum() * inputs - targets) ** 2  # of a batch by steps
+        ours = step(errors.mean(), config.optimisation.learning_rate, config.optimisation.clip)
+        torch.testing.assert_close(ours, step(errors.mean(0).sum(), 1.0, 5.0))
