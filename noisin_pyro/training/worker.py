@@ -148,7 +148,7 @@ class Worker:
         self._lock(number).touch()
         try:
             held.enter_context(alone(self._lock(number)))
-        except ValueError:
+        except (ValueError, FileNotFoundError):  # it has it, or was done with it a moment ago
             return None
         return held
 
