@@ -81,8 +81,8 @@ class Reproduce:
             for recipe in recipes:
                 print(_told(recipe))
             return
-        for option, value in (("seeds", self.seeds), ("trial epochs", self.trial_epochs)):
-            if value < 1:
+        for option, value in (("seeds", self.seeds), ("trials", self.trials), ("trial epochs", self.trial_epochs)):
+            if value is not None and value < 1:
                 raise ValueError(f"{option} must be at least 1, got {value}")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes must be a positive number, got {self.minutes}")
@@ -97,14 +97,16 @@ class Reproduce:
         recipes = TABLES[self.table]()
         if not self.rows:
             return recipes
-        found = {recipe.row: recipe for start in self.rows for recipe in recipes if recipe.row.startswith(start)}
+        found: dict[str, Recipe] = {}
         for start in self.rows:
-            if not any(row.startswith(start) for row in found):
+            named = [recipe for recipe in recipes if recipe.row == start]
+            named = named or [recipe for recipe in recipes if recipe.row.startswith(start)]
+            if not named:
                 raise ValueError(
                     f"rows: {self.table} has none that begins with {start!r}, only {', '.join(r.row for r in recipes)}"
                 )
-        exact = {recipe.row: recipe for recipe in recipes if recipe.row in self.rows}
-        return list((exact if len(exact) == len(self.rows) else found).values())
+            found |= {recipe.row: recipe for recipe in named}
+        return list(found.values())
 
     def _changes(self) -> dict[str, Any]:
         given = {

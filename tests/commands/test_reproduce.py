@@ -1,0 +1,53 @@
+"""``noisin reproduce``: which rows, in which order, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from noisin_pyro.cli import main
+from noisin_pyro.recipes import TABLES
+
+
+def _listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert main(["reproduce", *arguments, "--list"]) == 0
+    return [line.split(" paper:")[0].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+
+
+def test_all_rows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for table, recipes in TABLES.items():
+        assert _listed(capsys, table) == [recipe.row for recipe in recipes()]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("beta none d-beta d", "beta none d-beta d"),
+        ("d-b d", "d-bernoulli d-beta d"),
+        ("gam g", "gamma gaussian gumbel"),
+        ("d d", "d"),
+    ],
+)
+def test_rows_come_in_the_order_given_and_whole_names_go_before_beginnings(
+    capsys: pytest.CaptureFixture[str], given: str, found: str
+) -> None:
+    assert _listed(capsys, "icml-m", "--rows", *given.split()) == found.split()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--rows tanh-3", "rows: table2 has none that begins with 'tanh-3', only tanh-1-none"),
+        ("--seeds 0", "seeds must be at least 1, got 0"),
+        ("--trials 0", "trials must be at least 1, got 0"),
+        ("--trial-epochs 0", "trial epochs must be at least 1, got 0"),
+        ("--minutes 0", "minutes must be a positive number"),
+        ("--epochs 0", "epochs must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, told: str
+) -> None:
+    assert main(["reproduce", "table2", "--folder", str(tmp_path / "r"), *options.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("noisin: ") and told in line
+    assert not (tmp_path / "r").exists()
