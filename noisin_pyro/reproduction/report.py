@@ -14,6 +14,7 @@ from noisin_pyro import plots
 from noisin_pyro.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, read_records
 from noisin_pyro.training.checkpoint import replacing
+from noisin_pyro.training.locks import alone
 
 TITLES = {
     "table2": "Table 2 of the draft: Penn Treebank, test perplexity",
@@ -126,14 +127,17 @@ def _verdict(claim: Claim) -> str:
 
 def write(folder: Path, name: str) -> None:
     """Write ``NAME.md`` in ``folder`` from the records there, and for figure 2 ``figure2.png``."""
-    records = read_records(folder, name)
-    if not records:
+    if not (folder / name).exists():
         return
-    with replacing(folder / f"{name}.md") as file:
-        file.write(text(records).encode())
-    if name == "figure2":
-        with replacing(folder / f"{name}.png") as file:
-            figure(records).savefig(file, format="png")
+    with alone(folder / name, wait=True):  # else who has read fewer records could be the last to write
+        records = read_records(folder, name)
+        if not records:
+            return
+        with replacing(folder / f"{name}.md") as file:
+            file.write(text(records).encode())
+        if name == "figure2":
+            with replacing(folder / f"{name}.png") as file:
+                figure(records).savefig(file, format="png")
 
 
 def text(records: Sequence[Record]) -> str:
