@@ -16,10 +16,14 @@ from tqdm import tqdm
 from noisin_pyro.recipes import Recipe
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.training import Config, Paused, Result, search, train
-from noisin_pyro.training.folder import CONFIG
+from noisin_pyro.training.build import located
+from noisin_pyro.training.folder import CONFIG, read_config, sweep
+from noisin_pyro.training.found import settings_in
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.space import chosen as replaced
-from noisin_pyro.training.space import combinations
+from noisin_pyro.training.space import combinations, plain
+
+SEARCH = "search"  # the folder of a row's candidates, in the row's
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
     """Run what is missing of these rows in ``folder``, and write their table after each.
 
     Every row with seed 0 comes first, then every row with seed 1, and so on. Rows that another process has under way
-    are left to it.
+    are left to it; one whose loss is not finite is told on stderr, and has no record.
 
     Returns:
         whether everything is done.
@@ -56,7 +60,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
     clock = Clock(how.minutes)
     every = [(seed, dataclasses.replace(recipe, config=_changed(recipe, how))) for seed, recipe in _order(recipes, how)]
     for seed, recipe in every:
-        _require_same(records.path_of(folder, recipe, seed), recipe)
+        _require_same(records.path_of(folder, recipe, seed), recipe, how)
     done = True
     for seed, recipe in every:
         path = records.path_of(folder, recipe, seed)
@@ -70,13 +74,19 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
                 tqdm.write(f"{recipe.table}, {recipe.row}: under way in another process", file=sys.stderr)
                 done = False
                 continue
+            if path.exists():  # by a process that had it until now
+                continue
+            told = f"{recipe.table}, {recipe.row}, seed {seed}"
             try:
                 clock.check()
-                tqdm.write(f"{recipe.table}, {recipe.row}, seed {seed}", file=sys.stderr)
+                tqdm.write(told, file=sys.stderr)
                 records.write(path, _run(recipe, path.parent, seed, how, clock))
             except Paused:
                 done = False
                 break
+            except FloatingPointError as error:
+                tqdm.write(f"{told}: {error}; without a record", file=sys.stderr)
+                done = False
             except BaseException as error:
                 if not isinstance(error, ValueError):
                     error.__notes__ = ["the same command goes on"]  # in place of what a single run says
@@ -112,47 +122,79 @@ def _changed(recipe: Recipe, how: How) -> Config:
     return replaced(recipe.config, how.changes)
 
 
-def _require_same(path: Path, recipe: Recipe) -> None:
-    """Refuse a record that other options made, but for those chosen on validation."""
+def _require_same(path: Path, recipe: Recipe, how: How) -> None:
+    """Refuse a record that other options or candidates made; what was chosen on validation may differ."""
     if not path.exists():
         return
-    found, default = records.read(path), records.options(Config())
-    expected = records.options(replaced(recipe.config, found.chosen))
-    differs = [
-        f"{name} {value!r} (there: {before!r})"
-        for group, values in expected.items()
-        for name, value in values.items()
-        if (before := found.config[group].get(name, default[group][name])) != value  # an option may be newer
-    ]
+    found = records.read(path)
+    differs = _differences(records.options(replaced(recipe.config, found.chosen)), found.config)
+    tried = settings_in(path.parent / SEARCH) if recipe.space else None
+    if tried is not None:
+        wanted = {"space": plain(recipe.space), "trials": _trials(recipe, how), "trial_epochs": how.trial_epochs}
+        differs += [
+            f"{name.replace('_', ' ')} {new} (there: {tried[name]})"
+            for name, new in wanted.items()
+            if tried[name] != new
+        ]
+    _refuse(path, differs)
+
+
+def _refuse(where: Path, differs: Sequence[str]) -> None:
     if differs:
         raise ValueError(
-            f"{path} was made with other options: {', '.join(differs)}; give the same ones, or another folder"
+            f"{where} was made with other options: {', '.join(differs)}; give the same ones, or another folder"
         )
 
 
+def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    default = records.options(Config())
+    return [
+        f"{name} {value!r} (there: {before!r})"
+        for group, values in expected.items()
+        for name, value in values.items()
+        if (before := found[group].get(name, default[group][name])) != value  # an option may be newer
+    ]
+
+
+def _trials(recipe: Recipe, how: How) -> int:
+    return how.trials or len(combinations(recipe.space) or [])
+
+
 def _run(recipe: Recipe, where: Path, seed: int, how: How, clock: Clock) -> records.Record:
-    config, chosen = recipe.config, dict[str, Any]()
-    if recipe.space:
+    config, chosen, first = recipe.config, dict[str, Any](), where / "seed-0.json"
+    if recipe.space and first.exists():
+        chosen = records.read(first).chosen
+    elif recipe.space:
         found = search(
             config,
             recipe.space,
-            where / "search",
-            trials=how.trials or len(combinations(recipe.space) or []),
+            where / SEARCH,
+            trials=_trials(recipe, how),
             trial_epochs=how.trial_epochs,
             prune=False,
+            finish=seed == 0,
             after_epoch=clock.check,
         )
         assert found.best is not None
         chosen = found.best.values
-        config = replaced(config, chosen)
         if seed == 0:
             assert found.result is not None
-            return records.record(recipe, config, chosen, found.result)
-    config = replaced(config, {"run.seed": seed})
+            return records.record(recipe, replaced(config, chosen), chosen, found.result)
+    config = replaced(config, {**chosen, "run.seed": seed})
     return records.record(recipe, config, chosen, _trained(config, where / f"seed-{seed}", clock))
 
 
 def _trained(config: Config, where: Path, clock: Clock) -> Result:
-    """Train in that folder, or go on there."""
-    how = {"run.resume": where} if (where / CONFIG).exists() else {"run.folder": where}
+    """Train in that folder, or go on there if it was with these options.
+
+    Raises:
+        ValueError: it was with others.
+    """
+    if (where / CONFIG).exists():
+        expected = records.options(dataclasses.replace(config, data=located(config.data)))
+        _refuse(where, _differences(expected, records.options(read_config(where))))
+        how = {"run.resume": where}
+    else:
+        sweep(where)  # of a run killed while it wrote its configuration
+        how = {"run.folder": where}
     return train(replaced(config, how), after_epoch=clock.check)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from noisin_pyro.recipes import icml_m, table2, table3
 from noisin_pyro.reproduction import How, Record, read_records, reproduce, rows
+from noisin_pyro.training import Config, Result, train
 from noisin_pyro.training.log import read as read_log
 
 TIMES = ("seconds", "tokens_per_second")
@@ -90,6 +92,61 @@ def test_records_of_other_options_are_refused(tmp_path: Path, small: dict[str, A
     reproduce([table3("None")], tmp_path, How(changes=small))
     with pytest.raises(ValueError, match=r"other options: epochs 2 \(there: 3\); give the same ones, or another"):
         reproduce([table3("None")], tmp_path, How(changes=small | {"optimisation.epochs": 2}))
+
+
+def test_a_row_begun_with_other_options_is_refused(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "monotonic", lambda: float(next(looks)))
+        begun = How(minutes=2 / 60, changes=small | {"model.products": "bfloat16"})
+        assert not reproduce([table3("None")], tmp_path, begun)
+    assert (tmp_path / "table3" / "none" / "seed-0" / "last.pt").exists()
+    with pytest.raises(ValueError, match=r"other options: products 'float32' \(there: 'bfloat16'\)"):
+        reproduce([table3("None")], tmp_path, How(changes=small))  # float32 is what an option that is left out means
+    assert reproduce([table3("None")], tmp_path, dataclasses.replace(begun, minutes=None))
+    (record,) = read_records(tmp_path, "table3")
+    assert record.config["model"]["products"] == "bfloat16"
+
+
+def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
+    recipe = table2("tanh", 1, "NOISIN")
+    assert reproduce([recipe], tmp_path, How(trials=2, trial_epochs=1, changes=small))
+    told = r"other options: trials 3 \(there: 2\), trial epochs 4 \(there: 1\)"
+    with pytest.raises(ValueError, match=told):
+        reproduce([recipe], tmp_path, How(changes=small))
+
+
+def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict[str, Any]) -> None:
+    recipe, how = table2("tanh", 1, "NOISIN"), How(trials=2, trial_epochs=1, changes=small)
+    assert reproduce([recipe], tmp_path, how)
+    where = tmp_path / "table2" / recipe.row
+    shutil.rmtree(where / "search")
+    assert reproduce([recipe], tmp_path, dataclasses.replace(how, seeds=2))
+    first, second = read_records(tmp_path, "table2")
+    assert second.chosen == first.chosen and not (where / "search").exists()
+
+
+def test_a_row_that_diverges_is_told_and_the_others_are_run(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverges(config: Config, **other: Any) -> Result:
+        if config.noise.spread == 0:
+            raise FloatingPointError("not finite")
+        return train(config, **other)
+
+    monkeypatch.setattr(rows, "train", diverges)
+    assert not reproduce([table3("None"), table3("NOISIN")], tmp_path, How(changes=small))
+    assert [record.row for record in read_records(tmp_path, "table3")] == ["noisin"]
+    assert "table3, none, seed 0: not finite; without a record" in capsys.readouterr().err
+
+
+def test_killed_while_it_wrote_its_configuration_a_row_is_begun_anew(tmp_path: Path, small: dict[str, Any]) -> None:
+    where = tmp_path / "table3" / "none" / "seed-0"
+    where.mkdir(parents=True)
+    (where / ".config.json.1.part").write_text('{"da')
+    assert reproduce([table3("None")], tmp_path, How(changes=small))
 
 
 def test_a_damaged_record_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
