@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.recipes import TABLES, Recipe, icml_m, table2, table3
+from noisin_pyro.recipes import ICML_STEPS, TABLES, Recipe, icml_m, table2, table3
 from noisin_pyro.training import Config
-from noisin_pyro.training.build import build_model, load_corpus
+from noisin_pyro.training.build import build_model, load_corpus, steps
 from noisin_pyro.training.space import chosen, combinations
 
 ALL = [recipe for make in TABLES.values() for recipe in make()]
@@ -53,7 +53,9 @@ def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:
 @pytest.mark.skipif(not os.environ.get("NOISIN_DATA"), reason="NOISIN_DATA is not set: no real files")
 def test_parameters_of_the_medium_model_are_the_published_papers() -> None:
     recipe = icml_m("none")
-    model = build_model(recipe.config, load_corpus(recipe.config.data))
+    corpus = load_corpus(recipe.config.data)
+    assert sum(1 for _ in steps(corpus.train, recipe.config.data, "cpu").batches()) == ICML_STEPS
+    model = build_model(recipe.config, corpus)
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(13e6, rel=0.03)
 
 

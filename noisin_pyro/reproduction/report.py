@@ -73,13 +73,17 @@ def table(records: Sequence[Record]) -> str:
 
 
 class Claim(NamedTuple):
-    """One method before another in the paper; and here, by a number's range over seeds: ``None`` where they overlap."""
+    """One method before another in the paper; and here, by a number's range over seeds: ``None`` where they overlap.
+
+    ``difference`` is that of the means, ``seeds`` how many the row has that has fewer.
+    """
 
     group: str
     better: Record
     worse: Record
     holds: bool | None
     difference: float
+    seeds: int
 
     @property
     def in_the_paper(self) -> float:
@@ -105,7 +109,8 @@ def claims(records: Sequence[Record], number: str = "test_perplexity") -> list[C
         ours = [row.of(number) or row.of("test_perplexity") for row in (better, worse)]
         apart = max(ours[0]) < min(ours[1]) or max(ours[1]) < min(ours[0])
         difference = mean(ours[1]) - mean(ours[0])
-        found.append(Claim(one.first.group, better.first, worse.first, difference > 0 if apart else None, difference))
+        holds, seeds = difference > 0 if apart else None, min(map(len, ours))
+        found.append(Claim(one.first.group, better.first, worse.first, holds, difference, seeds))
     return found
 
 
@@ -122,6 +127,7 @@ def order(records: Sequence[Record]) -> str:
 
 def _verdict(claim: Claim) -> str:
     word = {True: "yes", False: "no", None: "open (the seeds' ranges meet)"}[claim.holds]
+    word += " (one seed)" if claim.seeds == 1 and claim.holds is not None else ""
     return f"{word}: {claim.difference:+.1f}".replace("-", "−")
 
 

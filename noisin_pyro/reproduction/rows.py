@@ -16,7 +16,7 @@ from tqdm import tqdm
 from noisin_pyro.recipes import Recipe
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.training import Config, Paused, Result, search, train
-from noisin_pyro.training.build import located
+from noisin_pyro.training.build import load_corpus, located
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
 from noisin_pyro.training.found import settings_in
 from noisin_pyro.training.locks import alone
@@ -55,10 +55,12 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
         whether everything is done.
 
     Raises:
-        ValueError: options that the recipes refuse, or records of other options in ``folder``.
+        ValueError: options that the recipes refuse, data that are no text, or records of other options in ``folder``.
     """
     clock = Clock(how.minutes)
     every = [(seed, dataclasses.replace(recipe, config=_changed(recipe, how))) for seed, recipe in _order(recipes, how)]
+    if recipes and load_corpus(every[0][1].config.data).vocabulary is None:
+        raise ValueError(f"data must be a text: the tables are of perplexities, got {every[0][1].config.data.name!r}")
     for seed, recipe in every:
         _require_same(records.path_of(folder, recipe, seed), recipe, how)
     done = True
