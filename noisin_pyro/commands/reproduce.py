@@ -46,6 +46,9 @@ class Reproduce:
     minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
     """Stop after the epoch in which so many minutes are over; the same command goes on there."""
 
+    ensemble_samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50)")] = None
+    """Noisy runs that the second test number averages over; 0 leaves it out."""
+
     products: Annotated[
         Literal["float32", "bfloat16"] | None,
         Named(metavar="{float32,bfloat16}", help_behavior_hint="(default: float32)"),
@@ -112,6 +115,7 @@ class Reproduce:
         given = {
             "optimisation.epochs": self.epochs,
             "model.products": self.products,
+            "run.ensemble_samples": self.ensemble_samples,
             "model.hidden_size": self.hidden_size,
             "data.name": self.data,
             "data.root": self.data_root,

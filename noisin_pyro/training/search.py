@@ -91,7 +91,7 @@ def search(
             "prune": prune,
             "seed": seed,
             "storage": None if storage is None else study.without_password(storage),
-            "config": json.loads(to_json(config)),
+            "config": _held(config, space),
             **fingerprint(corpus),
         }
         made = folder is None or not folder.exists()
@@ -117,6 +117,15 @@ def search(
             if not isinstance(error, ValueError | FloatingPointError):  # in place of what the trial says of itself
                 error.__notes__ = [f"go on with: noisin sweep --resume {shlex.quote(str(where))}"]
             raise
+
+
+def _held(config: Config, space: Space) -> dict[str, Any]:
+    """The options that hold for every trial; what the fields that are searched had before says nothing."""
+    groups = json.loads(to_json(config))
+    for name in space:
+        group, _, field = name.partition(".")
+        del groups[group][field]
+    return groups
 
 
 def _settings(where: Path, growing: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:

@@ -245,6 +245,10 @@ def test_another_search_is_refused_in_its_folder(texts: Texts, tmp_path: Path) -
         given: dict[str, Any] = {"config": config, "space": space, "trials": 2, "trial_epochs": 1} | change
         with pytest.raises(ValueError, match=told):
             search(folder=tmp_path / "s", **given)
+    other = dataclasses.replace(
+        config, noise=dataclasses.replace(config.noise, spread=0.3)
+    )  # which every trial replaces
+    search(other, space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
     texts[1].write_text("six five four\n" * 20)
     with pytest.raises(ValueError, match="data sha256"):
         search(config, space, tmp_path / "s", trials=2, trial_epochs=1)
