@@ -1,8 +1,8 @@
 """Every comparison of speed: ``python benchmarks/speed.py`` writes ``results/speed/cpu/*.json`` and ``table.md`` there.
 
 Contestants (``timing/contestants.py``) take turns in one process; each comparison (``timing/comparisons.py``) ends with
-the ratios that we want. It goes on where it was broken off: what has a JSON file is not run again. ``--device cuda``
-does the same on a GPU, into ``results/speed/cuda``.
+the ratios that we want. It goes on where it was broken off: what has a JSON file is not run again, but
+for its memory where that was left out. ``--device cuda`` does the same on a GPU, into ``results/speed/cuda``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tyro
 from timing.comparisons import COMPARISONS, selected
 from timing.contestants import CONTESTANTS
 from timing.report import summary, write_table
-from timing.run import How, measured
+from timing.run import How, measured, remembered
 
 from noisin_pyro.names import known
 from noisin_pyro.training.folder import write_json
@@ -60,6 +60,10 @@ def main(
         comparison = COMPARISONS[name].only(contestants).on(device)
         if comparison.entries and (again or not path.exists()):
             write_json(path, measured(comparison, how, torch.device(device), threads))
+        elif path.exists() and how.memory:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if not told["settings"]["memory"]:
+                write_json(path, remembered(told, comparison, torch.device(device), threads))
         if path.exists():
             print(summary(name, json.loads(path.read_text(encoding="utf-8"))), flush=True)
     write_table(folder)

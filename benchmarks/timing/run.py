@@ -83,6 +83,18 @@ def measured(comparison: Comparison, how: How, device: torch.device, threads: in
     }
 
 
+def remembered(told: dict[str, Any], comparison: Comparison, device: torch.device, threads: int) -> dict[str, Any]:
+    """What was measured without memory, with it."""
+    how = How(**{field.name: told["settings"][field.name] for field in dataclasses.fields(How)} | {"memory": True})
+    for name, entry in comparison.entries.items():
+        if "peak_bytes" not in told["entries"][name]:
+            told["entries"][name] |= memory.taken(entry.contestant, entry.shape, device, threads)._asdict()
+    wanted = [target for target in comparison.targets if target.measure == "memory"]
+    outcomes = [_outcome(target, {}, told["entries"], how) for target in wanted]
+    timed = [target for target in told["targets"] if target["measure"] == "time"]
+    return told | {"settings": told["settings"] | {"memory": True}, "targets": timed + outcomes}
+
+
 def _rounds(comparison: Comparison, how: How, device: torch.device) -> Rounds:
     with program_settings():
         data = {entry.shape: windows(entry.shape, device) for entry in comparison.entries.values()}

@@ -100,3 +100,17 @@ def test_windows_go_on_where_the_last_one_ended(timing: Timing, data: str) -> No
     assert inputs.shape[:2] == (3, 20) and torch.equal(inputs[:, 1:], targets[:, :-1])
     assert torch.equal(inputs[1:, 0], targets[:-1, -1])  # and columns where the one before ended
     assert all(batch.lengths is None for batch in batches)
+
+
+def test_memory_that_was_left_out_is_measured_later(tiny: Any, timing: Timing, tmp_path: Path) -> None:
+    how = timing("run").How(rounds=3, least=3, seconds=0.0, memory=False)
+    tiny.main(threads=1, folder=tmp_path, how=how)
+    before = json.loads((tmp_path / "small.json").read_text())
+    assert [target["measure"] for target in before["targets"]] == ["time", "time"]
+    tiny.main(threads=1, folder=tmp_path, how=timing("run").How())
+    told = json.loads((tmp_path / "small.json").read_text())
+    assert [entry["peak_bytes"] for entry in told["entries"].values()] == [4, 5, 6]
+    assert told["targets"][-1]["found"] == {"median": 6 / 4}
+    for name, entry in before["entries"].items():
+        assert entry.items() <= told["entries"][name].items()
+    assert told["targets"][:2] == before["targets"] and told["settings"]["memory"]
