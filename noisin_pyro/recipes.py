@@ -7,7 +7,7 @@ for every method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ __all__ = ["Recipe", "figure2", "icml_m", "table2", "table3"]
 
 Method = Literal["NOISIN", "NOISIN*", "Dropout", "None"]
 Cell = Literal["tanh", "sigmoid", "relu"]
+Candidates = Mapping[str, tuple[Any, ...]]
 
 DRAFT = "Noise-Based Regularizers for Recurrent Neural Networks (draft)"
 PUBLISHED = "Noisin: Unbiased Regularization for Recurrent Neural Networks (ICML 2018, arXiv 1805.01500)"
@@ -49,8 +50,8 @@ class Recipe:
     config: Config
     paper_test: float | None = None
     paper_valid: float | None = None
-    unsaid: tuple[str, ...] = ()
-    space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    unsaid: Sequence[str] = ()
+    space: Candidates = field(default_factory=dict)
 
 
 TABLE_2: dict[tuple[Cell, int], dict[Method, float]] = {

@@ -16,6 +16,7 @@ from noisin_pyro.training.folder import CONFIG, LOG, write_json
 from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.log import Row
 from noisin_pyro.training.log import read as read_log
+from noisin_pyro.training.space import Values
 
 NOT_OF_THE_ROW = ("run", "seed"), ("run", "folder"), ("data", "root")
 
@@ -54,11 +55,11 @@ class Record:
     epochs: int
     best_epoch: int
     seconds: float
-    spreads: dict[str, float]
-    chosen: dict[str, Any]
-    config: dict[str, Any]
+    spreads: Row
+    chosen: Values
+    config: Values
     log: list[Row]
-    environment: dict[str, Any]
+    environment: Values
 
 
 def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Result) -> Record:

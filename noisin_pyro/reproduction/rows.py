@@ -20,8 +20,8 @@ from noisin_pyro.training.build import load_corpus, located
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
 from noisin_pyro.training.found import settings_in
 from noisin_pyro.training.locks import alone
+from noisin_pyro.training.space import Values, combinations, plain
 from noisin_pyro.training.space import chosen as replaced
-from noisin_pyro.training.space import combinations, plain
 
 SEARCH = "search"  # the folder of a row's candidates, in the row's
 
@@ -42,7 +42,7 @@ class How:
     trials: int | None = None
     trial_epochs: int = 4
     minutes: float | None = None
-    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    changes: Values = dataclasses.field(default_factory=dict)
 
 
 def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
