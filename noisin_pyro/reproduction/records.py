@@ -16,7 +16,6 @@ from noisin_pyro.training.folder import CONFIG, LOG, write_json
 from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.log import Row
 from noisin_pyro.training.log import read as read_log
-from noisin_pyro.training.space import Values
 
 NOT_OF_THE_ROW = ("run", "seed"), ("run", "folder"), ("data", "root")
 
@@ -55,11 +54,11 @@ class Record:
     epochs: int
     best_epoch: int
     seconds: float
-    spreads: Row
-    chosen: Values
-    config: Values
+    spreads: Mapping[str, float]
+    chosen: Mapping[str, Any]
+    config: Mapping[str, Any]
     log: list[Row]
-    environment: Values
+    environment: Mapping[str, Any]
 
 
 def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Result) -> Record:

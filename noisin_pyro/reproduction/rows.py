@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ from noisin_pyro.training.build import load_corpus, located
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
 from noisin_pyro.training.found import settings_in
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.space import Values, combinations, plain
 from noisin_pyro.training.space import chosen as replaced
+from noisin_pyro.training.space import combinations, plain
 
 SEARCH = "search"  # the folder of a row's candidates, in the row's
 
@@ -42,7 +42,7 @@ class How:
     trials: int | None = None
     trial_epochs: int = 4
     minutes: float | None = None
-    changes: Values = dataclasses.field(default_factory=dict)
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
@@ -148,7 +148,7 @@ def _refuse(where: Path, differs: Sequence[str]) -> None:
         )
 
 
-def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     default = records.options(Config())
     return [
         f"{name} {value!r} (there: {before!r})"

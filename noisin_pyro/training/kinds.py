@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
@@ -40,7 +41,7 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
     if origin is list:
         return isinstance(value, list) and all(fits(each, parts[0]) for each in value)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     if isinstance(value, bool):
         return hint is bool
