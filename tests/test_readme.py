@@ -14,25 +14,6 @@ def result(run: str) -> dict[str, Any]:
     return json.loads((ROOT / "results" / run / "result.json").read_text(encoding="utf-8"))
 
 
-RUNS = ["none", "additive-0.3", "multiplicative-0.5", "multiplicative-1.0", "learned"]
-
-
-@pytest.mark.parametrize("run", [f"ptb/{name}" for name in RUNS])
-def test_table_of_runs_is_that_of_the_results(run: str) -> None:
-    numbers = result(run)
-    (row,) = [line for line in README.splitlines() if line.startswith(f"| [{run}](results/{run}")]
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    ensemble = numbers["test_ensemble"]
-    spread = numbers["spreads"].get("gamma_1", 0.0)
-    assert cells[1] == f"{spread:.3f}"
-    assert cells[2] == f"{numbers['best_epoch']} of {numbers['epochs']}"
-    assert cells[3:6] == [
-        f"{numbers['valid']['perplexity']:.1f}",
-        f"{numbers['test']['perplexity']:.1f}",
-        "-" if ensemble is None else f"{ensemble['perplexity']:.1f}",
-    ]
-
-
 def test_caption_of_the_picture_is_that_of_the_results() -> None:
     for run in ("pydocs", "pydocs/deterministic"):
         assert f"{result(run)['test']['perplexity']:.1f}" in README
