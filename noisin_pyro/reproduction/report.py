@@ -148,9 +148,11 @@ def write(folder: Path, name: str) -> None:
 
 def text(records: Sequence[Record]) -> str:
     """A table's page: title, rows, and the order of the methods where the paper has one."""
-    told = order(records)
+    told, first = order(records), records[0]
+    data, its_own = first.config["data"]["name"], TABLES[first.table]()[0].config.data.name
+    elsewhere = "" if data == its_own else f"Run on other data: {Path(data).name}.\n\n"
     claimed = f"\nThe paper's order, pair by pair, and ours (differences in perplexity):\n\n{told}" if told else ""
-    return f"## {TITLES[records[0].table]}\n\n{table(records)}{claimed}"
+    return f"## {TITLES[first.table]}\n\n{elsewhere}{table(records)}{claimed}"
 
 
 def figure(records: Sequence[Record]) -> Figure:

@@ -8,7 +8,9 @@ import pytest
 
 from noisin_pyro.recipes import Recipe, figure2, table2
 from noisin_pyro.reproduction import Record, claims, table
+from noisin_pyro.reproduction.records import options
 from noisin_pyro.reproduction.report import figure, order, rows, text
+from noisin_pyro.training.space import chosen
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
 NOISIN = table2("tanh", 1, "NOISIN")  # 131.9
@@ -20,7 +22,8 @@ def record(recipe: Recipe, test: float, seed: int = 0, ensemble: float | None = 
     values: dict[str, Any] = {
         "unsaid": [], "paper_test_perplexity": recipe.paper_test, "paper_validation_perplexity": None,
         "test_perplexity": test, "validation_perplexity": test + 5, "ensemble_test_perplexity": ensemble,
-        "seed": seed, "epochs": 7, "best_epoch": 4, "seconds": 1.0, "spreads": {}, "chosen": {}, "config": {},
+        "seed": seed, "epochs": 7, "best_epoch": 4, "seconds": 1.0, "spreads": {}, "chosen": {},
+        "config": options(recipe.config),
         "log": rows, "environment": {},
     }  # fmt: skip
     names = ("table", "row", "method", "group", "source")
@@ -76,6 +79,12 @@ def test_figure_2_shows_every_row(tmp_path: Path) -> None:
     labels = [line.get_label() for line in figure(found).axes[0].lines]
     assert labels == ["None", "NOISIN, γ = 0.3"]
     assert "order" not in text(found)  # the paper gives no numbers
+
+
+def test_a_table_of_other_data_says_so() -> None:
+    here, there = NONE, dataclasses.replace(NONE, config=chosen(NONE.config, {"data.name": "pydocs"}))
+    assert "other data" not in text([record(here, 140.0)])
+    assert "Run on other data: pydocs." in text([record(there, 140.0)])
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
