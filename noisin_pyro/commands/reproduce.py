@@ -126,4 +126,4 @@ class Reproduce:
 def _told(recipe: Recipe) -> str:
     paper = "no number" if recipe.paper_test is None else f"{recipe.paper_test:.1f}"
     chosen = "; ".join(f"{name} of {', '.join(map(str, values))}" for name, values in recipe.space.items())
-    return f"{recipe.row:<18} paper: {paper:<10} on validation: {chosen or 'nothing'}"
+    return f"{recipe.row:<22} paper: {paper:<10} on validation: {chosen or 'nothing'}"
