@@ -8,7 +8,7 @@ import inspect
 import io
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from noisin_pyro.commands import Families
 from noisin_pyro.recipes import TABLES
 from noisin_pyro.reproduction import Record, read_records
 from noisin_pyro.reproduction.report import text
+from noisin_pyro.tables import markdown as table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -223,13 +224,3 @@ def cost() -> str:
 
 def _records() -> list[Record]:
     return [record for name in TABLES for folder in REPRODUCTIONS for record in read_records(folder, name)]
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows as Markdown."""
-
-    def lines() -> Iterator[str]:
-        for row in (heads, ["---"] * len(heads), *rows):
-            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n"
-
-    return "".join(lines())

@@ -79,7 +79,15 @@ UNSAID = (
 
 
 def table2(cell: Cell, layers: int, method: Method) -> Recipe:
-    """A row of table 2: Penn Treebank, Adam at 0.001, Gaussian noise; NOISIN* learns γ."""
+    """A row of table 2: Penn Treebank, Adam at 0.001, Gaussian noise; NOISIN* learns γ.
+
+    Raises:
+        ValueError: no such row.
+    """
+    known("cell", cell, [each for each, _ in TABLE_2])
+    if layers not in (1, 2):
+        raise ValueError(f"layers must be 1 or 2, as in the table, got {layers!r}")
+    known("method", method, _SPACES)
     return Recipe(
         table="table2",
         row=f"{cell}-{layers}-{_slug(method)}",
@@ -94,7 +102,12 @@ def table2(cell: Cell, layers: int, method: Method) -> Recipe:
 
 
 def figure2(method: Method) -> Recipe:
-    """A curve of figure 2: table 2's network of one sigmoid layer, 256 units; the text gives no numbers."""
+    """A curve of figure 2: table 2's network of one sigmoid layer, 256 units; the text gives no numbers.
+
+    Raises:
+        ValueError: no such method.
+    """
+    known("method", method, _SPACES)
     return Recipe(
         table="figure2",
         row=_slug(method),
@@ -143,7 +156,11 @@ def table3(method: Literal["NOISIN", "None"]) -> Recipe:
 
     The draft follows Zaremba et al. (2014), whose loss is summed over a window's 20 steps. Ours is the mean by step,
     and its gradient a 20th of theirs: for the same update the rate is 20 times 1.0, and the largest norm a 20th of 5.
+
+    Raises:
+        ValueError: no such method.
     """
+    known("method", method, ["NOISIN", "None"])
     learned = Noise(spread=0.5, learn_spread=True, spread_floor=0.1)
     return Recipe(
         table="table3",

@@ -25,7 +25,7 @@ BELOW = {
     "inference": {"models", "noise", "data", "tables", "names"},
     "training": {"inference", "models", "noise", "data", "plots", "tables", "names"},
     "recipes": {"training", "noise", "names"},
-    "reproduction": {"recipes", "training", "plots"},
+    "reproduction": {"recipes", "training", "plots", "tables"},
     "commands": {
         "reproduction",
         "recipes",

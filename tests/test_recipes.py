@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.recipes import ICML_STEPS, TABLES, Recipe, icml_m, table2, table3
+from noisin_pyro.recipes import ICML_STEPS, TABLES, Recipe, figure2, icml_m, table2, table3
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, load_corpus, steps
 from noisin_pyro.training.space import chosen, combinations
@@ -60,8 +60,15 @@ def test_parameters_of_the_medium_model_are_the_published_papers() -> None:
 
 
 def test_a_row_that_the_paper_lacks_is_refused() -> None:
-    with pytest.raises(ValueError, match="method"):
-        icml_m("poisson")
+    for row, told in (
+        (lambda: icml_m("poisson"), "method"),
+        (lambda: table2("lstm", 1, "None"), "cell"),  # type: ignore[arg-type]
+        (lambda: table2("tanh", 3, "None"), "layers"),
+        (lambda: table3("Dropout"), "method"),  # type: ignore[arg-type]
+        (lambda: figure2("noise"), "method"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match=told):
+            row()
 
 
 def test_papers_settings() -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from noisin_pyro import plots
 from noisin_pyro.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, read_records
+from noisin_pyro.tables import markdown
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.locks import alone
 
@@ -51,7 +52,7 @@ def rows(records: Iterable[Record]) -> list[Seeds]:
 
 def table(records: Sequence[Record]) -> str:
     """Markdown: a line for each row, means over its seeds with their range."""
-    lines = [HEADS, ("---",) * len(HEADS)]
+    lines = []
     for row in rows(records):
         first = row.first
         lines.append(
@@ -69,7 +70,7 @@ def table(records: Sequence[Record]) -> str:
                 str(len(row.records)),
             )
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown(HEADS, lines)
 
 
 class Claim(NamedTuple):
@@ -118,11 +119,11 @@ def order(records: Sequence[Record]) -> str:
     """Markdown: each claim of the table's groups, a line each, noise off and as an ensemble."""
     pairs = zip(claims(records), claims(records, "ensemble_test_perplexity"), strict=True)
     heads = ("group", "the paper", "by", "here, noise off", "here, ensemble")
-    lines = [heads, ("---",) * len(heads)]
+    lines = []
     for off, ensemble in pairs:
         claim = f"{off.better.method} better than {off.worse.method}"
         lines.append((off.group, claim, f"{off.in_the_paper:.1f}", _verdict(off), _verdict(ensemble)))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" if len(lines) > 2 else ""
+    return markdown(heads, lines) if lines else ""
 
 
 def _verdict(claim: Claim) -> str:

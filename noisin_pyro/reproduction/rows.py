@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,8 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
         ValueError: options that the recipes refuse, data that are no text, or records of other options in ``folder``.
     """
     clock = Clock(how.minutes)
-    every = [(seed, dataclasses.replace(recipe, config=_changed(recipe, how))) for seed, recipe in _order(recipes, how)]
+    changed = [dataclasses.replace(recipe, config=replaced(recipe.config, how.changes)) for recipe in recipes]
+    every = [(seed, recipe) for seed in range(how.seeds) for recipe in changed]
     if recipes and load_corpus(every[0][1].config.data).vocabulary is None:
         raise ValueError(f"data must be a text: the tables are of perplexities, got {every[0][1].config.data.name!r}")
     for seed, recipe in every:
@@ -112,16 +113,6 @@ class Clock:
         """
         if self.end is not None and monotonic() >= self.end:
             raise Paused
-
-
-def _order(recipes: Sequence[Recipe], how: How) -> Iterator[tuple[int, Recipe]]:
-    for seed in range(how.seeds):
-        for recipe in recipes:
-            yield seed, recipe
-
-
-def _changed(recipe: Recipe, how: How) -> Config:
-    return replaced(recipe.config, how.changes)
 
 
 def _require_same(path: Path, recipe: Recipe, how: How) -> None:
