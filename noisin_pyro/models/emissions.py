@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
-from noisin_pyro.models.products import check_products, fast_linear, require_plain
+from noisin_pyro.models.products import by_hand_works, check_products, fast_linear, require_plain
 from noisin_pyro.models.scan import linear
 from noisin_pyro.models.softmax import Softmax
 
@@ -39,10 +39,12 @@ class Emission(PyroModule):
 
     def read_out(self, z: Tensor) -> Tensor:
         """V z_t + b, ``(..., B, T, output_size)``, of sampled weights too."""
-        if self.products == "bfloat16":
-            require_plain(z, self.linear.weight, self.linear.bias)
-            return fast_linear(z, self.linear.weight, self.linear.bias, self.products)
-        return linear(z, self.linear.weight, self.linear.bias)
+        weight, bias = self.linear.weight, self.linear.bias
+        if is_rounded := self.products == "bfloat16":
+            require_plain(z, weight, bias)
+        if is_rounded or (weight.dim() == 2 and bias.dim() == 1 and by_hand_works(z.device)):
+            return fast_linear(z, weight, bias, self.products)
+        return linear(z, weight, bias)
 
     @abstractmethod
     def forward(self, z: Tensor) -> TorchDistribution:
