@@ -47,14 +47,16 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for make in (noise_table, runs, bounds, speed, tried, reproduction, searches, beyond, cost):
+    for make in (noise_table, runs, bounds, speed, tried, reproduction, searches, cost):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     picture = folder / "families.png"
     picture.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
         Families(png=picture).run()
     learned = {
-        f"{record.table}, {record.row}": record.log for record in _records() if record.config["noise"]["learn_spread"]
+        f"{record.table}, {record.row}, seed {record.seed}": record.log
+        for record in _records()
+        if record.config["noise"]["learn_spread"]
     }
     plots.learned_spreads(learned).savefig(folder / "learned.png")
 
@@ -168,32 +170,19 @@ def reproduction() -> str:
 def searches() -> str:
     """What was chosen on validation, and among what: every trial of every row."""
     rows = []
-    for row, _, best, trial in _trials():
+    for row, best, trial in _trials():
         number = trial["valid_perplexity"]
         shown = trial["message"] or trial["state"] if number is None else f"{number:.1f}"
         rows.append([row, _values(trial), str(trial["epochs"]), shown, "chosen" if trial["number"] == best else ""])
     return table(["row", "candidate", "epochs", "best validation perplexity", ""], rows)
 
 
-def beyond() -> str:
-    """Candidates that were not chosen, and were trained to their end all the same."""
-    rows = []
-    for row, folder, best, trial in _trials():
-        path = folder / f"trial-{trial['number']}" / "result.json"
-        if trial["number"] != best and path.exists():
-            told = json.loads(path.read_text(encoding="utf-8"))
-            numbers = [told["valid"], told["test"], told["test_ensemble"]]
-            shown = ["–" if number is None else f"{number['perplexity']:.1f}" for number in numbers]
-            rows.append([row, _values(trial), f"{told['best_epoch']} of {told['epochs']}", *shown])
-    return table(["row", "candidate", "epoch", "validation", "test, noise off", "test, ensemble"], rows)
-
-
-def _trials() -> Iterator[tuple[str, Path, int, dict[str, Any]]]:
-    """Of every search: its row's name, its folder, the number of the chosen trial, and each trial."""
+def _trials() -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Of every search: its row's name, the number of the chosen trial, and each trial."""
     for path in (path for folder in REPRODUCTIONS for path in sorted(folder.rglob("search.json"))):
         told = json.loads(path.read_text(encoding="utf-8"))
         for trial in told["of_each_trial"]:
-            yield "/".join(path.parts[-4:-2]), path.parent, told["best"], trial
+            yield "/".join(path.parts[-4:-2]), told["best"], trial
 
 
 def _values(trial: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -76,7 +77,7 @@ def table(records: Sequence[Record]) -> str:
 class Claim(NamedTuple):
     """One method before another in the paper; and here, by a number's range over seeds: ``None`` where they overlap.
 
-    ``difference`` is that of the means, ``seeds`` how many the row has that has fewer.
+    ``difference`` is that of the means, ``seeds`` how many the row has that has fewer: 0 where neither has the number.
     """
 
     group: str
@@ -107,6 +108,9 @@ def claims(records: Sequence[Record], number: str = "test_perplexity") -> list[C
         if one.first.group != other.first.group or one.first.paper_test_perplexity == other.first.paper_test_perplexity:
             continue
         better, worse = sorted((one, other), key=lambda row: row.first.paper_test_perplexity or 0.0)
+        if not (better.of(number) or worse.of(number)):
+            found.append(Claim(one.first.group, better.first, worse.first, None, math.nan, 0))
+            continue
         ours = [row.of(number) or row.of("test_perplexity") for row in (better, worse)]
         apart = max(ours[0]) < min(ours[1]) or max(ours[1]) < min(ours[0])
         difference = mean(ours[1]) - mean(ours[0])
@@ -127,6 +131,8 @@ def order(records: Sequence[Record]) -> str:
 
 
 def _verdict(claim: Claim) -> str:
+    if claim.seeds == 0:
+        return "–"
     word = {True: "yes", False: "no", None: "open (the seeds' ranges meet)"}[claim.holds]
     word += " (one seed)" if claim.seeds == 1 and claim.holds is not None else ""
     return f"{word}: {claim.difference:+.1f}".replace("-", "−")

@@ -64,6 +64,11 @@ def test_where_the_ranges_of_seeds_meet_a_claim_is_open() -> None:
     assert "open" in order(found)
 
 
+def test_where_no_ensemble_was_made_nothing_is_said_of_one() -> None:
+    found = [record(NONE, 140.0), record(NOISIN, 135.0)]
+    assert order(found).splitlines()[2].split(" | ")[-2:] == ["yes (one seed): +5.0", "– |"]
+
+
 def test_a_row_without_noise_stands_among_ensembles_by_its_one_number() -> None:
     (claim,) = claims([record(NONE, 140.0), record(NOISIN, 141.0, ensemble=139.0)], "ensemble_test_perplexity")
     assert claim.holds is True
