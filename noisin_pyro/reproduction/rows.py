@@ -18,7 +18,7 @@ from noisin_pyro.reproduction import records, report
 from noisin_pyro.training import Config, Paused, Result, search, train
 from noisin_pyro.training.build import load_corpus, located
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
-from noisin_pyro.training.found import settings_in
+from noisin_pyro.training.found import NoneSucceeded, settings_in
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.space import chosen as replaced
 from noisin_pyro.training.space import combinations, plain
@@ -49,7 +49,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
     """Run what is missing of these rows in ``folder``, and write their table after each.
 
     Every row with seed 0 comes first, then every row with seed 1, and so on. Rows that another process has under way
-    are left to it; one whose loss is not finite is told on stderr, and has no record.
+    are left to it; one whose loss is not finite, or that of all its candidates, is told on stderr, and has no record.
 
     Returns:
         whether everything is done.
@@ -87,7 +87,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
             except Paused:
                 done = False
                 break
-            except FloatingPointError as error:
+            except (FloatingPointError, NoneSucceeded) as error:
                 tqdm.write(f"{told}: {error}; without a record", file=sys.stderr)
                 done = False
             except BaseException as error:
@@ -95,7 +95,8 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
                     error.__notes__ = ["the same command goes on"]  # in place of what a single run says
                 raise
         report.write(folder, recipe.table)
-    report.write(folder, recipes[0].table)
+    for name in dict.fromkeys(recipe.table for recipe in recipes):
+        report.write(folder, name)
     return done
 
 

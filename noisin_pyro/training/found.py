@@ -17,6 +17,10 @@ from noisin_pyro.training.space import Values
 SEARCH = "search.json"
 
 
+class NoneSucceeded(ValueError):
+    """Every trial of a search was refused, or diverged."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One combination of values, and how far it was tried.

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from noisin_pyro.training import folder as folders
 from noisin_pyro.training import log, study
 from noisin_pyro.training.config import Config, Run
-from noisin_pyro.training.found import Found, Trial
+from noisin_pyro.training.found import Found, NoneSucceeded, Trial
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch, Paused
 from noisin_pyro.training.progress import Progress
@@ -59,7 +59,7 @@ class Worker:
             return found
         best = found.best
         if best is None:
-            raise ValueError(f"no trial succeeded; the first: {found.trials[0].message}")
+            raise NoneSucceeded(f"no trial succeeded; the first: {found.trials[0].message}")
         if not finish or (held := self._claimed(best.number)) is None:  # another is finishing it
             return found
         with held:

@@ -17,7 +17,7 @@ import pytest
 
 from noisin_pyro.recipes import icml_m, table2, table3
 from noisin_pyro.reproduction import How, Record, read_records, reproduce, rows
-from noisin_pyro.training import Config, Result, train
+from noisin_pyro.training import Config, Result, train, worker
 from noisin_pyro.training.log import read as read_log
 
 TIMES = ("seconds", "tokens_per_second")
@@ -140,6 +140,25 @@ def test_a_row_that_diverges_is_told_and_the_others_are_run(
     assert not reproduce([table3("None"), table3("NOISIN")], tmp_path, How(changes=small))
     assert [record.row for record in read_records(tmp_path, "table3")] == ["noisin"]
     assert "table3, none, seed 0: not finite; without a record" in capsys.readouterr().err
+
+
+def test_a_row_whose_candidates_all_diverge_is_told_and_the_others_are_run(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverges(config: Config, *other: Any) -> Result:
+        if config.run.resume is None and config.noise.spread > 0:
+            raise FloatingPointError("not finite")
+        return train(config, *other)
+
+    monkeypatch.setattr(worker, "train", diverges)
+    recipes = [table2("tanh", 1, "NOISIN"), table2("tanh", 1, "Dropout")]
+    assert not reproduce(recipes, tmp_path, How(trials=2, trial_epochs=1, changes=small))
+    assert [record.method for record in read_records(tmp_path, "table2")] == ["Dropout"]
+    assert "tanh-1-noisin, seed 0: no trial succeeded; the first: not finite; without" in capsys.readouterr().err
+
+
+def test_no_rows_are_done_at_once(tmp_path: Path) -> None:
+    assert reproduce([], tmp_path, How()) and not list(tmp_path.iterdir())
 
 
 def test_killed_while_it_wrote_its_configuration_a_row_is_begun_anew(tmp_path: Path, small: dict[str, Any]) -> None:
