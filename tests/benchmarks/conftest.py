@@ -41,6 +41,11 @@ def speed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("gpu", monkeypatch)
+
+
+@pytest.fixture
 def timing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """A part of the benchmarks of speed, by name."""
     monkeypatch.delenv("NOISIN_DATA", raising=False)
