@@ -50,7 +50,7 @@ class Held(Config):
 class Sweep:
     """Search for the noise that does best in validation, and train that to its end.
 
-    Each trial is a short run. Options of one value (--spread) hold for all of them.
+    Each trial is a short run. Options of one value (--layers) hold for all of them.
 
     Those of several are searched: choices; or LOW..HIGH, log:LOW..HIGH (logarithm).
 
