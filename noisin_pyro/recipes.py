@@ -69,7 +69,7 @@ UNSAID = (
     "steps of truncated backpropagation (35)",
     "initialisation (the published paper's)",
     "whether embedding and softmax share weights (they do)",
-    "clipping (5, as in table 3)",
+    "clipping (at norm 5, of the mean by step)",
     "form of the noise (multiplicative, which was better in validation than additive noise)",
     "where a learned γ starts (0.7)",
     "size of a batch (chosen on validation for the tanh layer without noise; the other methods take that one)",

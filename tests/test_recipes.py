@@ -76,13 +76,17 @@ def test_papers_settings() -> None:
     assert (adam.optimisation.optimizer, adam.optimisation.learning_rate, adam.noise.learn_spread) == (
         "Adam", 0.001, True,
     )  # fmt: skip
+    assert adam.optimisation.schedule == "fixed"
     sgd = table3("NOISIN").config
     assert (sgd.optimisation.schedule, sgd.data.batch_size, sgd.noise.spread_floor) == ("halve", 32, 0.1)
     averaged = icml_m("none").config
+    for config, units in ((sgd, 200), (averaged, 650)):
+        assert (config.model.cell, config.model.num_layers, config.model.hidden_size) == ("lstm", 2, units)
     assert (averaged.optimisation.optimizer, averaged.optimisation.learning_rate, averaged.optimisation.clip) == (
         "ASGD", 30.0, 0.25,
     )  # fmt: skip
     assert (averaged.optimisation.schedule, averaged.data.batch_size) == ("divide", 80)
+    assert averaged.optimisation.epochs == 200
 
 
 def test_a_step_of_table_3_is_zarembas_of_the_loss_summed_over_a_window() -> None:
