@@ -21,7 +21,7 @@ from noisin_pyro.tables import markdown as table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-REPRODUCTIONS = [RESULTS / "reproduction", RESULTS / "gpu" / "reproduction"]
+REPRODUCTIONS = {RESULTS / "reproduction": "", RESULTS / "gpu" / "reproduction": ", on a GPU"}  # and how they are told
 ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
 ROOMS += [".reproduction"]
 
@@ -54,8 +54,9 @@ def write(docs: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         Families(png=picture).run()
     learned = {
-        f"{record.table}, {record.row}, seed {record.seed}": record.log
-        for record in _records()
+        f"{record.table}, {record.row}, seed {record.seed}{where}": record.log
+        for where, records in _tables()
+        for record in records
         if record.config["noise"]["learn_spread"]
     }
     plots.learned_spreads(learned).savefig(folder / "learned.png")
@@ -163,8 +164,7 @@ def _ratio(comparison: str, name: str) -> str:
 
 def reproduction() -> str:
     """The papers' tables as they have been run."""
-    tables = [read_records(folder, name) for name in TABLES for folder in REPRODUCTIONS]
-    return "\n".join(map(text, filter(None, tables)))
+    return "\n".join(text(records).replace("\n", f"{where}\n", 1) for where, records in _tables())
 
 
 def searches() -> str:
@@ -179,10 +179,11 @@ def searches() -> str:
 
 def _trials() -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Of every search: its row's name, the number of the chosen trial, and each trial."""
-    for path in (path for folder in REPRODUCTIONS for path in sorted(folder.rglob("search.json"))):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        for trial in told["of_each_trial"]:
-            yield "/".join(path.parts[-4:-2]), told["best"], trial
+    for folder, where in REPRODUCTIONS.items():
+        for path in sorted(folder.rglob("search.json")):
+            told = json.loads(path.read_text(encoding="utf-8"))
+            for trial in told["of_each_trial"]:
+                yield "/".join(path.parts[-4:-2]) + where, told["best"], trial
 
 
 def _values(trial: dict[str, Any]) -> str:
@@ -200,16 +201,21 @@ METHODS = {
 }
 
 
+EPOCH = 1328  # steps: 929,589 tokens in 20 columns and windows of 35
+
+
 def cost() -> str:
-    """What a training step of each method costs beside the plain network's, at table 2 with one layer."""
+    """What each method costs beside the plain network, and an epoch of it, at table 2 with one layer."""
     told = json.loads((RESULTS / "speed" / "cpu" / "table2-1layer.json").read_text(encoding="utf-8"))["entries"]
     rows = []
     for name, title in METHODS.items():
-        ratio = told[name]["ratio"]
+        ratio, milliseconds = told[name]["ratio"], told[name]["milliseconds"]["median"]
         range_ = "" if name == "plain" else f" ({ratio['low']:.2f} to {ratio['high']:.2f})"
-        rows.append([title, f"{ratio['median']:.2f}{range_}"])
-    return table(["method", "time of a training step, beside the plain network's"], rows)
+        rows.append([title, f"{milliseconds * EPOCH / 1000:.0f}", f"{ratio['median']:.2f}{range_}"])
+    return table(["method", "training for an epoch, seconds", "beside the plain network"], rows)
 
 
-def _records() -> list[Record]:
-    return [record for name in TABLES for folder in REPRODUCTIONS for record in read_records(folder, name)]
+def _tables() -> list[tuple[str, list[Record]]]:
+    """The records of each table that has any, and how it is told where they were made."""
+    found = [(where, read_records(folder, name)) for name in TABLES for folder, where in REPRODUCTIONS.items()]
+    return [(where, records) for where, records in found if records]

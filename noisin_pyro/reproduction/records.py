@@ -96,6 +96,20 @@ def options(config: Config) -> dict[str, Any]:
     return told
 
 
+def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The options, by dotted name, that two sets of all options differ in: what the first has, and what the second."""
+    default = options(Config())
+    pairs = {
+        f"{group}.{name}": (
+            value,
+            found[group].get(name, default[group][name]),
+        )  # an option may be newer than what is found
+        for group, values in expected.items()
+        for name, value in values.items()
+    }
+    return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
+
+
 def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
     """Where the record of a row and a seed is."""
     return folder / recipe.table / recipe.row / f"seed-{seed}.json"

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from noisin_pyro import plots
 from noisin_pyro.recipes import TABLES
-from noisin_pyro.reproduction.records import Record, read_records
+from noisin_pyro.reproduction.records import Record, differing, options, read_records
 from noisin_pyro.tables import markdown
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.locks import alone
+from noisin_pyro.training.space import chosen
 
 TITLES = {
     "table2": "Table 2 of the draft: Penn Treebank, test perplexity",
@@ -154,12 +155,24 @@ def write(folder: Path, name: str) -> None:
 
 
 def text(records: Sequence[Record]) -> str:
-    """A table's page: title, rows, and the order of the methods where the paper has one."""
-    told, first = order(records), records[0]
-    data, its_own = first.config["data"]["name"], TABLES[first.table]()[0].config.data.name
-    elsewhere = "" if data == its_own else f"Run on other data: {Path(data).name}.\n\n"
+    """A table's page: title, options that the recipes do not have, rows, and the order of the methods, if known."""
+    told, others = order(records), _others(records)
+    otherwise = f"Options other than the recipes': {', '.join(others)}.\n\n" if others else ""
     claimed = f"\nThe paper's order, pair by pair, and ours (differences in perplexity):\n\n{told}" if told else ""
-    return f"## {TITLES[first.table]}\n\n{elsewhere}{table(records)}{claimed}"
+    return f"## {TITLES[records[0].table]}\n\n{otherwise}{table(records)}{claimed}"
+
+
+def _others(records: Sequence[Record]) -> list[str]:
+    """What the records were made with that is neither their recipes' nor chosen on validation."""
+    recipes = {recipe.row: recipe for recipe in TABLES[records[0].table]()}
+    found = {
+        f"data {Path(now).name}" if name == "data.name" else f"{name.partition('.')[2].replace('_', ' ')} {now}"
+        for record in records
+        for name, (_, now) in differing(
+            options(chosen(recipes[record.row].config, record.chosen)), record.config
+        ).items()
+    }
+    return sorted(found)
 
 
 def figure(records: Sequence[Record]) -> Figure:

@@ -141,13 +141,8 @@ def _refuse(where: Path, differs: Sequence[str]) -> None:
 
 
 def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    default = records.options(Config())
-    return [
-        f"{name} {value!r} (there: {before!r})"
-        for group, values in expected.items()
-        for name, value in values.items()
-        if (before := found[group].get(name, default[group][name])) != value  # an option may be newer
-    ]
+    differing = records.differing(expected, found)
+    return [f"{name.partition('.')[2]} {value!r} (there: {before!r})" for name, (value, before) in differing.items()]
 
 
 def _trials(recipe: Recipe, how: How) -> int:

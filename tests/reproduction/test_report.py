@@ -86,10 +86,12 @@ def test_figure_2_shows_every_row(tmp_path: Path) -> None:
     assert "order" not in text(found)  # the paper gives no numbers
 
 
-def test_a_table_of_other_data_says_so() -> None:
-    here, there = NONE, dataclasses.replace(NONE, config=chosen(NONE.config, {"data.name": "pydocs"}))
-    assert "other data" not in text([record(here, 140.0)])
-    assert "Run on other data: pydocs." in text([record(there, 140.0)])
+def test_a_table_says_what_it_was_made_with_that_its_recipes_do_not_have() -> None:
+    there = {"data.name": "there/pydocs", "model.hidden_size": 8, "data.batch_size": 20}
+    other = dataclasses.replace(NONE, config=chosen(NONE.config, there))
+    assert "other than" not in text([record(NONE, 140.0)])
+    found = text([record(other, 140.0, chosen={"data.batch_size": 20}), record(NOISIN, 140.0)])
+    assert "\n\nOptions other than the recipes': data pydocs, hidden size 8.\n\n" in found
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
