@@ -15,7 +15,8 @@ from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published, regularizers
 from noisin_pyro.names import known
-from noisin_pyro.training.config import Config, Data
+from noisin_pyro.training.config import Config
+from noisin_pyro.training.options import Data
 
 WINDOW = 35
 

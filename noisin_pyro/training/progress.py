@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.training.config import Optimisation
 from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.log import Row, require_whole
+from noisin_pyro.training.options import Optimisation
 from noisin_pyro.training.shares import own, whole
 
 

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from noisin_pyro.training import folder as folders
 from noisin_pyro.training import log, study
-from noisin_pyro.training.config import Config, Run
+from noisin_pyro.training.config import Config
 from noisin_pyro.training.found import Found, NoneSucceeded, Trial
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch, Paused
+from noisin_pyro.training.options import Run
 from noisin_pyro.training.progress import Progress
 from noisin_pyro.training.result import Measure
 from noisin_pyro.training.run import train
