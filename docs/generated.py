@@ -18,6 +18,8 @@ from noisin_pyro.recipes import TABLES
 from noisin_pyro.reproduction import Record, read_records
 from noisin_pyro.reproduction.report import text
 from noisin_pyro.tables import markdown as table
+from noisin_pyro.training.log import Row
+from noisin_pyro.training.log import read as read_log
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -53,13 +55,7 @@ def write(docs: Path) -> None:
     picture.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
         Families(png=picture).run()
-    learned = {
-        f"{record.table}, {record.row}, seed {record.seed}{where}": record.log
-        for where, records in _tables()
-        for record in records
-        if record.config["noise"]["learn_spread"]
-    }
-    plots.learned_spreads(learned).savefig(folder / "learned.png")
+    plots.learned_spreads(_learned()).savefig(folder / "learned.png")
 
 
 def noise_table() -> str:
@@ -199,6 +195,19 @@ METHODS = {
     "loop": "noise in a loop in plain PyTorch",
     "variational-dropout": "variational dropout in plain PyTorch",
 }
+
+
+def _learned() -> dict[str, list[Row]]:
+    """By its floor, the log of every run with seed 0 that learns γ, of candidates too."""
+    found = {}
+    for folder, where in REPRODUCTIONS.items():
+        for path in sorted(folder.rglob("log.csv")):
+            told = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+            if told["noise"]["learn_spread"] and told["run"]["seed"] == 0:
+                name, row = path.relative_to(folder).parts[:2]
+                row, floor = name if row == "noisin" else row, told["noise"]["spread_floor"]
+                found[f"{row.removesuffix('-noisin-learned')}, floor {floor}{where}"] = read_log(path)
+    return found
 
 
 EPOCH = 1328  # steps: 929,589 tokens in 20 columns and windows of 35
