@@ -98,12 +98,9 @@ def options(config: Config) -> dict[str, Any]:
 
 def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The options, by dotted name, that two sets of all options differ in: what the first has, and what the second."""
-    default = options(Config())
+    default = options(Config())  # an option may be newer than what is found
     pairs = {
-        f"{group}.{name}": (
-            value,
-            found[group].get(name, default[group][name]),
-        )  # an option may be newer than what is found
+        f"{group}.{name}": (value, found[group].get(name, default[group][name]))
         for group, values in expected.items()
         for name, value in values.items()
     }
