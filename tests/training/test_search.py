@@ -31,7 +31,8 @@ from noisin_pyro.training import (
     search,
     train,
 )
-from noisin_pyro.training.keeper import Keeper
+
+from ..hooks import AfterStep
 
 Texts = tuple[Path, Path, Path]
 FAMILIES = ("gaussian", "gaussian:multiplicative")
@@ -200,23 +201,16 @@ def test_trials_that_diverge_have_failed(texts: Texts, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
-def test_stopped_in_a_trial_it_goes_on_with_it(
-    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str | None
+def test_a_search_stopped_in_a_trial_resumes_it(
+    texts: Texts, tmp_path: Path, after_step: AfterStep, storage: str | None
 ) -> None:
     space = {"noise.spread": Range(0.1, 1.5), "noise.family": FAMILIES}
     options: dict[str, Any] = {"trials": 4, "trial_epochs": 3, "storage": storage and storage.format(tmp_path)}
     whole = search(_config(texts), space, tmp_path / "whole", **options)
 
-    due, steps = Keeper.due, itertools.count(1)
     epoch = -(-len(texts[0].read_text().split()) * 7 // 6 // 40)
-    stops = {epoch + 2, 4 * epoch + 3, 8 * epoch, 13 * epoch}  # in trials, and where the best goes on
-
-    def counted(keeper: Keeper) -> bool:
-        if next(steps) in stops:
-            signal.raise_signal(signal.SIGTERM)
-        return due(keeper)
-
-    monkeypatch.setattr(Keeper, "due", counted)
+    for step in (epoch + 2, 4 * epoch + 3, 8 * epoch, 13 * epoch):  # in trials, and where the best is resumed
+        after_step(step, lambda: signal.raise_signal(signal.SIGTERM))
     stopped = 0
     while True:
         try:
@@ -329,14 +323,12 @@ def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: T
 
 
 @pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
-def test_a_trial_that_another_worker_has_is_left_to_it(
-    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_another_worker_has_is_left_to_it(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
     def again() -> Found:
         return search(_config(texts), {"noise.spread": (0.1, 0.8, 1.5)}, tmp_path / "s", trials=3, trial_epochs=2)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Keeper, "due", lambda keeper: signal.raise_signal(signal.SIGTERM))
+    after_step(1, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
         again()
     with locks.alone(tmp_path / "s" / "trial-0.lock"):
         found = again()

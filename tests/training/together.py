@@ -5,6 +5,7 @@ torchrun --nproc-per-node N together.py STEP OPTION...   ``noisin train`` with t
                                                         (SIGKILL) at the end of that step
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyro
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from noisin_pyro.cli import main
 from noisin_pyro.data import Batch, Sequences, Stream
@@ -23,7 +25,6 @@ from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
 from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, checkpoint, fit, train
 from noisin_pyro.training.distributed import averaging, here, joined, reseed
 from noisin_pyro.training.interrupts import Interrupted
-from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.shares import scored
@@ -185,16 +186,13 @@ def config(texts: Path, folder: Path) -> Config:
 
 def at_step(step: int, do: Callable[[], object]) -> None:
     """Do something in the last process at the end of that step, the first being 1."""
-    due, steps = Keeper.due, 0
+    numbers = itertools.count(1)
 
-    def counted(keeper: Keeper) -> bool:
-        nonlocal steps
-        steps += 1
-        if steps == step and here().rank == here().size - 1:
+    def hook(*_: object) -> None:
+        if next(numbers) == step and here().rank == here().size - 1:
             do()
-        return due(keeper)
 
-    Keeper.due = counted
+    register_optimizer_step_post_hook(hook)
 
 
 def broken_off(texts: Path, folder: Path) -> list[int]:
