@@ -113,6 +113,7 @@ def _blow_up(optimizer: torch.optim.Optimizer) -> None:
         optimizer.param_groups[0]["params"][0].fill_(torch.inf)
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_a_full_disk_costs_no_checkpoint(
     text: Path,
     capsys: pytest.CaptureFixture[str],

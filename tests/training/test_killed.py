@@ -35,6 +35,7 @@ def _run(texts: tuple[Path, Path, Path], folder: Path, kills: int) -> list[Path]
     return [folder / str(number + 1) for number in range(len(struck))]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_twenty_times_a_run_ends_in_the_same_bits(texts: tuple[Path, Path, Path], tmp_path: Path) -> None:
     (whole,) = _run(texts, tmp_path / "whole", 0)

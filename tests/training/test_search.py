@@ -304,6 +304,7 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: Texts, tmp_path: Path) -> None:
     done = subprocess.run(
