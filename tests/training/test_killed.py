@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import pytest
 import torch
 
 from noisin_pyro.training import checkpoint, log
+
+from ..processes import run_or_fail
 
 KILLS = 20
 OPTIONS = (
@@ -21,14 +22,7 @@ OPTIONS = (
 def _run(texts: tuple[Path, Path, Path], folder: Path, kills: int) -> list[Path]:
     folder.mkdir()
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(folder), str(kills)]
-    done = subprocess.run(
-        [*command, "--files", *map(str, texts), *OPTIONS.split()],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_or_fail([*command, "--files", *map(str, texts), *OPTIONS.split()])
     assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in folder.glob("*.err"))
     struck = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("kills ")]
     assert sum(struck) == kills

@@ -1,6 +1,5 @@
 """One writer in a run's folder: the second is refused, and a lock does not outlive its holder."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from noisin_pyro.training.locks import alone
 
 from .. import hooks
 from ..hooks import AfterStep
+from ..processes import environment
 
 HOLDER = """
 import sys
@@ -43,9 +43,8 @@ def stopped(texts: Texts, tmp_path: Path, after_step: AfterStep) -> Path:
 def test_a_second_run_is_refused_until_the_first_is_gone(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
     command = [sys.executable, "-c", HOLDER, str(stopped)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as holder:
+    with subprocess.Popen(command, env=environment(), text=True, **pipes) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
         capsys.readouterr()
         assert main(["train", "--resume", str(stopped)]) == 2

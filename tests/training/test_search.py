@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from noisin_pyro.training import (
 )
 
 from ..hooks import AfterStep
+from ..processes import run_or_fail
 
 Texts = tuple[Path, Path, Path]
 FAMILIES = ("gaussian", "gaussian:multiplicative")
@@ -307,11 +307,8 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: Texts, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("searched.py")), str(texts[0].parent), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    program = str(Path(__file__).with_name("searched.py"))
+    done = run_or_fail([sys.executable, program, str(texts[0].parent), str(tmp_path)])
     assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.err"))
     whole, broken, shared = (_told(tmp_path / name) for name in ("whole", "broken", "shared"))
     assert broken == whole and {"complete", "pruned"} <= {trial["state"] for trial in whole}
