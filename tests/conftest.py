@@ -1,6 +1,8 @@
-"""What every test starts from: one seed, and an empty parameter store."""
+"""What every test starts from: one seed, an empty parameter store, no network, and the default signal handlers."""
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import hypothesis
 import pyro
@@ -9,11 +11,29 @@ import torch
 
 from noisin_pyro.data import download
 
+from . import hooks
+
 # The tests' tensors are tiny: threads gain nothing, and wait for each other where something else runs beside them.
 torch.set_num_threads(1)
 
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+# No verdict depends on how fast the machine is.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def default_signal_handlers() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM as in the foreground, here and in the processes that tests start.
+
+    A shell without job control starts background commands with SIGINT ignored; child processes inherit that.
+    """
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +53,17 @@ def no_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setattr(download, "MIRRORS", ("http://127.0.0.1:9/one/{path}", "http://127.0.0.1:9/two/{path}"))
         yield
+
+
+@pytest.fixture
+def after_step() -> Iterator[hooks.AfterStep]:
+    """``after_step(n, do)`` calls ``do()`` right after the ``n``-th gradient step from now on, counted from 1.
+
+    The step is not yet logged or checkpointed then.
+    """
+    with ExitStack() as planned:
+
+        def plan(step: int, do: Callable[[], object]) -> None:
+            planned.enter_context(hooks.after_each_step(lambda number: do() if number == step else None))
+
+        yield plan

@@ -18,6 +18,7 @@ NO_SCREEN = "ignore:FigureCanvasAgg is non-interactive"
 each_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
 
+@pytest.mark.slow
 @each_notebook
 def test_the_script_runs_at_its_reduced_size(script: Path, tmp_path: Path) -> None:
     """In a process of its own, from another folder; a warning is an error."""

@@ -25,6 +25,8 @@ from noisin_pyro.inference import Bound
 
 T = TypeVar("T")
 _GROUPS = itertools.count()  # of this process, hence the same in all
+TIMEOUT: timedelta | None = None
+"""How long a process waits for the others before it gives up; by default PyTorch's own, half an hour."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def joined() -> Iterator[None]:
     between GPUs. The first of each machine alone has its messages on stderr.
 
     Raises:
-        ConnectionError: another of them has ended.
+        ConnectionError: another of them has ended, or has not answered within ``TIMEOUT``.
     """
     if not _are_several() or dist.is_initialized():
         yield
@@ -123,19 +125,21 @@ def joined() -> Iterator[None]:
     # of its own name, or it would connect to what is left of the one before
     named = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # pyright: ignore[reportPrivateImportUsage]
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, store=named, rank=rank, world_size=size)
+    dist.init_process_group(backend, store=named, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         with _silence() if _local("RANK", 0) > 0 else nullcontext():
             yield
     except RuntimeError as error:  # gloo, and torch where it uses it, have no class of their own for this
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):
             raise
-        told = ConnectionError(
-            "another process of this run has ended (its message, or torchrun's report, says how), and the others "
-            "cannot go on without it"
+        what = (
+            "has not answered in time (it may hang, or the network between them may be down)"
+            if "Timed out" in str(error)
+            else "has ended (its message, or torchrun's report, says how)"
         )
-        told.__notes__ = getattr(error, "__notes__", [])
-        raise told from error
+        message = ConnectionError(f"another process of this run {what}, and the others cannot go on without it")
+        message.__notes__ = getattr(error, "__notes__", [])
+        raise message from error
     finally:
         dist.destroy_process_group()
 

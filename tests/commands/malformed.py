@@ -5,8 +5,11 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -14,7 +17,8 @@ from hypothesis import strategies as st
 from noisin_pyro.cli import main
 from noisin_pyro.training import checkpoint, log
 
-MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # so many times the examples of every day, and others each time
+Test = Callable[..., Any]
+MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # that many times the usual examples, drawn anew each time
 SMALL = "--hidden-size 4 --epochs 1 --batch-size 4 --window 10 --ensemble-samples 0 --no-twin".split()  # noqa: SIM905
 _PROGRESS = re.compile(r"warning: | *(noisy|deterministic), |noisin: outside the vocabulary, read as <unk>: ")
 
@@ -37,15 +41,19 @@ PATHS = [
 ]
 
 
-def fuzz(examples: int) -> settings:
-    """So many examples; not shrunk, for a run is the price of one, and what is drawn is short already."""
-    return settings(
+def fuzz(examples: int) -> Callable[[Test], Test]:
+    """Mark a test as slow, and give it that many examples (times ``NOISIN_FUZZ``, where that is set).
+
+    Examples are not shrunk: each may cost a training run, and what is drawn is short already.
+    """
+    chosen = settings(
         max_examples=examples * max(MANY, 1),
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
         derandomize=not MANY,
         database=None,
     )
+    return lambda test: pytest.mark.slow(chosen(test))
 
 
 def run(arguments: list[str]) -> tuple[int, list[str]]:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from noisin_pyro.cli import main
 from noisin_pyro.training import checkpoint
-from noisin_pyro.training.keeper import Keeper
 
+from .. import hooks
 from .malformed import contents, damaged, fuzz, otherwise, require_whole
 from .malformed import works_or_is_refused as works
 
@@ -33,18 +33,16 @@ class Code:
 @pytest.fixture(scope="module", params=["text", "music"])
 def unfinished(request: pytest.FixtureRequest, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run stopped within its second epoch: it has both checkpoints and a best model."""
-    folder, due = tmp_path_factory.mktemp("unfinished") / "run", Keeper.due
+    folder = tmp_path_factory.mktemp("unfinished") / "run"
     options = ["--data", str(texts), "--window", "8", "--cell", "lstm", "--learn-spread"]
     if request.param == "music":
         options = ["--data", str(request.getfixturevalue("music").parent / "Chorales.mat")]
 
-    def stopping(keeper: Keeper) -> bool:
-        if keeper.progress.epoch == 2:
+    def stop_in_second_epoch(step: int) -> None:
+        if (folder / "log.csv").exists():
             signal.raise_signal(signal.SIGTERM)
-        return due(keeper)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Keeper, "due", stopping)
+    with hooks.after_each_step(stop_in_second_epoch):
         sizes = ["--batch-size", "2", "--hidden-size", "4", "--epochs", "2", "--checkpoint-steps", "1"]
         assert main(["train", *options, *sizes, "--no-twin", "--ensemble-samples", "0", "--folder", str(folder)]) == 143
     (folder / "curves.png").unlink()

@@ -107,13 +107,13 @@ def test_words_in_any_order(texts: Path, tmp_path: Path, data: st.DataObject) ->
     "arguments",
     [
         "train --data {texts} --folder {run}",
-        "train --data {texts} --folder {texts}/train.txt --hidden-size 2",
-        "train --resume {texts}",
-        "evaluate {run} --json {run}/result.json",
-        "generate {run} --temperature nan",
-        "families --png /proc/nowhere/x.png",
-        "compare {run} {texts}",
         "evaluate \udcff",
+        pytest.param("train --data {texts} --folder {texts}/train.txt --hidden-size 2", marks=pytest.mark.slow),
+        pytest.param("train --resume {texts}", marks=pytest.mark.slow),
+        pytest.param("evaluate {run} --json {run}/result.json", marks=pytest.mark.slow),
+        pytest.param("generate {run} --temperature nan", marks=pytest.mark.slow),
+        pytest.param("families --png /proc/nowhere/x.png", marks=pytest.mark.slow),
+        pytest.param("compare {run} {texts}", marks=pytest.mark.slow),
     ],
 )
 def test_in_a_process_of_its_own(arguments: str, run: Path, texts: Path) -> None:

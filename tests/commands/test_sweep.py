@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from noisin_pyro.cli import main
-from noisin_pyro.training.keeper import Keeper
+
+from ..hooks import AfterStep
 
 SMALL = "--batch-size 4 --window 10 --hidden-size 4 --epochs 3 --trial-epochs 2 --ensemble-samples 2"
 
@@ -68,12 +69,11 @@ def test_any_field_is_searched_and_more_trials_go_on(
 
 
 def test_interrupted_it_says_how_to_go_on(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
     options = ("--folder", str(tmp_path / "s"), "--spreads", "0.3", "0.6", "--noises", "gaussian")
-    with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "due", lambda keeper: signal.raise_signal(signal.SIGINT))
-        assert _sweep(texts, *options) == 130
+    after_step(1, lambda: signal.raise_signal(signal.SIGINT))
+    assert _sweep(texts, *options) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     command = f"noisin sweep --resume {tmp_path / 's'}"
     assert last == f"noisin: interrupted; go on with: {command}"

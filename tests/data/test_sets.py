@@ -20,7 +20,11 @@ def test_the_real_files_are_the_known_ones(root: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "num_sequences"),
-    [("nottingham", (694, 173, 170)), ("piano-midi", (87, 12, 25)), ("musedata", (524, 135, 124))],
+    [
+        pytest.param("nottingham", (694, 173, 170), marks=pytest.mark.slow),
+        ("piano-midi", (87, 12, 25)),
+        pytest.param("musedata", (524, 135, 124), marks=pytest.mark.slow),
+    ],
 )
 def test_the_other_collections_have_their_published_numbers_of_sequences(
     root: Path, name: str, num_sequences: tuple[int, int, int]

@@ -88,6 +88,7 @@ class TestKalmanSmoother:
         deviation = covariance.diagonal().sqrt().unflatten(0, (4, 2)).expand_as(mean)
         assert abs(z_scores(found.posterior.z_1, mean, deviation, worth[:, None, None])).max() < LIMIT
 
+    @pytest.mark.slow
     def test_nuts(self, linear_gaussian, exact_posterior):
         model = linear_gaussian()
         data = drawn_from(model, batch=1, steps=2)

@@ -4,12 +4,8 @@ import dataclasses
 import itertools
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,8 @@ from noisin_pyro.reproduction import How, Record, read_records, reproduce, rows
 from noisin_pyro.training import Config, Result, train, worker
 from noisin_pyro.training.found import Trial
 from noisin_pyro.training.log import read as read_log
+
+from ..processes import run_or_fail
 
 TIMES = ("seconds", "tokens_per_second")
 
@@ -257,38 +255,17 @@ def test_a_damaged_record_is_refused(tmp_path: Path, small: dict[str, Any]) -> N
 KILLS = 6
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments_the_same_command_gives_the_same_table(tmp_path: Path, text: Path) -> None:
-    command = [
-        *[sys.executable, "-c", "import sys; from noisin_pyro.cli import main; sys.exit(main())"],
-        *f"reproduce table2 --rows tanh-1-none tanh-1-noisin --trials 2 --trial-epochs 1 --data {text}".split(),
-        *["--hidden-size", "4", "--epochs", "3", "--seeds", "2"],
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    moments, kills = random.Random(), 0
-
-    def start(folder: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*command, "--folder", str(tmp_path / folder)], env=environment, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    began = time.monotonic()
-    whole = start("whole")
-    said = whole.communicate(timeout=300)
-    assert whole.returncode == 0, said
-    quickest = time.monotonic() - began
-    while True:
-        broken = start("broken")
-        try:
-            said = broken.communicate(timeout=moments.uniform(0.3, 0.9) * quickest if kills < KILLS else 300)
-        except subprocess.TimeoutExpired:
-            broken.send_signal(signal.SIGKILL)
-            broken.communicate()
-            kills += 1
-            continue
-        assert broken.returncode == 0, said
-        break
-    assert kills > 0
-    expected, found = (read_records(tmp_path / name, "table2") for name in ("whole", "broken"))
-    assert list(map(numbers, found)) == list(map(numbers, expected))
-    assert (tmp_path / "broken" / "table2.md").read_text() == (tmp_path / "whole" / "table2.md").read_text()
+    options = f"table2 --rows tanh-1-none tanh-1-noisin --trials 2 --trial-epochs 1 --data {text}"
+    sizes = "--hidden-size 4 --epochs 3 --seeds 2"
+    program = str(Path(__file__).with_name("killed.py"))
+    done = run_or_fail([sys.executable, program, str(tmp_path), str(KILLS), *options.split(), *sizes.split()])
+    assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.err"))
+    whole, *broken = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    expected = read_records(whole, "table2")
+    assert len(expected) == 4 and broken
+    for folder in broken:
+        assert list(map(numbers, read_records(folder, "table2"))) == list(map(numbers, expected))
+        assert (folder / "table2.md").read_text() == (whole / "table2.md").read_text()

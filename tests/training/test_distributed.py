@@ -1,7 +1,6 @@
 """Training in several processes, by torchrun: the same as in one, and broken off by all together."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,23 +14,20 @@ from noisin_pyro.cli import main
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.distributed import Ranks, take_device
 
+from ..processes import run_or_fail
 from . import together
+from .texts import write_texts
 
 Z = 4.9  # of 8 numbers and 2 sizes: a false alarm in one of 40,000 seeds
 
 
 def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    return run_or_fail(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command]
     )
 
 
-def told(run: subprocess.CompletedProcess[str]) -> list[str]:
+def errors(run: subprocess.CompletedProcess[str]) -> list[str]:
     """What the command itself says of errors."""
     return [line for line in run.stderr.splitlines() if line.startswith("noisin: ")]
 
@@ -39,14 +35,13 @@ def told(run: subprocess.CompletedProcess[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
-    for part, lines in (("train", 60), ("valid", 10), ("test", 10)):
-        (folder / f"{part}.txt").write_text("one two three four five six\n" * lines)
+    write_texts(folder)
     return folder
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def several(request: pytest.FixtureRequest, texts: Path) -> tuple[int, Path, subprocess.CompletedProcess[str]]:
-    """How many processes there were, the folder of what they found, and what they said."""
+    """How many processes there were, the folder of their results, and what they printed."""
     folder = texts / str(request.param)
     folder.mkdir()
     run = torchrun(request.param, together.__file__, str(folder))
@@ -57,46 +52,46 @@ def several(request: pytest.FixtureRequest, texts: Path) -> tuple[int, Path, sub
 Several = tuple[int, Path, subprocess.CompletedProcess[str]]
 
 
-def found(several: Several) -> dict[str, Any]:
+def results(several: Several) -> dict[str, Any]:
     return checkpoint.load(several[1] / "found.pt")
 
 
 @pytest.mark.parametrize("name", together.FITS)
 def test_without_noise_it_is_the_fit_of_one_process(several: Several, name: str, tmp_path: Path) -> None:
     expected = together.fitted(name, tmp_path)
-    torch.testing.assert_close(found(several)["fits"][name], expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(results(several)["fits"][name], expected, rtol=0, atol=1e-10)
     assert "vain" not in name or len(expected["rows"]) == 3, "else no decision was taken early"
 
 
 def test_held_out_numbers_are_those_of_one_process(several: Several) -> None:
-    torch.testing.assert_close(found(several)["scores"], together.scores(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(results(several)["scores"], together.scores(), rtol=0, atol=1e-12)
 
 
 def test_with_noise_the_mean_gradient_is_that_of_one_process(several: Several) -> None:
-    one, other = together.gradients(), found(several)["gradients"]
+    one, other = together.gradients(), results(several)["gradients"]
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
     assert ((one.mean(0) - other.mean(0)).abs() < Z * error).all()
     assert (one.mean(0).abs() > 2 * Z * error).any(), "else there is nothing to see"
 
 
 def test_each_process_has_noise_of_its_own_and_the_first_that_of_one(several: Several) -> None:
-    draws = found(several)["noise"]
+    draws = results(several)["noise"]
     assert len({tuple(draw) for draw in draws}) == several[0]
     assert draws[0] == together.noise()[0]
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_its_origin(several: Several) -> None:
-    (message,) = set(found(several)["diverged"])
+    (message,) = set(results(several)["diverged"])
     assert "epoch 1/14, step 1: the loss is nan, first in the states of layer 1 (" in message
 
 
 def test_what_the_writer_cannot_write_stops_all(several: Several) -> None:
-    assert found(several)["refused"] == ["[Errno 28] No space left on device"] * several[0]
+    assert results(several)["refused"] == ["[Errno 28] No space left on device"] * several[0]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) -> None:
     processes, folder, run = several
-    (line,) = told(run)
+    (line,) = errors(run)
     assert line.startswith(f"noisin: batch size must be a multiple of the {processes} processes")
     assert not (folder / "uneven").exists()
 
@@ -138,22 +133,32 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("several", [2], indirect=True)
 def test_a_signal_to_one_stops_all_after_the_same_step_and_they_resume(several: Several) -> None:
     _, folder, _ = several
-    assert found(several)["stopped"] == [7, 7]
+    assert results(several)["stopped"] == [7, 7]
     _same_run(folder / "broken", folder / "whole")
     assert json.loads((folder / "whole" / "config.json").read_text())["processes"] == 2
 
 
+@pytest.mark.slow
+def test_a_process_that_does_not_answer_ends_the_others_with_a_message() -> None:
+    run = torchrun(2, together.__file__, "hang")
+    assert run.returncode != 0
+    assert errors(run) == [
+        "noisin: another process of this run has not answered in time (it may hang, or the network between them may "
+        "be down), and the others cannot go on without it"
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [2], indirect=True)
 def test_a_killed_process_ends_the_run_which_resumes_with_as_many_or_one(
     several: Several, texts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = texts / "killed"
     options = "--batch-size 4 --window 10 --hidden-size 8 --spread 0.3 --learn-spread --guide mean-field"
-    how = "--learning-rate 0.01 --epochs 2 --particles 2 --ensemble-samples 3 --checkpoint-steps 2"
-    where = ["--data", str(texts), "--folder", str(run)]
-    killed = torchrun(2, together.__file__, "9", *options.split(), *how.split(), *where)
+    options += " --learning-rate 0.01 --epochs 2 --particles 2 --ensemble-samples 3 --checkpoint-steps 2"
+    killed = torchrun(2, together.__file__, "9", *options.split(), "--data", str(texts), "--folder", str(run))
     assert killed.returncode != 0 and not (run / "result.json").exists()
-    assert told(killed) == [
+    assert errors(killed) == [
         "noisin: another process of this run has ended (its message, or torchrun's report, says how), and the others "
         f"cannot go on without it; go on with: noisin train --resume {run}"
     ]

@@ -11,7 +11,8 @@ import torch
 
 from noisin_pyro.cli import main
 from noisin_pyro.training import checkpoint, log
-from noisin_pyro.training.keeper import Keeper
+
+from ..hooks import AfterStep
 
 SMALL = "--batch-size 2 --window 8 --hidden-size 64 --epochs 3 --ensemble-samples 0 --no-twin --checkpoint-steps 1"
 
@@ -22,24 +23,6 @@ def text(tmp_path: Path) -> Path:
     for part in ("train", "valid", "test"):
         (tmp_path / f"{part}.txt").write_text("one two three four\n" * 20)
     return tmp_path
-
-
-@pytest.fixture
-def after_checks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
-    """Do something at the end of that step, the first being 1."""
-    due, steps = Keeper.due, 0
-
-    def plan(step: int, do: Callable[[], object]) -> None:
-        def counted(keeper: Keeper) -> bool:
-            nonlocal steps
-            steps += 1
-            if steps == step:
-                do()
-            return due(keeper)
-
-        monkeypatch.setattr(Keeper, "due", counted)
-
-    return plan
 
 
 def _start(text: Path, options: str = "", name: str = "run") -> int:
@@ -67,10 +50,10 @@ def disk_free() -> Callable[[], None]:
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_go_on(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, signum: int, code: int
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, signum: int, code: int
 ) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    after_checks(9, lambda: signal.raise_signal(signum))
+    after_step(9, lambda: signal.raise_signal(signum))
     assert _start(text, "--checkpoint-steps 100") == code
     run = text / "run"
     assert capsys.readouterr().err.splitlines()[-1] == f"noisin: interrupted; go on with: noisin train --resume {run}"
@@ -82,12 +65,12 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert torch.equal(_best(run), _best(text / "whole"))
 
 
-def test_a_second_signal_is_not_kept_waiting(text: Path, after_checks: Callable) -> None:
+def test_a_second_signal_is_not_kept_waiting(text: Path, after_step: AfterStep) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    after_checks(9, twice)
+    after_step(9, twice)
     assert _start(text) == 130
     assert checkpoint.load(text / "run" / "last.pt")["progress"]["under_way"]["batches"] == 1
     assert main(["train", "--resume", str(text / "run")]) == 0
@@ -113,12 +96,9 @@ def test_a_signal_in_the_last_test_costs_no_training(
 
 @pytest.mark.parametrize("clip", ["None", "5"])
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
-    text: Path, capsys: pytest.CaptureFixture[str], clip: str, after_checks: Callable, monkeypatch: pytest.MonkeyPatch
+    text: Path, capsys: pytest.CaptureFixture[str], clip: str, after_step: AfterStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil() -> None:
-        monkeypatch.setattr(torch.optim.SGD, "step", lambda self: _blow_up(self))
-
-    after_checks(4, spoil)
+    after_step(4, lambda: monkeypatch.setattr(torch.optim.SGD, "step", _blow_up))
     assert _start(text, f"--optimizer SGD --spread 0.3 --clip {clip}") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("noisin: epoch 1, step 5: ") and "gamma_1 = 0.3" in line
@@ -133,15 +113,16 @@ def _blow_up(optimizer: torch.optim.Optimizer) -> None:
         optimizer.param_groups[0]["params"][0].fill_(torch.inf)
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_a_full_disk_costs_no_checkpoint(
     text: Path,
     capsys: pytest.CaptureFixture[str],
-    after_checks: Callable,
+    after_step: AfterStep,
     disk_free: Callable[[], None],
     disk_full: Callable[[], None],
 ) -> None:
     run = text / "run"
-    after_checks(10, disk_full)
+    after_step(10, disk_full)
     assert _start(text) == 2
     disk_free()
     last = capsys.readouterr().err.splitlines()[-1]
@@ -156,9 +137,9 @@ def test_a_full_disk_costs_no_checkpoint(
 
 @pytest.mark.parametrize("size", [0, 10, 5000])
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, size: int
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, size: int
 ) -> None:
-    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    after_step(10, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     run = text / "run"
     os.truncate(run / "last.pt", size)
@@ -172,9 +153,9 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
 
 
 def test_no_readable_checkpoint_is_told_and_nothing_touched(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
-    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    after_step(10, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     run = text / "run"
     for name in ("last.pt", "before.pt"):
@@ -191,9 +172,9 @@ def test_no_readable_checkpoint_is_told_and_nothing_touched(
 
 
 def test_a_checkpoint_of_another_model_is_refused(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
-    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    after_step(10, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     config = text / "run" / "config.json"
     config.write_text(config.read_text().replace('"hidden_size": 64', '"hidden_size": 65'))
@@ -203,9 +184,9 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 @pytest.mark.parametrize("content", [{}, {"model": 1, "optimizer": 2, "progress": 3, "generators": 4}])
 def test_a_file_that_is_no_runs_checkpoint_is_refused(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, content: dict
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, content: dict
 ) -> None:
-    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    after_step(10, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     checkpoint.save(text / "run" / "last.pt", content)
     assert main(["train", "--resume", str(text / "run")]) == 2
@@ -222,9 +203,9 @@ def test_a_file_that_is_no_runs_checkpoint_is_refused(
     ],
 )
 def test_options_that_contradict_the_folder_are_refused(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, options: str, told: str
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, options: str, told: str
 ) -> None:
-    after_checks(2, lambda: signal.raise_signal(signal.SIGINT))
+    after_step(2, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     capsys.readouterr()
     assert main(["train", "--resume", str(text / "run"), *options.split()]) == (2 if told else 0)
@@ -246,10 +227,10 @@ def test_a_damaged_result_costs_nothing(text: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_run_on_a_text_by_a_relative_path_is_found_from_elsewhere(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, monkeypatch: pytest.MonkeyPatch
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(text.parent)
-    after_checks(2, lambda: signal.raise_signal(signal.SIGINT))
+    after_step(2, lambda: signal.raise_signal(signal.SIGINT))
     data = ["--data", text.name]
     assert main(["train", *data, "--folder", str(text / "run"), *SMALL.split()]) == 130
     assert main(["train", "--resume", str(text / "run"), "--epochs", "9", *data]) == 2
@@ -260,9 +241,9 @@ def test_a_run_on_a_text_by_a_relative_path_is_found_from_elsewhere(
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no model")])
 def test_a_best_model_that_is_lost_is_told_before_the_training(
-    text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable, spoil: Callable[[Path], object]
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, spoil: Callable[[Path], object]
 ) -> None:
-    after_checks(10, lambda: signal.raise_signal(signal.SIGINT))
+    after_step(10, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     run = text / "run"
     spoil(run / "best.pt")
@@ -280,7 +261,7 @@ def test_a_run_that_fails_at_once_leaves_the_folder_that_there_was(
     if there:
         here.mkdir()
         monkeypatch.chdir(here)
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: _blow_up(self))
+    monkeypatch.setattr(torch.optim.Adam, "step", _blow_up)
     folder = "." if there else str(here)
     assert main(["train", "--data", str(text), "--folder", folder, *SMALL.split()]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
@@ -294,8 +275,8 @@ def test_a_folder_without_a_run_cannot_be_resumed(text: Path, capsys: pytest.Cap
     assert "no run to resume" in line
 
 
-def test_other_versions_are_told(text: Path, capsys: pytest.CaptureFixture[str], after_checks: Callable) -> None:
-    after_checks(2, lambda: signal.raise_signal(signal.SIGINT))
+def test_other_versions_are_told(text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep) -> None:
+    after_step(2, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     config = text / "run" / "config.json"
     config.write_text(config.read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "1.0"'))

@@ -10,7 +10,8 @@ import torch
 from noisin_pyro.cli import main
 from noisin_pyro.data import Corpus, Sequences, Vocabulary
 from noisin_pyro.training.fingerprint import KEY, fingerprint
-from noisin_pyro.training.keeper import Keeper
+
+from ..hooks import AfterStep
 
 Texts = tuple[Path, Path, Path]
 SMALL = "--batch-size 4 --window 10 --hidden-size 4 --epochs 1 --ensemble-samples 0 --no-twin"
@@ -38,14 +39,13 @@ def test_one_word_one_token_one_length_make_another_corpus() -> None:
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_text_that_changed_is_refused_by_every_command(
-    texts: Texts, tmp_path: Path, part: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    texts: Texts, tmp_path: Path, part: int, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
     run, stopped = tmp_path / "run", tmp_path / "stopped"
     options = ["--files", *map(str, texts), *SMALL.split()]
     assert main(["train", *options, "--folder", str(run)]) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "due", lambda keeper: signal.raise_signal(signal.SIGTERM))
-        assert main(["train", *options, "--folder", str(stopped)]) == 143
+    after_step(1, lambda: signal.raise_signal(signal.SIGTERM))
+    assert main(["train", *options, "--folder", str(stopped)]) == 143
     whole = texts[part].read_text()
     texts[part].write_text(whole.replace("one two three", "one three two", 1))  # the same words as often
     before = {path: path.read_bytes() for folder in (run, stopped) for path in folder.iterdir()}

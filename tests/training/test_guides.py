@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import noisin_pyro as nz
 from noisin_pyro.inference import Bound
 from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, checkpoint, train
 from noisin_pyro.training.interrupts import Interrupted
-from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.reading import read_run
 from noisin_pyro.training.schedules import kl_weight
+
+from ..hooks import AfterStep
 
 Texts = tuple[Path, Path, Path]
 
@@ -54,21 +56,17 @@ def test_without_a_guide_there_is_no_bound(texts: Texts, tmp_path: Path) -> None
     assert read_run(tmp_path / "run").guide is None
 
 
-def test_resumed_to_the_same_bits(texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_to_the_same_bits(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
     whole = config(texts, tmp_path / "whole", kl_annealing=3)
     train(whole)
-    due, steps = Keeper.due, 0
 
-    def counted(keeper: Keeper) -> bool:
-        nonlocal steps
-        steps += 1
-        if steps in (3, 14):
-            raise Interrupted(2)
-        return due(keeper) or steps % 2 == 0
+    def stop() -> None:  # at once: what was done since the last checkpoint is lost
+        raise Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(Keeper, "due", counted)
+    after_step(3, stop)
+    after_step(14, stop)
     folder = tmp_path / "broken"
-    broken = dataclasses.replace(whole, run=dataclasses.replace(whole.run, folder=folder))
+    broken = dataclasses.replace(whole, run=dataclasses.replace(whole.run, folder=folder, checkpoint_steps=2))
     breaks = 0
     while True:
         try:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import pytest
 import torch
 
 from noisin_pyro.training import checkpoint, log
+
+from ..processes import run_or_fail
 
 KILLS = 20
 OPTIONS = (
@@ -21,20 +22,14 @@ OPTIONS = (
 def _run(texts: tuple[Path, Path, Path], folder: Path, kills: int) -> list[Path]:
     folder.mkdir()
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(folder), str(kills)]
-    done = subprocess.run(
-        [*command, "--files", *map(str, texts), *OPTIONS.split()],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_or_fail([*command, "--files", *map(str, texts), *OPTIONS.split()])
     assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in folder.glob("*.err"))
     struck = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("kills ")]
     assert sum(struck) == kills
     return [folder / str(number + 1) for number in range(len(struck))]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_twenty_times_a_run_ends_in_the_same_bits(texts: tuple[Path, Path, Path], tmp_path: Path) -> None:
     (whole,) = _run(texts, tmp_path / "whole", 0)

@@ -1,6 +1,5 @@
 """One writer in a run's folder: the second is refused, and a lock does not outlive its holder."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,16 +9,19 @@ import pytest
 
 from noisin_pyro.cli import main
 from noisin_pyro.training import locks
-from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.locks import alone
 
+from .. import hooks
+from ..hooks import AfterStep
+from ..processes import environment
+
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from noisin_pyro.training.locks import alone
 with alone(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
+    print("locked", flush=True)
+    sys.stdin.read()
 """
 Texts = tuple[Path, Path, Path]
 SMALL = "--batch-size 4 --window 10 --hidden-size 4 --epochs 2 --ensemble-samples 0"
@@ -30,11 +32,10 @@ def _start(texts: Texts, folder: Path) -> int:
 
 
 @pytest.fixture
-def stopped(texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(texts: Texts, tmp_path: Path, after_step: AfterStep) -> Path:
     """The folder of a run stopped in its first epoch."""
-    with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "due", lambda keeper: signal.raise_signal(signal.SIGTERM))
-        assert _start(texts, tmp_path / "run") == 143
+    after_step(1, lambda: signal.raise_signal(signal.SIGTERM))
+    assert _start(texts, tmp_path / "run") == 143
     return tmp_path / "run"
 
 
@@ -42,9 +43,9 @@ def stopped(texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_a_second_run_is_refused_until_the_first_is_gone(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
     command = [sys.executable, "-c", HOLDER, str(stopped)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(), text=True, **pipes) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
         capsys.readouterr()
         assert main(["train", "--resume", str(stopped)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -52,34 +53,32 @@ def test_a_second_run_is_refused_until_the_first_is_gone(stopped: Path, capsys: 
         assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
         holder.send_signal(signal.SIGKILL)
     assert main(["train", "--resume", str(stopped)]) == 0
-    kept = {"best.pt", "config.json", "log.csv", "result.json"}
-    assert {path.name for path in (stopped / "deterministic").iterdir()} == kept
-    assert {path.name for path in stopped.iterdir()} == kept | {"curves.png", "deterministic"}
+    files = {"best.pt", "config.json", "log.csv", "result.json"}
+    assert {path.name for path in (stopped / "deterministic").iterdir()} == files
+    assert {path.name for path in stopped.iterdir()} == files | {"curves.png", "deterministic"}
 
 
 @pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
 @pytest.mark.parametrize("inner", ["", "deterministic"])
-def test_a_run_and_its_twin_are_held_while_they_train(
-    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
-) -> None:
-    due, told = Keeper.due, []
+def test_a_run_and_its_twin_are_locked_while_they_train(texts: Texts, tmp_path: Path, inner: str) -> None:
+    run, refused = tmp_path / "run", []
 
-    def resumed(keeper: Keeper) -> bool:
-        if keeper.folder.name == (inner or "run") and not told:
-            for folder in {tmp_path / "run", keeper.folder}:
-                with pytest.raises(ValueError, match="another run is writing") as refused, alone(folder):
+    def look(step: int) -> None:
+        in_twin = (run / "deterministic").exists()
+        if in_twin == bool(inner) and not refused:
+            for folder in {run, run / inner}:
+                with pytest.raises(ValueError, match="another run is writing") as error, alone(folder):
                     pass
-                told.append(refused)
-        return due(keeper)
+                refused.append(error)
 
-    monkeypatch.setattr(Keeper, "due", resumed)
-    assert _start(texts, tmp_path / "run") == 0
-    assert len(told) == (2 if inner else 1)
-    with alone(tmp_path / "run"):
+    with hooks.after_each_step(look):
+        assert _start(texts, run) == 0
+    assert len(refused) == (2 if inner else 1)
+    with alone(run):
         pass
 
 
-def test_without_locks_it_says_so(
+def test_a_system_without_locks_is_reported(
     stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "fcntl", None)
@@ -88,13 +87,13 @@ def test_without_locks_it_says_so(
     assert f"warning: {str(stopped)!r} cannot be locked" in capsys.readouterr().err
 
 
-def test_a_disk_without_locks_is_told_too(
+def test_a_disk_without_locks_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NoLocks:
         LOCK_EX = LOCK_NB = 0
 
-        def flock(self, handle: int, how: int) -> None:
+        def flock(self, handle: int, operation: int) -> None:
             raise OSError(38, "not implemented")
 
     monkeypatch.setattr(locks, "fcntl", NoLocks())

@@ -12,21 +12,35 @@ from hypothesis import strategies as st
 
 from noisin_pyro.training import Config, Data, Model, Optimisation, Run, checkpoint, train
 from noisin_pyro.training.reading import read_run
+from noisin_pyro.training.run import program_settings
 
+from .texts import write_texts
+
+Texts = tuple[Path, Path, Path]
 FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture
-def run(texts: tuple[Path, Path, Path], tmp_path: Path) -> Path:
-    train(
-        Config(
-            data=Data(files=texts, batch_size=4, window=10),
-            model=Model(hidden_size=4),
-            optimisation=Optimisation(epochs=1),
-            run=Run(folder=tmp_path / "run", twin=False, ensemble_samples=0),
-        )
+def _train(texts: Texts, folder: Path) -> Path:
+    config = Config(
+        data=Data(files=texts, batch_size=4, window=10),
+        model=Model(hidden_size=4),
+        optimisation=Optimisation(epochs=1),
+        run=Run(folder=folder, twin=False, ensemble_samples=0),
     )
-    return tmp_path / "run"
+    return train(config).folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run."""
+    with program_settings():
+        return _train(write_texts(tmp_path_factory.mktemp("texts")), tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run's folder, to be damaged."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def test_the_model_is_the_best_one(run: Path) -> None:
@@ -62,7 +76,8 @@ def test_outside_the_settings_of_a_program(run: Path) -> None:
         read_run(run)
 
 
-def test_another_text_than_it_was_trained_on(run: Path, texts: tuple[Path, Path, Path]) -> None:
+def test_another_text_than_it_was_trained_on(texts: Texts, tmp_path: Path) -> None:
+    run = _train(texts, tmp_path / "run")
     for text in texts:
         text.write_text("other words than before, and more of them\n" * 9)
     with pytest.raises(ValueError, match="have changed since"):

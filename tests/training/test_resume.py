@@ -30,30 +30,17 @@ from noisin_pyro.training import (
     train,
 )
 from noisin_pyro.training.interrupts import Interrupted
-from noisin_pyro.training.keeper import Keeper
+
+from ..hooks import AfterStep
 
 Texts = tuple[Path, Path, Path]
 CLOCKS = {"seconds", "tokens_per_second"}
 
 
 @pytest.fixture
-def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Send a signal in that step, counted over all that this test runs."""
-    due = Keeper.due
-    steps, when = 0, {}
-
-    def counted(keeper: Keeper) -> bool:
-        nonlocal steps
-        steps += 1
-        if steps in when:
-            signal.raise_signal(when[steps])
-        return due(keeper)
-
-    def stop(step: int, signum: int = signal.SIGINT) -> None:
-        when[step] = signum
-
-    monkeypatch.setattr(Keeper, "due", counted)
-    return stop
+def stop_at(after_step: AfterStep) -> Callable[..., None]:
+    """Send a signal in that step, counted from now on over all that this test runs."""
+    return lambda step, signum=signal.SIGINT: after_step(step, lambda: signal.raise_signal(signum))
 
 
 def _same(found: object, expected: object, at: str = "") -> None:
@@ -109,9 +96,8 @@ def test_a_loop_stopped_anywhere_goes_on_as_if_it_had_not(
     whole = fit(model, data, data, config, tmp_path / "whole")
     steps = len(list(data.batches(batch_size)))
 
-    total = len(whole) * steps
     for step in (1, steps - 1, steps + 2, 2 * steps, 2 * steps + 3):  # at an epoch's last step too
-        stop_at(total + step)
+        stop_at(step)
     pyro.set_rng_seed(1)
     breaks = 0
     while True:
@@ -152,8 +138,8 @@ def test_minutes_are_of_training_and_validation_whatever_the_breaks(
     whole = run("whole", 3 * epoch - 0.5)
     assert [row["seconds"] for row in whole] == [epoch] * 3
 
-    stop_at(3 * (epoch - 1) + 2)
-    stop_at(3 * (epoch - 1) + 2 * (epoch - 1))
+    stop_at(2)
+    stop_at(2 * (epoch - 1))
     pyro.set_rng_seed(1)
     for resume in (False, True):
         with pytest.raises(Interrupted):
@@ -208,7 +194,7 @@ def test_a_run_resumes_in_the_network_it_was_at(
 ) -> None:
     whole = train(_config(texts, tmp_path / "whole"))
     epoch = _steps(texts)
-    stop_at(6 * epoch + (2 if where == "noisy" else 3 * epoch + 2), signal.SIGTERM)
+    stop_at(2 if where == "noisy" else 3 * epoch + 2, signal.SIGTERM)
     with pytest.raises(Interrupted) as stop:
         train(_config(texts, tmp_path / "broken"))
     assert stop.value.signum == signal.SIGTERM

@@ -37,6 +37,7 @@ def test_a_predictable_text_is_learned(texts: Texts, tmp_path: Path) -> None:
     assert result.ensemble is not None and result.ensemble.perplexity < 1.3
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_a_run_leaves_its_whole_story(texts: Texts, tmp_path: Path) -> None:
     config = _config(texts, tmp_path / "run", noise=Noise(spread=0.4, learn_spread=True))
     result = train(config)

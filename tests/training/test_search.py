@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,9 @@ from noisin_pyro.training import (
     search,
     train,
 )
-from noisin_pyro.training.keeper import Keeper
+
+from ..hooks import AfterStep
+from ..processes import run_or_fail
 
 Texts = tuple[Path, Path, Path]
 FAMILIES = ("gaussian", "gaussian:multiplicative")
@@ -200,23 +201,16 @@ def test_trials_that_diverge_have_failed(texts: Texts, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
-def test_stopped_in_a_trial_it_goes_on_with_it(
-    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str | None
+def test_a_search_stopped_in_a_trial_resumes_it(
+    texts: Texts, tmp_path: Path, after_step: AfterStep, storage: str | None
 ) -> None:
     space = {"noise.spread": Range(0.1, 1.5), "noise.family": FAMILIES}
     options: dict[str, Any] = {"trials": 4, "trial_epochs": 3, "storage": storage and storage.format(tmp_path)}
     whole = search(_config(texts), space, tmp_path / "whole", **options)
 
-    due, steps = Keeper.due, itertools.count(1)
     epoch = -(-len(texts[0].read_text().split()) * 7 // 6 // 40)
-    stops = {epoch + 2, 4 * epoch + 3, 8 * epoch, 13 * epoch}  # in trials, and where the best goes on
-
-    def counted(keeper: Keeper) -> bool:
-        if next(steps) in stops:
-            signal.raise_signal(signal.SIGTERM)
-        return due(keeper)
-
-    monkeypatch.setattr(Keeper, "due", counted)
+    for step in (epoch + 2, 4 * epoch + 3, 8 * epoch, 13 * epoch):  # in trials, and where the best is resumed
+        after_step(step, lambda: signal.raise_signal(signal.SIGTERM))
     stopped = 0
     while True:
         try:
@@ -310,13 +304,11 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: Texts, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("searched.py")), str(texts[0].parent), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    program = str(Path(__file__).with_name("searched.py"))
+    done = run_or_fail([sys.executable, program, str(texts[0].parent), str(tmp_path)])
     assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.err"))
     whole, broken, shared = (_told(tmp_path / name) for name in ("whole", "broken", "shared"))
     assert broken == whole and {"complete", "pruned"} <= {trial["state"] for trial in whole}
@@ -329,14 +321,12 @@ def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: T
 
 
 @pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
-def test_a_trial_that_another_worker_has_is_left_to_it(
-    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_another_worker_has_is_left_to_it(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
     def again() -> Found:
         return search(_config(texts), {"noise.spread": (0.1, 0.8, 1.5)}, tmp_path / "s", trials=3, trial_epochs=2)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Keeper, "due", lambda keeper: signal.raise_signal(signal.SIGTERM))
+    after_step(1, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
         again()
     with locks.alone(tmp_path / "s" / "trial-0.lock"):
         found = again()

@@ -1,29 +1,46 @@
 """What several processes do together; a program for ``test_distributed.py``, which also imports it, as one process.
 
-torchrun --nproc-per-node N together.py FOLDER          everything below, what was found in FOLDER/found.pt
-torchrun --nproc-per-node N together.py STEP OPTION...   ``noisin train`` with the options, the last process killed
-                                                        (SIGKILL) at the end of that step
+torchrun --nproc-per-node N together.py FOLDER           everything below, its results in FOLDER/found.pt
+torchrun --nproc-per-node N together.py STEP OPTION...    ``noisin train`` with the options, the last process killed
+                                                         (SIGKILL) at the end of that step
+torchrun --nproc-per-node N together.py hang              the last process does not answer; each prints its error
 """
 
+import itertools
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
+import torch.distributed as dist
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from noisin_pyro.cli import main
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, checkpoint, fit, train
+from noisin_pyro.training import (
+    Config,
+    Data,
+    Inference,
+    Model,
+    Noise,
+    Optimisation,
+    Run,
+    checkpoint,
+    distributed,
+    fit,
+    train,
+)
 from noisin_pyro.training.distributed import averaging, here, joined, reseed
 from noisin_pyro.training.interrupts import Interrupted
-from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.shares import scored
@@ -185,16 +202,13 @@ def config(texts: Path, folder: Path) -> Config:
 
 def at_step(step: int, do: Callable[[], object]) -> None:
     """Do something in the last process at the end of that step, the first being 1."""
-    due, steps = Keeper.due, 0
+    numbers = itertools.count(1)
 
-    def counted(keeper: Keeper) -> bool:
-        nonlocal steps
-        steps += 1
-        if steps == step and here().rank == here().size - 1:
+    def hook(*_: object) -> None:
+        if next(numbers) == step and here().rank == here().size - 1:
             do()
-        return due(keeper)
 
-    Keeper.due = counted
+    register_optimizer_step_post_hook(hook)
 
 
 def broken_off(texts: Path, folder: Path) -> list[int]:
@@ -228,11 +242,30 @@ def everything(folder: Path) -> None:
         here().once(lambda: checkpoint.save(folder / "found.pt", found))
 
 
+def hang() -> None:
+    """Wait for a process that does not answer."""
+    distributed.TIMEOUT = timedelta(seconds=5)
+    store = next(dist.rendezvous("env://"))[0]  # pyright: ignore[reportPrivateImportUsage]
+    store.add("ready", 1)
+    while store.add("ready", 0) < int(os.environ["WORLD_SIZE"]):  # so that the time is not that of the imports
+        time.sleep(0.01)
+    try:
+        with joined():
+            if here().rank == here().size - 1:
+                signal.pause()
+            here().gathered(None)
+    except ConnectionError as error:
+        sys.exit(f"noisin: {error}")
+
+
 if __name__ == "__main__":
     warnings.simplefilter("error")
     torch.set_num_threads(1)
+    distributed.TIMEOUT = timedelta(minutes=2)
     first, *options = sys.argv[1:]
-    if not options:
+    if first == "hang":
+        hang()
+    elif not options:
         everything(Path(first))
     else:
         at_step(int(first), lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -46,6 +46,7 @@ def trained(model: nz.SequenceModel, name: str, steps: int) -> Callable[..., Any
     return guide
 
 
+@pytest.mark.slow
 def test_bounds_at_their_optima(linear_gaussian, exact_log_likelihood):
     model = linear_gaussian()
     for parameter in model.parameters():
