@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from noisin_pyro import noise, plots
-from noisin_pyro.commands import Families
+from noisin_pyro.commands.families import Families
 from noisin_pyro.recipes import FIRST_SEED, TABLES
 from noisin_pyro.reproduction import Record, read_records
 from noisin_pyro.reproduction.report import TITLES, body, text

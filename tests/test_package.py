@@ -38,7 +38,8 @@ BELOW = {
         "tables",
         "names",
     },
-    "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "tables", "names"},
+    "cli": {"commands", "training"},
+    "__main__": {"cli"},
 }
 
 
