@@ -1,4 +1,4 @@
-"""The subcommands of ``noisin``: for each a module with a dataclass, whose fields are the options and ``run`` runs it."""
+"""The subcommands of ``noisin``, a module for each: a dataclass whose fields are the options, with a method ``run``."""
 
 from __future__ import annotations
 
