@@ -7,6 +7,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,6 @@ def test_constraints_pin_every_dependency_within_its_bounds() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    for text in (*project["dependencies"], *sum(project["optional-dependencies"].values(), [])):
+    for text in chain(project["dependencies"], *project["optional-dependencies"].values()):
         requirement = Requirement(text)
         assert pins[requirement.name.lower()] in requirement.specifier, f"run tools/update_constraints.py for {text}"
