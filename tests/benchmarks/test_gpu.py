@@ -3,7 +3,8 @@
 from typing import Any
 
 from noisin_pyro.cli import _parse
-from noisin_pyro.commands import Reproduce, Sweep
+from noisin_pyro.commands.reproduce import Reproduce
+from noisin_pyro.commands.sweep import Sweep
 from noisin_pyro.recipes import icml_m
 
 
