@@ -11,12 +11,12 @@ from noisin_pyro.data.batches import Sequences
 from noisin_pyro.data.download import locate
 from noisin_pyro.data.polyphony import read_chords
 from noisin_pyro.data.pydocs import read_splits
-from noisin_pyro.data.sets import SETS
+from noisin_pyro.data.specs import DATASETS
 from noisin_pyro.data.text import read_words
 from noisin_pyro.data.vocabulary import Vocabulary
 from noisin_pyro.names import known
 
-NAMES = (*SETS, "pydocs")
+NAMES = (*DATASETS, "pydocs")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load(name: str, root: str | Path | None = None) -> Corpus:
 
     The files are looked for in ``root``, and nowhere else if it is given; in the folder that the environment variable
     ``NOISIN_DATA`` names; in the cache (``NOISIN_CACHE``, or else the operating system's folder for that); and then
-    downloaded to the cache, from the first of two mirrors that has them. Before a set's first download its licence is
+    downloaded to the cache, from the first of two mirrors that has them. Before a set's first download its license is
     told on stderr.
 
     Args:
@@ -61,7 +61,7 @@ def load(name: str, root: str | Path | None = None) -> Corpus:
             raise ValueError(f"'pydocs' comes with Python and reads no files, got root={str(root)!r}; leave root out")
         # Every word of valid and test needs a trained stand-in: the words that training sees once give it.
         return _text_corpus(name, read_splits(), {}, min_count=2)
-    paths = locate(name, SETS[name], root)
+    paths = locate(name, DATASETS[name], root)
     if len(paths) == 1:
         return Corpus(name, **read_chords(paths[0]), vocabulary=None)
     return load_text(train=paths[0], valid=paths[1], test=paths[2], name=name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pooch
 
-from noisin_pyro.data.sets import File, Known
+from noisin_pyro.data.specs import DatasetSpec, FileSpec
 
 # Two hosts of the same commit. The second is taken on its word that it serves what the first does; SHA-256 decides.
 MIRRORS = (
@@ -17,13 +17,13 @@ MIRRORS = (
 )
 
 
-def locate(name: str, known: Known, root: str | Path | None = None) -> list[Path]:
+def locate(name: str, known: DatasetSpec, root: str | Path | None = None) -> list[Path]:
     """Paths of the set's files, each the same as the published one byte for byte.
 
     The search goes: ``root``, and nowhere else if it is given; the folder that the environment variable
     ``NOISIN_DATA`` names; the cache, a folder of the operating system's or the one that ``NOISIN_CACHE`` names; the
     network, from which the cache is filled. Nothing is ever written to the first two. Before a set's first download
-    its licence is told on stderr.
+    its license is told on stderr.
 
     Args:
         name: what the set is called in errors.
@@ -49,7 +49,7 @@ def locate(name: str, known: Known, root: str | Path | None = None) -> list[Path
     return _cached(name, known)
 
 
-def _below(folder: Path, name: str, known: Known) -> list[Path]:
+def _below(folder: Path, name: str, known: DatasetSpec) -> list[Path]:
     """The files in a folder of the user's, in either layout; none if one is missing."""
     for paths in ([folder / file.path for file in known.files], [folder / file.name for file in known.files]):
         if all(path.is_file() for path in paths):
@@ -59,7 +59,7 @@ def _below(folder: Path, name: str, known: Known) -> list[Path]:
     return []
 
 
-def _require(file: File, path: Path, name: str) -> None:
+def _require(file: FileSpec, path: Path, name: str) -> None:
     try:
         difference = file.difference(path)
     except OSError as error:
@@ -71,14 +71,14 @@ def _require(file: File, path: Path, name: str) -> None:
         )
 
 
-def _cached(name: str, known: Known) -> list[Path]:
+def _cached(name: str, known: DatasetSpec) -> list[Path]:
     cache = Path(os.environ.get("NOISIN_CACHE") or pooch.os_cache("noisin_pyro"))
     paths = [cache / file.path for file in known.files]
     try:
         absent = [file for file, path in zip(known.files, paths, strict=True) if not _intact(file, path)]
         if absent:
             size = sum(file.size for file in absent)
-            print(f"Downloading {name!r} ({size / 1e6:.1f} MB) to {cache}. {known.licence}", file=sys.stderr)
+            print(f"Downloading {name!r} ({size / 1e6:.1f} MB) to {cache}. {known.license}", file=sys.stderr)
         for file in absent:
             _download(file, cache / file.path, name, known)
     except OSError as error:
@@ -89,11 +89,11 @@ def _cached(name: str, known: Known) -> list[Path]:
     return paths
 
 
-def _intact(file: File, path: Path) -> bool:
+def _intact(file: FileSpec, path: Path) -> bool:
     return path.is_file() and file.difference(path) is None
 
 
-def _download(file: File, path: Path, name: str, known: Known) -> None:
+def _download(file: FileSpec, path: Path, name: str, known: DatasetSpec) -> None:
     """One file, from the first mirror that has it; put in its place only when it is whole and the right one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -121,5 +121,5 @@ def _reason(error: OSError | ValueError) -> str:
     return type(error).__name__ if response is None else f"{response.status_code} {response.reason}"
 
 
-def _wanted(known: Known) -> str:
+def _wanted(known: DatasetSpec) -> str:
     return ", ".join(file.path for file in known.files)

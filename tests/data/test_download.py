@@ -13,7 +13,7 @@ import pytest
 from noisin_pyro.cli import main
 from noisin_pyro.data import download, load
 from noisin_pyro.data.download import locate
-from noisin_pyro.data.sets import File, Known
+from noisin_pyro.data.specs import DatasetSpec, FileSpec
 
 SPLITS = ("train", "valid", "test")
 
@@ -96,20 +96,20 @@ def put(folder: Path, there: Path) -> Path:
 
 
 def test_the_first_load_downloads_and_names_the_licence_and_the_next_reads_the_cache(
-    toy: Known, server: Server, cache: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    toy: DatasetSpec, server: Server, cache: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = load("ptb")
     assert server.asked == [f"/one/some/repository/c0ffee/data/ptb.{split}.txt" for split in SPLITS]
     assert kept(cache) == WHOLE
-    assert capsys.readouterr().err.count("A licence of its own.") == 1
+    assert capsys.readouterr().err.count("A license of its own.") == 1
     second = load("ptb")
     assert first.vocabulary == second.vocabulary
     assert len(server.asked) == 3
-    assert "licence" not in capsys.readouterr().err
+    assert "license" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fault", [404, 500, "cut", "other", "silent"])
-def test_the_second_mirror_steps_in(toy: Known, server: Server, cache: Path, fault: int | str) -> None:
+def test_the_second_mirror_steps_in(toy: DatasetSpec, server: Server, cache: Path, fault: int | str) -> None:
     server.faults["one"] = fault
     paths = locate("ptb", toy)
     assert [file.difference(path) for file, path in zip(toy.files, paths, strict=True)] == [None] * 3
@@ -118,7 +118,7 @@ def test_the_second_mirror_steps_in(toy: Known, server: Server, cache: Path, fau
 
 
 def test_both_mirrors_down_is_one_line_that_says_why_and_leaves_nothing(
-    toy: Known, server: Server, cache: Path
+    toy: DatasetSpec, server: Server, cache: Path
 ) -> None:
     server.faults |= {"one": 404, "two": "other"}
     with pytest.raises(ValueError) as failure:
@@ -133,7 +133,7 @@ def test_both_mirrors_down_is_one_line_that_says_why_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("fault", ["cut", "silent"])
-def test_a_broken_connection_leaves_nothing(toy: Known, server: Server, cache: Path, fault: str) -> None:
+def test_a_broken_connection_leaves_nothing(toy: DatasetSpec, server: Server, cache: Path, fault: str) -> None:
     server.faults |= {"one": fault, "two": fault}
     with pytest.raises(ValueError, match=r"could not be downloaded.*Error\), .*Error\); go online"):
         load("ptb")
@@ -141,15 +141,15 @@ def test_a_broken_connection_leaves_nothing(toy: Known, server: Server, cache: P
 
 
 def test_without_a_network_the_command_says_so_in_its_last_line(
-    toy: Known, cache: Path, capfd: pytest.CaptureFixture[str]
+    toy: DatasetSpec, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "--data", "ptb"]) == 2
     *before, last = capfd.readouterr().err.splitlines()
-    assert "A licence of its own." in before[0]
+    assert "A license of its own." in before[0]
     assert last.startswith("noisin: 'ptb' could not be downloaded") and last.count("(ConnectionError)") == 2
 
 
-def test_an_interrupted_download_leaves_nothing(toy: Known, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_leaves_nothing(toy: DatasetSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(url: str, output: str, pooch: object) -> None:
         Path(output).write_text("half of")
         raise KeyboardInterrupt
@@ -160,7 +160,7 @@ def test_an_interrupted_download_leaves_nothing(toy: Known, cache: Path, monkeyp
     assert kept(cache) == set()
 
 
-def test_a_damaged_file_of_the_cache_is_fetched_again_and_no_other(toy: Known, server: Server, cache: Path) -> None:
+def test_a_damaged_file_of_the_cache_is_fetched_again_and_no_other(toy: DatasetSpec, server: Server, cache: Path) -> None:
     paths = locate("ptb", toy)
     server.asked.clear()
     paths[1].write_text("the dog\n")
@@ -171,7 +171,7 @@ def test_a_damaged_file_of_the_cache_is_fetched_again_and_no_other(toy: Known, s
 
 @pytest.mark.parametrize("below", ["ptb", "."])
 def test_the_search_goes_root_then_environment_then_cache_then_network(
-    toy: Known, server: Server, cache: Path, folder: Path, tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
+    toy: DatasetSpec, server: Server, cache: Path, folder: Path, tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [locate("ptb", toy)[0].parent]  # network, to the cache
     assert len(server.asked) == 3
@@ -185,7 +185,7 @@ def test_the_search_goes_root_then_environment_then_cache_then_network(
 
 
 def test_a_root_without_the_files_is_an_error_though_the_cache_has_them(
-    toy: Known, server: Server, cache: Path, tmp_path: Path
+    toy: DatasetSpec, server: Server, cache: Path, tmp_path: Path
 ) -> None:
     load("ptb")
     (tmp_path / "root").mkdir()
@@ -194,7 +194,7 @@ def test_a_root_without_the_files_is_an_error_though_the_cache_has_them(
 
 
 def test_a_folder_of_the_environment_without_the_files_is_passed_over_but_must_be_a_folder(
-    toy: Known, server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: DatasetSpec, server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOISIN_DATA", str(tmp_path))
     assert locate("ptb", toy)[0] == cache / "ptb" / "ptb.train.txt"
@@ -214,7 +214,7 @@ def test_a_folder_of_the_environment_without_the_files_is_passed_over_but_must_b
     ids=["cut short", "edited", "other line ends"],
 )
 def test_a_damaged_file_of_the_user_s_is_an_error_and_stays_as_it_is(
-    toy: Known, server: Server, cache: Path, folder: Path, tmp_path: Path, change, message: str, by: str,
+    toy: DatasetSpec, server: Server, cache: Path, folder: Path, tmp_path: Path, change, message: str, by: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     there = put(folder, tmp_path / "data" / "ptb")
@@ -229,19 +229,19 @@ def test_a_damaged_file_of_the_user_s_is_an_error_and_stays_as_it_is(
 
 
 def test_a_file_of_the_user_s_that_cannot_be_read_is_named(
-    toy: Known, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: DatasetSpec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreadable(file: File, path: Path) -> None:
+    def unreadable(file: FileSpec, path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(File, "difference", unreadable)
+    monkeypatch.setattr(FileSpec, "difference", unreadable)
     put(folder, tmp_path / "root")
     with pytest.raises(ValueError, match=r"ptb\.train\.txt cannot be read \(Permission denied\); give root"):
         load("ptb", tmp_path / "root")
 
 
 def test_a_cache_that_cannot_be_used_is_named(
-    toy: Known, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: DatasetSpec, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("NOISIN_CACHE", str(tmp_path / "file"))
@@ -253,7 +253,7 @@ def test_a_cache_that_cannot_be_used_is_named(
         load("ptb")
 
 
-def test_a_full_disk_is_not_blamed_on_a_mirror(toy: Known, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_blamed_on_a_mirror(toy: DatasetSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(url: str, output: str, pooch: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -266,7 +266,7 @@ def test_a_full_disk_is_not_blamed_on_a_mirror(toy: Known, cache: Path, monkeypa
 
 
 def test_the_cache_is_by_default_the_operating_system_s(
-    toy: Known, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: DatasetSpec, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOISIN_CACHE")
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "system" / project)

