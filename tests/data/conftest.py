@@ -26,12 +26,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def toy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
-    """The small text as if it were Penn Treebank, and no folder of the user's in the environment."""
+    """The small text in the place of Penn Treebank, with NOISIN_DATA unset."""
     files = []
     for split in ("train", "valid", "test"):
         content = (folder / f"{split}.txt").read_bytes()
         files.append(FileSpec(f"ptb/ptb.{split}.txt", len(content), hashlib.sha256(content).hexdigest()))
-    known = DatasetSpec("A license of its own.", "some/repository", "c0ffee", "data", tuple(files))
-    monkeypatch.setitem(DATASETS, "ptb", known)
+    spec = DatasetSpec("A license for tests.", "some/repository", "c0ffee", "data", tuple(files))
+    monkeypatch.setitem(DATASETS, "ptb", spec)
     monkeypatch.delenv("NOISIN_DATA", raising=False)
-    return known
+    return spec

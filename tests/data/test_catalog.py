@@ -52,7 +52,7 @@ def test_load_by_name_is_load_text_of_its_files(folder: Path, tmp_path: Path, to
 def test_load_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be one of ptb, .*, pydocs, got 'wikitext2'; did you mean 'wikitext-2'"):
         load("wikitext2")
-    with pytest.raises(ValueError, match=r"read by load_text and load_music\) must be .*, got 'xyz'$"):
+    with pytest.raises(ValueError, match=r"with load_text or load_music\) must be .*, got 'xyz'$"):
         load("xyz")
     with pytest.raises(ValueError, match=r"'jsb' is not in root=.*expected polyphonic/JSB_Chorales.mat"):
         load("jsb", tmp_path)

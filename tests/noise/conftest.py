@@ -14,7 +14,7 @@ from torch import Tensor
 from noisin_pyro.noise import Family, describe, get
 
 FALSE_ALARM_RATE = 1e-6
-"""False-alarm rate of each statistical test, over all its comparisons (Bonferroni). Fewer than 300 tests: 3e-4 in total."""
+"""False-alarm rate of each test, over all its comparisons (Bonferroni). With fewer than 300 tests: 3e-4 in total."""
 
 FAMILIES = [get(entry.name, entry.form) for entry in describe()]
 

@@ -148,7 +148,7 @@ def test_implicit_gradient_against_quadrature(name, assert_mean):
     assert_mean(torch.stack([h_leaf.grad[:, 0], g_leaf.grad[:, 0]], -1), torch.stack([by_mean, by_spread]))
 
 
-# ---- no noise, and wrong arguments ---------------------------------------------------------------------------------------
+# ---- no noise, and wrong arguments ----------------------------------------------------------------------------------
 
 
 def test_spread_zero_is_a_point_mass(family):

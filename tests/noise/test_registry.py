@@ -24,7 +24,7 @@ def test_the_registry_is_complete():
     for name in NAMES:
         native = ["native"] if name in ("gamma", "beta", "poisson") else []
         assert [info.form for info in describe(name)] == ["additive", "multiplicative", *native]
-        assert all(entry.law and entry.make().form == info.form for info in describe(name))
+        assert all(info.law and info.make().form == info.form for info in describe(name))
         assert get(name).form == "additive" and get(name).name == name
     assert len(describe()) == 27
 
