@@ -65,7 +65,7 @@ def _panel(name: str, law: str, entries: list[noise.FamilyInfo]) -> plots.Panel:
     return plots.Panel(
         name=name,
         forms=", ".join(entry.form for entry in entries),
-        words=[law, *(f"{symbol} = {value:g}" for symbol, value in at.items())],
+        description=[law, *(f"{symbol} = {value:g}" for symbol, value in at.items())],
         points=density.points.tolist(),
         values=density.values.tolist(),
         discrete=density.discrete,

@@ -31,13 +31,13 @@ def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth:
     Raises:
         ValueError: no rows, or a truth that is not finite.
     """
-    from matplotlib.lines import Line2D
-
     if not rows:
         raise ValueError("rows must hold at least one record, got none; pass those of nz.compare(...)")
     if truth is not None and not math.isfinite(truth):
         raise ValueError(f"truth must be finite, in nats per step, got {truth!r}; leave it out if it is not known")
     figure, (axis,) = figure_with(1, ax)
+    from matplotlib.lines import Line2D
+
     if ax is None:
         figure.set_size_inches(8.0, 1.3 + 0.3 * len(rows))
     names = [row["model"] for row in rows]

@@ -102,8 +102,6 @@ def diagnostics(
     Raises:
         ValueError: no draws, shapes that differ, or more effective proposals than proposals.
     """
-    from matplotlib.ticker import FuncFormatter
-
     if not draws:
         raise ValueError('draws must hold at least one pair, got none: {"prior": (pareto_k, effective_proposals)}')
     pairs = {
@@ -121,6 +119,8 @@ def diagnostics(
                 f"sample size of draws[{name!r}] is {effective.max():g}; pass the num_proposals of that posterior"
             )
     figure, (left, right) = figure_with(2, axes)
+    from matplotlib.ticker import FuncFormatter
+
     for index, (name, (k, effective)) in enumerate(pairs.items()):
         color, marker = STYLES[index % len(STYLES)]
         style = {"color": color, "marker": marker, "markersize": 3.5, "linestyle": ""}

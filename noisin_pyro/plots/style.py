@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -15,10 +18,23 @@ STYLES = tuple(
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches that is not registered with pyplot, so no backend is chosen."""
+    """A figure of this size in inches, independent of pyplot and of its backend."""
+    if "matplotlib" not in sys.modules:
+        _import_matplotlib()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib, whose import fails if MPLBACKEND is unknown, although only pyplot needs a backend."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def figure_with(count: int, axes: tuple[Axes, ...] | Axes | None) -> tuple[Figure, tuple[Axes, ...]]:

@@ -49,7 +49,7 @@ def test_corpus_is_deterministic_and_covered_by_its_vocabulary() -> None:
 
 def test_a_python_without_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(ValueError, match="needs the module pydoc_data.*load_text"):
+    with pytest.raises(ValueError, match=r"needs the module pydoc_data.*load_text"):
         load("pydocs")
 
 
