@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from docutils import nodes
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -95,3 +97,6 @@ def setup(app: Sphinx) -> None:
     public = (getattr(importlib.import_module(room), name) for room, names in ROOMS.items() for name in names)
     for it in filter(inspect.isclass, public):
         plain_types(it)
+    for name, module in sys.modules.items():
+        if name.startswith("noisin_pyro.plots."):  # these import matplotlib's types for type checkers only
+            vars(module).update(Axes=Axes, Figure=Figure)

@@ -82,7 +82,7 @@ def check(
     pathwise, or that of the score function if the family has no ``rsample``. The global random state is unchanged.
 
     Args:
-        family: a name, as in :func:`get`, or a Family.
+        family: a name, as in ``get``, or a Family.
         spread: γ to test at.
         size: number of units of z.
         num_samples: number of samples, at least 1000.

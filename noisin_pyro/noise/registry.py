@@ -20,7 +20,7 @@ class FamilyInfo:
     """Description of a family in one of its forms.
 
     Attributes:
-        name, form: arguments of :func:`get`.
+        name, form: arguments of ``get``.
         law: the law that is standardized to give ε, in words; for native forms without innovations, the law of z.
         options: shape options of the law and their defaults.
         make: constructor of the family, with these options as keyword arguments.

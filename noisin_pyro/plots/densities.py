@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Panel:
-    """One law in the plot of :func:`families`.
+    """One law in the plot of ``families``.
 
     Attributes:
         name, forms: titles of the panel, left and right.
