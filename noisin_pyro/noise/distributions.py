@@ -88,29 +88,36 @@ class NoisyState(UnitDistribution):
         return log_prob.masked_fill(~finite.all(-1), -math.inf)
 
 
-class NoisyBeta(UnitDistribution):
+class NativeState(UnitDistribution):
+    """Base class of distributions of z with independent units that are defined by mean and spread, ``(..., H)``."""
+
+    def __init__(self, mean: Tensor, spread: Tensor):
+        self._mean, self.spread = torch.broadcast_tensors(mean, spread)
+        super().__init__(self._mean.shape)
+
+    def expand(self, batch_shape, _instance=None):
+        shape = Size(batch_shape) + self.event_shape
+        return type(self)(self._mean.expand(shape), self.spread.expand(shape))
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+
+class NoisyBeta(NativeState):
     """Independent Beta units with the given means in (0, 1) and variances spread²·mean·(1 − mean), 0 < spread < 1.
 
     The concentrations are mean·ν and (1 − mean)·ν with ν = 1/spread² − 1.
     """
 
     def __init__(self, mean: Tensor, spread: Tensor):
-        self._mean, self.spread = torch.broadcast_tensors(mean, spread)
+        super().__init__(mean, spread)
         precision = self.spread.pow(-2) - 1
         self._beta = dist.Beta(self._mean * precision, (1 - self._mean) * precision, validate_args=False)
-        super().__init__(self._mean.shape)
-
-    def expand(self, batch_shape, _instance=None):
-        shape = Size(batch_shape) + self.event_shape
-        return NoisyBeta(self._mean.expand(shape), self.spread.expand(shape))
 
     @property
     def support(self) -> Constraint:
         return constraints.independent(constraints.unit_interval, 1)
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
 
     @property
     def variance(self) -> Tensor:
@@ -126,7 +133,7 @@ class NoisyBeta(UnitDistribution):
         return log_prob.masked_fill(~inside, -math.inf).sum(-1)
 
 
-class NoisyPoisson(UnitDistribution):
+class NoisyPoisson(NativeState):
     """z = spread²·N with N ~ Poisson(mean/spread²), mean > 0: independent units with variances spread²·mean.
 
     A sample has no gradient. ``log_prob`` is differentiable in the mean (the score function), but not in the spread,
@@ -136,22 +143,13 @@ class NoisyPoisson(UnitDistribution):
     has_rsample = False
 
     def __init__(self, mean: Tensor, spread: Tensor):
-        self._mean, self.spread = torch.broadcast_tensors(mean, spread)
+        super().__init__(mean, spread)
         self.step = self.spread.detach().square()
         self._poisson = dist.Poisson(self._mean / self.step, validate_args=False)
-        super().__init__(self._mean.shape)
-
-    def expand(self, batch_shape, _instance=None):
-        shape = Size(batch_shape) + self.event_shape
-        return NoisyPoisson(self._mean.expand(shape), self.spread.expand(shape))
 
     @property
     def support(self) -> Constraint:
         return Region(lambda value: self._count(value)[1].all(-1), is_discrete=True)
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
 
     @property
     def variance(self) -> Tensor:

@@ -15,6 +15,14 @@ from torch.nn.functional import softplus
 Function = Callable[[Tensor], Tensor]
 
 
+def _zero(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def _zero_of_vector(x: Tensor) -> Tensor:
+    return torch.zeros_like(x[..., 0])
+
+
 @dataclass(frozen=True)
 class ExponentialFamily:
     """A law in canonical form, log p(x) = η·t(x) − A(η) + log ν(x), so that ∇A(η) = E[t(x)].
@@ -25,14 +33,14 @@ class ExponentialFamily:
         natural_parameter: η, shape ``(K,)``.
         statistic: the sufficient statistic t, from x to ``(..., K)``.
         log_normalizer: A, from η to a scalar.
-        log_base_measure: log ν, from x to ``(...)``.
+        log_base_measure: log ν, from x to ``(...)``; default: 0.
         held_fixed: the parameter of the law that is held fixed because it is part of t or ν; empty if there is none.
     """
 
     natural_parameter: Tensor
     statistic: Function
     log_normalizer: Function
-    log_base_measure: Function
+    log_base_measure: Function = _zero
     held_fixed: str = ""
 
 
@@ -44,23 +52,12 @@ def canonical_form(law: td.Distribution) -> ExponentialFamily | None:
     return None
 
 
-def _zero(x: Tensor) -> Tensor:
-    """log ν = 0, of a scalar x."""
-    return torch.zeros_like(x)
-
-
-def _zero_of_vector(x: Tensor) -> Tensor:
-    """log ν = 0, of a vector x."""
-    return torch.zeros_like(x[..., 0])
-
-
 def _normal(law: Any) -> ExponentialFamily:
     variance = law.scale.square()
     return ExponentialFamily(
         torch.stack([law.loc / variance, -0.5 / variance]),
         lambda x: torch.stack([x, x.square()], -1),
         lambda eta: -eta[0].square() / (4 * eta[1]) + 0.5 * (math.pi / -eta[1]).log(),
-        _zero,
     )
 
 
@@ -69,8 +66,7 @@ def _laplace(law: Any) -> ExponentialFamily:
         (-1 / law.scale).reshape(1),
         lambda x: (x - law.loc).abs().unsqueeze(-1),
         lambda eta: (-2 / eta[0]).log(),
-        _zero,
-        "location",
+        held_fixed="location",
     )
 
 
@@ -99,7 +95,6 @@ def _gamma(law: Any) -> ExponentialFamily:
         torch.stack([law.concentration - 1, -law.rate]),
         lambda x: torch.stack([x.log(), x], -1),
         lambda eta: torch.lgamma(eta[0] + 1) - (eta[0] + 1) * (-eta[1]).log(),
-        _zero,
     )
 
 
@@ -108,7 +103,6 @@ def _exponential(law: Any) -> ExponentialFamily:
         -law.rate.reshape(1),
         lambda x: x.unsqueeze(-1),
         lambda eta: -(-eta[0]).log(),
-        _zero,
     )
 
 
@@ -117,7 +111,6 @@ def _beta(law: Any) -> ExponentialFamily:
         torch.stack([law.concentration1 - 1, law.concentration0 - 1]),
         lambda x: torch.stack([x.log(), (-x).log1p()], -1),
         lambda eta: torch.lgamma(eta + 1).sum() - torch.lgamma(eta.sum() + 2),
-        _zero,
     )
 
 
@@ -126,7 +119,6 @@ def _bernoulli(law: Any) -> ExponentialFamily:
         law.logits.reshape(1),
         lambda x: x.unsqueeze(-1),
         lambda eta: softplus(eta[0]),
-        _zero,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from noisin_pyro.noise import base_laws
-from noisin_pyro.noise.distributions import NoisyBeta, NoisyPoisson, NoisyState
+from noisin_pyro.noise.distributions import NativeState, NoisyBeta, NoisyPoisson, NoisyState
 from noisin_pyro.noise.exponential_family import ExponentialFamily, canonical_form
 from noisin_pyro.noise.standardized import Standardized, StandardNormal
 
@@ -231,49 +231,47 @@ class Gaussian(StandardizedFamily):
         return StandardNormal(spread.new_zeros(()).expand(size))
 
 
-class NativeBeta(Family):
-    """z ~ Beta with mean h in (0, 1) and variance γ²h(1 − h), 0 < γ < 1."""
+class NativeFamily(Family):
+    """Base class of families whose law of z depends on the mean, so that they have no innovations."""
 
-    name, form = "beta", "native"
+    form = "native"
     has_innovations = False
-    max_spread = 1.0
-    mean_range = (0.0, 1.0)
+    distribution: type[NativeState]
 
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
-        raise _no_innovations(self)
+        raise ValueError(
+            f"noise: {self} noise has no law of ε that is independent of the mean; call family(mean, spread), or use "
+            "another form"
+        )
+
+    def _distribution(self, mean: Tensor, spread: Tensor) -> dist.TorchDistribution:
+        return self.distribution(mean, spread)
+
+
+class NativeBeta(NativeFamily):
+    """z ~ Beta with mean h in (0, 1) and variance γ²h(1 − h), 0 < γ < 1."""
+
+    name = "beta"
+    max_spread = 1.0
+    mean_range = (0.0, 1.0)
+    distribution = NoisyBeta
 
     def scale(self, mean: Tensor, spread: Tensor) -> Tensor:
         return spread * (mean * (1 - mean)).sqrt()
 
-    def _distribution(self, mean: Tensor, spread: Tensor) -> dist.TorchDistribution:
-        return NoisyBeta(mean, spread)
 
-
-class NativePoisson(Family):
+class NativePoisson(NativeFamily):
     """z = γ²·Poisson(h/γ²), h > 0, standard deviation γ√h."""
 
-    name, form = "poisson", "native"
+    name = "poisson"
     discrete = True
     has_rsample = False
     spread_is_pathwise = False
-    has_innovations = False
     mean_range = (0.0, math.inf)
-
-    def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
-        raise _no_innovations(self)
+    distribution = NoisyPoisson
 
     def scale(self, mean: Tensor, spread: Tensor) -> Tensor:
         return spread * mean.sqrt()
-
-    def _distribution(self, mean: Tensor, spread: Tensor) -> dist.TorchDistribution:
-        return NoisyPoisson(mean, spread)
-
-
-def _no_innovations(family: Family) -> ValueError:
-    return ValueError(
-        f"noise: {family} noise has no law of ε that is independent of the mean; call family(mean, spread), or use "
-        "another form"
-    )
 
 
 def _validation_enabled() -> bool:

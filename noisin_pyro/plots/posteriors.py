@@ -103,7 +103,7 @@ def diagnostics(
         ValueError: no draws, shapes that differ, or more effective proposals than proposals.
     """
     if not draws:
-        raise ValueError('draws must hold at least one pair, got none: {"prior": (pareto_k, effective_proposals)}')
+        raise ValueError("draws must hold at least one pair, got none; pass {name: (pareto_k, effective_proposals)}")
     pairs = {
         name: tuple(np.atleast_1d(np.asarray(values, dtype=float)) for values in pair) for name, pair in draws.items()
     }
