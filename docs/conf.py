@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from docutils import nodes
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -101,3 +103,6 @@ def setup(app: Sphinx) -> None:
     )
     for it in filter(inspect.isclass, public):
         plain_types(it)
+    for name, module in sys.modules.items():
+        if name.startswith("noisin_pyro.plots."):  # these import matplotlib's types for type checkers only
+            vars(module).update(Axes=Axes, Figure=Figure)

@@ -21,15 +21,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each room, and the rooms below it that it may use.
 BELOW = {
     "names": set(),
-    "tables": set(),
+    "_tables": set(),
     "noise": {"names"},
     "data": {"names"},
     "plots": set(),
     "models": {"noise", "names"},
-    "inference": {"models", "noise", "data", "tables", "names"},
-    "training": {"inference", "models", "noise", "data", "plots", "tables", "names"},
+    "inference": {"models", "noise", "data", "_tables", "names"},
+    "training": {"inference", "models", "noise", "data", "plots", "_tables", "names"},
     "recipes": {"training", "noise", "names"},
-    "reproduction": {"recipes", "training", "plots", "tables"},
+    "reproduction": {"recipes", "training", "plots", "_tables"},
     "commands": {
         "reproduction",
         "recipes",
@@ -39,7 +39,7 @@ BELOW = {
         "noise",
         "data",
         "plots",
-        "tables",
+        "_tables",
         "names",
     },
     "cli": {"commands", "training"},

@@ -27,7 +27,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_every_code_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace and in order, in an empty folder; commands as from the command line."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))  # a page adds a family
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))  # a page adds a family
     names: dict[str, Any] = {}
     text = page.read_text(encoding="utf-8")
     for kind, block in re.findall(r"^```(\S+)[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
@@ -57,7 +57,7 @@ def test_every_public_name_has_a_page() -> None:
         found = InventoryFile.load(file, "", posixpath.join)
     kinds = ("py:module", "py:class", "py:function", "py:exception", "py:data")
     names = [name for kind in kinds for name in found.get(kind, {})]
-    # room:name, since noise.coordinates is a function, and also the file that it is in
+    # room:name, since noise.families and noise.density are functions, and also the files that they are in
     documented = {id(pkgutil.resolve_name(":".join(name.rsplit(".", 1)))) for name in names if "." in name}
     for room in ROOMS:
         module = importlib.import_module(".".join(room.relative_to(ROOT).parts))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from noisin_pyro.tables import aligned
+from noisin_pyro._tables import aligned
 from timing.comparisons import COMPARISONS
 from timing.contestants import TITLES
 

@@ -1,4 +1,4 @@
-"""check passes every family of the table and catches those that break one desideratum."""
+"""``check`` passes every built-in family and fails those that violate a desideratum."""
 
 import pyro.distributions as dist
 import pytest
@@ -7,37 +7,37 @@ import torch
 from noisin_pyro.noise import Family, check, get
 
 
-class Mine(Family):
-    name = "mine"
+class MyFamily(Family):
+    name = "my-family"
 
     def law(self, spread, size):
         return dist.Normal(spread.new_zeros(size), 1.0).to_event(1)
 
 
-class Biased(Mine):
+class Biased(MyFamily):
     def law(self, spread, size):
         return dist.Normal(spread.new_full((size,), 0.05), 1.0).to_event(1)
 
 
-class TooWide(Mine):
+class TooWide(MyFamily):
     def law(self, spread, size):
         return dist.Normal(spread.new_zeros(size), 1.05).to_event(1)
 
 
-class Detached(Mine):
-    """z = mean + γε, cut off from the network that computed the mean."""
+class Detached(MyFamily):
+    """z = mean + γε, detached from the network that computes the mean."""
 
     def __call__(self, mean, spread):
         return super().__call__(mean.detach(), spread)
 
 
-class DetachedSpread(Mine):
+class DetachedSpread(MyFamily):
     def scale(self, mean, spread):
         return spread.detach()
 
 
-class ScoreCut(Mine):
-    """No rsample, and a density that does not know the mean's gradient either."""
+class ScoreCut(MyFamily):
+    """No rsample, and no gradient of log p(z) in the mean either."""
 
     has_rsample = False
     spread_is_pathwise = False
@@ -52,19 +52,26 @@ class ScoreCut(Mine):
 
 
 def failed(report):
-    return {finding.desideratum for finding in report.findings if not finding.passed}
+    return {test.desideratum for test in report.tests if not test.passed}
 
 
-def test_every_family_keeps_the_desiderata(family):
+def test_every_family_satisfies_the_desiderata(family):
     report = check(family)
     assert report.passed, str(report)
     assert report.false_alarm_rate == 1e-6
-    assert {finding.desideratum for finding in report.findings} == {1, 2, 3}
+    assert {test.desideratum for test in report.tests} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(
     "wrong, broken",
-    [(Mine, set()), (Biased, {1, 2, 3}), (TooWide, {2, 3}), (Detached, {3}), (DetachedSpread, {3}), (ScoreCut, {3})],
+    [
+        (MyFamily, set()),
+        (Biased, {1, 2, 3}),
+        (TooWide, {2, 3}),
+        (Detached, {3}),
+        (DetachedSpread, {3}),
+        (ScoreCut, {3}),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_wrong_family_is_caught(wrong, broken):
@@ -75,13 +82,13 @@ def test_a_wrong_family_is_caught(wrong, broken):
         assert min(broken) in failed(report)
 
 
-def test_report_can_be_read():
+def test_report_is_readable():
     good, bad = str(check("gamma:native")), str(check(Detached()))
-    assert "gamma:native: keeps the three desiderata (a right family fails with probability 1e-06)" in good
-    assert "mine: FAILS" in bad and "FAIL 3. dz/dmean at mean -1.5" in bad and "ok   1. z around" in bad
+    assert "gamma:native: satisfies the three desiderata (false-alarm rate 1e-06)" in good
+    assert "my-family: FAILS" in bad and "FAIL 3. dz/dmean at mean -1.5" in bad and "ok   1. z around" in bad
 
 
-def test_random_state_is_left_alone():
+def test_random_state_is_unchanged():
     torch.manual_seed(7)
     expected = torch.rand(2)
     torch.manual_seed(7)

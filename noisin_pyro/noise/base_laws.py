@@ -1,8 +1,8 @@
-"""The base laws of the families, before they are standardised.
+"""The base laws of the families, before they are standardized.
 
-Each is a function of a tensor ``(..., size)``, zeros or (the ``_ratio`` laws) the spread, that returns the law of
-``size`` units. Parameters are tensors, all of them: a number would be copied to the device. The first line of a
-docstring is what tables of families print.
+Each function takes a tensor ``(..., size)`` of zeros, or of the spread for the ``_ratio`` laws, and returns the law of
+``size`` units. All parameters are passed as tensors, because a Python number would be copied to the device at every
+call. The first line of each docstring is printed in tables of families.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import math
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
-
-from noisin_pyro.noise.units import ONE
+from torch import Size, Tensor
 
 
 def gaussian(zeros: Tensor) -> dist.TorchDistribution:
@@ -57,7 +55,7 @@ def beta(zeros: Tensor, concentration: float = 2.0) -> dist.TorchDistribution:
 
 
 def bernoulli(zeros: Tensor) -> dist.TorchDistribution:
-    """±1 with equal chance"""
+    """±1 with equal probability"""
     return dist.Bernoulli(zeros + 0.5)
 
 
@@ -67,8 +65,8 @@ def poisson(zeros: Tensor, rate: float = 4.0) -> dist.TorchDistribution:
 
 
 def categorical(zeros: Tensor) -> dist.TorchDistribution:
-    """one-hot over the layer's units, equal chances"""
-    return _EqualChances(logits=zeros)
+    """one-hot over the layer's units, equal probabilities"""
+    return _UniformOneHot(logits=zeros)
 
 
 def dirichlet(zeros: Tensor, concentration: float = 1.0) -> dist.TorchDistribution:
@@ -93,7 +91,7 @@ def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
 
 
 class _Chi2(dist.Chi2):
-    """Torch's has its rate as a number."""
+    """torch's class passes its rate as a Python number, which is copied to the device."""
 
     def __init__(self, df: Tensor, validate_args: bool | None = None) -> None:
         dist.Gamma.__init__(self, df / 2, torch.full_like(df, 0.5), validate_args=validate_args)
@@ -103,18 +101,18 @@ class _Chi2(dist.Chi2):
 
 
 class _Logistic(dist.Logistic):
-    """Pyro's draws a uniform number that can be exactly 0, and then −∞."""
+    """Pyro's class samples by inversion of a uniform number that can be exactly 0, and so can return −∞."""
 
-    def rsample(self, sample_shape=ONE):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def rsample(self, sample_shape=Size()):  # pyright: ignore[reportIncompatibleMethodOverride]
         finfo = torch.finfo(self.loc.dtype)
         u = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         return self.icdf(u.clamp_(finfo.tiny, 1 - finfo.eps))
 
 
-class _EqualChances(dist.OneHotCategorical):
-    """Torch's draws a one-hot vector in a way that waits for the device."""
+class _UniformOneHot(dist.OneHotCategorical):
+    """torch's class synchronizes with the device in ``sample``."""
 
-    def sample(self, sample_shape=ONE):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def sample(self, sample_shape=Size()):  # pyright: ignore[reportIncompatibleMethodOverride]
         shape = self._extended_shape(sample_shape)
         unit = torch.randint(shape[-1], (*shape[:-1], 1), device=self.logits.device)
         return self.logits.new_zeros(shape).scatter_(-1, unit, 1.0)

@@ -1,4 +1,4 @@
-"""Coordinates of ε: one to one, onto the support, with the right Jacobian."""
+"""``biject_to_support``: bijective, onto the support, with the correct Jacobian."""
 
 import pytest
 import torch
@@ -19,33 +19,35 @@ def law_of(name: str, spread: float = 0.4):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_there_and_back(name):
+def test_round_trip(name):
     law = law_of(name)
-    space = noise.coordinates(law)
+    transform = noise.biject_to_support(law)
     epsilon = law.rsample((50,))
-    u = space.inv(epsilon)
+    u = transform.inv(epsilon)
     assert u.shape == (50, UNITS - (name == "dirichlet"))
-    torch.testing.assert_close(space(u), epsilon)
+    torch.testing.assert_close(transform(u), epsilon)
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_anywhere_is_on_the_support(name):
+def test_every_point_maps_to_the_support(name):
     law = law_of(name)
     u = 3 * torch.randn(100, UNITS - (name == "dirichlet"), dtype=torch.float64)
-    assert law.log_prob(noise.coordinates(law)(u)).isfinite().all()
+    assert law.log_prob(noise.biject_to_support(law)(u)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_the_jacobian_is_autograd_s(name):
+def test_jacobian_matches_autograd(name):
     law = law_of(name)
-    space = noise.coordinates(law)
+    transform = noise.biject_to_support(law)
     u = torch.randn(UNITS - (name == "dirichlet"), dtype=torch.float64)
-    by_autograd = jacobian(space, u)[: len(u)]  # of the simplex the density is over the first coordinates
-    torch.testing.assert_close(space.log_abs_det_jacobian(u, space(u)), torch.linalg.slogdet(by_autograd)[1])
+    by_autograd = jacobian(transform, u)[
+        : len(u)
+    ]  # on the simplex the density is with respect to the first coordinates
+    torch.testing.assert_close(transform.log_abs_det_jacobian(u, transform(u)), torch.linalg.slogdet(by_autograd)[1])
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_pyro_s_bijection_of_the_support_is_the_same_map(name):
+def test_biject_to_of_the_support(name):
     law = law_of(name)
     u = torch.randn(4, UNITS - (name == "dirichlet"), dtype=torch.float64)
     epsilon = biject_to(law.support)(u)
@@ -53,10 +55,10 @@ def test_pyro_s_bijection_of_the_support_is_the_same_map(name):
     assert law.log_prob(epsilon).isfinite().all()
 
 
-def test_a_learned_spread_moves_the_map_with_it():
+def test_the_map_is_differentiable_in_the_spread():
     spread = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     law = noise.get("gamma:multiplicative").law(spread, UNITS)
-    epsilon = noise.coordinates(law)(torch.zeros(UNITS, dtype=torch.float64))
+    epsilon = noise.biject_to_support(law)(torch.zeros(UNITS, dtype=torch.float64))
     torch.testing.assert_close(epsilon, torch.zeros_like(epsilon) + (1 - 1) / 0.4)
-    (slope,) = torch.autograd.grad(noise.coordinates(law)(torch.ones(UNITS, dtype=torch.float64)).sum(), spread)
+    (slope,) = torch.autograd.grad(noise.biject_to_support(law)(torch.ones(UNITS, dtype=torch.float64)).sum(), spread)
     torch.testing.assert_close(slope, torch.tensor(-UNITS * (torch.e - 1) / 0.4**2, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""What is published under each name, held against the files themselves where they are."""
+"""Specifications of the data sets, compared with the real files where they are available."""
 
 import re
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from noisin_pyro.data import download, load
-from noisin_pyro.data.sets import SETS, File
+from noisin_pyro.data.specs import DATASETS, FileSpec
 
-MIRRORS = download.MIRRORS  # read before the tests put others in their place
+MIRRORS = download.MIRRORS  # read before tests replace it
 
 
 @pytest.mark.parametrize("name", ["ptb", "wikitext-2", "jsb"])
-def test_the_real_files_are_the_known_ones(root: Path, name: str) -> None:
-    for file in SETS[name].files:
+def test_the_real_files_match(root: Path, name: str) -> None:
+    for file in DATASETS[name].files:
         assert (root / file.path).stat().st_size == file.size
         assert file.difference(root / file.path) is None
 
@@ -29,19 +29,19 @@ def test_the_real_files_are_the_known_ones(root: Path, name: str) -> None:
 def test_the_other_collections_have_their_published_numbers_of_sequences(
     root: Path, name: str, num_sequences: tuple[int, int, int]
 ) -> None:
-    if not (root / SETS[name].files[0].path).is_file():
+    if not (root / DATASETS[name].files[0].path).is_file():
         pytest.skip(f"no {name} in NOISIN_DATA")
     corpus = load(name, root)
     assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == num_sequences
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_each_set_has_a_licence_and_addresses_that_do_not_change(name: str) -> None:
-    known = SETS[name]
-    assert known.licence.endswith(".") and "\n" not in known.licence
-    assert re.fullmatch("[0-9a-f]{40}", known.commit)
-    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in known.files)
-    assert len(known.files) in (1, 3)
+@pytest.mark.parametrize("name", DATASETS)
+def test_each_set_has_a_license_and_a_fixed_commit(name: str) -> None:
+    spec = DATASETS[name]
+    assert spec.license.endswith(".") and "\n" not in spec.license
+    assert re.fullmatch("[0-9a-f]{40}", spec.commit)
+    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in spec.files)
+    assert len(spec.files) in (1, 3)
 
 
 def test_mirrors_are_two_hosts() -> None:
@@ -51,12 +51,12 @@ def test_mirrors_are_two_hosts() -> None:
 
 def test_a_copy_that_differs_says_how(tmp_path: Path) -> None:
     # SHA-256 of "abc", from FIPS 180-2
-    file = File("a.txt", 3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    file = FileSpec("a.txt", 3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     path = tmp_path / "a.txt"
-    told = {}
+    differences = {}
     for content in (b"abc", b"ab", b"abd", b"abcd"):
         path.write_bytes(content)
-        told[content] = file.difference(path)
-    assert told[b"abc"] is None
-    assert told[b"ab"] == "it has 2 of 3 bytes, so it may be cut short"
-    assert told[b"abd"] and told[b"abcd"] and "SHA-256 begins with" in told[b"abcd"]
+        differences[content] = file.difference(path)
+    assert differences[b"abc"] is None
+    assert differences[b"ab"] == "it has 2 of 3 bytes, so it may be truncated"
+    assert differences[b"abd"] and differences[b"abcd"] and "SHA-256 starts with" in differences[b"abcd"]
