@@ -1,7 +1,10 @@
-"""Time training steps side by side: ``python benchmarks/speed.py`` writes ``results/speed/cpu``.
+"""Time training steps of this library, of plain PyTorch and of plain Pyro side by side.
 
-Each comparison (``timing/comparisons.py``) times contestants (``timing/contestants.py``) in turns in one process and
-writes a JSON file; ``table.md`` shows all of them.
+All contestants of a comparison take turns in one process, in many rounds. The table shows each one's median time per
+step and, with 95 % intervals, its ratio to plain PyTorch and to this library's own step without noise.
+
+Comparisons that have a result file are not measured again, so that an interrupted run can be continued. If NOISIN_DATA
+names a folder with Penn Treebank, WikiText-2 and the chorales, the steps read them; otherwise they read random data.
 """
 
 from __future__ import annotations
@@ -23,19 +26,6 @@ from noisin_pyro.training.folder import write_json
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = MeasureOptions()
-DESCRIPTION = f"""\
-Time training steps of this library, of plain PyTorch and of plain Pyro side by side.
-
-All contestants of a comparison take turns in one process, in many rounds. The table shows each one's median time per
-step and, with 95 % intervals, its ratio to plain PyTorch and to this library's own step without noise.
-
-Comparisons that have a result file are not measured again, so that an interrupted run can be continued. If NOISIN_DATA
-names a folder with Penn Treebank, WikiText-2 and the chorales, the steps read them; otherwise they read random data.
-
-Comparisons: {", ".join(COMPARISONS)}.
-
-Contestants: {", ".join(CONTESTANTS)}.
-"""
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: all)")]
 
 
@@ -87,4 +77,5 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=DESCRIPTION)
+    names = f"Comparisons: {', '.join(COMPARISONS)}.\n\nContestants: {', '.join(CONTESTANTS)}."
+    tyro.cli(main, description=f"{__doc__}\n{names}")

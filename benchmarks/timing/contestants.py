@@ -6,13 +6,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from noisin_pyro import Config, PriorAsGuide_ELBO
 from noisin_pyro.data import Batch, Corpus, Sequences, Vocabulary
-from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training import Model, Noise, Optimisation, Run
 from noisin_pyro.training.build import build_model
 from noisin_pyro.training.optimizers import build_optimizer
@@ -67,11 +66,6 @@ class NoisinTraining:
         self.batches = itertools.cycle(batches)
         self.nats = math.nan
 
-    @property
-    def state(self) -> State | None:
-        """The state for the next batch."""
-        return self.stepper.state
-
     def step(self) -> float:
         """Forward, backward, clipping and update; returns the loss in nats per time step that was read last."""
         self.stepper.take(next(self.batches), 1)
@@ -92,6 +86,13 @@ def _empty_corpus(shape: Shape) -> Corpus:
     return Corpus("text", part, part, part, words)
 
 
+class Contestant(NamedTuple):
+    """A title for tables, and a function of shape, batches and device that builds it."""
+
+    title: str
+    build: Callable[..., Any]
+
+
 def _torch(network: type[DeterministicRNN], training: type[TorchTraining] = TorchTraining) -> Callable[..., Any]:
     return lambda shape, batches, device: training(network(shape).to(device), batches)
 
@@ -105,75 +106,66 @@ def _part(kind: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
 
 MULTIPLICATIVE = "gaussian:multiplicative"
-TRAINING: dict[str, Callable[..., Any]] = {
-    "plain": _torch(DeterministicRNN),
-    "ours-noise-free": _noisin(spread=0.0),
-    "ours": _noisin(spread=GAMMA),
-    "ours-learned": _noisin(spread=GAMMA, learn_spread=True),
-    "ours-multiplicative": _noisin(family=MULTIPLICATIVE, spread=0.5),
-    "ours-dropout": _noisin(spread=0.0, model={"regularizer": "variational-dropout"}),
-    "ours-bfloat16": _noisin(spread=GAMMA, model={"products": "bfloat16"}),
-    "ours-uncaptured": _noisin(spread=GAMMA, cuda_graph=False),
-    "plain-captured": _torch(DeterministicRNN, CUDAGraphTorchTraining),
-    "loop": _torch(NoisyLoop),
-    "variational-dropout": _torch(VariationalDropout),
-    "trace-elbo": _torch(PyroLoop),
+TRAINING: dict[str, Contestant] = {
+    "plain": Contestant("deterministic, `nn.RNN` or `nn.LSTM`", _torch(DeterministicRNN)),
+    "ours-noise-free": Contestant("ours, noise-free (γ = 0)", _noisin(spread=0.0)),
+    "ours": Contestant("ours, additive, γ fixed", _noisin(spread=GAMMA)),
+    "ours-learned": Contestant("ours, additive, γ learned", _noisin(spread=GAMMA, learn_spread=True)),
+    "ours-multiplicative": Contestant("ours, multiplicative", _noisin(family=MULTIPLICATIVE, spread=0.5)),
+    "ours-dropout": Contestant(
+        "ours, variational dropout instead of noise", _noisin(spread=0.0, model={"regularizer": "variational-dropout"})
+    ),
+    "ours-bfloat16": Contestant(
+        "ours, additive, matrix products in bfloat16", _noisin(spread=GAMMA, model={"products": "bfloat16"})
+    ),
+    "ours-uncaptured": Contestant(
+        "ours, additive, γ fixed, without a CUDA graph", _noisin(spread=GAMMA, cuda_graph=False)
+    ),
+    "plain-captured": Contestant(
+        "deterministic, captured as a CUDA graph", _torch(DeterministicRNN, CUDAGraphTorchTraining)
+    ),
+    "loop": Contestant("PyTorch loop with Gaussian noise", _torch(NoisyLoop)),
+    "variational-dropout": Contestant("PyTorch loop with variational dropout", _torch(VariationalDropout)),
+    "trace-elbo": Contestant("Pyro, one site per time step, `Trace_ELBO`", _torch(PyroLoop)),
 }
-LAYERS: dict[str, Callable[..., Any]] = {
-    "nn": _part(TorchLayers),
-    "noise-free": _part(NoisyLayers, spread=0.0),
-    "additive": _part(NoisyLayers, spread=GAMMA),
-    "additive-learned": _part(NoisyLayers, spread=GAMMA, learn_spread=True),
-    "multiplicative": _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5),
-    "additive-bfloat16": _part(NoisyLayers, spread=GAMMA, products="bfloat16"),
-    "multiplicative-bfloat16": _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, products="bfloat16"),
-    "matmuls": _part(LayerMatmuls),
-    "additive-loop": _part(NoisyLayers, spread=GAMMA, engine="loop"),
-    "additive-fused": _part(NoisyLayers, spread=GAMMA, engine="kernel"),
-    "additive-scan": _part(NoisyLayers, spread=GAMMA, engine="scan"),
-    "multiplicative-loop": _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="loop"),
-    "multiplicative-scan": _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="scan"),
+LAYERS: dict[str, Contestant] = {
+    "nn": Contestant("`nn.RNN` or `nn.LSTM`", _part(TorchLayers)),
+    "noise-free": Contestant("`NoisyRNN`, noise-free (γ = 0)", _part(NoisyLayers, spread=0.0)),
+    "additive": Contestant("`NoisyRNN`, additive, γ fixed", _part(NoisyLayers, spread=GAMMA)),
+    "additive-learned": Contestant(
+        "`NoisyRNN`, additive, γ learned", _part(NoisyLayers, spread=GAMMA, learn_spread=True)
+    ),
+    "multiplicative": Contestant("`NoisyRNN`, multiplicative", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5)),
+    "additive-bfloat16": Contestant(
+        "`NoisyRNN`, additive, matrix products in bfloat16", _part(NoisyLayers, spread=GAMMA, products="bfloat16")
+    ),
+    "multiplicative-bfloat16": Contestant(
+        "`NoisyRNN`, multiplicative, matrix products in bfloat16",
+        _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, products="bfloat16"),
+    ),
+    "matmuls": Contestant("the matrix products of a layer alone", _part(LayerMatmuls)),
+    "additive-loop": Contestant("`NoisyRNN`, additive, backend loop", _part(NoisyLayers, spread=GAMMA, engine="loop")),
+    "additive-fused": Contestant(
+        "`NoisyRNN`, additive, backend fused", _part(NoisyLayers, spread=GAMMA, engine="kernel")
+    ),
+    "additive-scan": Contestant("`NoisyRNN`, additive, backend scan", _part(NoisyLayers, spread=GAMMA, engine="scan")),
+    "multiplicative-loop": Contestant(
+        "`NoisyRNN`, multiplicative, backend loop", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="loop")
+    ),
+    "multiplicative-scan": Contestant(
+        "`NoisyRNN`, multiplicative, backend scan", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="scan")
+    ),
 }
-SOFTMAX: dict[str, Callable[..., Any]] = {
-    "cross-entropy": _part(TorchSoftmax),
-    "softmax": _part(NoisinSoftmax),
-    "softmax-bfloat16": _part(NoisinSoftmax, precision="bfloat16"),
+SOFTMAX: dict[str, Contestant] = {
+    "cross-entropy": Contestant("`nn.Linear` and `cross_entropy`", _part(TorchSoftmax)),
+    "softmax": Contestant("ours", _part(NoisinSoftmax)),
+    "softmax-bfloat16": Contestant("ours, matrix products in bfloat16", _part(NoisinSoftmax, precision="bfloat16")),
 }
 CONTESTANTS = TRAINING | LAYERS | SOFTMAX
 GPU_ONLY = ("plain-captured", "ours-uncaptured")
-TITLES = {
-    "plain": "deterministic, `nn.RNN` or `nn.LSTM`",
-    "plain-captured": "the same, captured as a CUDA graph",
-    "ours-noise-free": "ours, noise-free (γ = 0)",
-    "ours": "ours, additive, γ fixed",
-    "ours-uncaptured": "the same, without a CUDA graph",
-    "ours-learned": "ours, additive, γ learned",
-    "ours-multiplicative": "ours, multiplicative",
-    "ours-dropout": "ours, variational dropout instead of noise",
-    "ours-bfloat16": "ours, additive, matrix products in bfloat16",
-    "loop": "PyTorch loop with Gaussian noise",
-    "variational-dropout": "PyTorch loop with variational dropout",
-    "trace-elbo": "Pyro, one site per time step, `Trace_ELBO`",
-    "nn": "`nn.RNN` or `nn.LSTM`",
-    "noise-free": "`NoisyRNN`, noise-free (γ = 0)",
-    "additive": "`NoisyRNN`, additive, γ fixed",
-    "additive-learned": "`NoisyRNN`, additive, γ learned",
-    "multiplicative": "`NoisyRNN`, multiplicative",
-    "additive-bfloat16": "`NoisyRNN`, additive, matrix products in bfloat16",
-    "multiplicative-bfloat16": "`NoisyRNN`, multiplicative, matrix products in bfloat16",
-    "matmuls": "the matrix products of a layer alone",
-    "additive-loop": "`NoisyRNN`, additive, backend loop",
-    "additive-fused": "`NoisyRNN`, additive, backend fused",
-    "additive-scan": "`NoisyRNN`, additive, backend scan",
-    "multiplicative-loop": "`NoisyRNN`, multiplicative, backend loop",
-    "multiplicative-scan": "`NoisyRNN`, multiplicative, backend scan",
-    "cross-entropy": "`nn.Linear` and `cross_entropy`",
-    "softmax": "ours",
-    "softmax-bfloat16": "ours, matrix products in bfloat16",
-}
 
 
 def build(name: str, shape: Shape, batches: Sequence[Batch], device: torch.device, seed: int = 0) -> Any:
     """Build a contestant with weights drawn from ``seed``."""
     torch.manual_seed(seed)
-    return CONTESTANTS[name](shape, batches, device)
+    return CONTESTANTS[name].build(shape, batches, device)

@@ -9,10 +9,8 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,13 +66,13 @@ def time_in_turns(
     while sum(share <= MAX_OTHERS for share in shares) < max_rounds and (
         len(rounds) < min_rounds or timer() - start < max_seconds
     ):
-        with others_share() as load:
-            rounds.append({name: _time(steps[name], calls[name]) for name in turn_order(steps, len(rounds))})
-        shares.append(load.share)
+        round_start, others = timer(), others_seconds()
+        rounds.append({name: _time(steps[name], calls[name]) for name in turn_order(steps, len(rounds))})
+        seconds = (timer() - round_start) * (os.cpu_count() or 1)
+        shares.append(max(0.0, others_seconds() - others) / seconds)
     counting = quiet_rounds(shares, min_rounds)
-    seconds = {name: [rounds[index][name] for index in counting] for name in steps}
-    others = sum(shares[index] for index in counting) / len(counting)
-    return Rounds(seconds, calls, others, len(rounds) - len(counting))
+    times = {name: [rounds[index][name] for index in counting] for name in steps}
+    return Rounds(times, calls, float(np.mean([shares[index] for index in counting])), len(rounds) - len(counting))
 
 
 def turn_order(names: Iterable[str], round_index: int) -> list[str]:
@@ -104,24 +102,12 @@ def _time(step: Callable[[], Any], calls: int) -> float:
     return timed.timeit(calls).mean
 
 
-@contextmanager
-def others_share() -> Iterator[SimpleNamespace]:
-    """Measure ``share``, the share of all processors' time that other processes used; 0 where it is unknown."""
-    load = SimpleNamespace(share=0.0)
-    start = _clocks()
-    yield load
-    if PROC_STAT.exists():
-        busy, own, seconds = (now - before for now, before in zip(_clocks(), start, strict=True))
-        load.share = max(0.0, busy - own) / (seconds * (os.cpu_count() or 1))
-
-
-def _clocks() -> tuple[float, float, float]:
-    """Busy seconds of all processors, those of this process, and wall time."""
-    busy = 0.0
-    if PROC_STAT.exists():
-        user, nice, system, _, _, *others = map(int, PROC_STAT.read_text().splitlines()[0].split()[1:9])
-        busy = (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
-    return busy, time.process_time(), time.perf_counter()
+def others_seconds() -> float:
+    """Processor time that other processes have used since the machine started; 0 where it is unknown."""
+    if not PROC_STAT.exists():
+        return 0.0
+    user, nice, system, _, _, *interrupts_and_steal = map(int, PROC_STAT.read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(interrupts_and_steal)) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def quartiles(values: Sequence[float]) -> Interval:

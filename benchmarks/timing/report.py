@@ -9,7 +9,7 @@ from typing import Any
 
 from noisin_pyro.tables import aligned, markdown
 from timing.comparisons import COMPARISONS
-from timing.contestants import TITLES
+from timing.contestants import CONTESTANTS
 
 NOTABLE_LOAD = 0.02  # share of the processors from which other processes are mentioned
 LEGEND = """\
@@ -55,7 +55,7 @@ def _sections(results: list[dict[str, Any]]) -> Iterator[str]:
 def _title(result: dict[str, Any]) -> Callable[[str], str]:
     def title(name: str) -> str:
         contestant = result["entries"][name]["contestant"]
-        return name.replace(contestant, TITLES[contestant], 1)
+        return name.replace(contestant, CONTESTANTS[contestant].title, 1)
 
     return title
 

@@ -68,7 +68,8 @@ def test_a_step_moves_every_weight_and_carries_the_state(make: Any, name: str, s
     assert all(math.isfinite(loss) for loss in losses) and losses[0] != losses[1]
     moved = {key: not torch.equal(value, before[key]) for key, value in weights(contestant).items()}
     assert all(moved.values()), moved
-    states = contestant.state if isinstance(contestant.state, tuple) else (contestant.state,)
+    state = getattr(contestant, "stepper", contestant).state
+    states = state if isinstance(state, tuple) else (state,)
     assert len(states) == (2 if shape["cell"] == "lstm" else 1)
     for state in states:
         assert state.shape == (2, 3, 6) and not state.requires_grad and bool(state.any())

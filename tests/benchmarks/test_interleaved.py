@@ -1,9 +1,9 @@
 """Turns on a clock that only the contestants advance, and ratios of paired rounds with known answers."""
 
-import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 Timing = Callable[[str], Any]
 COSTS = {"quick": 0.0625, "slow": 0.5, "quickest": 0.00390625}  # seconds, exact in binary
+ROUND = 6 * 0.0625 + 3 * 0.5 + 52 * 0.00390625  # seconds of a round: timed calls and two before them, which are not
 
 
 @pytest.fixture
@@ -25,14 +26,13 @@ def table(timing: Timing, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     module = timing("interleaved")
     shares: list[float] = []
-    alone = SimpleNamespace(share=0.0)
-
-    @contextlib.contextmanager
-    def others_share() -> Any:
-        yield SimpleNamespace(share=shares.pop(0)) if shares else alone
+    others = itertools.cycle(
+        [lambda: 0.0, lambda: shares.pop(0) * ROUND if shares else 0.0]
+    )  # before and after a round
 
     monkeypatch.setattr(module, "timer", lambda: now[0])
-    monkeypatch.setattr(module, "others_share", others_share)
+    monkeypatch.setattr(module, "others_seconds", lambda: next(others)())
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
     steps = {name: lambda name=name: step(name) for name in COSTS}
     return SimpleNamespace(module=module, steps=steps, made=made, shares=shares)
 
@@ -79,22 +79,18 @@ def test_every_step_takes_every_place_and_follows_every_neighbour(timing: Timing
     assert all((b, a) in followed for a, b in followed) and len({first for first, _ in followed}) == 4
 
 
-def test_the_load_of_others_excludes_this_process(
-    timing: Timing, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+def test_the_time_of_others_excludes_this_process(
+    timing: Timing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     module = timing("interleaved")
     ticks = module.os.sysconf("SC_CLK_TCK")
     stat = tmp_path / "stat"
-    clock, own = [0.0], [0.0]
     monkeypatch.setattr(module, "PROC_STAT", stat)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(module.time, "process_time", lambda: own[0])
-    stat.write_text("cpu 100 0 0 900 50 0 0 0 0 0\ncpu0 1 2\n")
-    with module.others_share() as load:
-        clock[0], own[0] = 10.0, 12.0  # both processors, of 20 seconds: 12 own, 3 of user, system and steal not own
-        stat.write_text(f"cpu {100 + 13 * ticks} 0 {1 * ticks} {900 + 4 * ticks} {50 + ticks} 0 0 {1 * ticks} 0 0\n")
-    assert load.share == pytest.approx(3 / 20)
+    assert module.others_seconds() == 0.0
+    monkeypatch.setattr(module.time, "process_time", lambda: 12.0)
+    # user, nice, system, idle, iowait, irq, softirq, steal: 15 busy seconds, of which this process has 12
+    stat.write_text(f"cpu {13 * ticks} 0 {ticks} {90 * ticks} {5 * ticks} 0 0 {ticks} 0 0\ncpu0 1 2\n")
+    assert module.others_seconds() == pytest.approx(3.0)
 
 
 def test_quartiles_of_known_numbers(timing: Timing) -> None:

@@ -103,7 +103,7 @@ def test_every_ratio_is_between_entries_of_its_comparison(timing: Timing) -> Non
             noise_free = comparison.entries[entry.noise_free]
             assert noise_free.contestant in ("ours-noise-free", "noise-free", "softmax")
             assert noise_free.shape == dataclasses.replace(entry.shape, particles=1)
-        assert {entry.contestant for entry in comparison.entries.values()} <= timing("contestants").TITLES.keys()
+        assert {entry.contestant for entry in comparison.entries.values()} <= timing("contestants").CONTESTANTS.keys()
     assert module.matching(("table2", "growth-units")) == ["table2-1layer", "table2-2layers", "growth-units"]
     assert module.matching(()) == list(module.COMPARISONS)
 
