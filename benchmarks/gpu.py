@@ -154,7 +154,7 @@ class Session:
         """Run a command until the deadline.
 
         Raises:
-            OutOfTime: at the deadline; the command was told to save and stop.
+            OutOfTime: at the deadline; the command was asked to save and stop.
             StageError: if it exits with a status other than 0.
         """
         shown = " ".join(command[len(NOISIN) :] if command[: len(NOISIN)] == NOISIN else command)
@@ -226,7 +226,9 @@ def main(
     statuses = run_stages(chosen, folder, deadline)
     failed = {name: status for name, status in statuses.items() if status.startswith("failed")}
     done = sum(status == "done" for status in statuses.values())
-    print(f"gpu.py: {done} of {len(statuses)} stages done; the same command continues\n" + aligned([*statuses.items()]))
+    print(f"gpu.py: {done} of {len(statuses)} stages done\n{aligned([*statuses.items()])}")
+    if done < len(statuses):
+        print("gpu.py: run the same command again to continue")
     if failed:
         print(f"gpu.py: FAILED: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
