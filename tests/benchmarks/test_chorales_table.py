@@ -1,4 +1,4 @@
-"""The table of the chorales says what the folders say, and which is best."""
+"""The table of the chorales shows the numbers of the folders and marks the best."""
 
 import csv
 import json
@@ -21,17 +21,21 @@ def _contestant(root: Path, name: str, spreads: dict[str, float], **evaluations:
     (root / name / "result.json").write_text(json.dumps(run | {"evaluations": numbers}))
 
 
-def test_each_number_has_its_kind_and_errors_and_the_best_of_a_column_is_bold(table: Any, tmp_path: Path) -> None:
+def test_numbers_have_kinds_and_errors_and_the_best_of_a_column_is_bold(chorales_table: Any, tmp_path: Path) -> None:
     _contestant(tmp_path, "plain", {}, mean=_number("exact", 8.5))
     _contestant(
         tmp_path, "noisy", {"gamma_1": 0.25}, mean=_number("predictor", 8.25), importance=_number("bound", 8.125, 0.002)
     )
     _contestant(tmp_path, "other", {}, importance=_number("bound", 7.5, 0.001), particle_filter=_number("estimate", 7))
     (tmp_path / "unfinished").mkdir()
-    for kept in ("config.json", "result.json"):
-        (tmp_path / "unfinished" / kept).write_text('{"name": "noisy"}')
+    for name in ("config.json", "result.json"):
+        (tmp_path / "unfinished" / name).write_text('{"name": "noisy"}')
 
-    assert table.write_table(tmp_path, ["plain", "noisy", "unfinished", "other"]) == ["plain", "noisy", "other"]
+    assert chorales_table.write_table(tmp_path, ["plain", "noisy", "unfinished", "other"]) == [
+        "plain",
+        "noisy",
+        "other",
+    ]
 
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -52,7 +56,7 @@ def test_each_number_has_its_kind_and_errors_and_the_best_of_a_column_is_bold(ta
     assert min(imread(tmp_path / "table.png").shape[:2]) > 200
 
 
-def test_who_had_not_ended_its_annealing_is_named(table: Any, tmp_path: Path) -> None:
+def test_contestants_whose_best_epoch_is_within_annealing_are_named(chorales_table: Any, tmp_path: Path) -> None:
     for name, config in (
         ("early", {"settings": {"annealing_epochs": 8}}),
         ("late", {"inference": {"kl_annealing": 7}}),
@@ -60,6 +64,6 @@ def test_who_had_not_ended_its_annealing_is_named(table: Any, tmp_path: Path) ->
     ):
         _contestant(tmp_path, name, {}, elbo=_number("bound", 8.5, 0.001))
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    table.write_table(tmp_path, ["early", "late", "none"])
+    chorales_table.write_table(tmp_path, ["early", "late", "none"])
     (line,) = (line for line in (tmp_path / "table.md").read_text().splitlines() if "annealing" in line)
-    assert line.startswith("- early: its annealing takes 8 epochs") and "epoch 7" in line
+    assert line.startswith("- early: its KL annealing takes 8 epochs") and "epoch 7" in line

@@ -1,4 +1,4 @@
-"""The table of the chorales, from the contestants' folders: ``table.csv``, ``table.md``, ``table.png``."""
+"""The table of the chorales, made from the contestants' folders: ``table.csv``, ``table.md`` and ``table.png``."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ COLUMNS = {
     "importance": "importance",
     "particle-filter": "particle filter",
 }
-KEPT = (
+EVALUATION_KEYS = (
     "kind", "nats_per_step", "monte_carlo_error", "standard_error", "num_samples", "num_steps", "unreliable",
 )  # fmt: skip
 LEGEND = """\
-Test, nats per time step (a chord), lower is better; after ± the standard error over sequences, in brackets the
-Monte Carlo error in units of the last digit. The best of each column is bold. *noise off* and *ensemble* are
-normalised predictors (of a deterministic network the exact log-likelihood). *ELBO* and *importance* are upper bounds of
-the negative log-likelihood, drawn from the guide where there is one and else from the prior: what they hide is how far
-above they lie. *particle filter* estimates the likelihood without bias, so its nats err upwards, by less the smaller
-its error. Columns of different kinds are not of one scale; within a column all contestants are.
+Test nats per time step (a chord); lower is better. The standard error over sequences follows ±; the Monte Carlo error
+is in brackets, in units of the last digit. The best value of each column is bold. *noise off* and *ensemble* are
+normalised predictors (for a deterministic network, the exact log-likelihood). *ELBO* and *importance* are upper bounds
+of the negative log-likelihood, with samples from the guide if there is one and from the prior otherwise; how far above
+it they lie is unknown. *particle filter* is an unbiased estimate of the likelihood, so that its nats are biased
+upwards, the less the smaller its error. Compare contestants within a column; columns of different kinds have different
+meanings.
 """
 
 
 def write_table(root: Path, names: Sequence[str]) -> list[str]:
-    """Write the files from what is done, and return the contestants in them."""
-    told = {name: result for name in names if "evaluations" in (result := _read(root / name))}
-    rows = list(_rows(told))
+    """Write the files from the contestants that are complete, and return their names."""
+    results = {name: result for name in names if "evaluations" in (result := _read(root / name))}
+    rows = list(_rows(results))
     with (root / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (root / "table.md").write_text("\n".join(_markdown(told)), encoding="utf-8")
+    (root / "table.md").write_text("\n".join(_markdown(results)), encoding="utf-8")
     _picture(rows).savefig(root / "table.png")
-    return list(told)
+    return list(results)
 
 
 def _read(where: Path) -> dict[str, Any]:
-    """A contestant's result, and the epochs in which the weight of its KL rises."""
+    """A contestant's result with the length of its KL annealing in epochs."""
     if not (where / RESULT).exists():
         return {}
     settings = json.loads((where / CONFIG).read_text())
@@ -57,56 +58,58 @@ def _read(where: Path) -> dict[str, Any]:
     return json.loads((where / RESULT).read_text()) | {"annealing": annealing or 0}
 
 
-def _rows(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each number."""
-    for name, result in told.items():
+def _rows(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row per evaluation."""
+    for name, result in results.items():
         for method, number in result["evaluations"].items():
             run = {"contestant": name, "gamma": _gamma(result), "minutes": round(result["minutes"], 2)}
             run |= {"seed": result["seed"], "epochs": result["epochs"], "best_epoch": result["best_epoch"]}
-            yield run | {"method": method} | {key: number.get(key) for key in KEPT}
+            yield run | {"method": method} | {key: number.get(key) for key in EVALUATION_KEYS}
 
 
-def _markdown(told: dict[str, Any]) -> Iterator[str]:
+def _markdown(results: dict[str, Any]) -> Iterator[str]:
     best = {
         method: min(numbers, default=None)
         for method in COLUMNS
-        for numbers in [[_nats(result, method) for result in told.values() if method in result["evaluations"]]]
+        for numbers in [[_nats(result, method) for result in results.values() if method in result["evaluations"]]]
     }
     yield "# The chorales\n"
     yield LEGEND
     kinds = {
-        method: sorted({r["evaluations"][method]["kind"] for r in told.values() if method in r["evaluations"]})
+        method: sorted({r["evaluations"][method]["kind"] for r in results.values() if method in r["evaluations"]})
         for method in COLUMNS
     }
     heads = [f"{title} ({' or '.join(kinds[method])})" for method, title in COLUMNS.items()]
     yield _line(["", "γ", "minutes", "best epoch", *heads])
     yield _line(["---"] * (4 + len(heads)))
-    for name, result in told.items():
+    for name, result in results.items():
         run = [name, _gamma(result) or "-", f"{result['minutes']:.1f}", f"{result['best_epoch']} of {result['epochs']}"]
         cells = [_cell(result["evaluations"].get(method), best[method]) for method in COLUMNS]
         yield _line(run + cells)
     yield ""
     for method, title in COLUMNS.items():
-        ranked = sorted((_nats(r, method), name) for name, r in told.items() if method in r["evaluations"])
+        ranked = sorted((_nats(r, method), name) for name, r in results.items() if method in r["evaluations"])
         if ranked:
             yield f"- {title}, best first: " + ", ".join(f"{name} {nats:.3f}" for nats, name in ranked)
-    share = {name: r["evaluations"].get("importance", {}).get("unreliable") for name, r in told.items()}
-    told_k = ", ".join(f"{name} {value:.0%}" for name, value in share.items() if value is not None)
-    yield f"- sequences whose importance weights have a Pareto k̂ above 0.7: {told_k}"
-    for name, result in told.items():
+    unreliable = {name: r["evaluations"].get("importance", {}).get("unreliable") for name, r in results.items()}
+    shares = ", ".join(f"{name} {value:.0%}" for name, value in unreliable.items() if value is not None)
+    yield f"- sequences whose importance weights have a Pareto k̂ above 0.7: {shares}"
+    for name, result in results.items():
         if (annealing := result.get("annealing", 0)) > result["best_epoch"]:
             yield (
-                f"- {name}: its annealing takes {annealing} epochs, and its best model is of epoch "
-                f"{result['best_epoch']}: these minutes are too few for it"
+                f"- {name}: its KL annealing takes {annealing} epochs, but its best model is from epoch "
+                f"{result['best_epoch']}; it needs more minutes"
             )
-    yield "\nCommands, the seed in each:\n"
-    yield from (f"    {result['command']}" for result in told.values())
+    yield "\nCommands, with seeds:\n"
+    yield from (f"    {result['command']}" for result in results.values())
     yield ""
 
 
 def _picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """A line for each contestant, a mark for each number with its error over sequences. Bounds are hollow: the negative
-    log-likelihood lies left of them."""
+    """One line per contestant, one marker per evaluation with its standard error over sequences.
+
+    Bounds have hollow markers: the negative log-likelihood lies to their left.
+    """
     names = list(dict.fromkeys(row["contestant"] for row in rows))
     figure = Figure(figsize=(7.5, 0.55 * len(names) + 1.4), dpi=150, layout="constrained")
     axis = figure.add_subplot()
