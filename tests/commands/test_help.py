@@ -1,4 +1,4 @@
-"""What a stranger reads."""
+"""Help texts."""
 
 import pytest
 

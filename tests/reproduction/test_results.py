@@ -1,4 +1,4 @@
-"""The tables that are kept are those that their records make, and README's are theirs."""
+"""Tables under ``results/`` are those of their records, and so are README's."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rows: run once, left when the time is up, resumed to the same numbers, refused under other options."""
+"""Rows: run once, interrupted when the time is up, resumed to the same numbers, refused under other options."""
 
 import dataclasses
 import itertools
@@ -22,11 +22,11 @@ TIMES = ("seconds", "tokens_per_second")
 
 
 def numbers(record: Record) -> dict[str, Any]:
-    """All of a record that is the same in every run."""
-    told = dataclasses.asdict(record)
-    del told["seconds"]
-    told["log"] = [{key: value for key, value in row.items() if key not in TIMES} for row in record.log]
-    return told
+    """A record without what differs between runs."""
+    content = dataclasses.asdict(record)
+    del content["seconds"]
+    content["log"] = [{key: value for key, value in row.items() if key not in TIMES} for row in record.log]
+    return content
 
 
 def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: dict[str, Any]) -> None:
@@ -55,14 +55,14 @@ def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
     assert one.chosen.keys() == recipe.space.keys()
     assert (one.seed, two.seed) == (0, 1)
     assert one.test_perplexity != two.test_perplexity
-    told = json.loads((tmp_path / "table2" / recipe.row / "search" / "search.json").read_text())
-    best = min(told["of_each_trial"], key=lambda trial: trial["valid_perplexity"])
-    assert len(told["of_each_trial"]) == 2
+    content = json.loads((tmp_path / "table2" / recipe.row / "search" / "search.json").read_text())
+    best = min(content["of_each_trial"], key=lambda trial: trial["valid_perplexity"])
+    assert len(content["of_each_trial"]) == 2
     assert one.chosen == best["values"]
     assert one.log[0]["valid_perplexity"] == pytest.approx(best["valid_perplexity"], rel=1e-5)
 
 
-def test_time_that_is_up_leaves_what_the_same_command_goes_on_with(
+def test_out_of_time_the_same_command_resumes(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipes = [table3("None"), table3("NOISIN")]
@@ -73,8 +73,8 @@ def test_time_that_is_up_leaves_what_the_same_command_goes_on_with(
         calls += 1
         assert calls < 10
     assert calls > 2
-    expected, found = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
-    assert list(map(numbers, found)) == list(map(numbers, expected))
+    expected, actual = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
+    assert list(map(numbers, actual)) == list(map(numbers, expected))
     assert (tmp_path / "parts" / "table3.md").read_text() == (tmp_path / "whole" / "table3.md").read_text()
 
 
@@ -111,8 +111,8 @@ def test_a_row_begun_with_other_options_is_refused(
 def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
     recipe = table2("tanh", 1, "NOISIN")
     assert reproduce([recipe], tmp_path, How(trials=2, trial_epochs=1, changes=small))
-    told = r"other options: trials 3 \(there: 2\), trial epochs 4 \(there: 1\)"
-    with pytest.raises(ValueError, match=told):
+    message = r"other options: trials 3 \(there: 2\), trial epochs 4 \(there: 1\)"
+    with pytest.raises(ValueError, match=message):
         reproduce([recipe], tmp_path, How(changes=small))
 
 
@@ -126,7 +126,7 @@ def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict
     assert second.chosen == first.chosen and not (where / "search").exists()
 
 
-def test_a_row_that_diverges_is_told_and_the_others_are_run(
+def test_a_row_that_diverges_is_reported_and_the_others_run(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def diverges(config: Config, **other: Any) -> Result:
@@ -140,7 +140,7 @@ def test_a_row_that_diverges_is_told_and_the_others_are_run(
     assert "table3, none, seed 0: not finite; without a record" in capsys.readouterr().err
 
 
-def test_a_row_whose_candidates_all_diverge_is_told_and_the_others_are_run(
+def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def diverges(config: Config, *other: Any) -> Result:
@@ -155,7 +155,7 @@ def test_a_row_whose_candidates_all_diverge_is_told_and_the_others_are_run(
     assert "tanh-1-noisin, seed 0: no trial succeeded; the first: not finite; without" in capsys.readouterr().err
 
 
-def test_no_rows_are_done_at_once(tmp_path: Path) -> None:
+def test_without_rows_nothing_is_written(tmp_path: Path) -> None:
     assert reproduce([], tmp_path, How()) and not list(tmp_path.iterdir())
 
 

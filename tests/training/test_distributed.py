@@ -1,4 +1,4 @@
-"""Training in several processes, by torchrun: the same as in one, and broken off by all together."""
+"""Training in several processes, by torchrun: the same as in one, and interrupted together."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def errors(run: subprocess.CompletedProcess[str]) -> list[str]:
-    """What the command itself says of errors."""
+    """The error messages of the command itself."""
     return [line for line in run.stderr.splitlines() if line.startswith("noisin: ")]
 
 
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_its_origin(seve
     assert "epoch 1/14, step 1: the loss is nan, first in the states of layer 1 (" in message
 
 
-def test_what_the_writer_cannot_write_stops_all(several: Several) -> None:
+def test_a_failed_write_stops_all_processes(several: Several) -> None:
     assert results(several)["refused"] == ["[Errno 28] No space left on device"] * several[0]
 
 
@@ -97,15 +97,15 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) 
 
 
 @pytest.mark.parametrize(
-    ("size", "batch_size", "told"), [(3, 20, "take 18 or 21"), (4, 3, "take 4, or"), (2, 5, "got 5; take 4 or 6")]
+    ("size", "batch_size", "message"), [(3, 20, "take 18 or 21"), (4, 3, "take 4, or"), (2, 5, "got 5; take 4 or 6")]
 )
-def test_the_refusal_names_sizes_that_can(size: int, batch_size: int, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_the_refusal_names_sizes_that_can(size: int, batch_size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Ranks(0, size).split(batch_size)
 
 
 def _same_run(one: Path, other: Path) -> None:
-    """Two runs and their twins found the same, bit for bit, and left the same files."""
+    """Two runs and their twins have the same results, bit for bit, and the same files."""
     assert {path.name for path in one.rglob("*")} - {"curves.png"} == {
         path.name for path in other.rglob("*")
     } - {"curves.png"}  # fmt: skip
@@ -131,7 +131,7 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("several", [2], indirect=True)
-def test_a_signal_to_one_stops_all_after_the_same_step_and_they_resume(several: Several) -> None:
+def test_a_signal_to_one_process_stops_all_after_the_same_step(several: Several) -> None:
     _, folder, _ = several
     assert results(several)["stopped"] == [7, 7]
     _same_run(folder / "broken", folder / "whole")
@@ -150,7 +150,7 @@ def test_a_process_that_does_not_answer_ends_the_others_with_a_message() -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("several", [2], indirect=True)
-def test_a_killed_process_ends_the_run_which_resumes_with_as_many_or_one(
+def test_a_killed_process_ends_the_run_which_resumes_with_the_same_number_or_one(
     several: Several, texts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = texts / "killed"

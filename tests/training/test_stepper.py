@@ -79,8 +79,8 @@ def test_captured_steps_are_those_taken_one_by_one(
         bound = make(cell, noise, learn, particles)
         other = copy.deepcopy(bound)
         expected, steps = trained(bound, stream, optimizer, Stepper)
-        found, readings = trained(other, stream, optimizer, lambda *given: CapturedStepper(*given, record=recorder))
-    assert found == pytest.approx(expected, abs=1e-12)
+        losses, readings = trained(other, stream, optimizer, lambda *given: CapturedStepper(*given, record=recorder))
+    assert losses == pytest.approx(expected, abs=1e-12)
     for parameter, same in zip(other.parameters(), bound.parameters(), strict=True):
         torch.testing.assert_close(parameter, same, rtol=0, atol=1e-12)
     batches = len(list(stream.batches()))
@@ -90,7 +90,7 @@ def test_captured_steps_are_those_taken_one_by_one(
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what would make a GPU wait, or has a shape that only its numbers tell."""
+    """Refuses operations that make the CPU wait for a GPU, or whose output's shape depends on values."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default", "masked_select", "unique", "bincount")
 
@@ -173,8 +173,8 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> 
             stepper.take(batch, number)
         with pytest.raises(FloatingPointError, match="training, by step 9: the loss is nan"):
             stepper.read()
-    for parameter, kept in zip(bound.parameters(), before, strict=True):
-        assert torch.equal(parameter, kept)
+    for parameter, start in zip(bound.parameters(), before, strict=True):
+        assert torch.equal(parameter, start)
 
 
 def test_only_one_process_on_a_gpu_captures_and_only_what_can_be_held_back(stream: Stream) -> None:
