@@ -38,13 +38,15 @@ def make(cell: str = "lstm", noise: str = "gaussian", learn: bool = False, parti
 
 
 class Recorder:
-    """In place of a CUDA graph; counts its replays."""
+    """In place of a CUDA graph; keeps the step that would be captured, and counts its replays."""
 
     def __init__(self) -> None:
         self.recorded = self.replays = 0
+        self.step: Callable[[], None] | None = None
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
+        self.step = step
 
         def replay() -> None:
             self.replays += 1
@@ -126,11 +128,13 @@ def test_a_captured_step_waits_for_nothing(stream: Stream, cell: str, noise: str
     with program_settings():
         bound = make(cell, noise, learn)
         optimizer = build_optimizer("adam", bound.parameters(), 0.01)
-        stepper = CapturedStepper(bound, optimizer, 0.1, record=Recorder())
-        for number, batch in zip(range(1, 3), stream.batches(), strict=False):
+        recorder = Recorder()
+        stepper = CapturedStepper(bound, optimizer, 0.1, record=recorder)
+        for number, batch in zip(range(1, WARM + 3), stream.batches(), strict=False):
             stepper.take(batch, number)
+        assert recorder.step is not None
         with NoWaiting():
-            stepper._step()
+            recorder.step()
 
 
 @pytest.mark.usefixtures("no_numbers_to_the_device")
@@ -140,11 +144,13 @@ def test_a_captured_step_of_a_guide_waits_for_nothing(stream: Stream, name: str)
         model = make("tanh").model
         guide = guides.get(name, model)
         bound = PriorAsGuide_ELBO(max_plate_nesting=1)(innovations(model), guide)
-        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1, record=Recorder())
-        for number, batch in zip(range(1, 3), stream.batches(), strict=False):
+        recorder = Recorder()
+        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1, record=recorder)
+        for number, batch in zip(range(1, WARM + 3), stream.batches(), strict=False):
             stepper.take(batch, number)
+        assert recorder.step is not None
         with NoWaiting():
-            stepper._step()
+            recorder.step()
 
 
 def test_a_short_last_window_leaves_the_graph_as_it_is() -> None:
@@ -167,7 +173,8 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> 
         for number, batch in enumerate(batches[:7], start=1):
             stepper.take(batch, number)
         before = [parameter.detach().clone() for parameter in bound.parameters()]
-        for part in stepper._state:
+        assert isinstance(stepper.state, tuple)
+        for part in stepper.state:  # the buffers that the captured step reads
             part.fill_(float("nan"))
         for number, batch in enumerate(batches[7:9], start=8):
             stepper.take(batch, number)
