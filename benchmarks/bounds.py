@@ -19,7 +19,8 @@ from torch import Tensor
 
 import noisin_pyro as nz
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.training.folder import provenance, write_json
+from noisin_pyro.training.folder import write_json
+from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 
 RESULT = Path(__file__).parents[1] / "results" / "bounds" / "result.json"

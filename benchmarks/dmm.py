@@ -37,6 +37,7 @@ from noisin_pyro.models import Output, real_steps
 from noisin_pyro.training import checkpoint, folder, generators, log
 from noisin_pyro.training.fingerprint import fingerprint, require_same
 from noisin_pyro.training.locks import alone
+from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 
 Step = Callable[..., tuple[Tensor, Tensor]]
@@ -253,7 +254,7 @@ def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None 
             require_same(where, corpus)
             run.restore(last)
         else:
-            began = folder.provenance(torch.device("cpu")) | fingerprint(corpus)
+            began = provenance(torch.device("cpu")) | fingerprint(corpus)
             told = {"minutes": minutes, "seed": seed, "settings": asdict(settings)}
             folder.write_json(where / folder.CONFIG, told | began)
         log.rewrite(where / folder.LOG, run.rows)

@@ -35,9 +35,10 @@ from noisin_pyro.data import Stream
 from noisin_pyro.models.cells import CELLS
 from noisin_pyro.models.engine import ENGINES
 from noisin_pyro.recipes import ICML_STEPS
-from noisin_pyro.training.folder import provenance, write_json
+from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.optimizers import build_optimizer
+from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.stepper import CapturedStepper, Stepper
 

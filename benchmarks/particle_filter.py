@@ -23,7 +23,7 @@ from noisin_pyro import NoisyRNN, SequenceModel
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.particles import run
 from noisin_pyro.models import States
-from noisin_pyro.training.folder import provenance
+from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 
 KEYS, UNITS, STEPS, ROWS, PARTICLES = 88, 100, 60, 20, 100

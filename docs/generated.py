@@ -8,22 +8,23 @@ import inspect
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from noisin_pyro import noise, plots
 from noisin_pyro.commands import Families
-from noisin_pyro.recipes import TABLES
+from noisin_pyro.recipes import FIRST_SEED, TABLES
 from noisin_pyro.reproduction import Record, read_records
-from noisin_pyro.reproduction.report import text
+from noisin_pyro.reproduction.report import TITLES, body, text
 from noisin_pyro.tables import markdown as table
 from noisin_pyro.training.log import Row
 from noisin_pyro.training.log import read as read_log
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-REPRODUCTIONS = {RESULTS / "reproduction": "", RESULTS / "gpu" / "reproduction": ", on a GPU"}  # and how they are told
+REPRODUCTIONS = {RESULTS / "reproduction": "", RESULTS / "gpu" / "reproduction": ", on a GPU"}  # and what titles add
+EARLIER = RESULTS / "reproduction-0.1"
 ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
 ROOMS += [".reproduction"]
 
@@ -49,8 +50,11 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for make in (noise_table, runs, bounds, speed, tried, reproduction, searches, cost):
+    for make in (noise_table, runs, bounds, speed, tried, reproduction, cost):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
+    (folder / "trials.md").write_text(trials(REPRODUCTIONS), encoding="utf-8")
+    (folder / "trials-0.1.md").write_text(trials({EARLIER: ""}), encoding="utf-8")
+    (folder / "reproduction-0.1.md").write_text(earlier(), encoding="utf-8")
     picture = folder / "families.png"
     picture.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -76,10 +80,18 @@ def runs() -> str:
     parts: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(RESULTS.rglob("result.json"), key=lambda path: path.parent):
         told = json.loads(path.read_text(encoding="utf-8"))
-        elsewhere = (path.parents[1] / "table.md").exists() or any(map(path.is_relative_to, REPRODUCTIONS))
+        elsewhere = (path.parents[1] / "table.md").exists() or any(map(path.is_relative_to, (*REPRODUCTIONS, EARLIER)))
         if "data" in told and not elsewhere:
-            parts.setdefault(told["data"]["name"], []).append((path.parent, told))
+            parts.setdefault(_title(told["data"]), []).append((path.parent, told))
     return "\n".join(f"### {name}\n\n{_runs(found)}" for name, found in parts.items())
+
+
+def _title(data: dict[str, Any]) -> str:
+    """The data set, and in how many columns its held-out parts were read if it is a text."""
+    if data["name"] not in ("pydocs", "ptb", "wikitext-2"):
+        return data["name"]
+    columns = data.get("eval_batch_size") or data["batch_size"]  # version 0.1 had the second alone
+    return f"{data['name']}, read in {columns} columns"
 
 
 def _runs(found: list[tuple[Path, dict[str, Any]]]) -> str:
@@ -159,27 +171,41 @@ def _ratio(comparison: str, name: str) -> str:
 
 
 def reproduction() -> str:
-    """The papers' tables as they have been run."""
-    return "\n".join(text(records).replace("\n", f"{where}\n", 1) for where, records in _tables())
+    """The papers' tables as they have been run, or that they have not."""
+    tables = [text(records).replace("\n", f"{where}\n", 1) for where, records in _tables(REPRODUCTIONS)]
+    return "\n".join(tables) or "No row has been run to its end yet.\n"
 
 
-def searches() -> str:
+def earlier() -> str:
+    """The tables of version 0.1."""
+    tables = _tables({EARLIER: ""})
+    return "\n".join(f"#### {TITLES[records[0].table]}\n\n{body(records)}" for _, records in tables)
+
+
+def trials(folders: Mapping[Path, str]) -> str:
     """What was chosen on validation, and among what: every trial of every row."""
     rows = []
-    for row, best, trial in _trials():
+    for row, best, trial in _trials(folders):
         number = trial["valid_perplexity"]
         shown = trial["message"] or trial["state"] if number is None else f"{number:.1f}"
-        rows.append([row, _values(trial), str(trial["epochs"]), shown, "chosen" if trial["number"] == best else ""])
+        chosen = "chosen" if trial is best else ""
+        rows.append([row, _values(trial), str(trial["epochs"]), shown, chosen])
+    if not rows:
+        return "No trial has been run yet.\n"
     return table(["row", "candidate", "epochs", "best validation perplexity", ""], rows)
 
 
-def _trials() -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Of every search: its row's name, the number of the chosen trial, and each trial."""
-    for folder, where in REPRODUCTIONS.items():
-        for path in sorted(folder.rglob("search.json")):
-            told = json.loads(path.read_text(encoding="utf-8"))
-            for trial in told["of_each_trial"]:
-                yield "/".join(path.parts[-4:-2]) + where, told["best"], trial
+def _trials(folders: Mapping[Path, str]) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any]]]:
+    """Every trial of each row, beyond its grid too: the row's name, the best of its trials so far, and the trial."""
+    for folder, where in folders.items():
+        of_row: dict[str, list[dict[str, Any]]] = {}
+        for path in sorted(folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search")):
+            found = json.loads(path.read_text(encoding="utf-8"))["of_each_trial"]
+            of_row.setdefault("/".join(path.parts[-4:-2]) + where, []).extend(found)
+        for row, found in of_row.items():
+            done = [trial for trial in found if trial["state"] == "complete"]
+            best = min(done, key=lambda trial: trial["valid_nats"], default=None)
+            yield from ((row, best, trial) for trial in found)
 
 
 def _values(trial: dict[str, Any]) -> str:
@@ -198,12 +224,12 @@ METHODS = {
 
 
 def _learned() -> dict[str, list[Row]]:
-    """By its floor, the log of every run with seed 0 that learns γ, of candidates too."""
+    """By its floor, the log of every run with a row's first seed that learns γ."""
     found = {}
-    for folder, where in REPRODUCTIONS.items():
+    for folder, where in (REPRODUCTIONS | {EARLIER: ", version 0.1"}).items():
         for path in sorted(folder.rglob("log.csv")):
             told = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
-            if told["noise"]["learn_spread"] and told["run"]["seed"] == 0:
+            if told["noise"]["learn_spread"] and told["run"]["seed"] in (0, FIRST_SEED):
                 name, row = path.relative_to(folder).parts[:2]
                 row, floor = name if row == "noisin" else row, told["noise"]["spread_floor"]
                 found[f"{row.removesuffix('-noisin-learned')}, floor {floor}{where}"] = read_log(path)
@@ -224,7 +250,7 @@ def cost() -> str:
     return table(["method", "training for an epoch, seconds", "beside the plain network"], rows)
 
 
-def _tables() -> list[tuple[str, list[Record]]]:
+def _tables(folders: Mapping[Path, str]) -> list[tuple[str, list[Record]]]:
     """The records of each table that has any, and how it is told where they were made."""
-    found = [(where, read_records(folder, name)) for name in TABLES for folder, where in REPRODUCTIONS.items()]
+    found = [(where, read_records(folder, name)) for name in TABLES for folder, where in folders.items()]
     return [(where, records) for where, records in found if records]

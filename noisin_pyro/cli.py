@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, TextIO, cast
 
 import tyro
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match _parse(arguments):
             case Config() as config:
-                _train(_as_in_its_folder(config, arguments))
+                _train(*_as_in_its_folder(config, arguments))
             case command:
                 command.run()
         sys.stdout.flush()
@@ -104,23 +105,27 @@ def _in_one_line(box: str) -> str:
     return f"{wrong}. {' '.join(hint.splitlines()[:2])}" if hint else wrong
 
 
-def _as_in_its_folder(config: Config, arguments: Sequence[str] | None) -> Config:
-    """The configuration itself, or, of a run to resume, that of its folder.
+def _as_in_its_folder(config: Config, arguments: Sequence[str] | None) -> tuple[Config, int | None]:
+    """The configuration itself, or, of a run to resume, that of its folder, and more epochs than it was asked for.
 
     Raises:
         ValueError: nothing there to resume, or options that contradict it.
     """
     if config.run.resume is None:
-        return config
+        return config, None
     before = stored(config.run.resume)
     given = _parse(arguments, default=before)  # read again: so an option given as its default counts as given
     assert isinstance(given, Config)
+    if (epochs := given.optimisation.epochs) <= before.optimisation.epochs:
+        epochs = None
+    else:
+        given = replace(given, optimisation=replace(given.optimisation, epochs=before.optimisation.epochs))
     refuse_contradictions(given, before)
-    return given
+    return given, epochs
 
 
-def _train(config: Config) -> None:
-    result = train(config)
+def _train(config: Config, epochs: int | None) -> None:
+    result = train(config, epochs=epochs)
     shown = "perplexity" if result.measure == "perplexity" else "nats per step"
     samples = f"; ensemble of {config.run.ensemble_samples} noisy runs" if result.ensemble is not None else ""
     text = f"{shown}, noise off{samples}\n{result.table()}\nlearning curves: {result.folder / CURVES}"

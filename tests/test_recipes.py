@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.recipes import ICML_STEPS, TABLES, Recipe, figure2, icml_m, table2, table3
+from noisin_pyro.recipes import FIRST_SEED, ICML_STEPS, SEARCH_SEED, TABLES, Recipe, figure2, icml_m, table2, table3
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, load_corpus, steps
 from noisin_pyro.training.space import chosen, combinations
@@ -19,7 +19,7 @@ ALL = [recipe for make in TABLES.values() for recipe in make()]
 
 def test_every_row_is_there_once() -> None:
     assert {table: len(make()) for table, make in TABLES.items()} == {
-        "table2": 24, "table3": 2, "figure2": 2, "icml-m": 18,
+        "table2": 26, "table3": 2, "figure2": 2, "zaremba": 1, "icml-m": 18,
     }  # fmt: skip
     assert len({(recipe.table, recipe.row) for recipe in ALL}) == len(ALL)
 
@@ -32,9 +32,32 @@ def test_methods_of_a_group_differ_in_the_method_alone(table: str) -> None:
         assert dataclasses.replace(one, noise=same.noise) == same
 
 
-@pytest.mark.parametrize("table", ["table2", "figure2"])
-def test_every_method_has_as_many_candidates(table: str) -> None:
-    assert {len(combinations(recipe.space) or []) for recipe in TABLES[table]()} == {3}
+def test_every_method_of_a_block_has_as_many_candidates() -> None:
+    blocks: dict[str, set[tuple[int, int, int, int]]] = {}
+    for recipe in TABLES["table2"]():
+        allowance = recipe.further_trials, recipe.trial_epochs, recipe.seeds
+        if not recipe.method.endswith("additive"):
+            blocks.setdefault(recipe.group, set()).add((len(combinations(recipe.space) or []), *allowance))
+    first = {"tanh, 1 layer": {(8, 4, 10, 4)}}
+    others = {
+        group: {(2, 0, 12 if "sigmoid" in group else 10, 1)}
+        for group in ("tanh, 2 layers", "sigmoid, 1 layer", "sigmoid, 2 layers", "relu, 1 layer", "relu, 2 layers")
+    }
+    assert blocks == first | others
+
+
+def test_ladders_go_on_from_the_candidates() -> None:
+    ladders = 0
+    for recipe in TABLES["table2"]():
+        for name, ladder in recipe.ladder.items():
+            places = [ladder.index(value) for value in recipe.space[name]]
+            assert places == sorted(places) and places[0] > 0 and places[-1] < len(ladder) - 1
+            ladders += 1
+    assert ladders == 9  # batch size of four methods, strength of five
+
+
+def test_no_seed_of_version_0_1_is_used() -> None:
+    assert SEARCH_SEED not in range(FIRST_SEED, FIRST_SEED + 10) and min(SEARCH_SEED, FIRST_SEED) > 2
 
 
 @pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: f"{recipe.table}-{recipe.row}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from noisin_pyro.training.folder import provenance
+from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 from timing import memory, ratios
 from timing.comparisons import Comparison, Entry, Target

@@ -20,6 +20,7 @@ from noisin_pyro.inference import compare
 from noisin_pyro.training.build import steps
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.fingerprint import fingerprint
+from noisin_pyro.training.loop import rows_at_once
 from noisin_pyro.training.reading import Trained, read_run
 from noisin_pyro.training.run import program_settings
 
@@ -54,8 +55,9 @@ class Compare:
     seed: int = 0
     """Seed of the noise, for each number anew."""
 
-    batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
-    """Sequences read side by side (of a text: the columns it is cut into; each starts from a state of zeros)."""
+    eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
+    """Sequences scored side by side. Of a text these are the columns that it is read in, each from a state of zeros:
+    perplexity depends on them slightly."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
     """Steps read at once. Texts only."""
@@ -91,14 +93,15 @@ class Compare:
             others = [read_run(folder, first.config.run.device, self.data_root) for folder in self.folders[1:]]
             runs = dict(zip(map(str, self.folders), [first, *others], strict=True))
             _require_same_data(runs)
-            data = cut(first.config, self.batch_size, self.window)
+            data = cut(first.config, self.eval_batch_size, self.window)
             part = getattr(first.corpus, self.split)
+            held_out = steps(part, data, first.config.run.device, first.config.run.precision, held_out=True)
             table = compare(
                 {name: _entry(trained) for name, trained in runs.items()},
-                steps(part, data, first.config.run.device, first.config.run.precision),
+                held_out,
                 methods=self.methods,
                 num_samples=self.samples,
-                batch_size=data.batch_size,
+                batch_size=rows_at_once(held_out, data),
                 seed=self.seed,
             )
         if self.csv is not None:

@@ -16,6 +16,7 @@ from noisin_pyro.tables import aligned, comma_separated
 from noisin_pyro.training.build import steps
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.folder import write_json
+from noisin_pyro.training.loop import rows_at_once
 from noisin_pyro.training.reading import read_run
 from noisin_pyro.training.result import numbers
 from noisin_pyro.training.run import program_settings
@@ -49,8 +50,9 @@ class Evaluate:
     seed: int = 0
     """Seed of the noise."""
 
-    batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
-    """Sequences read side by side (of a text: the columns it is cut into; each starts from a state of zeros)."""
+    eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
+    """Sequences scored side by side. Of a text these are the columns that it is read in, each from a state of zeros:
+    perplexity depends on them slightly."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
     """Steps read at once; the state is carried, and with it weights and particles. On it depend the error over
@@ -81,16 +83,17 @@ class Evaluate:
             raise ValueError(f"json and per token are one file, {str(self.json)!r}; give each its own name")
         with program_settings():
             trained = read_run(self.folder, self.device, self.data_root)
-            data = cut(trained.config, self.batch_size, self.window)
+            data = cut(trained.config, self.eval_batch_size, self.window)
             part = getattr(trained.corpus, self.split)
+            held_out = steps(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
             guide = trained.guide if self.method == "importance" else None
             pyro.set_rng_seed(self.seed)
             found = evaluate(
                 trained.program,
-                steps(part, data, trained.config.run.device, trained.config.run.precision),
+                held_out,
                 method=self.method,
                 num_samples=self.samples,
-                batch_size=data.batch_size,
+                batch_size=rows_at_once(held_out, data),
                 log_probs=self.per_token is not None,
                 guide=guide,
             )

@@ -49,11 +49,15 @@ def require_new(path: Path | None) -> None:
         raise ValueError(f"{str(path.parent)!r} is not a folder; make it, or choose another place for {path.name!r}")
 
 
-def cut(config: Config, batch_size: int | None, window: int | None) -> Data:
-    """A run's way of cutting its data, with what these options change.
+def cut(config: Config, eval_batch_size: int | None, window: int | None) -> Data:
+    """A run's way of reading held-out data, with what these options change.
 
     Raises:
         ValueError: a size that the configuration refuses.
     """
-    given = {option: value for option, value in (("batch_size", batch_size), ("window", window)) if value is not None}
+    given = {
+        option: value
+        for option, value in (("eval_batch_size", eval_batch_size), ("window", window))
+        if value is not None
+    }
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **given)).data

@@ -18,11 +18,15 @@ from noisin_pyro.reproduction.report import TITLES
 class Reproduce:
     """Run the rows of one of the papers' tables, and write the table.
 
-    What has been run is not run again: whatever ends it, the same command goes on.
+    Without options it runs what the page on reproduction shows. What has been run is not run again: whatever ends it,
+    the same command resumes it.
     """
 
-    table: tyro.conf.Positional[Annotated[Literal["table2", "table3", "figure2", "icml-m"], Named(metavar="TABLE")]]
+    table: tyro.conf.Positional[
+        Annotated[Literal["table2", "table3", "figure2", "zaremba", "icml-m"], Named(metavar="TABLE")]
+    ]
     """table2: Penn Treebank, plain cells, four methods. table3: WikiText-2, LSTM. figure2: one sigmoid layer.
+    zaremba: Penn Treebank, the small LSTM of Zaremba et al. (2014).
     icml-m: the published paper's medium LSTM on Penn Treebank, eight noises, dropout D, and both."""
 
     rows: Annotated[tuple[str, ...], Named(metavar="ROW", help_behavior_hint="(default: all)")] = ()
@@ -31,17 +35,17 @@ class Reproduce:
     list: bool = False
     """Only list the rows: the paper's number, and what is chosen on validation among how many candidates."""
 
-    seeds: int = 1
-    """Runs of each row, with seeds 0, 1, ...: all rows with the first seed, then all with the second."""
+    seeds: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    """Runs of each row, with seeds 11, 12, ...: all rows with the first seed, then all with the second."""
 
-    trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: all)")] = None
-    """Candidates to try of each row that has any."""
+    trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    """Candidates to try of each row that has any, and none beyond them."""
 
-    trial_epochs: int = 4
-    """Epochs that each candidate is tried for; the best in validation goes on to the end."""
+    trial_epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    """Epochs that each candidate is trained for. The best in validation is trained anew, with other seeds."""
 
     epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Most epochs of each run."""
+    """Maximum number of epochs of each run. Finished rows are continued if they had fewer."""
 
     minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
     """Stop after the epoch in which so many minutes are over; the same command goes on there."""
@@ -51,7 +55,7 @@ class Reproduce:
 
     products: Annotated[
         Literal["float32", "bfloat16"] | None,
-        Named(metavar="{float32,bfloat16}", help_behavior_hint="(default: float32)"),
+        Named(metavar="{float32,bfloat16}", help_behavior_hint="(default: the row's)"),
     ] = None
     """Type that factors and results of products with weights are rounded to."""
 

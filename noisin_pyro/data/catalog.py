@@ -17,6 +17,7 @@ from noisin_pyro.data.vocabulary import Vocabulary
 from noisin_pyro.names import known
 
 NAMES = (*SETS, "pydocs")
+MUSIC = tuple(name for name, known_set in SETS.items() if len(known_set.files) == 1)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ class Evaluation:
         monte_carlo_error: its standard error over the noise; 0 where nothing is sampled, not a number for one sample.
             By the jackknife: over the noisy runs, or for each sequence over its samples, or its islands. It tells how
             far another run would be from this one, not how far a bound is from log p(x).
-        standard_error: its standard error over sequences. A sequence is for ``"mean"`` and ``"ensemble"`` what one call
-            scores (a row of a batch; in a stream, one window of one column), for ``"importance"`` and
-            ``"particle-filter"`` a whole one (in a stream, a whole column: weights and particles are carried).
+        standard_error: its standard error over sequences. Of a text, which is one sequence, it is over blocks of 500
+            tokens, whatever columns and windows the text is read in.
         num_steps: real steps scored.
         num_samples: noisy runs, samples or particles (of all islands); 0 where nothing is sampled.
         pareto_k: of ``"importance"``, the worst Pareto k̂ of a sequence's weights. Above 0.7 they are too uneven for
@@ -40,8 +39,10 @@ class Evaluation:
         resamplings: of ``"particle-filter"``, how often a sequence's particles were resampled, on average.
         log_probs: the log-probability of every step in float64, if asked for: of a stream ``(num_steps,)`` in the order
             of its text, of sequences ``(N, T)`` with 0 beyond each one's length.
-        totals: the log-probability of each sequence, ``(N,)`` in float64, and
+        totals: the log-probability of each sequence, or of each block of a text, ``(N,)`` in float64, and
         lengths: its real steps, ``(N,)``; of a number read from a file, neither is known.
+        steps: of a text, what each token adds to the log-probability, ``(num_steps,)`` in float64. The weights of
+            ``"importance"`` are of whole windows, whose increments are shared equally by their tokens.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Evaluation:
     log_probs: Tensor | None = field(default=None, repr=False, compare=False)
     totals: Tensor | None = field(default=None, repr=False, compare=False)
     lengths: Tensor | None = field(default=None, repr=False, compare=False)
+    steps: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def perplexity(self) -> float:
@@ -90,6 +92,9 @@ class Evaluation:
         return Difference(nats, error, math.hypot(self.monte_carlo_error, other.monte_carlo_error))
 
 
+BLOCK = 500
+"""Tokens of a text that count as one sequence in its standard error."""
+
 COMPARABLE = ({"exact", "estimate"}, {"exact", "predictor"})
 """Kinds of numbers that may be set against each other: all of one pair are log-likelihoods, or all are predictors."""
 
@@ -121,6 +126,20 @@ def summary(
     nats, error = _per_step(totals, lengths)
     more |= {"totals": totals, "lengths": lengths}
     return Evaluation(method, kind, nats, monte_carlo_error / steps, error, steps, num_samples, **more)  # type: ignore[arg-type]
+
+
+def summary_of_text(
+    method: str, steps: Tensor, kind: str, monte_carlo_error: float, num_samples: int, **more: object
+) -> Evaluation:
+    """The number of a text whose tokens add ``steps`` ``(num_steps,)`` to its log-probability, in its order.
+
+    A text is one sequence. Its standard error takes blocks of 500 tokens for independent, however it was read, so that
+    two models, or two ways of reading, are compared block by block.
+    """
+    blocks = steps.double().cpu().split(BLOCK)
+    totals, lengths = torch.stack([block.sum() for block in blocks]), torch.tensor([len(block) for block in blocks])
+    more |= {"steps": steps.double().cpu()}
+    return summary(method, totals, lengths, kind, monte_carlo_error, num_samples, **more)
 
 
 def _per_step(totals: Tensor, lengths: Tensor) -> tuple[float, float]:

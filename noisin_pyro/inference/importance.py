@@ -25,6 +25,7 @@ from noisin_pyro.inference.estimates import (
     readings,
     row_lengths,
     summary,
+    summary_of_text,
 )
 from noisin_pyro.models import real_steps
 
@@ -45,13 +46,14 @@ def importance(
 ) -> Evaluation:
     """Score by ``num_samples`` samples of each sequence: log w = log p(x, z | z_prior) − log q(z), where q is the
     guide's law and z_prior what it leaves to the prior. ``random`` tells whether the model samples anything."""
-    log_w, running, lengths = [], [], []
+    log_w, running, lengths, text = [], [], [], None
     for reading in readings(data, batch_size):
         row = row_lengths(*reading)
         weights, steps = _weigh(model, guide, reading, num_samples if random else 1, log_probs)
-        log_w.append(weights)
+        log_w.append(weights[-1])
         lengths.append(row)
         running += [] if steps is None else [each[:length] for each, length in zip(steps, row.tolist(), strict=True)]
+        text = _in_equal_parts(weights, reading) if isinstance(data, Stream) else None
     all_w, all_lengths = torch.cat(log_w, 1), torch.cat(lengths)
     totals, variances = log_mean(all_w)
     error = math.sqrt(float(variances.sum())) if random else 0.0
@@ -64,15 +66,19 @@ def importance(
             "effective_samples": float(effective_samples(all_w).mean()),
         }
     kind = "bound" if random else "exact"
-    found = summary("importance", totals, all_lengths, kind, error, num_samples if random else 0, **more)
+    samples = num_samples if random else 0
+    if text is None:
+        found = summary("importance", totals, all_lengths, kind, error, samples, **more)
+    else:
+        found = summary_of_text("importance", text, kind, error, samples, **more)
     return replace(found, log_probs=in_reading_order(running, data)) if log_probs else found
 
 
 def _weigh(
     model: Callable[..., Any], guide: Callable[..., Any] | None, reading: list[Batch], num_samples: int, log_probs: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """log w ``(S, B)``, and where it is asked for the increments, from step to step, of the logarithm of the mean
-    weight until then, ``(B, T)``."""
+    """log w after each of W windows, ``(W, S, B)``, and where it is asked for the increments, from step to step, of the
+    logarithm of the mean weight until then, ``(B, T)``."""
     first, depth, at_once = reading[0], 1, 1
     if num_samples > 1:  # one sample is in no plate of samples: there is nothing to look at before
         with Largest() as largest:
@@ -86,8 +92,18 @@ def _weigh(
         if steps is not None:
             total = torch.logaddexp(total.to(steps), steps.cumsum(-1).logsumexp(0))
     if not log_probs:
-        return torch.cat(log_w), None
-    return torch.cat(log_w), by_step(total - math.log(num_samples))
+        return torch.cat(log_w, 1), None
+    return torch.cat(log_w, 1), by_step(total - math.log(num_samples))
+
+
+def _in_equal_parts(log_w: Tensor, windows: list[Batch]) -> Tensor:
+    """What each token of a text adds to the logarithm of its column's mean weight, ``(num_steps,)``, from log w after
+    each window, ``(W, S, B)``: a window's increment is shared equally by its steps."""
+    after_each = log_w.logsumexp(1).cpu()  # less log S, which no difference has but the first
+    first = after_each[:1] - math.log(log_w.shape[1])
+    increments = torch.cat([first, after_each.diff(dim=0)])
+    lengths = torch.stack([row_lengths(window) for window in windows])
+    return (increments / lengths.clamp(min=1)).T.flatten().repeat_interleave(lengths.T.flatten())
 
 
 def _along(
@@ -97,9 +113,9 @@ def _along(
     reading: list[Batch],
     log_probs: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """log w of some samples, ``(S, B)``, and log p(x_t | z_t), ``(S, B, T)``, carried along the windows."""
-    weights: Any = 0.0
-    steps, state = [], None
+    """log w of some samples after each window, ``(W, S, B)``, and log p(x_t | z_t), ``(S, B, T)``, carried along the
+    windows."""
+    weights, steps, state = [], [], None
     for batch in reading:
         rows = batch.targets.shape[0]
         with poutine.block():
@@ -112,13 +128,14 @@ def _along(
                 f"of shape {tuple(log_w.shape)}"
             )
         (out,) = returned
-        weights, state = weights + log_w.double(), out.state
+        weights.append(log_w.double())
+        state = out.state
         if log_probs:
             log_prob = out.emission.log_prob(batch.targets).double()
             if batch.lengths is not None:
                 log_prob = log_prob.where(real_steps(batch.lengths, log_prob.shape[-1]), 0.0)
             steps.append(log_prob.expand(elbo.num_particles, *log_prob.shape[-2:]))
-    return weights, torch.cat(steps, -1) if log_probs else None
+    return torch.stack(weights).cumsum(0), torch.cat(steps, -1) if log_probs else None
 
 
 class Largest(TorchDispatchMode):

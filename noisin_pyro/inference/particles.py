@@ -24,6 +24,7 @@ from noisin_pyro.inference.estimates import (
     readings,
     row_lengths,
     summary,
+    summary_of_text,
 )
 from noisin_pyro.inference.sites import sample_sites
 from noisin_pyro.models import NoisyPath, SequenceModel, States, Steps, real_steps, underlying
@@ -79,7 +80,14 @@ def particle_filter(
                 found.append(run(program, windows, islands, particles, threshold))
             lengths += rows.tolist()
     totals, variances = log_mean(torch.cat([each.increments.sum(-1) for each in found], 1))
-    summed = summary("particle-filter", totals, torch.tensor(lengths), "exact", 0.0, 0)
+    rows = []
+    if log_probs or isinstance(data, Stream):
+        rows = [row for each in found for row in by_step(log_mean(each.increments.cumsum(-1))[0])]
+        rows = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+    if isinstance(data, Stream):
+        summed = summary_of_text("particle-filter", torch.cat(rows), "exact", 0.0, 0)
+    else:
+        summed = summary("particle-filter", totals, torch.tensor(lengths), "exact", 0.0, 0)
     if random:
         effective = sum(float(each.effective_samples.sum()) for each in found)
         resamplings = sum(int(each.resamplings.sum()) for each in found)
@@ -91,10 +99,7 @@ def particle_filter(
             effective_samples=effective / summed.num_steps,
             resamplings=resamplings / (islands * len(lengths)),
         )
-    if not log_probs:
-        return summed
-    rows = [row for each in found for row in by_step(log_mean(each.increments.cumsum(-1))[0])]
-    return replace(summed, log_probs=in_reading_order([r[:n] for r, n in zip(rows, lengths, strict=True)], data))
+    return replace(summed, log_probs=in_reading_order(rows, data)) if log_probs else summed
 
 
 @pyro_method  # one context for all steps, in which weights that are conditioned on are found by their names

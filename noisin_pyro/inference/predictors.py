@@ -12,7 +12,15 @@ from pyro import poutine
 from torch import Tensor
 
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.estimates import Evaluation, in_reading_order, jackknife, row_lengths, summary, without_each
+from noisin_pyro.inference.estimates import (
+    Evaluation,
+    in_reading_order,
+    jackknife,
+    row_lengths,
+    summary,
+    summary_of_text,
+    without_each,
+)
 from noisin_pyro.models import real_steps
 
 
@@ -32,13 +40,13 @@ def predict(
         others = [_score(model, data, batch_size)[0] for _ in range(num_samples - 1)]
         scores, error = average(torch.stack([scores, *others]))
     pieces = list(scores.split(lengths.tolist()))
+    if isinstance(data, Stream):  # a call's rows come after those of the call before: bring each column together
+        text = torch.cat([torch.cat(pieces[column :: data.batch_size]) for column in range(data.batch_size)])
+        found = summary_of_text(method, text, kind, float(error), num_samples)
+        return replace(found, log_probs=text) if log_probs else found
     totals = torch.stack([piece.sum() for piece in pieces])
     found = summary(method, totals, lengths, kind, float(error), num_samples)
-    if not log_probs:
-        return found
-    if isinstance(data, Stream):  # a call's rows come after those of the call before: bring each column together
-        pieces = [torch.cat(pieces[column :: data.batch_size]) for column in range(data.batch_size)]
-    return replace(found, log_probs=in_reading_order(pieces, data))
+    return replace(found, log_probs=in_reading_order(pieces, data)) if log_probs else found
 
 
 def average(runs: Tensor) -> tuple[Tensor, Tensor]:

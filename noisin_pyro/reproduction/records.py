@@ -29,14 +29,16 @@ class Record:
         paper_test_perplexity, paper_validation_perplexity: what the paper reports.
         test_perplexity, validation_perplexity: ours, noise off.
         ensemble_test_perplexity: averaged over noisy runs; ``None`` if nothing is random.
+        ensemble_monte_carlo_error: its standard error over the noise, in perplexity; ``None`` without an ensemble, and
+            in records of version 0.1.
         seed: of the weights and the noise.
         epochs, best_epoch: how many there were, and which was best in validation: the numbers are its.
         seconds: of all epochs and the last tests, by the clock.
         spreads: γ at the best epoch.
-        chosen: what was chosen on validation, with seed 0.
+        chosen: what was chosen on validation, by trials with a seed of their own.
         config: every option.
         log: a row an epoch.
-        environment: versions, device, threads.
+        environment: commit, versions, processor, device, threads and processes.
     """
 
     table: str
@@ -59,10 +61,20 @@ class Record:
     config: Mapping[str, Any]
     log: list[Row]
     environment: Mapping[str, Any]
+    ensemble_monte_carlo_error: float | None = None
+
+    @property
+    def columns(self) -> int:
+        """Columns that the held-out texts were read in: in version 0.1 those of the batches in training."""
+        data = self.config["data"]
+        return data.get("eval_batch_size") or data["batch_size"]
 
 
 def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Result) -> Record:
     """What is to be kept of a finished run."""
+    ensemble, error = result.ensemble, None
+    if ensemble is not None:
+        error = ensemble.perplexity * ensemble.monte_carlo_error  # nats per step: the derivative of the exponential
     began, rows = json.loads((result.folder / CONFIG).read_text(encoding="utf-8")), read_log(result.folder / LOG)
     return Record(
         table=recipe.table,
@@ -75,7 +87,7 @@ def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Re
         paper_validation_perplexity=recipe.paper_valid,
         test_perplexity=result.test.perplexity,
         validation_perplexity=result.valid.perplexity,
-        ensemble_test_perplexity=None if result.ensemble is None else result.ensemble.perplexity,
+        ensemble_test_perplexity=None if ensemble is None else ensemble.perplexity,
         seed=config.run.seed,
         epochs=len(rows),
         best_epoch=result.best_epoch,
@@ -84,8 +96,18 @@ def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Re
         chosen=dict(chosen),
         config=options(config),
         log=rows,
-        environment={key: began[key] for key in ("versions", "device", "threads", "processes")},
+        environment={key: began[key] for key in ("commit", "versions", "processor", "device", "threads", "processes")},
+        ensemble_monte_carlo_error=error,
     )
+
+
+def of_recipe(found: Record, recipe: Recipe, chosen: Mapping[str, Any]) -> Record:
+    """The same run as a record of another table's row."""
+    return dataclasses.replace(
+        found, table=recipe.table, row=recipe.row, method=recipe.method, group=recipe.group, source=recipe.source,
+        unsaid=list(recipe.unsaid), paper_test_perplexity=recipe.paper_test,
+        paper_validation_perplexity=recipe.paper_valid, chosen=dict(chosen),
+    )  # fmt: skip
 
 
 def options(config: Config) -> dict[str, Any]:
@@ -127,6 +149,15 @@ def read(path: Path) -> Record:
         return checked(Record(**json.loads(path.read_bytes())))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it, to run its row once more") from error
+
+
+def read_equal(folder: Path, config: Config) -> Record | None:
+    """A record in ``folder``, of any table, made with these options and this seed; ``None`` if there is none."""
+    wanted = options(config)
+    for path in sorted(folder.glob(f"*/*/seed-{config.run.seed}.json")):
+        if (found := read(path)).config == wanted:
+            return found
+    return None
 
 
 def read_records(folder: Path, table: str) -> list[Record]:

@@ -23,6 +23,7 @@ TITLES = {
     "table2": "Table 2 of the draft: Penn Treebank, test perplexity",
     "table3": "Table 3 of the draft: WikiText-2, test perplexity",
     "figure2": "Figure 2 of the draft: Penn Treebank, one sigmoid layer of 256 units",
+    "zaremba": "The small network of Zaremba et al. (2014): Penn Treebank, test perplexity",
     "icml-m": "The published paper's medium model: Penn Treebank, perplexity",
 }
 HEADS = ("row", "paper", "test, noise off", "test, ensemble", "validation", "γ", "chosen", "epochs", "seeds")
@@ -76,15 +77,22 @@ def table(records: Sequence[Record]) -> str:
 
 
 class Claim(NamedTuple):
-    """One method before another in the paper; and here, by a number's range over seeds: ``None`` where they overlap.
+    """One method better than another in the paper, and what is measured here.
 
-    ``difference`` is that of the means, ``seeds`` how many the row has that has fewer: 0 where neither has the number.
+    Attributes:
+        group: the rows' group.
+        better, worse: the first record of each row, in the paper's order.
+        verdict: ``"better"`` or ``"worse"``, of the method that is better in the paper, where all seeds of one row lie
+            beyond all seeds of the other by more than the Monte Carlo error; ``"ahead"`` or ``"behind"`` where that is
+            so of one seed; else ``"tie"``; ``None`` where neither row has the number.
+        difference: of the means, positive where the paper's order is ours.
+        seeds: of the row that has fewer.
     """
 
     group: str
     better: Record
     worse: Record
-    holds: bool | None
+    verdict: str | None
     difference: float
     seeds: int
 
@@ -112,12 +120,38 @@ def claims(records: Sequence[Record], number: str = "test_perplexity") -> list[C
         if not (better.of(number) or worse.of(number)):
             found.append(Claim(one.first.group, better.first, worse.first, None, math.nan, 0))
             continue
-        ours = [row.of(number) or row.of("test_perplexity") for row in (better, worse)]
-        apart = max(ours[0]) < min(ours[1]) or max(ours[1]) < min(ours[0])
-        difference = mean(ours[1]) - mean(ours[0])
-        holds, seeds = difference > 0 if apart else None, min(map(len, ours))
-        found.append(Claim(one.first.group, better.first, worse.first, holds, difference, seeds))
+        ours, theirs = _numbers(better, number), _numbers(worse, number)
+        difference = mean(value for value, _ in theirs) - mean(value for value, _ in ours)
+        seeds = min(len(ours), len(theirs))
+        found.append(Claim(one.first.group, better.first, worse.first, _verdict(ours, theirs), difference, seeds))
     return found
+
+
+def _numbers(row: Seeds, number: str) -> list[tuple[float, float]]:
+    """The number of each seed with its Monte Carlo error, which is 0 with the noise off."""
+    if not row.of(number):
+        number = "test_perplexity"
+    noisy = number == "ensemble_test_perplexity"
+    return [
+        (getattr(record, number), (record.ensemble_monte_carlo_error or 0.0) if noisy else 0.0)
+        for record in row.records
+    ]
+
+
+def _verdict(ours: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]]) -> str:
+    one_seed = min(len(ours), len(theirs)) == 1
+    if _all_beyond(ours, theirs):
+        return "ahead" if one_seed else "better"
+    if _all_beyond(theirs, ours):
+        return "behind" if one_seed else "worse"
+    return "tie"
+
+
+def _all_beyond(lower: Sequence[tuple[float, float]], higher: Sequence[tuple[float, float]]) -> bool:
+    """Whether every number of one row is lower than every number of the other, by more than their joint error."""
+    return all(
+        high - low > math.hypot(low_error, high_error) for low, low_error in lower for high, high_error in higher
+    )
 
 
 def order(records: Sequence[Record]) -> str:
@@ -127,16 +161,12 @@ def order(records: Sequence[Record]) -> str:
     lines = []
     for off, ensemble in pairs:
         claim = f"{off.better.method} better than {off.worse.method}"
-        lines.append((off.group, claim, f"{off.in_the_paper:.1f}", _verdict(off), _verdict(ensemble)))
+        lines.append((off.group, claim, f"{off.in_the_paper:.1f}", _shown(off), _shown(ensemble)))
     return markdown(heads, lines) if lines else ""
 
 
-def _verdict(claim: Claim) -> str:
-    if claim.seeds == 0:
-        return "–"
-    word = {True: "yes", False: "no", None: "open (the seeds' ranges meet)"}[claim.holds]
-    word += " (one seed)" if claim.seeds == 1 and claim.holds is not None else ""
-    return f"{word}: {claim.difference:+.1f}".replace("-", "−")
+def _shown(claim: Claim) -> str:
+    return "–" if claim.verdict is None else f"{claim.verdict}: {claim.difference:+.1f}".replace("-", "−")
 
 
 def write(folder: Path, name: str) -> None:
@@ -156,10 +186,26 @@ def write(folder: Path, name: str) -> None:
 
 def text(records: Sequence[Record]) -> str:
     """A table's page: title, options that the recipes do not have, rows, and the order of the methods, if known."""
-    told, others = order(records), _others(records)
+    others = _others(records)
     otherwise = f"Options other than the recipes': {', '.join(others)}.\n\n" if others else ""
+    return f"## {TITLES[records[0].table]}\n\n{otherwise}{body(records)}"
+
+
+def body(records: Sequence[Record]) -> str:
+    """How the held-out texts were read, the rows, and the order of the methods, if the paper has numbers."""
+    columns, commits = ({get(record) for record in records} for get in (lambda r: r.columns, _commit))
+    if len(columns) == 1:
+        read = f"Held-out texts are read in {columns.pop()} columns."
+    else:
+        read = "Held-out texts are read in as many columns as a row's batches in training have."
+    made = f" Commit: {', '.join(sorted(commits))}." if commits != {""} else ""
+    told = order(records)
     claimed = f"\nThe paper's order, pair by pair, and ours (differences in perplexity):\n\n{told}" if told else ""
-    return f"## {TITLES[records[0].table]}\n\n{otherwise}{table(records)}{claimed}"
+    return f"{read}{made}\n\n{table(records)}{claimed}"
+
+
+def _commit(record: Record) -> str:
+    return (record.environment.get("commit") or "")[:10]
 
 
 def _others(records: Sequence[Record]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,17 +14,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from noisin_pyro.recipes import Recipe
+from noisin_pyro.recipes import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.training import Config, Paused, Result, search, train
-from noisin_pyro.training.build import load_corpus, located
+from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
-from noisin_pyro.training.found import NoneSucceeded, settings_in
+from noisin_pyro.training.found import NoneSucceeded, Trial, settings_in
 from noisin_pyro.training.locks import alone
+from noisin_pyro.training.space import Values, combinations, plain
 from noisin_pyro.training.space import chosen as replaced
-from noisin_pyro.training.space import combinations, plain
 
-SEARCH = "search"  # the folder of a row's candidates, in the row's
+SEARCH, BEYOND = "search", "beyond"  # folders of a row's candidates, in the row's; BEYOND-1 and so on: one trial each
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,16 @@ class How:
     """What is done differently from the recipes, and for how long.
 
     Attributes:
-        seeds: runs of each row, seeds 0, 1 and so on; what is chosen on validation is chosen with seed 0.
-        trials: candidates that are tried of each row that has any; ``None``: all.
-        trial_epochs: epochs that each is tried for; the best goes on.
-        minutes: time limit by the clock; what is under way is kept, to go on with.
+        seeds: runs of each row; ``None``: the recipe's.
+        trials: candidates that are tried of each row that has any, and none beyond them; ``None``: the recipe's.
+        trial_epochs: epochs that each is tried for; ``None``: the recipe's.
+        minutes: time limit by the clock; a run under way is kept, to be resumed.
         changes: options other than the recipes', by dotted name.
     """
 
-    seeds: int = 1
+    seeds: int | None = None
     trials: int | None = None
-    trial_epochs: int = 4
+    trial_epochs: int | None = None
     minutes: float | None = None
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -48,8 +49,10 @@ class How:
 def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
     """Run what is missing of these rows in ``folder``, and write their table after each.
 
-    Every row with seed 0 comes first, then every row with seed 1, and so on. Rows that another process has under way
-    are left to it; one whose loss is not finite, or that of all its candidates, is told on stderr, and has no record.
+    What a row leaves open is chosen on validation first, by trials that never read the test set. Then the row is
+    trained anew with seeds of its own, and tested once for each: every row with its first seed, then every row with its
+    second, and so on. A finished row that is asked for more epochs is continued. Rows that another process runs are
+    left to it. A row whose loss is not finite, or that of all its candidates, is reported on stderr and has no record.
 
     Returns:
         whether everything is done.
@@ -59,7 +62,10 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
     """
     clock = Clock(how.minutes)
     changed = [dataclasses.replace(recipe, config=replaced(recipe.config, how.changes)) for recipe in recipes]
-    every = [(seed, recipe) for seed in range(how.seeds) for recipe in changed]
+    most = max((how.seeds or recipe.seeds for recipe in changed), default=0)
+    every = [
+        (FIRST_SEED + run, recipe) for run in range(most) for recipe in changed if run < (how.seeds or recipe.seeds)
+    ]
     if recipes and load_corpus(every[0][1].config.data).vocabulary is None:
         raise ValueError(f"data must be a text: the tables are of perplexities, got {every[0][1].config.data.name!r}")
     for seed, recipe in every:
@@ -67,7 +73,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
     done = True
     for seed, recipe in every:
         path = records.path_of(folder, recipe, seed)
-        if path.exists():
+        if path.exists() and not _is_to_lengthen(path, recipe):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
@@ -77,7 +83,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
                 tqdm.write(f"{recipe.table}, {recipe.row}: under way in another process", file=sys.stderr)
                 done = False
                 continue
-            if path.exists():  # by a process that had it until now
+            if path.exists() and not _is_to_lengthen(path, recipe):  # by a process that had it until now
                 continue
             told = f"{recipe.table}, {recipe.row}, seed {seed}"
             try:
@@ -116,15 +122,27 @@ class Clock:
             raise Paused
 
 
+def _is_to_lengthen(path: Path, recipe: Recipe) -> bool:
+    return records.read(path).config["optimisation"]["epochs"] < recipe.config.optimisation.epochs
+
+
 def _require_same(path: Path, recipe: Recipe, how: How) -> None:
-    """Refuse a record that other options or candidates made; what was chosen on validation may differ."""
+    """Refuse a record that other options or candidates made; what was chosen on validation may differ, and the number
+    of epochs may be larger now."""
     if not path.exists():
         return
     found = records.read(path)
-    differs = _differences(records.options(replaced(recipe.config, found.chosen)), found.config)
+    expected = records.options(replaced(recipe.config, found.chosen))
+    if _is_to_lengthen(path, recipe):
+        expected["optimisation"]["epochs"] = found.config["optimisation"]["epochs"]
+    differs = _differences(expected, found.config)
     tried = settings_in(path.parent / SEARCH) if recipe.space else None
     if tried is not None:
-        wanted = {"space": plain(recipe.space), "trials": _trials(recipe, how), "trial_epochs": how.trial_epochs}
+        wanted = {
+            "space": plain(recipe.space),
+            "trials": _trials(recipe, how),
+            "trial_epochs": how.trial_epochs or recipe.trial_epochs,
+        }
         differs += [
             f"{name.replace('_', ' ')} {new} (there: {tried[name]})"
             for name, new in wanted.items()
@@ -150,40 +168,76 @@ def _trials(recipe: Recipe, how: How) -> int:
 
 
 def _run(recipe: Recipe, where: Path, seed: int, how: How, clock: Clock) -> records.Record:
-    config, chosen, first = recipe.config, dict[str, Any](), where / "seed-0.json"
-    if recipe.space and first.exists():
-        chosen = records.read(first).chosen
-    elif recipe.space:
-        found = search(
-            config,
-            recipe.space,
-            where / SEARCH,
-            trials=_trials(recipe, how),
-            trial_epochs=how.trial_epochs,
-            prune=False,
-            finish=seed == 0,
-            after_epoch=clock.check,
-        )
-        assert found.best is not None
-        chosen = found.best.values
-        if seed == 0:
-            assert found.result is not None
-            return records.record(recipe, replaced(config, chosen), chosen, found.result)
-    config = replaced(config, {**chosen, "run.seed": seed})
-    return records.record(recipe, config, chosen, _trained(config, where / f"seed-{seed}", clock))
+    done = next(iter(sorted(where.glob("seed-*.json"))), None)
+    values: Mapping[str, Any] = {}
+    if recipe.space:
+        values = _chosen(recipe, where, how, clock) if done is None else records.read(done).chosen
+    config = replaced(recipe.config, {**values, "run.seed": seed})
+    if (equal := records.read_equal(where.parents[1], config)) is not None:
+        return records.of_recipe(equal, recipe, values)
+    return records.record(recipe, config, values, _trained(config, where / f"seed-{seed}", clock))
+
+
+def _chosen(recipe: Recipe, where: Path, how: How, clock: Clock) -> Values:
+    """The values that are best in validation, among the recipe's candidates and those beyond.
+
+    Raises:
+        NoneSucceeded: all have diverged.
+    """
+    epochs = how.trial_epochs or recipe.trial_epochs
+    config = replaced(
+        recipe.config, {"run.seed": SEARCH_SEED, "optimisation.patience": None, "optimisation.epochs": epochs}
+    )
+
+    def tried(space: Candidates, folder: Path, trials: int) -> list[Trial]:
+        try:
+            return search(
+                config, space, folder, trials, epochs, prune=False, finish=False, after_epoch=clock.check
+            ).trials
+        except NoneSucceeded as error:
+            if folder.name == SEARCH:
+                raise
+            tqdm.write(f"{folder}: {error}", file=sys.stderr)
+            return [Trial(0, {name: value for name, (value, *_) in space.items()}, "failed", 0, None, 0.0, str(error))]
+
+    trials = tried(recipe.space, where / SEARCH, _trials(recipe, how))
+    for number in range(1, 1 + (0 if how.trials else recipe.further_trials)):
+        if (values := beyond(trials, recipe.ladder)) is None:
+            break
+        trials += tried({name: (value,) for name, value in values.items()}, where / f"{BEYOND}-{number}", 1)
+    return best(trials).values
+
+
+def best(trials: Sequence[Trial]) -> Trial:
+    """The trial that is best in validation, the first of equal ones; at least one has succeeded."""
+    return min((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.valid_nats or math.inf)
+
+
+def beyond(trials: Sequence[Trial], ladder: Candidates) -> Values | None:
+    """The best trial's values with one of them replaced by the next beyond all that were tried; ``None`` where no value
+    of the best is the smallest or the largest of these, or the ladder ends there."""
+    values = best(trials).values
+    for name, steps in ladder.items():
+        places = sorted({steps.index(trial.values[name]) for trial in trials})
+        place = steps.index(values[name])
+        following = {places[0]: place - 1, places[-1]: place + 1}.get(place)
+        if following is not None and 0 <= following < len(steps):
+            return {**values, name: steps[following]}
+    return None
 
 
 def _trained(config: Config, where: Path, clock: Clock) -> Result:
-    """Train in that folder, or go on there if it was with these options.
+    """Train in that folder, or resume there, with more epochs if so many are asked for now.
 
     Raises:
-        ValueError: it was with others.
+        ValueError: it was begun with other options.
     """
-    if (where / CONFIG).exists():
-        expected = records.options(dataclasses.replace(config, data=located(config.data)))
-        _refuse(where, _differences(expected, records.options(read_config(where))))
-        how = {"run.resume": where}
-    else:
+    if not (where / CONFIG).exists():
         sweep(where)  # of a run killed while it wrote its configuration
-        how = {"run.folder": where}
-    return train(replaced(config, how), after_epoch=clock.check)
+        return train(replaced(config, {"run.folder": where}), after_epoch=clock.check)
+    there, epochs = read_config(where), config.optimisation.epochs
+    if epochs > there.optimisation.epochs:
+        config = replaced(config, {"optimisation.epochs": there.optimisation.epochs})
+    expected = records.options(dataclasses.replace(config, data=resolved(config.data)))
+    _refuse(where, _differences(expected, records.options(there)))
+    return train(replaced(config, {"run.resume": where}), after_epoch=clock.check, epochs=epochs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
-from noisin_pyro.data.catalog import NAMES
+from noisin_pyro.data.catalog import MUSIC, NAMES
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published, regularizers
@@ -19,6 +19,8 @@ from noisin_pyro.training.config import Config
 from noisin_pyro.training.options import Data
 
 WINDOW = 35
+EVAL_BATCH_SIZE = 10
+"""Columns that a held-out text is read in, as in PyTorch's word language model example."""
 
 
 def load_corpus(data: Data) -> Corpus:
@@ -47,10 +49,12 @@ def load_corpus(data: Data) -> Corpus:
     return load_text(train=train, valid=valid, test=test, name=train.stem, **kept)
 
 
-def located(data: Data) -> Data:
-    """The same, by paths that lead there from any working folder."""
+def resolved(data: Data) -> Data:
+    """The same, by paths that lead there from any working folder, and with the size that held-out data are read in."""
+    held_out = data.batch_size if _is_music(data) else EVAL_BATCH_SIZE
     return dataclasses.replace(
         data,
+        eval_batch_size=held_out if data.eval_batch_size is None else data.eval_batch_size,
         name=data.name if data.name in NAMES else str(Path(data.name).absolute()),
         root=data.root and data.root.absolute(),
         files=data.files and tuple(path.absolute() for path in data.files),
@@ -61,7 +65,7 @@ def _kind(data: Data) -> Literal["text", "music", "name"]:
     """What the options point to; a name goes before a path."""
     if data.files is not None:
         return "text"
-    if data.name not in NAMES and Path(data.name).suffix.lower() == ".mat":
+    if _is_mat(data.name):
         return "music"
     if data.name not in NAMES and data.name and Path(data.name).is_dir():
         return "text"
@@ -69,18 +73,39 @@ def _kind(data: Data) -> Literal["text", "music", "name"]:
     return "name"
 
 
-def steps(part: Tensor | Sequences, data: Data, device: str, precision: str = "float32") -> Sequences | Stream:
+def _is_music(data: Data) -> bool:
+    return data.files is None and (data.name in MUSIC or _is_mat(data.name))
+
+
+def _is_mat(name: str) -> bool:
+    return name not in NAMES and Path(name).suffix.lower() == ".mat"
+
+
+def steps(
+    part: Tensor | Sequences, data: Data, device: str, precision: str = "float32", held_out: bool = False
+) -> Sequences | Stream:
     """A part of a corpus, ready to be walked through: a text cut into columns and windows, sequences as they are, their
     numbers in that precision.
 
+    Args:
+        held_out: cut a text into ``data.eval_batch_size`` columns instead of ``data.batch_size``, so that its
+            perplexity does not depend on the batch size in training.
+
     Raises:
-        ValueError: a window for sequences.
+        ValueError: a window for sequences, or a text with fewer tokens than columns.
     """
     if isinstance(part, Sequences):
         if data.window is not None:
             raise ValueError(f"windows are for texts, which are cut; sequences are read whole: leave {data.window} out")
         return part.to(device, getattr(torch, precision))
-    return Stream(part, data.batch_size, WINDOW if data.window is None else data.window).to(device)
+    columns = resolved(data).eval_batch_size if held_out else data.batch_size
+    assert columns is not None
+    if held_out and len(part) < columns:
+        raise ValueError(
+            f"eval batch size must be at most {len(part)}, the number of tokens in the shortest held-out part, got "
+            f"{columns}; give a smaller one, or more text"
+        )
+    return Stream(part, columns, WINDOW if data.window is None else data.window).to(device)
 
 
 def build_model(config: Config, corpus: Corpus) -> SequenceModel:

@@ -42,6 +42,7 @@ class Config:
         how = self.optimisation
         for option, value, least in (
             ("batch size", self.data.batch_size, 1),
+            ("eval batch size", self.data.eval_batch_size, 1),
             ("window", self.data.window, 1),
             ("layers", self.model.num_layers, 1),
             ("hidden size", self.model.hidden_size, 1),
@@ -177,6 +178,7 @@ def from_json(text: str) -> Config:
         root, files, folder = data["root"], data["files"], run["folder"]
         data |= {"root": root and Path(root), "files": files and tuple(map(Path, files))}
         run |= {"folder": folder and Path(folder), "resume": None}
+        data.setdefault("eval_batch_size", data["batch_size"])  # of runs from before held-out texts had their own
         if groups["model"].get("softmax_products") == "float32":  # of runs from before there was ``products``
             del groups["model"]["softmax_products"]
         return Config(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from noisin_pyro.training import checkpoint
 from noisin_pyro.training.checkpoint import PARTS, replacing
 from noisin_pyro.training.config import Config, from_json
-from noisin_pyro.training.distributed import here
 from noisin_pyro.training.kinds import alike, fits
 
 CONFIG, LOG, BEST, LAST, BEFORE, RESULT, CURVES, SPREADS = (
@@ -122,23 +118,9 @@ def sweep(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what only an unfinished run needs."""
-    for kept in (LAST, BEFORE):
-        (folder / kept).unlink(missing_ok=True)
+    """Remove what only an unfinished run needs; its last checkpoint stays, so that it can be lengthened."""
+    (folder / BEFORE).unlink(missing_ok=True)
     sweep(folder)
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device, threads and processes: what a number depends on beside the configuration."""
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("noisin_pyro", "torch", "pyro-ppl", "numpy")},
-        },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "processes": here().size,
-    }
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

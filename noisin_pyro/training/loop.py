@@ -18,6 +18,7 @@ from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, innovations
 from noisin_pyro.training import checkpoint, log
+from noisin_pyro.training.build import resolved
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.distributed import averaging, here
 from noisin_pyro.training.divergence import require_finite
@@ -25,6 +26,7 @@ from noisin_pyro.training.folder import BEST, LOG, read_best
 from noisin_pyro.training.interrupts import Deferred, Interrupted
 from noisin_pyro.training.keeper import Keeper
 from noisin_pyro.training.optimizers import averaged, build_optimizer, no_weights
+from noisin_pyro.training.options import Data
 from noisin_pyro.training.progress import Pass, Progress
 from noisin_pyro.training.schedules import kl_weight, rate, set_rate
 from noisin_pyro.training.shares import Steps, scored
@@ -126,7 +128,7 @@ def fit(
                 train_nats = train_epoch(taken, train.batches(batch_size, order), bar, title, done, after_step)
             trained = time.perf_counter()
             with averaged(optimizer):
-                valid_nats = validated(model, guide, valid, batch_size).nats_per_step
+                valid_nats = validated(model, guide, valid, config.data).nats_per_step
                 require_finite(valid_nats, model, f"{title}, validation")
                 better = valid_nats < progress.best_nats
                 if better:
@@ -155,13 +157,22 @@ def fit(
     return progress.rows
 
 
-def validated(model: SequenceModel, guide: Guide | None, valid: Steps, batch_size: int) -> Evaluation:
+def validated(model: SequenceModel, guide: Guide | None, valid: Steps, data: Data) -> Evaluation:
     """What a run is steered by: the network with its noise off, or the bound of its guide, one draw a sequence."""
-    batch_size = here().split(batch_size)
+    batch_size = rows_at_once(valid, data)
     if guide is None:
         return scored(partial(evaluate, model, method="mean", batch_size=batch_size), valid)
     options = {"guide": guide, "num_samples": 1, "batch_size": batch_size}
     return scored(partial(evaluate, innovations(model), method="importance", **options), valid)
+
+
+def rows_at_once(held_out: Steps, data: Data) -> int | None:
+    """Sequences that this process scores in one call; ``None`` for a text, which has its own columns."""
+    if isinstance(held_out, Stream):
+        return None
+    size = resolved(data).eval_batch_size
+    assert size is not None
+    return math.ceil(size / here().size)
 
 
 def train_epoch(

@@ -36,6 +36,12 @@ class Data:
     batch_size: int = 20
     """Sequences read side by side (of a text: the columns it is cut into)."""
 
+    eval_batch_size: Annotated[
+        int | None, Named(metavar="INT", help_behavior_hint="(default: 10 for a text, --batch-size for music)")
+    ] = None
+    """Sequences scored side by side. Of a text these are the columns that its held-out parts are read in: perplexity
+    depends on them slightly, so they do not follow --batch-size."""
+
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
     """Steps of truncated backpropagation through time. Texts only: music is read whole."""
 
@@ -193,7 +199,8 @@ class Run:
     """Train the deterministic network too, everything but the noise equal, for comparison."""
 
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Go on with the unfinished run of this folder, exactly where it was; its options are the folder's."""
+    """Resume the run in this folder exactly where it was; its options are the folder's. With more --epochs a finished
+    run is continued too, to the same numbers as if it had been asked for them at once."""
 
     checkpoint_steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
     """Gradient steps between checkpoints within an epoch, beside that at each epoch's end."""

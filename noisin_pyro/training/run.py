@@ -23,18 +23,21 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.products import tf32
 from noisin_pyro.training import folder, interrupts, log
-from noisin_pyro.training.build import build_guide, build_model, load_corpus, located, steps
+from noisin_pyro.training.build import build_guide, build_model, load_corpus, resolved, steps
 from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.distributed import here, joined, reseed, take_device
 from noisin_pyro.training.fingerprint import fingerprint, require_same
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.loop import AfterEpoch, Paused, fit, validated
+from noisin_pyro.training.loop import AfterEpoch, Paused, fit, rows_at_once, validated
+from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.result import Measure, Result, read
-from noisin_pyro.training.resume import completed, refuse_contradictions, stored, tell_changes
+from noisin_pyro.training.resume import completed, lengthen, refuse_contradictions, stored, tell_changes
 from noisin_pyro.training.shares import Steps, scored
 
 
-def train(config: Config | None = None, after_epoch: AfterEpoch = lambda rows: None) -> Result:
+def train(
+    config: Config | None = None, after_epoch: AfterEpoch = lambda rows: None, epochs: int | None = None
+) -> Result:
     """Train and test the network that ``config`` describes, and its deterministic twin if that is asked for.
 
     The run's folder then holds ``config.json``, ``log.csv`` (:func:`~noisin_pyro.training.fit` names the columns),
@@ -45,6 +48,9 @@ def train(config: Config | None = None, after_epoch: AfterEpoch = lambda rows: N
         config: by default ``Config()``, what ``noisin train`` does without arguments.
         after_epoch: called with the rows of the log so far, once an epoch's checkpoint is written (the twin's epochs
             apart), and again when the run is resumed. It may raise ``Paused`` to leave the run there.
+        epochs: of a run to resume, the maximum number of epochs in place of what it was asked for; it may be larger
+            than that, even where the run is finished. The numbers are then the same as if it had been asked for at
+            once. A run that its patience has ended stays as it is.
 
     Raises:
         Paused: from ``after_epoch``; the folder is kept, and ``Run(resume=folder)`` goes on.
@@ -63,12 +69,20 @@ def train(config: Config | None = None, after_epoch: AfterEpoch = lambda rows: N
     with joined(), program_settings(), interrupts.raised(), contextlib.ExitStack() as held:
         ranks = here()
         if config.run.resume is not None:
-            config = _resumed(config, config.run.resume)
+            where = config.run.resume
+            config = _resumed(config, where)
+            if epochs is not None:
+                ranks.once(partial(lengthen, where, epochs))
+                config = dataclasses.replace(
+                    config, optimisation=dataclasses.replace(config.optimisation, epochs=epochs)
+                )
+        elif epochs is not None:
+            raise ValueError(f"epochs={epochs} is for a run to resume; give config.optimisation.epochs instead")
         take_device(config.run.device)
         ranks.split(config.data.batch_size)
         held.enter_context(tf32(config.run.tf32))
         corpus = ranks.once(partial(load_corpus, config.data))
-        config = config if resumed else dataclasses.replace(config, data=located(config.data))
+        config = config if resumed else dataclasses.replace(config, data=resolved(config.data))
         result = _run(config, corpus, held, resume=resumed, after_epoch=after_epoch)
         if config.run.twin and config.noisy:
             where = result.folder / "deterministic"
@@ -124,14 +138,17 @@ def _run(
     guide = build_guide(config, model)
     reseed(config.run.seed)
     run = config.run
-    parts = [steps(part, config.data, run.device, run.precision) for part in (corpus.train, corpus.valid, corpus.test)]
+    parts = [
+        steps(part, config.data, run.device, run.precision, held_out)
+        for part, held_out in ((corpus.train, False), (corpus.valid, True), (corpus.test, True))
+    ]
     if where is None or not resume:
         where = ranks.once(partial(_claim, where, corpus.name, held, main is not None))
     try:
         if resume:
             ranks.once(partial(folder.sweep, where))
         else:
-            began = folder.provenance(device) | fingerprint(corpus)
+            began = provenance(device) | fingerprint(corpus)
             ranks.once(partial(folder.write_json, where / folder.CONFIG, json.loads(to_json(config)) | began))
         rows = fit(model, parts[0], parts[1], config, where, guide, name, resume, after_epoch)
         result = _tested(model, guide, parts[1], parts[2], config, where, rows, _measure(corpus))
@@ -188,10 +205,10 @@ def _tested(
     start = time.perf_counter()
     name = "noisy" if config.noisy else "deterministic"
     best = folder.load_best(where, model, guide)
-    batch, samples, ensemble = config.data.batch_size, config.run.ensemble_samples, None
-    valid_number = validated(model, guide, valid, batch)
-    test_bound = None if guide is None else validated(model, guide, test, batch)
-    score = partial(evaluate, model, batch_size=here().split(batch))
+    samples, ensemble = config.run.ensemble_samples, None
+    valid_number = validated(model, guide, valid, config.data)
+    test_bound = None if guide is None else validated(model, guide, test, config.data)
+    score = partial(evaluate, model, batch_size=rows_at_once(test, config.data))
     test_mean = scored(partial(score, method="mean"), test)
     if config.noisy and samples > 0:
         tqdm.write(f"{name:>13}, test: averaging {samples} noisy runs", file=sys.stderr)

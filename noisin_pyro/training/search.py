@@ -15,13 +15,14 @@ import torch
 
 from noisin_pyro.training import folder as folders
 from noisin_pyro.training import interrupts, study
-from noisin_pyro.training.build import load_corpus, located
+from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.distributed import take_device
 from noisin_pyro.training.fingerprint import fingerprint
 from noisin_pyro.training.found import Found, settings_in
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch
+from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.result import Measure
 from noisin_pyro.training.space import Space, combinations, plain, require
 from noisin_pyro.training.worker import Worker
@@ -82,7 +83,7 @@ def search(
         corpus = load_corpus(config.data)
         config = dataclasses.replace(
             config,
-            data=located(config.data),
+            data=resolved(config.data),
             run=dataclasses.replace(config.run, folder=None, resume=None, twin=False),
         )
         told = {
@@ -101,7 +102,7 @@ def search(
                 refused.callback(_remove_empty, where)
             every = combinations(space)
             growing = {"trials": trials, "sampler": "grid" if every is not None and len(every) <= trials else "TPE"}
-            settings = _settings(where, growing, told) | folders.provenance(torch.device(config.run.device))
+            settings = _settings(where, growing, told) | provenance(torch.device(config.run.device))
             settings["versions"]["optuna"] = optuna.__version__
             measure: Measure = "nats" if corpus.vocabulary is None else "perplexity"
             warm_up = max(1, math.ceil(trial_epochs / 2)) if prune else None

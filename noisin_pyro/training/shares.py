@@ -14,7 +14,7 @@ from torch import Tensor
 
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import Evaluation
-from noisin_pyro.inference.estimates import summary
+from noisin_pyro.inference.estimates import summary, summary_of_text
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import here
 
@@ -40,16 +40,17 @@ def scored(score: Callable[[Steps], Evaluation], data: Steps) -> Evaluation:
         return score(data)
     rows = ranks.rows(data.batch_size if isinstance(data, Stream) else len(data))
     found = None
-    if (count := rows.stop - rows.start) > 0:
+    if rows.start < rows.stop:
         own = score(data.rows(rows))
-        assert own.totals is not None and own.lengths is not None
-        # of a stream a row a window (or one in all): the processes' columns stand side by side in each
-        values = own.totals.view(-1, count), own.lengths.view(-1, count)
+        values = (own.totals, own.lengths) if own.steps is None else (own.steps,)
         found = own, *values, own.monte_carlo_error * own.num_steps
-    told, totals, lengths, errors = zip(*filter(None, ranks.gathered(found)), strict=True)
-    totals, lengths = (torch.cat(values, 1).flatten() for values in (totals, lengths))
+    first, *values, errors = zip(*filter(None, ranks.gathered(found)), strict=True)
     # the noise of one process is independent of another's: the squares of the errors add up
-    return summary(told[0].method, totals, lengths, told[0].kind, math.hypot(*errors), told[0].num_samples)
+    method, kind, error, samples = first[0].method, first[0].kind, math.hypot(*errors), first[0].num_samples
+    gathered = [torch.cat(parts) for parts in values]  # a process has consecutive columns of a text
+    if len(gathered) == 1:
+        return summary_of_text(method, gathered[0], kind, error, samples)
+    return summary(method, gathered[0], gathered[1], kind, error, samples)
 
 
 def whole(state: State | None) -> State | None:

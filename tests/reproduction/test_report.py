@@ -9,7 +9,7 @@ import pytest
 from noisin_pyro.recipes import Recipe, figure2, table2
 from noisin_pyro.reproduction import Record, claims, table
 from noisin_pyro.reproduction.records import options
-from noisin_pyro.reproduction.report import figure, order, rows, text
+from noisin_pyro.reproduction.report import body, figure, order, rows, text
 from noisin_pyro.training.space import chosen
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
@@ -48,30 +48,57 @@ def test_rows_come_in_the_tables_order_whatever_the_records() -> None:
 
 def test_claims_are_the_papers_order_of_every_pair() -> None:
     made = [record(NONE, 140.0), record(NOISIN, 135.0), record(DROPOUT, 141.0)]
-    results = {(claim.better.method, claim.worse.method): (claim.holds, claim.difference) for claim in claims(made)}
+    results = {(claim.better.method, claim.worse.method): (claim.verdict, claim.difference) for claim in claims(made)}
     assert results == {
-        ("NOISIN", "None"): (True, 5.0),
-        ("Dropout", "None"): (False, -1.0),
-        ("NOISIN", "Dropout"): (True, 6.0),
+        ("NOISIN", "None"): ("ahead", 5.0),
+        ("Dropout", "None"): ("behind", -1.0),
+        ("NOISIN", "Dropout"): ("ahead", 6.0),
     }
 
 
-def test_a_claim_is_open_where_the_ranges_of_seeds_overlap() -> None:
+def test_two_methods_are_tied_where_the_ranges_of_seeds_overlap() -> None:
     made = [record(NONE, 140.0), record(NONE, 142.0, 1), record(NOISIN, 141.0), record(NOISIN, 138.0, 1)]
     (claim,) = claims(made)
-    assert claim.holds is None
+    assert claim.verdict == "tie"
     assert claim.difference == pytest.approx(1.5)
-    assert "open" in order(made)
+    assert "| tie: +1.5 |" in order(made)
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.0, "better"), (0.5, "better"), (0.8, "tie")])
+def test_one_method_is_better_only_beyond_the_monte_carlo_error(error: float, verdict: str) -> None:
+    """The two ensembles that are nearest lie 1.0 apart; errors of 0.8 each are 1.13 together."""
+    made = [
+        record(recipe, 150.0, seed, ensemble, ensemble_monte_carlo_error=error)
+        for recipe, ensembles in ((DROPOUT, (141.0, 142.0)), (NOISIN, (140.0, 139.0)))
+        for seed, ensemble in enumerate(ensembles)
+    ]
+    (claim,) = claims(made, "ensemble_test_perplexity")
+    assert claim.verdict == verdict
+    assert claims(made)[0].verdict == "tie"  # noise off, the numbers are equal
+
+
+def test_a_method_that_is_worse_with_every_seed_is_worse() -> None:
+    made = [record(NONE, 140.0), record(NONE, 141.0, 1), record(NOISIN, 141.5), record(NOISIN, 143.0, 1)]
+    assert claims(made)[0].verdict == "worse"
+
+
+def test_a_table_states_in_how_many_columns_texts_were_read() -> None:
+    assert "Held-out texts are read in 10 columns." in text([record(NONE, 140.0)])
+    config = options(NONE.config)
+    del config["data"]["eval_batch_size"]  # as in version 0.1
+    old = [record(NONE, 140.0, config=config), record(NONE, 141.0, 1, config={**config, "data": {"batch_size": 80}})]
+    assert [each.columns for each in old] == [40, 80]
+    assert "in as many columns as a row's batches in training have" in body(old)
 
 
 def test_without_an_ensemble_its_cell_is_empty() -> None:
     made = [record(NONE, 140.0), record(NOISIN, 135.0)]
-    assert order(made).splitlines()[2].split(" | ")[-2:] == ["yes (one seed): +5.0", "– |"]
+    assert order(made).splitlines()[2].split(" | ")[-2:] == ["ahead: +5.0", "– |"]
 
 
 def test_a_row_without_noise_is_compared_with_ensembles_by_its_only_number() -> None:
     (claim,) = claims([record(NONE, 140.0), record(NOISIN, 141.0, ensemble=139.0)], "ensemble_test_perplexity")
-    assert claim.holds is True
+    assert claim.verdict == "ahead"
     assert claim.difference == pytest.approx(1.0)
 
 

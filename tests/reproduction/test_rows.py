@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from noisin_pyro.recipes import icml_m, table2, table3
+from noisin_pyro.recipes import figure2, icml_m, table2, table3
 from noisin_pyro.reproduction import How, Record, read_records, reproduce, rows
 from noisin_pyro.training import Config, Result, train, worker
+from noisin_pyro.training.found import Trial
 from noisin_pyro.training.log import read as read_log
 
 from ..processes import run_or_fail
@@ -32,7 +33,7 @@ def numbers(record: Record) -> dict[str, Any]:
 def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: dict[str, Any]) -> None:
     assert reproduce([icml_m("beta")], tmp_path, How(changes=small))
     (record,) = read_records(tmp_path, "icml-m")
-    folder = tmp_path / "icml-m" / "beta" / "seed-0"
+    folder = tmp_path / "icml-m" / "beta" / "seed-11"
     result, config = (json.loads((folder / name).read_text()) for name in ("result.json", "config.json"))
     assert (record.paper_validation_perplexity, record.paper_test_perplexity) == (76.0, 71.4)
     assert record.test_perplexity == result["test"]["perplexity"]
@@ -41,7 +42,7 @@ def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: di
     assert record.log == read_log(folder / "log.csv")
     assert record.config["optimisation"] == config["optimisation"]
     assert record.environment["versions"] == config["versions"]
-    assert (record.seed, record.epochs) == (0, 3)
+    assert (record.seed, record.epochs) == (11, 3)
     assert record.spreads == pytest.approx(result["spreads"], rel=1e-5)  # a log has six digits
 
 
@@ -53,13 +54,17 @@ def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
     one, two = read_records(tmp_path, "table2")
     assert one.chosen == two.chosen
     assert one.chosen.keys() == recipe.space.keys()
-    assert (one.seed, two.seed) == (0, 1)
+    assert (one.seed, two.seed) == (11, 12)
     assert one.test_perplexity != two.test_perplexity
     content = json.loads((tmp_path / "table2" / recipe.row / "search" / "search.json").read_text())
     best = min(content["of_each_trial"], key=lambda trial: trial["valid_perplexity"])
     assert len(content["of_each_trial"]) == 2
     assert one.chosen == best["values"]
-    assert one.log[0]["valid_perplexity"] == pytest.approx(best["valid_perplexity"], rel=1e-5)
+    trial, row = (json.loads((tmp_path / "table2" / recipe.row / name / "config.json").read_text())
+                  for name in (f"search/trial-{best['number']}", "seed-11"))  # fmt: skip
+    assert (trial["run"]["seed"], row["run"]["seed"]) == (10, 11)
+    assert trial["optimisation"]["epochs"] == 1 and trial["optimisation"]["patience"] is None
+    assert not list((tmp_path / "table2" / recipe.row / "search").rglob("result.json"))  # no trial is tested
 
 
 def test_out_of_time_the_same_command_resumes(
@@ -98,26 +103,26 @@ def test_a_row_begun_with_other_options_is_refused(
     looks = itertools.count()
     with monkeypatch.context() as patch:
         patch.setattr(rows, "monotonic", lambda: float(next(looks)))
-        begun = How(minutes=2 / 60, changes=small | {"model.products": "bfloat16"})
+        begun = How(minutes=2 / 60, changes=small | {"model.products": "float32"})
         assert not reproduce([table3("None")], tmp_path, begun)
-    assert (tmp_path / "table3" / "none" / "seed-0" / "last.pt").exists()
-    with pytest.raises(ValueError, match=r"other options: products 'float32' \(there: 'bfloat16'\)"):
-        reproduce([table3("None")], tmp_path, How(changes=small))  # float32 is what an option that is left out means
+    assert (tmp_path / "table3" / "none" / "seed-11" / "last.pt").exists()
+    with pytest.raises(ValueError, match=r"other options: products 'bfloat16' \(there: 'float32'\)"):
+        reproduce([table3("None")], tmp_path, How(changes=small))  # bfloat16 is the recipe's
     assert reproduce([table3("None")], tmp_path, dataclasses.replace(begun, minutes=None))
     (record,) = read_records(tmp_path, "table3")
-    assert record.config["model"]["products"] == "bfloat16"
+    assert record.config["model"]["products"] == "float32"
 
 
 def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
     recipe = table2("tanh", 1, "NOISIN")
-    assert reproduce([recipe], tmp_path, How(trials=2, trial_epochs=1, changes=small))
-    message = r"other options: trials 3 \(there: 2\), trial epochs 4 \(there: 1\)"
+    assert reproduce([recipe], tmp_path, How(seeds=1, trials=2, trial_epochs=1, changes=small))
+    message = r"other options: trials 8 \(there: 2\), trial epochs 10 \(there: 1\)"
     with pytest.raises(ValueError, match=message):
         reproduce([recipe], tmp_path, How(changes=small))
 
 
 def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict[str, Any]) -> None:
-    recipe, how = table2("tanh", 1, "NOISIN"), How(trials=2, trial_epochs=1, changes=small)
+    recipe, how = table2("tanh", 1, "NOISIN"), How(seeds=1, trials=2, trial_epochs=1, changes=small)
     assert reproduce([recipe], tmp_path, how)
     where = tmp_path / "table2" / recipe.row
     shutil.rmtree(where / "search")
@@ -137,7 +142,7 @@ def test_a_row_that_diverges_is_reported_and_the_others_run(
     monkeypatch.setattr(rows, "train", diverges)
     assert not reproduce([table3("None"), table3("NOISIN")], tmp_path, How(changes=small))
     assert [record.row for record in read_records(tmp_path, "table3")] == ["noisin"]
-    assert "table3, none, seed 0: not finite; without a record" in capsys.readouterr().err
+    assert "table3, none, seed 11: not finite; without a record" in capsys.readouterr().err
 
 
 def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
@@ -150,9 +155,82 @@ def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
 
     monkeypatch.setattr(worker, "train", diverges)
     recipes = [table2("tanh", 1, "NOISIN"), table2("tanh", 1, "Dropout")]
-    assert not reproduce(recipes, tmp_path, How(trials=2, trial_epochs=1, changes=small))
+    assert not reproduce(recipes, tmp_path, How(seeds=1, trials=2, trial_epochs=1, changes=small))
     assert [record.method for record in read_records(tmp_path, "table2")] == ["Dropout"]
-    assert "tanh-1-noisin, seed 0: no trial succeeded; the first: not finite; without" in capsys.readouterr().err
+    assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; without" in capsys.readouterr().err
+
+
+def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_once(
+    tmp_path: Path, small: dict[str, Any]
+) -> None:
+    longer = small | {"optimisation.epochs": 4}
+    assert reproduce([table3("NOISIN")], tmp_path / "parts", How(changes=small))
+    assert reproduce([table3("NOISIN")], tmp_path / "parts", How(changes=longer))
+    assert reproduce([table3("NOISIN")], tmp_path / "whole", How(changes=longer))
+    expected, actual = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
+    assert actual[0].epochs == 4
+    assert list(map(numbers, actual)) == list(map(numbers, expected))
+
+
+def test_a_run_that_another_table_has_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
+    how = How(seeds=1, trial_epochs=1, changes=small)
+    assert reproduce([table2("sigmoid", 1, "NOISIN")], tmp_path, how)
+    (of_table,) = read_records(tmp_path, "table2")
+    assert reproduce([figure2("NOISIN")], tmp_path, how)
+    (of_figure,) = read_records(tmp_path, "figure2")
+    assert not (tmp_path / "figure2" / "noisin" / "seed-11").exists()
+    assert numbers(of_figure) == numbers(of_table) | {"table": "figure2", "row": "noisin"} | {
+        name: getattr(of_figure, name) for name in ("source", "unsaid", "paper_test_perplexity")
+    }
+
+
+def _trial(number: int, nats: float | None, **values: float) -> Trial:
+    state = "failed" if nats is None else "complete"
+    return Trial(number, {name.replace("__", "."): value for name, value in values.items()}, state, 1, nats, 1.0)
+
+
+LADDER = {"a__x": (1, 2, 3, 4, 5), "b__y": (10, 20, 40, 80)}
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        # interior in both
+        ([(5.0, 2, 20), (4.0, 3, 20), (5.0, 4, 20), (6.0, 3, 10), (6.0, 3, 40)], None),
+        # at the upper edge of x: the next x, the best y
+        ([(5.0, 2, 20), (4.0, 3, 40)], (4, 40)),
+        # at the lower edge of x
+        ([(4.0, 2, 20), (5.0, 3, 20)], (1, 20)),
+        # beyond x has been tried and is worse: y's turn
+        ([(5.0, 2, 20), (4.0, 3, 40), (4.5, 4, 40)], (3, 80)),
+        # a trial that diverged beyond the edge counts as tried
+        ([(5.0, 2, 20), (4.0, 3, 40), (None, 4, 40), (4.5, 3, 80)], None),
+        # the ladders end
+        ([(5.0, 4, 40), (4.0, 5, 80)], None),
+    ],
+)
+def test_while_the_best_is_at_an_edge_the_next_value_beyond_is_tried(
+    trials: list[tuple[float | None, int, int]], expected: tuple[int, int] | None
+) -> None:
+    ladder = {name.replace("__", "."): steps for name, steps in LADDER.items()}
+    done = [_trial(number, nats, a__x=x, b__y=y) for number, (nats, x, y) in enumerate(trials)]
+    actual = rows.beyond(done, ladder)
+    assert actual == (None if expected is None else {"a.x": expected[0], "b.y": expected[1]})
+
+
+def test_trials_beyond_the_grid_are_run_and_may_be_chosen(tmp_path: Path, small: dict[str, Any]) -> None:
+    recipe = dataclasses.replace(
+        table2("tanh", 1, "Dropout"), space={"model.dropout": (0.1, 0.2)},
+        ladder={"model.dropout": (0.01, 0.1, 0.2, 0.4)}, further_trials=2, trial_epochs=2, seeds=1,
+    )  # fmt: skip
+    assert reproduce([recipe], tmp_path, How(changes=small))
+    (record,) = read_records(tmp_path, "table2")
+    where = tmp_path / "table2" / recipe.row
+    actual = [
+        trial for path in sorted(where.glob("*/search.json")) for trial in json.loads(path.read_text())["of_each_trial"]
+    ]
+    assert len(actual) > 2  # of two values each is at an edge
+    assert record.chosen == min(actual, key=lambda trial: trial["valid_nats"])["values"]
 
 
 def test_without_rows_nothing_is_written(tmp_path: Path) -> None:
@@ -160,7 +238,7 @@ def test_without_rows_nothing_is_written(tmp_path: Path) -> None:
 
 
 def test_killed_while_it_wrote_its_configuration_a_row_is_begun_anew(tmp_path: Path, small: dict[str, Any]) -> None:
-    where = tmp_path / "table3" / "none" / "seed-0"
+    where = tmp_path / "table3" / "none" / "seed-11"
     where.mkdir(parents=True)
     (where / ".config.json.1.part").write_text('{"da')
     assert reproduce([table3("None")], tmp_path, How(changes=small))
@@ -168,7 +246,7 @@ def test_killed_while_it_wrote_its_configuration_a_row_is_begun_anew(tmp_path: P
 
 def test_a_damaged_record_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
     reproduce([table3("None")], tmp_path, How(changes=small))
-    path = tmp_path / "table3" / "none" / "seed-0.json"
+    path = tmp_path / "table3" / "none" / "seed-11.json"
     path.write_text(path.read_text()[:-50])
     with pytest.raises(ValueError, match="damaged"):
         reproduce([table3("None")], tmp_path, How(changes=small))
@@ -181,13 +259,13 @@ KILLS = 6
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments_the_same_command_gives_the_same_table(tmp_path: Path, text: Path) -> None:
     options = f"table2 --rows tanh-1-none tanh-1-noisin --trials 2 --trial-epochs 1 --data {text}"
-    sizes = "--hidden-size 4 --epochs 3"
+    sizes = "--hidden-size 4 --epochs 3 --seeds 2"
     program = str(Path(__file__).with_name("killed.py"))
     done = run_or_fail([sys.executable, program, str(tmp_path), str(KILLS), *options.split(), *sizes.split()])
     assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.err"))
     whole, *broken = sorted(path for path in tmp_path.iterdir() if path.is_dir())
     expected = read_records(whole, "table2")
-    assert len(expected) == 2 and broken
+    assert len(expected) == 4 and broken
     for folder in broken:
         assert list(map(numbers, read_records(folder, "table2"))) == list(map(numbers, expected))
         assert (folder / "table2.md").read_text() == (whole / "table2.md").read_text()

@@ -1,0 +1,86 @@
+"""A finished run that is given more epochs ends as one that was asked for them at once."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from noisin_pyro.cli import main
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Result, Run, checkpoint, train
+
+Texts = tuple[Path, Path, Path]
+
+
+def _run(texts: Texts, folder: Path, epochs: int, **options: object) -> Result:
+    optimisation = {"learning_rate": 0.01, "schedule": "halve", "epochs": epochs, "patience": None, **options}
+    return train(
+        Config(
+            data=Data(files=texts, batch_size=4, window=5),
+            model=Model(hidden_size=6),
+            noise=Noise(spread=0.3, learn_spread=True),
+            optimisation=Optimisation(**optimisation),  # type: ignore[arg-type]
+            run=Run(folder=folder, ensemble_samples=2),
+        )
+    )
+
+
+def _lengthen(folder: Path, epochs: int) -> Result:
+    return train(Config(run=Run(resume=folder)), epochs=epochs)
+
+
+def _numbers(folder: Path) -> tuple[object, ...]:
+    told = json.loads((folder / "result.json").read_text())
+    weights = checkpoint.load(folder / "best.pt")["model"]
+    return told["valid"], told["test"], told["test_ensemble"], {k: v.tolist() for k, v in weights.items()}
+
+
+def test_more_epochs_give_the_numbers_of_one_longer_run_twin_included(texts: Texts, tmp_path: Path) -> None:
+    _run(texts, tmp_path / "whole", 7)
+    _run(texts, tmp_path / "parts", 3)
+    result = _lengthen(tmp_path / "parts", 7)
+    assert len(result.log) == 7 and result.twin is not None and len(result.twin.log) == 7
+    for part in ("", "deterministic"):
+        whole, parts = (tmp_path / name / part for name in ("whole", "parts"))
+        assert _numbers(parts) == _numbers(whole)
+        assert json.loads((parts / "config.json").read_text())["optimisation"]["epochs"] == 7
+
+
+def test_the_command_lengthens_to_its_own_default_too(texts: Texts, tmp_path: Path) -> None:
+    _run(texts, tmp_path / "run", 3)
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "14"]) == 0
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 15
+
+
+def test_a_run_that_its_patience_has_ended_keeps_its_numbers(texts: Texts, tmp_path: Path) -> None:
+    before = _run(texts, tmp_path / "run", 40, learning_rate=5.0, schedule="fixed", patience=1)
+    assert len(before.log) < 40
+    after = _lengthen(tmp_path / "run", 50)
+    assert after.test == before.test and len(after.log) == len(before.log)
+
+
+def test_what_cannot_be_lengthened_is_left_as_it_was(texts: Texts, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _run(texts, folder, 3)
+    shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"epochs must be at least 3, as the run in .*run' was asked, got 2"):
+        _lengthen(folder, 2)
+    (folder / "deterministic" / "last.pt").unlink()
+    with pytest.raises(ValueError, match=r"finished after at most 3, and its last checkpoint, last\.pt, has been"):
+        _lengthen(folder, 4)
+    for path in folder.rglob("*.json"):
+        assert path.read_bytes() == (tmp_path / "copy" / path.relative_to(folder)).read_bytes()
+    with pytest.raises(ValueError, match="epochs=4 is for a run to resume"):
+        train(Config(), epochs=4)
+
+
+def test_other_options_are_refused_before_anything_is_changed(texts: Texts, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _run(texts, folder, 3)
+    config = dataclasses.replace(Config(run=Run(resume=folder)), model=Model(hidden_size=7))
+    with pytest.raises(ValueError, match=r"hidden size 7 \(there: 6\)"):
+        train(config, epochs=4)
+    assert (folder / "result.json").exists()
+    assert torch.is_tensor(checkpoint.load(folder / "last.pt")["model"]["embedding.weight"])
