@@ -50,6 +50,7 @@ def test_the_floor_is_operations_over_rate_and_bytes_over_bandwidth(timing: Timi
     assert single["traffic"] == half["traffic"] == pytest.approx(32 * floor.parameters(shape) / 1e8)
 
 
+@pytest.mark.slow
 def test_peak_memory_holds_weights_gradients_and_moments_and_nothing_of_the_parent(timing: Timing) -> None:
     shape = timing("shapes").Shape(units=64, batch=2, window=2, outputs=60_000)
     held = torch.ones(2**27)  # 512 MB here, which a child must not count

@@ -39,7 +39,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[2, 4])
 def several(request: pytest.FixtureRequest, texts: Path) -> tuple[int, Path, subprocess.CompletedProcess[str]]:
     """How many processes there were, the folder of their results, and what they printed."""
     folder = texts / str(request.param)
@@ -56,6 +56,7 @@ def results(several: Several) -> dict[str, Any]:
     return checkpoint.load(several[1] / "found.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", together.FITS)
 def test_without_noise_it_is_the_fit_of_one_process(several: Several, name: str, tmp_path: Path) -> None:
     expected = together.fitted(name, tmp_path)
@@ -63,10 +64,12 @@ def test_without_noise_it_is_the_fit_of_one_process(several: Several, name: str,
     assert "vain" not in name or len(expected["rows"]) == 3, "else no decision was taken early"
 
 
+@pytest.mark.slow
 def test_held_out_numbers_are_those_of_one_process(several: Several) -> None:
     torch.testing.assert_close(results(several)["scores"], together.scores(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_with_noise_the_mean_gradient_is_that_of_one_process(several: Several) -> None:
     one, other = together.gradients(), results(several)["gradients"]
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
@@ -74,21 +77,25 @@ def test_with_noise_the_mean_gradient_is_that_of_one_process(several: Several) -
     assert (one.mean(0).abs() > 2 * Z * error).any(), "else there is nothing to see"
 
 
+@pytest.mark.slow
 def test_each_process_has_noise_of_its_own_and_the_first_that_of_one(several: Several) -> None:
     draws = results(several)["noise"]
     assert len({tuple(draw) for draw in draws}) == several[0]
     assert draws[0] == together.noise()[0]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_its_origin(several: Several) -> None:
     (message,) = set(results(several)["diverged"])
     assert "epoch 1/14, step 1: the loss is nan, first in the states of layer 1 (" in message
 
 
+@pytest.mark.slow
 def test_a_failed_write_stops_all_processes(several: Several) -> None:
     assert results(several)["refused"] == ["[Errno 28] No space left on device"] * several[0]
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) -> None:
     processes, folder, run = several
     (line,) = errors(run)
@@ -130,6 +137,7 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) 
     take_device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [2], indirect=True)
 def test_a_signal_to_one_process_stops_all_after_the_same_step(several: Several) -> None:
     _, folder, _ = several

@@ -200,7 +200,7 @@ def test_trials_that_diverge_have_failed(texts: Texts, tmp_path: Path) -> None:
     assert result.result is not None and result.result.folder == tmp_path / "s" / "trial-1"
 
 
-@pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
+@pytest.mark.parametrize("storage", [None, pytest.param("sqlite:///{}/trials.db", marks=pytest.mark.slow)])
 def test_a_search_stopped_in_a_trial_resumes_it(
     texts: Texts, tmp_path: Path, after_step: AfterStep, storage: str | None
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisin_pyro.data import Sequences, Stream
@@ -103,6 +104,12 @@ class NoWaiting(TorchDispatchMode):
             for index in (args[1] if "aten.index" in str(func) and isinstance(args[1], list) else ())
         ), "an index of booleans waits for the device"
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("wait", [Tensor.item, Tensor.nonzero, lambda x: x[x > 0]])
+def test_operations_that_wait_are_refused(wait: Callable[[Tensor], object]) -> None:
+    with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+        wait(torch.ones(1))
 
 
 @pytest.fixture
