@@ -171,6 +171,20 @@ def test_without_a_readable_checkpoint_a_run_is_refused_and_unchanged(
     assert torch.equal(_best(run), _best(text / "whole"))
 
 
+def test_a_log_with_a_damaged_header_does_not_hide_the_error(
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
+) -> None:
+    after_step(10, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    run = text / "run"
+    (run / "last.pt").unlink()
+    (run / "last.pt").mkdir()
+    (run / "log.csv").write_text((run / "log.csv").read_text().replace("epoch", "e\0poch", 1))
+    assert main(["train", "--resume", str(run)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("noisin: [Errno") and str(run / "last.pt") in last
+
+
 def test_a_checkpoint_of_another_model_is_refused(
     text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
