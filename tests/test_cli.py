@@ -1,4 +1,4 @@
-"""The command: what it prints, and how it says no."""
+"""The command: what it prints, and how it refuses."""
 
 import re
 from pathlib import Path
@@ -30,19 +30,19 @@ def test_train_ends_with_both_networks_numbers_and_the_picture(
     assert (
         main(["train", "--data", str(folder), "--folder", str(run), *options.split(), "--ensemble-samples", "2"]) == 0
     )
-    said = capsys.readouterr()
-    lines = said.out.splitlines()
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
     for name, columns in (("noisy", 3), ("deterministic", 2)):
         (row,) = (line for line in lines if line.startswith(name))
         assert len(re.findall(r"\d+\.\d", row)) == columns
     assert lines[-1] == f"learning curves: {run / 'curves.png'}"
     assert (run / "curves.png").is_file()
     progress = (
-        said.err.splitlines()
+        captured.err.splitlines()
     )  # no bars where nobody watches: lines before the epochs and the long test, one each epoch
     assert len(progress) == 9 and sum("computed by" in line for line in progress) == 2
     assert sum("epoch" in line and "tokens/s" in line for line in progress) == 6
-    assert "averaging 2 noisy runs" in said.err
+    assert "averaging 2 noisy runs" in captured.err
 
 
 def test_families_lists_every_name_and_form(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,10 +94,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments.split()) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("noisin: ") and said.err.count("\n") == 1
-    assert named in said.err.lower()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("noisin: ") and captured.err.count("\n") == 1
+    assert named in captured.err.lower()
     assert not list(tmp_path.iterdir())
 
 
@@ -112,7 +112,7 @@ def test_a_run_that_diverges_says_so_in_one_line(
     assert last.startswith("noisin: noisy, epoch 1/") and "gamma_1 = 0.3" in last
 
 
-def test_interrupted_runs_keep_the_best_model_and_the_curves(
+def test_an_interrupted_run_leaves_the_best_model_and_the_curves(
     folder: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
     def interrupt() -> None:
@@ -140,7 +140,7 @@ def test_a_known_name_is_not_hidden_by_a_folder(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("--bound importance", "at least 2 particles"),
         ("--spread 0 --particles 3", "have no effect"),
@@ -154,9 +154,9 @@ def test_a_known_name_is_not_hidden_by_a_folder(
     ],
 )
 def test_options_that_cannot_apply_are_refused(
-    folder: Path, capsys: pytest.CaptureFixture[str], options: str, told: str
+    folder: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
 ) -> None:
     run = folder / "run"
     assert main(["train", "--data", str(folder), "--folder", str(run), *options.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(told, line) and not run.exists()
+    assert re.search(message, line) and not run.exists()

@@ -1,4 +1,4 @@
-"""The house: which way imports run, and that what is packed is all of it."""
+"""Package layout: which way imports run, and that distributions are complete."""
 
 import ast
 import subprocess
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noisin_pyro"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# Each room, and the rooms below it that it may use.
+# Each subpackage or module, and those below it that it may import.
 BELOW = {
     "names": set(),
     "_tables": set(),
@@ -68,17 +68,17 @@ def _imports(path: Path) -> Iterator[str]:
                 yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source
 
 
-def _room(module: str) -> str:
+def _subpackage(module: str) -> str:
     return module.split(".")[1] if module.count(".") else "the top"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downward(path: Path) -> None:
-    room = _room(_module(path))
-    if room == "the top":
+    subpackage = _subpackage(_module(path))
+    if subpackage == "the top":
         return
-    used = {_room(name) for name in _imports(path) if name.split(".")[0] == "noisin_pyro"}
-    assert used <= BELOW[room] | {room}
+    used = {_subpackage(name) for name in _imports(path) if name.split(".")[0] == "noisin_pyro"}
+    assert used <= BELOW[subpackage] | {subpackage}
 
 
 def test_imports_run_in_no_circle() -> None:
@@ -86,12 +86,14 @@ def test_imports_run_in_no_circle() -> None:
     list(TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("room", ["models", "inference"])
-def test_links_at_the_root_are_for_readers_only(room: str) -> None:
-    assert (ROOT / room).is_symlink() and (ROOT / room).readlink() == Path("noisin_pyro", room)
+@pytest.mark.parametrize("name", ["models", "inference"])
+def test_links_at_the_root_are_for_readers_only(name: str) -> None:
+    assert (ROOT / name).is_symlink() and (ROOT / name).readlink() == Path("noisin_pyro", name)
     for folder in ("noisin_pyro", "tests", "benchmarks", "notebooks", "docs"):
-        for path in (ROOT / folder).rglob("*.py"):
-            assert room not in {name.split(".")[0] for name in _imports(path)}, path
+        paths = list((ROOT / folder).rglob("*.py"))
+        assert paths, folder
+        for path in paths:
+            assert name not in {module.split(".")[0] for module in _imports(path)}, path
 
 
 def test_the_wheel_made_from_the_source_distribution_is_complete(tmp_path: Path) -> None:

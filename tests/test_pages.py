@@ -17,20 +17,30 @@ from noisin_pyro.noise import registry
 ROOT = Path(__file__).parents[1]
 INVENTORY = ROOT / "docs" / "_build" / "html" / "objects.inv"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ROOMS = sorted({path.parent for path in (ROOT / "noisin_pyro").rglob("__init__.py") if path.parent.name != "commands"})
+PACKAGE = ROOT / "noisin_pyro"
+SUBPACKAGES = sorted({path.parent for path in PACKAGE.rglob("__init__.py") if path.parent.name != "commands"})
 PLACED = ("{toctree}", "{eval-rst}", "{image}", "{figure}", "{include}")
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+
+def _code_blocks(page: Path) -> list[tuple[str, str]]:
+    """The kind and the content of each."""
+    return re.findall(r"^```(\S+)[^\n]*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-@each_page
+def _local_targets(page: Path) -> list[str]:
+    """Paths that links and pictures point to."""
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!http)([^)#]+)|^```\{\w+\} (\S+)$", text, re.MULTILINE)
+    return ["".join(target) for target in targets]
+
+
+@pytest.mark.parametrize("page", [*filter(_code_blocks, PAGES)], ids=lambda path: path.stem)
 def test_every_code_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace and in order, in an empty folder; commands as from the command line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))  # a page adds a family
     names: dict[str, Any] = {}
-    text = page.read_text(encoding="utf-8")
-    for kind, block in re.findall(r"^```(\S+)[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+    for kind, block in _code_blocks(page):
         if kind in ("python", "{code-cell}"):
             exec(block, names)
         elif kind == "sh":
@@ -41,11 +51,9 @@ def test_every_code_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
             assert kind in PLACED
 
 
-@each_page
+@pytest.mark.parametrize("page", [*filter(_local_targets, PAGES)], ids=lambda path: path.stem)
 def test_links_and_pictures_are_there(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!http)([^)#]+)|^```\{\w+\} (\S+)$", text, re.MULTILINE):
-        path = "".join(target)
+    for path in _local_targets(page):
         assert path == "python" or path.startswith("_generated/") or (page.parent / path).exists(), path
 
 
@@ -54,12 +62,12 @@ def test_every_public_name_has_a_page() -> None:
     from sphinx.util.inventory import InventoryFile
 
     with INVENTORY.open("rb") as file:
-        found = InventoryFile.load(file, "", posixpath.join)
+        inventory = InventoryFile.load(file, "", posixpath.join)
     kinds = ("py:module", "py:class", "py:function", "py:exception", "py:data")
-    names = [name for kind in kinds for name in found.get(kind, {})]
-    # room:name, since noise.families and noise.density are functions, and also the files that they are in
+    names = [name for kind in kinds for name in inventory.get(kind, {})]
+    # module:name, since noise.families and noise.density are functions, and also the files that they are in
     documented = {id(pkgutil.resolve_name(":".join(name.rsplit(".", 1)))) for name in names if "." in name}
-    for room in ROOMS:
-        module = importlib.import_module(".".join(room.relative_to(ROOT).parts))
+    for subpackage in SUBPACKAGES:
+        module = importlib.import_module(".".join(subpackage.relative_to(ROOT).parts))
         for name in module.__all__:
             assert id(inspect.getattr_static(module, name)) in documented, f"{module.__name__}.{name}"

@@ -30,9 +30,9 @@ def test_what_bfloat16_changes_is_that_of_the_results(products: str) -> None:
 def test_what_a_step_costs_is_that_of_the_results(name: str) -> None:
     entries = json.loads((ROOT / "results" / "speed" / "cpu" / f"{name}.json").read_text(encoding="utf-8"))["entries"]
     names = ("ours", "ours-learned", "ours-multiplicative", "ours-bfloat16")
-    found = [entries[who]["ratio"] if who in entries else None for who in names]
-    told = [f"{it['median']:.2f} ({it['low']:.2f} to {it['high']:.2f})" if it else "–" for it in found]
-    cells = " | ".join(told)
+    ratios = [entries[who]["ratio"] if who in entries else None for who in names]
+    texts = [f"{it['median']:.2f} ({it['low']:.2f} to {it['high']:.2f})" if it else "–" for it in ratios]
+    cells = " | ".join(texts)
     assert f" | {cells} |" in README
 
 
@@ -42,7 +42,7 @@ def test_numbers_of_the_chorales_are_those_of_the_results(contestant: str) -> No
     assert f"{number:.2f}" in README
 
 
-def test_what_noise_is_worth_to_the_share_is_that_of_the_notebook() -> None:
+def test_the_volatility_result_is_that_of_the_notebook() -> None:
     path = ROOT / "results" / "notebooks" / "4-posterior" / "volatility.json"
     worth, error = json.loads(path.read_text(encoding="utf-8"))["worth"]["100"]
     assert f"{worth:.3f} nats a day (standard error {error:.3f})" in " ".join(README.split())

@@ -83,14 +83,14 @@ def test_parameters_of_the_medium_model_are_the_published_papers() -> None:
 
 
 def test_a_row_that_the_paper_lacks_is_refused() -> None:
-    for row, told in (
+    for row, message in (
         (lambda: icml_m("poisson"), "method"),
         (lambda: table2("lstm", 1, "None"), "cell"),  # type: ignore[arg-type]
         (lambda: table2("tanh", 3, "None"), "layers"),
         (lambda: table3("Dropout"), "method"),  # type: ignore[arg-type]
         (lambda: figure2("noise"), "method"),  # type: ignore[arg-type]
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             row()
 
 

@@ -238,7 +238,7 @@ def _remove(where: Path, made: bool) -> None:
 def _leave(where: Path, name: str, corpus: Corpus) -> None:
     """What else an unfinished run leaves beside its checkpoints: the curves of its epochs."""
     with contextlib.suppress(OSError, ValueError, TypeError):  # a full disk, half a row: what ended the run is the news
-        rows = log.read(where / folder.LOG)
+        rows = log.require_whole(log.read(where / folder.LOG))
         plots.learning_curves({name: rows}, measure=_measure(corpus)).savefig(where / folder.CURVES)
 
 

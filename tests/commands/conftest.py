@@ -1,4 +1,4 @@
-"""Runs of a second each, for commands to read."""
+"""Very short runs, for commands to read."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every command must do with whatever it is given, and values that nobody should give."""
+"""Invalid values, and what every command must do with them."""
 
 import contextlib
 import io
@@ -70,14 +70,14 @@ def run(arguments: list[str]) -> tuple[int, list[str]]:
 
 
 def works_or_is_refused(arguments: list[str]) -> bool:
-    """Whether the command worked; if not, it has said why in one line, the last one."""
+    """Whether the command worked; if not, its last line says why."""
     code, lines = run(arguments)
     require_one_line(code, lines)
     return code == 0
 
 
 def require_one_line(code: int, lines: list[str]) -> None:
-    """The exit code is 0, or 2 with one line that says why; what else was said is progress and warnings."""
+    """The exit code is 0, or 2 with a last line that says why; all other lines are progress and warnings."""
     assert code in (0, 2), (code, lines)
     if code == 2:
         assert re.match(r"noisin: .{8}", lines[-1]), lines
@@ -91,7 +91,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def require_whole(folder: Path) -> None:
-    """A finished run can be read, and nothing is left in it of the time before it was."""
+    """A finished run can be read, and its folder has no files of an unfinished one."""
     assert {path.name for path in folder.iterdir()} - {"curves.png", "spreads.png", "deterministic"} == {
         "config.json", "log.csv", "result.json", "best.pt",
     }  # fmt: skip
@@ -102,21 +102,21 @@ def require_whole(folder: Path) -> None:
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A file cut short, with other bytes in it, or of nothing but others."""
-    how = draw(st.sampled_from(["cut", "flip", "insert", "other"]))
-    if how == "other":
+    """A truncated file, one with changed bytes, or other bytes altogether."""
+    kind = draw(st.sampled_from(["cut", "flip", "insert", "other"]))
+    if kind == "other":
         return draw(st.binary(max_size=300))
     at = draw(st.integers(0, max(len(whole) - 1, 0)))
-    if how == "cut":
+    if kind == "cut":
         return whole[:at]
-    if how == "insert":
+    if kind == "insert":
         return whole[:at] + draw(st.binary(min_size=1, max_size=20)) + whole[at:]
     return whole[:at] + bytes([whole[at] ^ 1 << draw(st.integers(0, 7))]) + whole[at + 1 :]
 
 
 @st.composite
 def otherwise(draw: st.DrawFn, content: object) -> object:
-    """Nested dictionaries and lists with one thing in them removed, added or of another kind."""
+    """Nested dictionaries and lists with one entry removed, added or of another type."""
     if isinstance(content, dict) and content and draw(st.integers(0, 9)):
         key = draw(st.sampled_from(sorted(content, key=str)))
         if not draw(st.integers(0, 4)):

@@ -1,4 +1,4 @@
-"""Several runs in one table."""
+"""``noisin compare``: several runs in one table."""
 
 import csv
 import json
@@ -30,13 +30,13 @@ def test_each_number_is_that_of_evaluate(run: Path, tmp_path: Path, capsys: pyte
     shown = capsys.readouterr().out
     for index, row in enumerate(rows):
         file = tmp_path / f"{index}.json"
-        how = ["--split", "valid", "--seed", "3", "--method", row["method"], "--json", str(file)]
+        single = ["--split", "valid", "--seed", "3", "--method", row["method"], "--json", str(file)]
         samples = [] if row["method"] == "mean" else ["--samples", "20"]
-        assert main(["evaluate", row["model"], *how, *samples]) == 0
-        found = json.loads(file.read_text())
+        assert main(["evaluate", row["model"], *single, *samples]) == 0
+        result = json.loads(file.read_text())
         for column in ("kind", "nats_per_step", "monte_carlo_error", "standard_error"):
-            assert row[column] == str(found[column])
-        assert f"{found['nats_per_step']:.4f}" in shown
+            assert row[column] == str(result[column])
+        assert f"{result['nats_per_step']:.4f}" in shown
     assert "Lower is better" in shown and imread(picture).std() > 0.01
     assert contents(run) == before
 
@@ -44,8 +44,8 @@ def test_each_number_is_that_of_evaluate(run: Path, tmp_path: Path, capsys: pyte
 def test_music_has_its_numbers_too(music: Path, tmp_path: Path) -> None:
     (row,) = _compared([str(music), "--methods", "particle-filter", "mean"], tmp_path / "table.csv")
     assert (row["method"], row["kind"], row["gap"]) == ("particle-filter", "exact", "")
-    told = json.loads((music / "result.json").read_text())["test"]
-    assert float(row["nats_per_step"]) == pytest.approx(told["nats_per_step"])
+    expected = json.loads((music / "result.json").read_text())["test"]
+    assert float(row["nats_per_step"]) == pytest.approx(expected["nats_per_step"])
 
 
 def test_runs_of_other_precisions_are_refused(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,12 +66,12 @@ def test_importance_is_from_the_prior_and_from_the_guide(
     assert [(row["method"], row["guide"]) for row in rows] == [
         ("mean", ""), ("ensemble", ""), ("importance", "prior"), ("importance", "smoothing"), ("particle-filter", "")
     ]  # fmt: skip
-    found = tmp_path / "found.json"
+    file = tmp_path / "found.json"
     options = ["--method", "importance", "--samples", "8"]
-    assert main(["evaluate", str(guided), *options, "--json", str(found)]) == 0
+    assert main(["evaluate", str(guided), *options, "--json", str(file)]) == 0
     assert "from the run's smoothing guide" in capsys.readouterr().out
-    told = json.loads(found.read_text())
-    assert told["guide"] == "smoothing" and rows[3]["nats_per_step"] == str(told["nats_per_step"])
+    result = json.loads(file.read_text())
+    assert result["guide"] == "smoothing" and rows[3]["nats_per_step"] == str(result["nats_per_step"])
     assert main(["evaluate", str(guided), *options, "--per-token", str(tmp_path / "tokens.csv")]) == 2
     assert "per token): a guide has seen all of x" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""A run's numbers again, from its folder alone."""
+"""``noisin evaluate``: a run's numbers, computed again from its folder."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from noisin_pyro.training.build import load_corpus
 from noisin_pyro.training.config import from_json
 
 
-def _told(run: Path) -> dict:
+def _result(run: Path) -> dict:
     return json.loads((run / "result.json").read_text())
 
 
@@ -26,9 +26,9 @@ def _read(path: Path) -> list[list[str]]:
 @pytest.mark.parametrize("network", [".", "deterministic"])
 def test_the_mean_is_the_run_s_own_to_the_last_digit(run: Path, tmp_path: Path, split: str, network: str) -> None:
     assert main(["evaluate", str(run / network), "--split", split, "--json", str(tmp_path / "found.json")]) == 0
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert (found.pop("folder"), found.pop("split")) == (str(run / network), split)
-    assert found == _told(run / network)[split]
+    result = json.loads((tmp_path / "found.json").read_text())
+    assert (result.pop("folder"), result.pop("split")) == (str(run / network), split)
+    assert result == _result(run / network)[split]
 
 
 def test_the_music_s_too_and_each_step_of_each_sequence(music: Path, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_music_s_too_and_each_step_of_each_sequence(music: Path, tmp_path: P
     assert head == ["sequence", "step", "log_prob"]
     lengths = (4, 6, 3)
     assert [(int(n), int(t)) for n, t, _ in rows] == [(n, t + 1) for n in (1, 2, 3) for t in range(lengths[n - 1])]
-    assert -sum(float(value) for *_, value in rows) / 13 == pytest.approx(_told(music)["test"]["nats_per_step"])
+    assert -sum(float(value) for *_, value in rows) / 13 == pytest.approx(_result(music)["test"]["nats_per_step"])
 
 
 def test_every_token_has_its_log_probability_in_the_text_s_order(run: Path, tmp_path: Path) -> None:
@@ -50,42 +50,42 @@ def test_every_token_has_its_log_probability_in_the_text_s_order(run: Path, tmp_
     assert all(-math.inf < float(value) < 0 for _, value in rows)
 
 
-def test_the_table_says_which_number_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_names_the_kind_of_number(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--method", "ensemble", "--samples", "4", "--batch-size", "2", "--window", "7"]
-    said = []
+    outputs = []
     for folder in (run, run, run / "deterministic"):
         assert main(["evaluate", str(folder), *options]) == 0
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1]  # one seed, one number
-    shown = dict(line.split("  ", 1) for line in said[0].splitlines())
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]  # one seed, one number
+    shown = dict(line.split("  ", 1) for line in outputs[0].splitlines())
     assert shown["method"].strip() == "ensemble of 4 noisy runs"
     assert shown["kind"].strip().startswith("predictor: ")
     assert float(shown["perplexity"]) == pytest.approx(math.exp(float(shown["nats per step"])), rel=1e-3)
     assert float(shown["Monte Carlo error"].split()[0]) > 0 and float(shown["error over sequences"].split()[0]) > 0
-    assert "exact: the log-likelihood itself" in said[2]
+    assert "exact: the log-likelihood itself" in outputs[2]
 
 
 @pytest.mark.parametrize("method", ["importance", "particle-filter"])
-def test_likelihoods_come_with_what_tells_how_far_to_trust_them(
+def test_likelihoods_come_with_their_diagnostics(
     run: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, tokens = tmp_path / "found.json", tmp_path / "tokens.csv"
     options = ["--method", method, "--samples", "40", "--json", str(file), "--per-token", str(tokens)]
     assert main(["evaluate", str(run), *options]) == 0
     shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    found = json.loads(file.read_text())
-    assert 0 < found["effective_samples"] < 40 and found["monte_carlo_error"] > 0
-    assert shown["effective samples"].strip() == f"{found['effective_samples']:.1f} of 40, on average"
+    result = json.loads(file.read_text())
+    assert 0 < result["effective_samples"] < 40 and result["monte_carlo_error"] > 0
+    assert shown["effective samples"].strip() == f"{result['effective_samples']:.1f} of 40, on average"
     if method == "importance":
         assert shown["kind"].strip().startswith("bound: ")
-        assert shown["Pareto k"].split()[0] == f"{found['pareto_k']:.2f}"
+        assert shown["Pareto k"].split()[0] == f"{result['pareto_k']:.2f}"
     else:
         assert shown["kind"].strip().startswith("estimate: ")
-        assert shown["resamplings"].split()[0] == f"{found['resamplings']:.1f}"
+        assert shown["resamplings"].split()[0] == f"{result['resamplings']:.1f}"
     rows = _read(tokens)[1:]
-    assert -sum(float(value) for _, value in rows) / len(rows) == pytest.approx(found["nats_per_step"])
+    assert -sum(float(value) for _, value in rows) / len(rows) == pytest.approx(result["nats_per_step"])
     assert main(["evaluate", str(run), "--method", method, "--samples", "40"]) == 0  # one seed, one number
-    assert f"nats per step         {found['nats_per_step']:.4f}" in capsys.readouterr().out
+    assert f"nats per step         {result['nats_per_step']:.4f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["importance", "particle-filter"])
@@ -95,7 +95,7 @@ def test_both_are_exact_for_the_deterministic_music(
     file = tmp_path / "found.json"
     assert main(["evaluate", str(music), "--method", method, "--json", str(file)]) == 0
     assert "exact: the log-likelihood itself" in capsys.readouterr().out
-    assert json.loads(file.read_text())["nats_per_step"] == pytest.approx(_told(music)["test"]["nats_per_step"])
+    assert json.loads(file.read_text())["nats_per_step"] == pytest.approx(_result(music)["test"]["nats_per_step"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The picture of each law."""
+"""``noisin families``: the picture of each noise family."""
 
 from pathlib import Path
 

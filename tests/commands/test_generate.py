@@ -1,4 +1,4 @@
-"""New texts by command."""
+"""``noisin generate``."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from noisin_pyro.training.reading import read_run
 from noisin_pyro.training.run import program_settings
 
 
-def _said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def _output(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["generate", *arguments]) == 0
     return capsys.readouterr().out
 
@@ -19,24 +19,24 @@ def _said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_it_prints_the_words_of_generate_after_the_prompt(
     run: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = _said([str(run), "one two", "three", "--steps", "30", "--seed", "5", *options], capsys)
+    output = _output([str(run), "one two", "three", "--steps", "30", "--seed", "5", *options], capsys)
     with program_settings():
         trained = read_run(run)
         vocabulary = trained.corpus.vocabulary
         assert vocabulary is not None
         model = noise_off(trained.model) if options else trained.model
         (text,) = generate(model, 30, prompt=vocabulary.encode("one two three"), seed=5)
-    assert said.replace("\n", " <eos> ").split()[:33] == ["one", "two", "three", *vocabulary.decode(text)]
+    assert output.replace("\n", " <eos> ").split()[:33] == ["one", "two", "three", *vocabulary.decode(text)]
 
 
 def test_samples_are_numbered_and_a_seed_repeats_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(run), "--samples", "3", "--steps", "8"]
-    first, second = (_said(arguments, capsys) for _ in range(2))
+    first, second = (_output(arguments, capsys) for _ in range(2))
     assert first == second and [line for line in first.splitlines() if line.startswith("[")] == ["[1]", "[2]", "[3]"]
-    assert _said([*arguments, "--seed", "1"], capsys) != first
+    assert _output([*arguments, "--seed", "1"], capsys) != first
 
 
-def test_an_unknown_word_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_word_is_reported(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(run), "one", "seventeen", "--steps", "2"]) == 0
     assert capsys.readouterr().err == "noisin: outside the vocabulary, read as <unk>: seventeen\n"
 

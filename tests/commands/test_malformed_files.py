@@ -1,4 +1,4 @@
-"""Texts and music of any content: a run on them works, or is refused in one line before it writes anything."""
+"""Texts and music of any content: a run on them works, or is refused in one line before anything is written."""
 
 import os
 import shutil

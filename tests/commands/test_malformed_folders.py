@@ -1,5 +1,4 @@
-"""Runs' folders with damaged, foreign and missing files: what reads them changes nothing, what resumes them costs
-nothing that was whole."""
+"""Runs' folders with damaged, foreign and missing files: reading changes nothing, and resuming leaves intact files."""
 
 import json
 import os
@@ -24,7 +23,7 @@ BROUGHT = "brought.txt"
 
 
 class Code:
-    """Unpickled, it writes a file."""
+    """Writes a file when unpickled."""
 
     def __reduce__(self) -> tuple:
         return Path.touch, (Path(BROUGHT),)
@@ -61,22 +60,22 @@ def _damage(folder: Path, name: str, data: st.DataObject) -> None:
     file = folder / name
     whole = file.read_bytes()
     ways = ["bytes", "bytes", "removed", "a folder", "another file", "a pickle", "code"]
-    how = data.draw(st.sampled_from([*ways, *["content"] * 6] if file.suffix in (".pt", ".json") else ways))
+    kind = data.draw(st.sampled_from([*ways, *["content"] * 6] if file.suffix in (".pt", ".json") else ways))
     file.unlink()
-    if how == "bytes":
+    if kind == "bytes":
         file.write_bytes(data.draw(damaged(whole)))
-    elif how == "a folder":
+    elif kind == "a folder":
         file.mkdir()
-    elif how == "another file":
+    elif kind == "another file":
         other = data.draw(st.sampled_from(sorted(path for path in folder.iterdir() if path.is_file())))
         shutil.copy(other, file)
-    elif how == "a pickle":
+    elif kind == "a pickle":
         file.write_bytes(pickle.dumps(data.draw(st.sampled_from([3, Code(), {"model": Code()}]))))
-    elif how == "code":
+    elif kind == "code":
         torch.save({"model": Code(), "epoch": 1}, file)
-    elif how == "content" and file.suffix == ".json":
+    elif kind == "content" and file.suffix == ".json":
         file.write_text(json.dumps(data.draw(otherwise(json.loads(whole))), default=str))
-    elif how == "content":
+    elif kind == "content":
         file.write_bytes(whole)
         content = data.draw(otherwise(checkpoint.load(file)))
         torch.save(content, file)
@@ -85,7 +84,7 @@ def _damage(folder: Path, name: str, data: st.DataObject) -> None:
 @fuzz(60)
 @given(st.data())
 @pytest.mark.parametrize("kind", ["run", "music"])
-def test_what_reads(request: pytest.FixtureRequest, tmp_path: Path, kind: str, data: st.DataObject) -> None:
+def test_commands_that_read(request: pytest.FixtureRequest, tmp_path: Path, kind: str, data: st.DataObject) -> None:
     folder = tmp_path / "run"
     shutil.copytree(request.getfixturevalue(kind), folder)
     os.chdir(tmp_path)
@@ -118,7 +117,7 @@ def test_what_reads(request: pytest.FixtureRequest, tmp_path: Path, kind: str, d
 
 @fuzz(60)
 @given(st.data())
-def test_what_resumes(unfinished: Path, tmp_path: Path, data: st.DataObject) -> None:
+def test_resuming(unfinished: Path, tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / "run"
     shutil.copytree(unfinished, folder)
     os.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Whatever is on the command line: it works, or it is refused in one line, and nothing that was there is changed."""
+"""Any command line works or is refused in one line, and changes no existing file."""
 
 import functools
 import os
@@ -23,12 +23,12 @@ WORK = {"--epochs", "--layers", "--ensemble-samples", "--particles", "--samples"
 
 @functools.cache
 def _options(command: str) -> list[str]:
-    """Every option of the command, out of its help."""
-    said = []
+    """Every option of the command, from its help."""
+    output = []
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(sys.stdout, "write", said.append)
+        patch.setattr(sys.stdout, "write", output.append)
         main([command, "--help"])
-    return sorted(set(re.findall(r"--[a-z][a-z-]+", "".join(said))) - {"--help"})
+    return sorted(set(re.findall(r"--[a-z][a-z-]+", "".join(output))) - {"--help"})
 
 
 @st.composite
@@ -74,7 +74,7 @@ def test_train(texts: Path, tmp_path: Path, data: st.DataObject) -> None:
 
 @fuzz(100)
 @given(st.data())
-def test_what_reads(run: Path, data: st.DataObject) -> None:
+def test_commands_that_read(run: Path, data: st.DataObject) -> None:
     command = data.draw(st.sampled_from(["evaluate"] * 4 + ["compare"] * 4 + ["generate"] * 4 + ["families"]))
     folder = (
         [] if command == "families" else [data.draw(st.sampled_from([str(run)] * 9 + [str(run.parent), "", "a\0b"]))]

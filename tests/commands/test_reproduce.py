@@ -19,7 +19,7 @@ def test_all_rows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("given", "rows"),
     [
         ("beta none d-beta d", "beta none d-beta d"),
         ("d-b d", "d-bernoulli d-beta d"),
@@ -28,13 +28,13 @@ def test_all_rows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_rows_come_in_the_order_given_and_whole_names_go_before_beginnings(
-    capsys: pytest.CaptureFixture[str], given: str, found: str
+    capsys: pytest.CaptureFixture[str], given: str, rows: str
 ) -> None:
-    assert _listed(capsys, "icml-m", "--rows", *given.split()) == found.split()
+    assert _listed(capsys, "icml-m", "--rows", *given.split()) == rows.split()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("--rows tanh-3", "rows: table2 has none that begins with 'tanh-3', only tanh-1-none"),
         ("--seeds 0", "seeds must be at least 1, got 0"),
@@ -45,9 +45,9 @@ def test_rows_come_in_the_order_given_and_whole_names_go_before_beginnings(
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
 ) -> None:
     assert main(["reproduce", "table2", "--folder", str(tmp_path / "r"), *options.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("noisin: ") and told in line
+    assert line.startswith("noisin: ") and message in line
     assert not (tmp_path / "r").exists()

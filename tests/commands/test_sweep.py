@@ -22,32 +22,34 @@ def test_the_table_has_every_trial_best_first_and_the_best_runs_numbers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert _sweep(texts) == 0
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     where = Path("runs", f"{texts.name}-sweep-1", "search.json")
-    told = json.loads(where.read_text())
-    trials = {trial["number"]: trial for trial in told["of_each_trial"]}
+    content = json.loads(where.read_text())
+    trials = {trial["number"]: trial for trial in content["of_each_trial"]}
     values = [(t["values"]["noise.family"], t["values"]["noise.spread"]) for t in trials.values()]
     assert values == [(f"gaussian{form}", γ) for form in ("", ":multiplicative") for γ in (0.25, 0.5, 1.0)]
-    lines = said.out.splitlines()
+    lines = captured.out.splitlines()
     title = lines.index(next(line for line in lines if line.startswith("trial ")))
     order = [trials[int(line.split()[0])] for line in lines[title + 1 : title + 7]]
     done = [trial["valid_nats"] for trial in order if trial["state"] == "complete"]
-    assert done == sorted(done) and order[0]["number"] == told["best"] and order[-1]["state"] in ("complete", "pruned")
-    assert f"trial {told['best']}, trained to its end" in lines and lines[-1] == f"all of it: {where}"
+    assert (
+        done == sorted(done) and order[0]["number"] == content["best"] and order[-1]["state"] in ("complete", "pruned")
+    )
+    assert f"trial {content['best']}, trained to its end" in lines and lines[-1] == f"all of it: {where}"
     assert next(line for line in lines if line.startswith("noisy")).split()[1:4] == ["3", "of", "3"]
     for noise in ("A new study", "Trial 0 finished", "Experimental"):
-        assert noise not in said.err
+        assert noise not in captured.err
 
 
-def test_any_field_is_searched_and_more_trials_go_on(
+def test_any_field_is_searched_and_more_trials_resume_the_search(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = tmp_path / "s"
     options = "--spreads 0.3 --noises laplace --learning-rates log:1e-3..1e-1 --no-prune --trials 2"
     search = ["model.cell=gru,lstm", "optimisation.clip=none,5", "model.hidden_size=2..4"]
     assert _sweep(texts, "--folder", str(where), *options.split(), "--search", *search) == 0
-    told = json.loads((where / "search.json").read_text())
-    assert told["space"] == {
+    content = json.loads((where / "search.json").read_text())
+    assert content["space"] == {
         "noise.family": ["laplace"],
         "noise.spread": [0.3],
         "optimisation.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
@@ -55,11 +57,11 @@ def test_any_field_is_searched_and_more_trials_go_on(
         "optimisation.clip": [None, 5],
         "model.hidden_size": {"low": 2, "high": 4, "log": False},
     }
-    assert told["versions"]["optuna"] and told["data_sha256"]
-    assert (told["trials"], told["prune"], told["sampler"]) == (2, False, "TPE")
+    assert content["versions"]["optuna"] and content["data_sha256"]
+    assert (content["trials"], content["prune"], content["sampler"]) == (2, False, "TPE")
     assert main(["sweep", "--resume", str(where), "--trials", "3"]) == 0
     more = json.loads((where / "search.json").read_text())
-    assert len(more["of_each_trial"]) == 3 and more["of_each_trial"][:2] == told["of_each_trial"]
+    assert len(more["of_each_trial"]) == 3 and more["of_each_trial"][:2] == content["of_each_trial"]
     capsys.readouterr()
     assert main(["sweep", "--resume", str(where), "--trials", "2"]) == 2
     assert main(["sweep", "--resume", str(where), "--seed", "2"]) == 2
@@ -68,7 +70,7 @@ def test_any_field_is_searched_and_more_trials_go_on(
     assert "trials 2 (there: 3" in few and "keeps its options" in other and "no search to go on with" in none
 
 
-def test_interrupted_it_says_how_to_go_on(
+def test_interrupted_it_prints_how_to_resume(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
     options = ("--folder", str(tmp_path / "s"), "--spreads", "0.3", "0.6", "--noises", "gaussian")
@@ -84,7 +86,7 @@ def test_interrupted_it_says_how_to_go_on(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("--spread 0.3", "--spread holds for all trials, and --spreads is searched"),
         ("--spreads 0.1..0.2..0.3", "a range is LOW..HIGH"),
@@ -103,9 +105,9 @@ def test_interrupted_it_says_how_to_go_on(
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, told: str
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
 ) -> None:
     assert main(["sweep", "--data", str(texts), "--folder", str(tmp_path / "s"), *options.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("noisin: ") and told in line
+    assert line.startswith("noisin: ") and message in line
     assert not (tmp_path / "s").exists()

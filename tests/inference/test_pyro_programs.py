@@ -104,6 +104,7 @@ def test_subsampling_scales_the_likelihood():
 class TestImportanceBound:
     """log-mean-exp of each element of the observed sites' plates, with the scale outside."""
 
+    @pytest.mark.slow
     def test_value_and_gradient_by_enumeration(self, assert_mean):
         # two discrete samples an element: E[log ½ Σ w] is a sum over four cases
         p = parameters()

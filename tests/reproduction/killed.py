@@ -3,9 +3,9 @@
     python killed.py FOLDER KILLS OPTION...
 
 runs ``noisin reproduce`` with the options in FOLDER/0 without a break, then in FOLDER/1, where it is killed by SIGKILL
-and started again; a table that is done in between is followed by another in FOLDER/2, until KILLS have struck, and the
-last is left to end. Moments are drawn from what a run does (a file operation, a gradient step) and not from the clock,
-so that they strike on a machine of any speed. Children are forks, so that the library is loaded only once.
+and started again; a table that is done in between is followed by another in FOLDER/2, until there have been KILLS, and
+the last is left to end. Moments are drawn from what a run does (a file operation, a gradient step) and not from the
+clock, so that a kill comes in time on a machine of any speed. Children are forks, so that the library is loaded once.
 """
 
 import contextlib

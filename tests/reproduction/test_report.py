@@ -1,4 +1,4 @@
-"""The table: means and ranges, and the paper's order against ours."""
+"""The table: means and ranges over seeds, and the paper's ranking of methods against ours."""
 
 import dataclasses
 from pathlib import Path
@@ -31,9 +31,9 @@ def record(recipe: Recipe, test: float, seed: int = 0, ensemble: float | None = 
 
 
 def test_a_line_has_the_papers_number_and_the_mean_and_range_over_seeds() -> None:
-    found = [record(NOISIN, 130.0, 0, 128.0, spreads={"gamma_1": 0.6}), record(NOISIN, 133.0, 1, 129.0,
+    made = [record(NOISIN, 130.0, 0, 128.0, spreads={"gamma_1": 0.6}), record(NOISIN, 133.0, 1, 129.0,
              spreads={"gamma_1": 0.6})]  # fmt: skip
-    line = table(found).splitlines()[2]
+    line = table(made).splitlines()[2]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:6] == [
         "tanh-1-noisin", "131.9", "131.5 (130.0 to 133.0)", "128.5 (128.0 to 129.0)", "136.5 (135.0 to 138.0)", "0.60",
@@ -42,47 +42,47 @@ def test_a_line_has_the_papers_number_and_the_mean_and_range_over_seeds() -> Non
 
 
 def test_rows_come_in_the_tables_order_whatever_the_records() -> None:
-    found = [record(recipe, 140.0) for recipe in (NOISIN, NONE, DROPOUT)]
-    assert [row.first.method for row in rows(found)] == ["None", "Dropout", "NOISIN"]
+    made = [record(recipe, 140.0) for recipe in (NOISIN, NONE, DROPOUT)]
+    assert [row.first.method for row in rows(made)] == ["None", "Dropout", "NOISIN"]
 
 
 def test_claims_are_the_papers_order_of_every_pair() -> None:
-    found = [record(NONE, 140.0), record(NOISIN, 135.0), record(DROPOUT, 141.0)]
-    told = {(claim.better.method, claim.worse.method): (claim.verdict, claim.difference) for claim in claims(found)}
-    assert told == {
+    made = [record(NONE, 140.0), record(NOISIN, 135.0), record(DROPOUT, 141.0)]
+    results = {(claim.better.method, claim.worse.method): (claim.verdict, claim.difference) for claim in claims(made)}
+    assert results == {
         ("NOISIN", "None"): ("ahead", 5.0),
         ("Dropout", "None"): ("behind", -1.0),
         ("NOISIN", "Dropout"): ("ahead", 6.0),
     }
 
 
-def test_where_the_ranges_of_seeds_meet_two_methods_are_tied() -> None:
-    found = [record(NONE, 140.0), record(NONE, 142.0, 1), record(NOISIN, 141.0), record(NOISIN, 138.0, 1)]
-    (claim,) = claims(found)
+def test_two_methods_are_tied_where_the_ranges_of_seeds_overlap() -> None:
+    made = [record(NONE, 140.0), record(NONE, 142.0, 1), record(NOISIN, 141.0), record(NOISIN, 138.0, 1)]
+    (claim,) = claims(made)
     assert claim.verdict == "tie"
     assert claim.difference == pytest.approx(1.5)
-    assert "| tie: +1.5 |" in order(found)
+    assert "| tie: +1.5 |" in order(made)
 
 
 @pytest.mark.parametrize(("error", "verdict"), [(0.0, "better"), (0.5, "better"), (0.8, "tie")])
 def test_one_method_is_better_only_beyond_the_monte_carlo_error(error: float, verdict: str) -> None:
     """The two ensembles that are nearest lie 1.0 apart; errors of 0.8 each are 1.13 together."""
-    found = [
+    made = [
         record(recipe, 150.0, seed, ensemble, ensemble_monte_carlo_error=error)
         for recipe, ensembles in ((DROPOUT, (141.0, 142.0)), (NOISIN, (140.0, 139.0)))
         for seed, ensemble in enumerate(ensembles)
     ]
-    (claim,) = claims(found, "ensemble_test_perplexity")
+    (claim,) = claims(made, "ensemble_test_perplexity")
     assert claim.verdict == verdict
-    assert claims(found)[0].verdict == "tie"  # noise off, the numbers are equal
+    assert claims(made)[0].verdict == "tie"  # noise off, the numbers are equal
 
 
 def test_a_method_that_is_worse_with_every_seed_is_worse() -> None:
-    found = [record(NONE, 140.0), record(NONE, 141.0, 1), record(NOISIN, 141.5), record(NOISIN, 143.0, 1)]
-    assert claims(found)[0].verdict == "worse"
+    made = [record(NONE, 140.0), record(NONE, 141.0, 1), record(NOISIN, 141.5), record(NOISIN, 143.0, 1)]
+    assert claims(made)[0].verdict == "worse"
 
 
-def test_a_table_says_in_how_many_columns_texts_were_read() -> None:
+def test_a_table_states_in_how_many_columns_texts_were_read() -> None:
     assert "Held-out texts are read in 10 columns." in text([record(NONE, 140.0)])
     config = options(NONE.config)
     del config["data"]["eval_batch_size"]  # as in version 0.1
@@ -91,12 +91,12 @@ def test_a_table_says_in_how_many_columns_texts_were_read() -> None:
     assert "in as many columns as a row's batches in training have" in body(old)
 
 
-def test_where_no_ensemble_was_made_nothing_is_said_of_one() -> None:
-    found = [record(NONE, 140.0), record(NOISIN, 135.0)]
-    assert order(found).splitlines()[2].split(" | ")[-2:] == ["ahead: +5.0", "– |"]
+def test_without_an_ensemble_its_cell_is_empty() -> None:
+    made = [record(NONE, 140.0), record(NOISIN, 135.0)]
+    assert order(made).splitlines()[2].split(" | ")[-2:] == ["ahead: +5.0", "– |"]
 
 
-def test_a_row_without_noise_stands_among_ensembles_by_its_one_number() -> None:
+def test_a_row_without_noise_is_compared_with_ensembles_by_its_only_number() -> None:
     (claim,) = claims([record(NONE, 140.0), record(NOISIN, 141.0, ensemble=139.0)], "ensemble_test_perplexity")
     assert claim.verdict == "ahead"
     assert claim.difference == pytest.approx(1.0)
@@ -107,23 +107,23 @@ def test_rows_of_other_groups_are_not_compared() -> None:
 
 
 def test_figure_2_shows_every_row(tmp_path: Path) -> None:
-    found = [record(figure2("None"), 150.0), record(figure2("NOISIN"), 140.0, spreads={"gamma_1": 0.3})]
-    labels = [line.get_label() for line in figure(found).axes[0].lines]
+    made = [record(figure2("None"), 150.0), record(figure2("NOISIN"), 140.0, spreads={"gamma_1": 0.3})]
+    labels = [line.get_label() for line in figure(made).axes[0].lines]
     assert labels == ["None", "NOISIN, γ = 0.3"]
-    assert "order" not in text(found)  # the paper gives no numbers
+    assert "order" not in text(made)  # the paper gives no numbers
 
 
-def test_a_table_says_what_it_was_made_with_that_its_recipes_do_not_have() -> None:
+def test_a_table_names_the_options_that_differ_from_its_recipes() -> None:
     there = {"data.name": "there/pydocs", "model.hidden_size": 8, "data.batch_size": 20}
     other = dataclasses.replace(NONE, config=chosen(NONE.config, there))
     assert "other than" not in text([record(NONE, 140.0)])
-    found = text([record(other, 140.0, chosen={"data.batch_size": 20}), record(NOISIN, 140.0)])
-    assert "\n\nOptions other than the recipes': data pydocs, hidden size 8.\n\n" in found
+    report = text([record(other, 140.0, chosen={"data.batch_size": 20}), record(NOISIN, 140.0)])
+    assert "\n\nOptions other than the recipes': data pydocs, hidden size 8.\n\n" in report
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     from noisin_pyro.reproduction import records
 
-    found = record(NONE, 140.0)
-    records.write(tmp_path / "seed-0.json", found)
-    assert dataclasses.asdict(records.read(tmp_path / "seed-0.json")) == dataclasses.asdict(found)
+    made = record(NONE, 140.0)
+    records.write(tmp_path / "seed-0.json", made)
+    assert dataclasses.asdict(records.read(tmp_path / "seed-0.json")) == dataclasses.asdict(made)

@@ -1,4 +1,4 @@
-"""The tables that are kept are those that their records make, and the numbers in the docs' text are theirs."""
+"""Tables under ``results/`` are those of their records, and so are the numbers in the docs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows: run once, left when the time is up, resumed to the same numbers, refused under other options."""
+"""Rows: run once, interrupted when the time is up, resumed to the same numbers, refused under other options."""
 
 import dataclasses
 import itertools
@@ -23,11 +23,11 @@ TIMES = ("seconds", "tokens_per_second")
 
 
 def numbers(record: Record) -> dict[str, Any]:
-    """All of a record that is the same in every run."""
-    told = dataclasses.asdict(record)
-    del told["seconds"]
-    told["log"] = [{key: value for key, value in row.items() if key not in TIMES} for row in record.log]
-    return told
+    """A record without what differs between runs."""
+    content = dataclasses.asdict(record)
+    del content["seconds"]
+    content["log"] = [{key: value for key, value in row.items() if key not in TIMES} for row in record.log]
+    return content
 
 
 def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: dict[str, Any]) -> None:
@@ -56,9 +56,9 @@ def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
     assert one.chosen.keys() == recipe.space.keys()
     assert (one.seed, two.seed) == (11, 12)
     assert one.test_perplexity != two.test_perplexity
-    told = json.loads((tmp_path / "table2" / recipe.row / "search" / "search.json").read_text())
-    best = min(told["of_each_trial"], key=lambda trial: trial["valid_perplexity"])
-    assert len(told["of_each_trial"]) == 2
+    content = json.loads((tmp_path / "table2" / recipe.row / "search" / "search.json").read_text())
+    best = min(content["of_each_trial"], key=lambda trial: trial["valid_perplexity"])
+    assert len(content["of_each_trial"]) == 2
     assert one.chosen == best["values"]
     trial, row = (json.loads((tmp_path / "table2" / recipe.row / name / "config.json").read_text())
                   for name in (f"search/trial-{best['number']}", "seed-11"))  # fmt: skip
@@ -67,7 +67,7 @@ def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
     assert not list((tmp_path / "table2" / recipe.row / "search").rglob("result.json"))  # no trial is tested
 
 
-def test_time_that_is_up_leaves_what_the_same_command_goes_on_with(
+def test_out_of_time_the_same_command_resumes(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipes = [table3("None"), table3("NOISIN")]
@@ -78,8 +78,8 @@ def test_time_that_is_up_leaves_what_the_same_command_goes_on_with(
         calls += 1
         assert calls < 10
     assert calls > 2
-    expected, found = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
-    assert list(map(numbers, found)) == list(map(numbers, expected))
+    expected, actual = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
+    assert list(map(numbers, actual)) == list(map(numbers, expected))
     assert (tmp_path / "parts" / "table3.md").read_text() == (tmp_path / "whole" / "table3.md").read_text()
 
 
@@ -116,8 +116,8 @@ def test_a_row_begun_with_other_options_is_refused(
 def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
     recipe = table2("tanh", 1, "NOISIN")
     assert reproduce([recipe], tmp_path, How(seeds=1, trials=2, trial_epochs=1, changes=small))
-    told = r"other options: trials 8 \(there: 2\), trial epochs 10 \(there: 1\)"
-    with pytest.raises(ValueError, match=told):
+    message = r"other options: trials 8 \(there: 2\), trial epochs 10 \(there: 1\)"
+    with pytest.raises(ValueError, match=message):
         reproduce([recipe], tmp_path, How(changes=small))
 
 
@@ -131,7 +131,7 @@ def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict
     assert second.chosen == first.chosen and not (where / "search").exists()
 
 
-def test_a_row_that_diverges_is_told_and_the_others_are_run(
+def test_a_row_that_diverges_is_reported_and_the_others_run(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def diverges(config: Config, **other: Any) -> Result:
@@ -145,7 +145,7 @@ def test_a_row_that_diverges_is_told_and_the_others_are_run(
     assert "table3, none, seed 11: not finite; without a record" in capsys.readouterr().err
 
 
-def test_a_row_whose_candidates_all_diverge_is_told_and_the_others_are_run(
+def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def diverges(config: Config, *other: Any) -> Result:
@@ -167,9 +167,9 @@ def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_on
     assert reproduce([table3("NOISIN")], tmp_path / "parts", How(changes=small))
     assert reproduce([table3("NOISIN")], tmp_path / "parts", How(changes=longer))
     assert reproduce([table3("NOISIN")], tmp_path / "whole", How(changes=longer))
-    expected, found = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
-    assert found[0].epochs == 4
-    assert list(map(numbers, found)) == list(map(numbers, expected))
+    expected, actual = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
+    assert actual[0].epochs == 4
+    assert list(map(numbers, actual)) == list(map(numbers, expected))
 
 
 def test_a_run_that_another_table_has_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
@@ -214,8 +214,8 @@ def test_while_the_best_is_at_an_edge_the_next_value_beyond_is_tried(
 ) -> None:
     ladder = {name.replace("__", "."): steps for name, steps in LADDER.items()}
     done = [_trial(number, nats, a__x=x, b__y=y) for number, (nats, x, y) in enumerate(trials)]
-    found = rows.beyond(done, ladder)
-    assert found == (None if expected is None else {"a.x": expected[0], "b.y": expected[1]})
+    actual = rows.beyond(done, ladder)
+    assert actual == (None if expected is None else {"a.x": expected[0], "b.y": expected[1]})
 
 
 def test_trials_beyond_the_grid_are_run_and_may_be_chosen(tmp_path: Path, small: dict[str, Any]) -> None:
@@ -226,14 +226,14 @@ def test_trials_beyond_the_grid_are_run_and_may_be_chosen(tmp_path: Path, small:
     assert reproduce([recipe], tmp_path, How(changes=small))
     (record,) = read_records(tmp_path, "table2")
     where = tmp_path / "table2" / recipe.row
-    found = [
+    actual = [
         trial for path in sorted(where.glob("*/search.json")) for trial in json.loads(path.read_text())["of_each_trial"]
     ]
-    assert len(found) > 2  # of two values each is at an edge
-    assert record.chosen == min(found, key=lambda trial: trial["valid_nats"])["values"]
+    assert len(actual) > 2  # of two values each is at an edge
+    assert record.chosen == min(actual, key=lambda trial: trial["valid_nats"])["values"]
 
 
-def test_no_rows_are_done_at_once(tmp_path: Path) -> None:
+def test_without_rows_nothing_is_written(tmp_path: Path) -> None:
     assert reproduce([], tmp_path, How()) and not list(tmp_path.iterdir())
 
 

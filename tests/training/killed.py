@@ -3,7 +3,7 @@
     python killed.py FOLDER KILLS OPTION...
 
 starts ``noisin train`` in FOLDER/1 with the options, kills it with SIGKILL, resumes it, and so on; a run that ends in
-between is followed by another in FOLDER/2, until KILLS have struck; then the last run ends in peace. Children are
+between is followed by another in FOLDER/2, until there have been KILLS; then the last run is left to end. Children are
 forks, so that the library is loaded only once. Prints the kills of each run.
 """
 
@@ -30,7 +30,7 @@ def start(folder: Path, options: list[str]) -> int:
             for path in folder.iterdir():  # killed while it wrote its configuration
                 path.unlink()
         code = 1
-        with folder.with_suffix(".err").open("a", buffering=1) as said, contextlib.redirect_stderr(said):
+        with folder.with_suffix(".err").open("a", buffering=1) as err, contextlib.redirect_stderr(err):
             code = main(["train", "--resume", str(folder)] if begun else ["train", "--folder", str(folder), *options])
         os._exit(code)
     return child
@@ -44,7 +44,7 @@ def ended(child: int) -> bool:
     return bool(pid)
 
 
-def kept(folder: Path) -> list[float]:
+def checkpoint_times(folder: Path) -> list[float]:
     """When each checkpoint of the run, or of its twin, was written."""
     times = []
     for path in (folder / "last.pt", folder / "deterministic" / "last.pt"):
@@ -57,13 +57,13 @@ def run(folder: Path, kills_left: int, options: list[str], moments: random.Rando
     """One run, until it is done; how often it was killed."""
     kills = 0
     while True:
-        before, child, begun = kept(folder), start(folder, options), time.monotonic()
+        before, child, begun = checkpoint_times(folder), start(folder, options), time.monotonic()
         # A random time after the start, or, every other time, after the first checkpoint that is new.
         moment, counting = moments.uniform(0.0, 0.5), kills % 2 == 0
         while kills == kills_left or not counting or time.monotonic() < begun + moment:
             if ended(child):
                 return kills
-            if not counting and kept(folder) != before:
+            if not counting and checkpoint_times(folder) != before:
                 begun, counting = time.monotonic(), True
             time.sleep(0.001)
         os.kill(child, signal.SIGKILL)

@@ -43,7 +43,7 @@ def start(texts: Path, folder: Path) -> int:
     if child == 0:
         torch.set_num_threads(1)
         code = 1
-        with folder.with_suffix(".err").open("a", buffering=1) as said, contextlib.redirect_stderr(said):
+        with folder.with_suffix(".err").open("a", buffering=1) as err, contextlib.redirect_stderr(err):
             search(configuration(texts), SPACE, folder, trials=6, trial_epochs=3, seed=2)
             code = 0
         os._exit(code)

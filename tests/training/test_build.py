@@ -1,4 +1,4 @@
-"""From options to data: what they point to, and every fault of data as the command tells it."""
+"""From options to data: which data they name, and how the command reports faulty data."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def music(tmp_path: Path) -> Path:
     return tmp_path / "Folk.mat"
 
 
-def test_a_folder_three_files_and_music_are_told_apart(texts: tuple[Path, Path, Path], music: Path) -> None:
+def test_a_folder_three_files_and_music_are_recognized(texts: tuple[Path, Path, Path], music: Path) -> None:
     folder = load_corpus(Data(name=str(music.parent)))
     assert (folder.name, folder.vocabulary) == (music.parent.name, load_corpus(Data(files=texts)).vocabulary)
     corpus = load_corpus(Data(name=str(music)))
@@ -67,19 +67,19 @@ def test_the_command_trains_on_any_music(products: str, music: Path, capsys: pyt
 def test_float64_is_the_same_run_in_more_digits(kind: str, texts: tuple[Path, Path, Path], music: Path) -> None:
     data = music if kind == "music" else music.parent
     small = "--hidden-size 8 --epochs 1 --batch-size 2 --spread 0 --clip None --optimizer SGD --learning-rate 0.1"
-    found = {}
+    weights = {}
     for precision in ("float32", "float64"):
         run = music.parent / precision
         options = ["--data", str(data), "--folder", str(run), "--precision", precision, *small.split()]
         assert main(["train", *options]) == 0
         assert main(["evaluate", str(run), "--json", str(run / "again.json")]) == 0
-        told = [json.loads((run / name).read_text()) for name in ("result.json", "again.json")]
-        assert told[1]["nats_per_step"] == told[0]["test"]["nats_per_step"]
-        found[precision] = checkpoint.load(run / "best.pt")["model"]
-    for name, value in found["float64"].items():
+        results = [json.loads((run / name).read_text()) for name in ("result.json", "again.json")]
+        assert results[1]["nats_per_step"] == results[0]["test"]["nats_per_step"]
+        weights[precision] = checkpoint.load(run / "best.pt")["model"]
+    for name, value in weights["float64"].items():
         assert value.dtype == torch.float64
-        torch.testing.assert_close(found["float32"][name].double(), value, rtol=1e-4, atol=1e-5)
-        assert not torch.equal(found["float32"][name].double(), value)
+        torch.testing.assert_close(weights["float32"][name].double(), value, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(weights["float32"][name].double(), value)
 
 
 def cut(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A write that fails leaves what was there."""
+"""Checkpoints on disk: a failed write leaves the previous file, and damage is noticed."""
 
 import os
 from pathlib import Path
@@ -13,16 +13,16 @@ def _fails(*_: object, **__: object) -> None:
     raise OSError("no space left")
 
 
-def test_there_and_back(tmp_path: Path) -> None:
+def test_save_and_load(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     checkpoint.save(path, {"model": {"w": torch.arange(3.0)}, "epoch": 4})
-    found = checkpoint.load(path)
-    assert found["epoch"] == 4
-    assert found["model"]["w"].tolist() == [0.0, 1.0, 2.0]
+    content = checkpoint.load(path)
+    assert content["epoch"] == 4
+    assert content["model"]["w"].tolist() == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize(("owner", "step"), [(torch, "save"), (os, "fsync"), (os, "replace")])
-def test_failed_write_keeps_the_file_before(
+def test_a_failed_write_leaves_the_previous_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
 ) -> None:
     path = tmp_path / "best.pt"
@@ -35,7 +35,7 @@ def test_failed_write_keeps_the_file_before(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_cannot_bring_code(tmp_path: Path) -> None:
+def test_a_file_cannot_execute_code(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     torch.save({"model": Path}, path)
     with pytest.raises(Exception, match=r"[Ww]eights"):

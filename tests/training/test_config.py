@@ -48,7 +48,7 @@ configs = st.builds(
 
 
 @given(configs)
-def test_json_there_and_back(config: Config) -> None:
+def test_json_round_trip(config: Config) -> None:
     assert from_json(to_json(config)) == config
 
 

@@ -1,4 +1,4 @@
-"""Training in several processes, by torchrun: the same as in one, and broken off by all together."""
+"""Training in several processes, by torchrun: the same as in one, and interrupted together."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def errors(run: subprocess.CompletedProcess[str]) -> list[str]:
-    """What the command itself says of errors."""
+    """The error messages of the command itself."""
     return [line for line in run.stderr.splitlines() if line.startswith("noisin: ")]
 
 
@@ -39,7 +39,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[2, 4])
 def several(request: pytest.FixtureRequest, texts: Path) -> tuple[int, Path, subprocess.CompletedProcess[str]]:
     """How many processes there were, the folder of their results, and what they printed."""
     folder = texts / str(request.param)
@@ -56,6 +56,7 @@ def results(several: Several) -> dict[str, Any]:
     return checkpoint.load(several[1] / "found.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", together.FITS)
 def test_without_noise_it_is_the_fit_of_one_process(several: Several, name: str, tmp_path: Path) -> None:
     expected = together.fitted(name, tmp_path)
@@ -63,10 +64,12 @@ def test_without_noise_it_is_the_fit_of_one_process(several: Several, name: str,
     assert "vain" not in name or len(expected["rows"]) == 3, "else no decision was taken early"
 
 
+@pytest.mark.slow
 def test_held_out_numbers_are_those_of_one_process(several: Several) -> None:
     torch.testing.assert_close(results(several)["scores"], together.scores(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_with_noise_the_mean_gradient_is_that_of_one_process(several: Several) -> None:
     one, other = together.gradients(), results(several)["gradients"]
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
@@ -74,21 +77,25 @@ def test_with_noise_the_mean_gradient_is_that_of_one_process(several: Several) -
     assert (one.mean(0).abs() > 2 * Z * error).any(), "else there is nothing to see"
 
 
+@pytest.mark.slow
 def test_each_process_has_noise_of_its_own_and_the_first_that_of_one(several: Several) -> None:
     draws = results(several)["noise"]
     assert len({tuple(draw) for draw in draws}) == several[0]
     assert draws[0] == together.noise()[0]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_its_origin(several: Several) -> None:
     (message,) = set(results(several)["diverged"])
     assert "epoch 1/14, step 1: the loss is nan, first in the states of layer 1 (" in message
 
 
-def test_what_the_writer_cannot_write_stops_all(several: Several) -> None:
+@pytest.mark.slow
+def test_a_failed_write_stops_all_processes(several: Several) -> None:
     assert results(several)["refused"] == ["[Errno 28] No space left on device"] * several[0]
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) -> None:
     processes, folder, run = several
     (line,) = errors(run)
@@ -97,15 +104,15 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) 
 
 
 @pytest.mark.parametrize(
-    ("size", "batch_size", "told"), [(3, 20, "take 18 or 21"), (4, 3, "take 4, or"), (2, 5, "got 5; take 4 or 6")]
+    ("size", "batch_size", "message"), [(3, 20, "take 18 or 21"), (4, 3, "take 4, or"), (2, 5, "got 5; take 4 or 6")]
 )
-def test_the_refusal_names_sizes_that_can(size: int, batch_size: int, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_the_refusal_names_sizes_that_can(size: int, batch_size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Ranks(0, size).split(batch_size)
 
 
 def _same_run(one: Path, other: Path) -> None:
-    """Two runs and their twins found the same, bit for bit, and left the same files."""
+    """Two runs and their twins have the same results, bit for bit, and the same files."""
     assert {path.name for path in one.rglob("*")} - {"curves.png"} == {
         path.name for path in other.rglob("*")
     } - {"curves.png"}  # fmt: skip
@@ -130,8 +137,9 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) 
     take_device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [2], indirect=True)
-def test_a_signal_to_one_stops_all_after_the_same_step_and_they_resume(several: Several) -> None:
+def test_a_signal_to_one_process_stops_all_after_the_same_step(several: Several) -> None:
     _, folder, _ = several
     assert results(several)["stopped"] == [7, 7]
     _same_run(folder / "broken", folder / "whole")
@@ -150,7 +158,7 @@ def test_a_process_that_does_not_answer_ends_the_others_with_a_message() -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("several", [2], indirect=True)
-def test_a_killed_process_ends_the_run_which_resumes_with_as_many_or_one(
+def test_a_killed_process_ends_the_run_which_resumes_with_the_same_number_or_one(
     several: Several, texts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = texts / "killed"

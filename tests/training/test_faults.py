@@ -1,4 +1,4 @@
-"""What goes wrong in a run, provoked through the command: told in one line, and the last good checkpoint kept."""
+"""Failures of a run, provoked through the command: reported in one line, with the last good checkpoint left."""
 
 import os
 import resource
@@ -43,13 +43,13 @@ def disk_full() -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def disk_free() -> Callable[[], None]:
-    """Ends that."""
+    """Lifts that limit again."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_says_how_to_go_on(
+def test_a_signal_saves_a_checkpoint_and_prints_how_to_resume(
     text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, signum: int, code: int
 ) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
@@ -65,7 +65,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert torch.equal(_best(run), _best(text / "whole"))
 
 
-def test_a_second_signal_is_not_kept_waiting(text: Path, after_step: AfterStep) -> None:
+def test_a_second_signal_stops_at_once(text: Path, after_step: AfterStep) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -76,7 +76,7 @@ def test_a_second_signal_is_not_kept_waiting(text: Path, after_step: AfterStep) 
     assert main(["train", "--resume", str(text / "run")]) == 0
 
 
-def test_a_signal_in_the_last_test_costs_no_training(
+def test_a_signal_during_the_final_test_loses_no_training(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = checkpoint.load
@@ -95,7 +95,7 @@ def test_a_signal_in_the_last_test_costs_no_training(
 
 
 @pytest.mark.parametrize("clip", ["None", "5"])
-def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     text: Path, capsys: pytest.CaptureFixture[str], clip: str, after_step: AfterStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     after_step(4, lambda: monkeypatch.setattr(torch.optim.SGD, "step", _blow_up))
@@ -103,9 +103,9 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("noisin: epoch 1, step 5: ") and "gamma_1 = 0.3" in line
     assert line.endswith(f"the last good checkpoint is kept in '{text / 'run'}'")
-    kept = checkpoint.load(text / "run" / "last.pt")
-    assert kept["progress"]["under_way"]["batches"] == 4
-    assert all(value.isfinite().all() for value in kept["model"].values())
+    saved = checkpoint.load(text / "run" / "last.pt")
+    assert saved["progress"]["under_way"]["batches"] == 4
+    assert all(value.isfinite().all() for value in saved["model"].values())
 
 
 def _blow_up(optimizer: torch.optim.Optimizer) -> None:
@@ -114,7 +114,7 @@ def _blow_up(optimizer: torch.optim.Optimizer) -> None:
 
 
 @pytest.mark.usefixtures("drawn_pictures")
-def test_a_full_disk_costs_no_checkpoint(
+def test_a_full_disk_leaves_the_last_checkpoint(
     text: Path,
     capsys: pytest.CaptureFixture[str],
     after_step: AfterStep,
@@ -127,8 +127,8 @@ def test_a_full_disk_costs_no_checkpoint(
     disk_free()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("noisin: [Errno") and last.endswith(f"go on with: noisin train --resume {run}")
-    kept = [checkpoint.load(run / name)["progress"]["under_way"]["batches"] for name in ("last.pt", "before.pt")]
-    assert kept == [2, 1]
+    saved = [checkpoint.load(run / name)["progress"]["under_way"]["batches"] for name in ("last.pt", "before.pt")]
+    assert saved == [2, 1]
     assert not list(run.glob(".*"))
     assert main(["train", "--resume", str(run)]) == 0
     assert _start(text, name="whole") == 0
@@ -152,7 +152,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     assert [row["epoch"] for row in log.read(run / "log.csv")] == [1, 2, 3]
 
 
-def test_no_readable_checkpoint_is_told_and_nothing_touched(
+def test_without_a_readable_checkpoint_a_run_is_refused_and_unchanged(
     text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
     after_step(10, lambda: signal.raise_signal(signal.SIGINT))
@@ -171,6 +171,20 @@ def test_no_readable_checkpoint_is_told_and_nothing_touched(
     assert torch.equal(_best(run), _best(text / "whole"))
 
 
+def test_a_log_with_a_damaged_header_does_not_hide_the_error(
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
+) -> None:
+    after_step(10, lambda: signal.raise_signal(signal.SIGINT))
+    assert _start(text) == 130
+    run = text / "run"
+    (run / "last.pt").unlink()
+    (run / "last.pt").mkdir()
+    (run / "log.csv").write_text((run / "log.csv").read_text().replace("epoch", "e\0poch", 1))
+    assert main(["train", "--resume", str(run)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("noisin: [Errno") and str(run / "last.pt") in last
+
+
 def test_a_checkpoint_of_another_model_is_refused(
     text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep
 ) -> None:
@@ -183,7 +197,7 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 
 @pytest.mark.parametrize("content", [{}, {"model": 1, "optimizer": 2, "progress": 3, "generators": 4}])
-def test_a_file_that_is_no_runs_checkpoint_is_refused(
+def test_a_file_that_is_not_a_checkpoint_is_refused(
     text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, content: dict
 ) -> None:
     after_step(10, lambda: signal.raise_signal(signal.SIGINT))
@@ -194,7 +208,7 @@ def test_a_file_that_is_no_runs_checkpoint_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("--epochs 4", "epochs 4 (there: 3)"),
         ("--hidden-size 256", "hidden size 256 (there: 64)"),  # the default counts, where it is given
@@ -203,22 +217,22 @@ def test_a_file_that_is_no_runs_checkpoint_is_refused(
     ],
 )
 def test_options_that_contradict_the_folder_are_refused(
-    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, options: str, told: str
+    text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, options: str, message: str
 ) -> None:
     after_step(2, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     capsys.readouterr()
-    assert main(["train", "--resume", str(text / "run"), *options.split()]) == (2 if told else 0)
-    assert told in capsys.readouterr().err
+    assert main(["train", "--resume", str(text / "run"), *options.split()]) == (2 if message else 0)
+    assert message in capsys.readouterr().err
 
 
-def test_a_damaged_result_costs_nothing(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_result_changes_nothing(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _start(text) == 0
     run = text / "run"
     for name in ("result.json", "log.csv"):
         whole = (run / name).read_bytes()
         (run / name).write_bytes(whole[:-20])
-        (run / "last.pt").write_bytes(b"kept for whoever mends it")
+        (run / "last.pt").write_bytes(b"not to be touched")
         before = {path.name: path.read_bytes() for path in run.iterdir()}
         assert main(["train", "--resume", str(run)]) == 2
         assert capsys.readouterr().err.splitlines()[-1].startswith(f"noisin: {run / name} is damaged")
@@ -226,7 +240,7 @@ def test_a_damaged_result_costs_nothing(text: Path, capsys: pytest.CaptureFixtur
         (run / name).write_bytes(whole)
 
 
-def test_a_run_on_a_text_by_a_relative_path_is_found_from_elsewhere(
+def test_a_relative_path_to_the_data_is_resolved_from_another_folder(
     text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(text.parent)
@@ -240,7 +254,7 @@ def test_a_run_on_a_text_by_a_relative_path_is_found_from_elsewhere(
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no model")])
-def test_a_best_model_that_is_lost_is_told_before_the_training(
+def test_a_lost_best_model_is_reported_before_training(
     text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep, spoil: Callable[[Path], object]
 ) -> None:
     after_step(10, lambda: signal.raise_signal(signal.SIGINT))
@@ -254,7 +268,7 @@ def test_a_best_model_that_is_lost_is_told_before_the_training(
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_run_that_fails_at_once_leaves_the_folder_that_there_was(
+def test_a_run_that_fails_at_its_first_step_leaves_the_folder_as_it_was(
     text: Path, there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = text / "here"
@@ -275,7 +289,7 @@ def test_a_folder_without_a_run_cannot_be_resumed(text: Path, capsys: pytest.Cap
     assert "no run to resume" in line
 
 
-def test_other_versions_are_told(text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep) -> None:
+def test_changed_versions_are_reported(text: Path, capsys: pytest.CaptureFixture[str], after_step: AfterStep) -> None:
     after_step(2, lambda: signal.raise_signal(signal.SIGINT))
     assert _start(text) == 130
     config = text / "run" / "config.json"

@@ -1,4 +1,4 @@
-"""A run belongs to its data: other ones are refused, by whatever reads or resumes it."""
+"""A run belongs to its data: whatever reads or resumes it refuses other data."""
 
 import json
 import signal
@@ -28,7 +28,7 @@ def _music(last: int) -> Corpus:
     return Corpus("music", part, part, part, vocabulary=None)
 
 
-def test_one_word_one_token_one_length_make_another_corpus() -> None:
+def test_a_single_word_token_or_length_changes_the_fingerprint() -> None:
     corpora = [
         _text(), _text("b a"), _text("a bb"), _text(train=[0, 1, 1]), _text(train=[0, 1, 2, 0], valid=[1, 2]),
         _text(test=[0, 2, 1]), _music(3), _music(2),
@@ -61,17 +61,17 @@ def test_a_text_that_changed_is_refused_by_every_command(
         assert main([*map(str, command)]) == 0
 
 
-def test_a_run_of_before_there_were_fingerprints_is_read(texts: Texts, tmp_path: Path) -> None:
+def test_a_run_without_a_fingerprint_is_read(texts: Texts, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["train", "--files", *map(str, texts), *SMALL.split(), "--folder", str(run)]) == 0
-    told = json.loads((run / "config.json").read_text())
-    assert json.loads((run / "result.json").read_text())[KEY] == told.pop(KEY)
-    (run / "config.json").write_text(json.dumps(told))
+    settings = json.loads((run / "config.json").read_text())
+    assert json.loads((run / "result.json").read_text())[KEY] == settings.pop(KEY)
+    (run / "config.json").write_text(json.dumps(settings))
     assert main(["evaluate", str(run)]) == main(["train", "--resume", str(run)]) == 0
 
 
 @pytest.mark.parametrize("named", ["--data", "--files"])
-def test_a_path_is_found_from_elsewhere_and_named_where_it_is_gone(
+def test_a_relative_path_is_resolved_from_another_folder_and_named_if_missing(
     texts: Texts, tmp_path: Path, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path.parent)

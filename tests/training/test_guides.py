@@ -1,4 +1,4 @@
-"""Runs whose noise is drawn from a guide: trained, validated, kept, resumed and read with it."""
+"""Runs whose noise is drawn from a guide: trained, validated, saved, resumed and loaded."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ def config(texts: Texts, folder: Path, guide: Any = "smoothing", **inference: An
 
 
 @pytest.mark.parametrize("guide", ["mean-field", "filtering", "smoothing"])
-def test_a_guide_is_trained_kept_and_read(guide: str, texts: Texts, tmp_path: Path) -> None:
+def test_a_guide_is_trained_saved_and_loaded(guide: str, texts: Texts, tmp_path: Path) -> None:
     result = train(config(texts, tmp_path / "run", guide, covariance="full", hidden_size=5, kl_annealing=2))
     assert result.valid.kind == "bound" and result.test.kind == "predictor"
     assert result.bound is not None and result.bound.kind == "bound" and math.isfinite(result.bound.nats_per_step)
@@ -56,7 +56,7 @@ def test_without_a_guide_there_is_no_bound(texts: Texts, tmp_path: Path) -> None
     assert read_run(tmp_path / "run").guide is None
 
 
-def test_resumed_to_the_same_bits(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
+def test_a_run_with_a_guide_resumes_to_the_same_bits(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
     whole = config(texts, tmp_path / "whole", kl_annealing=3)
     train(whole)
 
@@ -76,10 +76,10 @@ def test_resumed_to_the_same_bits(texts: Texts, tmp_path: Path, after_step: Afte
             breaks += 1
             broken = Config(run=Run(resume=folder))
     assert breaks == 2
-    kept = [checkpoint.load(path / "best.pt") for path in (tmp_path / "whole", folder)]
+    best = [checkpoint.load(path / "best.pt") for path in (tmp_path / "whole", folder)]
     for part in ("model", "guide"):
-        for name, value in kept[0][part].items():
-            assert torch.equal(kept[1][part][name], value), name
+        for name, value in best[0][part].items():
+            assert torch.equal(best[1][part][name], value), name
 
 
 def test_the_weight_of_the_kl_rises_in_equal_steps(

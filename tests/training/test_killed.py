@@ -1,4 +1,4 @@
-"""Twenty times SIGKILL at random moments, and the same parameters at the end, bit for bit."""
+"""SIGKILL at twenty random moments, and the same parameters at the end, bit for bit."""
 
 import json
 import os
@@ -35,15 +35,15 @@ def test_killed_twenty_times_a_run_ends_in_the_same_bits(texts: tuple[Path, Path
     (whole,) = _run(texts, tmp_path / "whole", 0)
     for broken in _run(texts, tmp_path / "broken", KILLS):
         for part in (".", "deterministic"):
-            found, expected = (checkpoint.load(run / part / "best.pt") for run in (broken, whole))
-            assert found["epoch"] == expected["epoch"]
-            assert found["model"].keys() == expected["model"].keys()
+            actual, expected = (checkpoint.load(run / part / "best.pt") for run in (broken, whole))
+            assert actual["epoch"] == expected["epoch"]
+            assert actual["model"].keys() == expected["model"].keys()
             for name, value in expected["model"].items():
-                assert torch.equal(found["model"][name], value), f"{part}/{name}"
+                assert torch.equal(actual["model"][name], value), f"{part}/{name}"
             rows = [log.read(run / part / "log.csv") for run in (broken, whole)]
             for row in (*rows[0], *rows[1]):
                 del row["seconds"], row["tokens_per_second"]
             assert rows[0] == rows[1]
-            told = [json.loads((run / part / "result.json").read_text()) for run in (broken, whole)]
+            results = [json.loads((run / part / "result.json").read_text()) for run in (broken, whole)]
             for key in ("valid", "test", "test_ensemble", "best_epoch", "spreads"):
-                assert told[0][key] == told[1][key]
+                assert results[0][key] == results[1][key]

@@ -44,7 +44,7 @@ def test_a_record_names_the_field_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "same"),
+    ("value", "same"),
     [
         ({"w": torch.zeros(2, 3), "n": {"step": 4, "none": None}}, True),
         ({"w": torch.zeros(3, 2), "n": {"step": 4, "none": None}}, False),
@@ -56,5 +56,5 @@ def test_a_record_names_the_field_that_is_wrong() -> None:
         ([], False),
     ],
 )
-def test_structures_alike(found: object, same: bool) -> None:
-    assert alike(found, {"w": torch.ones(2, 3), "n": {"step": 1, "none": None}}) == same
+def test_structures_alike(value: object, same: bool) -> None:
+    assert alike(value, {"w": torch.ones(2, 3), "n": {"step": 1, "none": None}}) == same

@@ -7,7 +7,7 @@ import pytest
 from noisin_pyro.training import log
 
 
-def test_rows_there_and_back(tmp_path: Path) -> None:
+def test_rows_are_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     rows = [{"epoch": 1, "valid_nats": 5.12345678, "gamma_1": 0.3}, {"epoch": 2, "valid_nats": 4.5, "gamma_1": 0.25}]
     for row in rows:

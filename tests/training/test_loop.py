@@ -1,4 +1,4 @@
-"""The loop, against the same written out in plain torch, and its promises."""
+"""The training loop: against the same loop in plain torch, and what it guarantees."""
 
 import copy
 import math
@@ -41,8 +41,8 @@ def test_without_noise_it_is_the_plain_torch_loop(stream: Stream, tmp_path: Path
             nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
             optimizer.step()
 
-    for found, expected in ((model.embedding, embedding), (model.emission.linear, output)):
-        torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=1e-10)
+    for actual, expected in ((model.embedding, embedding), (model.emission.linear, output)):
+        torch.testing.assert_close(actual.state_dict(), expected.state_dict(), rtol=0, atol=1e-10)
     for name, expected in rnn.state_dict().items():
         torch.testing.assert_close(model.rnn.state_dict()[name], expected, rtol=0, atol=1e-10)
 
@@ -72,7 +72,7 @@ def test_log_has_the_spread_of_every_noisy_layer_and_a_learned_one_moves(stream:
         assert 0.1 < rows[1][layer] != rows[0][layer] != 0.5
 
 
-def test_it_stops_when_validation_no_longer_improves_and_keeps_the_best(
+def test_it_stops_when_validation_no_longer_improves_and_saves_the_best(
     stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([3.0, 2.0, 2.5, 2.25, 1.0])
@@ -106,14 +106,14 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(
     with torch.no_grad():
         model.get_parameter(spoilt).data.flatten()[0] = math.nan
     before = copy.deepcopy(model.embedding.weight)
-    told = rf"epoch 1/3, step 1: the loss is nan, first in the {origin}.*: gamma_1 = 0\.25, gamma_2 = 0\)"
-    with pytest.raises(FloatingPointError, match=told):
+    message = rf"epoch 1/3, step 1: the loss is nan, first in the {origin}.*: gamma_1 = 0\.25, gamma_2 = 0\)"
+    with pytest.raises(FloatingPointError, match=message):
         fit(model, stream, stream, _config(epochs=3), tmp_path)
     assert torch.equal(model.embedding.weight, before)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_infinite_validation_stops_too_and_the_best_is_kept(
+def test_an_infinite_validation_loss_stops_and_leaves_the_best_model(
     stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([2.0, math.inf])
@@ -129,16 +129,16 @@ def test_any_optimizer_by_name(stream: Stream, tmp_path: Path, optimizer: str) -
     assert rows[0]["learning_rate"] == 0.001
 
 
-def test_averaged_weights_are_validated_and_kept_and_the_others_trained_on(stream: Stream, tmp_path: Path) -> None:
+def test_averaged_weights_are_validated_and_saved_while_the_others_are_trained(stream: Stream, tmp_path: Path) -> None:
     model = LanguageModel(11, 6, spread=Spread(0.5, learn=True))
     rows = fit(model, stream, stream, _config(epochs=3, optimizer="ASGD", learning_rate=1.0), tmp_path)
     best = checkpoint.load(tmp_path / "best.pt")
-    kept = copy.deepcopy(model)
-    kept.load_state_dict(best["model"])
-    assert not torch.equal(kept.embedding.weight, model.embedding.weight)
+    averaged = copy.deepcopy(model)
+    averaged.load_state_dict(best["model"])
+    assert not torch.equal(averaged.embedding.weight, model.embedding.weight)
     row = rows[best["epoch"] - 1]
-    assert evaluate(kept, stream).nats_per_step == row["valid_nats"] == best["valid_nats"]
-    assert kept.rnn.spreads()["gamma_1"] == row["gamma_1"] != model.rnn.spreads()["gamma_1"]
+    assert evaluate(averaged, stream).nats_per_step == row["valid_nats"] == best["valid_nats"]
+    assert averaged.rnn.spreads()["gamma_1"] == row["gamma_1"] != model.rnn.spreads()["gamma_1"]
 
 
 def test_the_rate_follows_the_schedule(stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

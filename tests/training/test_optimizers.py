@@ -1,4 +1,4 @@
-"""Optimisers by name: averages and decay of weights, against what they are by hand, and states kept."""
+"""Optimizers by name: averaging and decay of weights against plain computations, and saved states."""
 
 import copy
 
@@ -59,7 +59,7 @@ NAMES = (
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_state_goes_to_its_own_kind_of_optimizer_alone(name: str, dtype: torch.dtype) -> None:
+def test_a_state_is_loaded_only_by_its_own_kind_of_optimizer(name: str, dtype: torch.dtype) -> None:
     def made(width: int, steps: int = 0) -> torch.optim.Optimizer:
         line = torch.nn.Linear(3, width, dtype=dtype)
         optimizer = build_optimizer(name, line.parameters(), 0.1)
@@ -69,15 +69,15 @@ def test_a_state_goes_to_its_own_kind_of_optimizer_alone(name: str, dtype: torch
         return optimizer
 
     used, fresh = made(2, steps=1), made(2)
-    kept = used.state_dict()["state"]
-    load_state(fresh, {"state": kept})
-    found = fresh.state_dict()["state"]
-    assert alike(found, kept)
-    for number, values in kept.items():
-        torch.testing.assert_close(found[number], values, rtol=0, atol=0)
+    state_of_used = used.state_dict()["state"]
+    load_state(fresh, {"state": state_of_used})
+    actual = fresh.state_dict()["state"]
+    assert alike(actual, state_of_used)
+    for number, values in state_of_used.items():
+        torch.testing.assert_close(actual[number], values, rtol=0, atol=0)
     wrong: list[dict] = [{7: {}}, {0: {"momentum": "x"}}]
-    if kept:  # plain SGD keeps nothing
-        wrong += [{0: {}}, {0: dict.fromkeys(kept[0], "x")}, made(5, steps=1).state_dict()["state"]]
+    if state_of_used:  # plain SGD keeps nothing
+        wrong += [{0: {}}, {0: dict.fromkeys(state_of_used[0], "x")}, made(5, steps=1).state_dict()["state"]]
     for state in wrong:
         with pytest.raises(ValueError, match=f"kept for {name} is that of another optimizer or model"):
             load_state(made(2), {"state": state})
@@ -105,8 +105,8 @@ def test_a_step_of_sgd_is_that_of_the_loss_with_half_the_squared_weights() -> No
     loss_of(decaying).backward()
     first.step()
     second.step()
-    for found, expected in zip(decaying.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    for actual, expected in zip(decaying.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "Rprop"])
@@ -124,7 +124,7 @@ def test_weights_decay_and_spreads_do_not(name: str) -> None:
             assert torch.equal((parameter - before[key]).sign(), -before[key].sign()), key
 
 
-def test_no_decay_is_one_group_and_one_s_own_is_kept() -> None:
+def test_without_decay_there_is_one_group_with_the_optimizer_s_own() -> None:
     bound = make_bound()
     for name in ("adam", "adamw"):  # 0 is 0, whatever the optimiser's own is
         plain = build_optimizer(name, bound.parameters(), 0.1, weight_decay=0.0, spared=no_weights(bound))

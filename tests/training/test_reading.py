@@ -1,4 +1,4 @@
-"""A folder that is no run, or no longer a whole one, is named for what it is."""
+"""Loading a run: what is refused, and with which message."""
 
 import json
 import shutil
@@ -44,10 +44,10 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_the_model_is_the_best_one(run: Path) -> None:
-    found = read_run(run)
+    loaded = read_run(run)
     saved = checkpoint.load(run / "best.pt")["model"]
-    torch.testing.assert_close(found.model.state_dict(), saved, rtol=0, atol=0)
-    assert found.config.model.hidden_size == 4 and found.corpus.vocabulary is not None
+    torch.testing.assert_close(loaded.model.state_dict(), saved, rtol=0, atol=0)
+    assert loaded.config.model.hidden_size == 4 and loaded.corpus.vocabulary is not None
 
 
 def test_no_run(tmp_path: Path) -> None:

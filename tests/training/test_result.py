@@ -1,4 +1,4 @@
-"""A run's numbers as JSON, and back."""
+"""A run's numbers are read as they were written."""
 
 import json
 import math
@@ -15,30 +15,30 @@ MEAN = Evaluation("mean", "predictor", 4.0, 0.0, 0.1, 100, 0)
 
 
 @pytest.mark.parametrize(
-    "found",
+    "evaluation",
     [
         MEAN,
         replace(MEAN, method="importance", kind="bound", pareto_k=0.5, unreliable=0.25, effective_samples=12.5),
         replace(MEAN, method="particle-filter", kind="estimate", effective_samples=80.0, resamplings=3.0),
     ],
 )
-def test_every_number_comes_back(found: Evaluation) -> None:
-    assert _evaluation(json.loads(json.dumps(numbers(found), allow_nan=False))) == found
+def test_every_number_is_read_as_written(evaluation: Evaluation) -> None:
+    assert _evaluation(json.loads(json.dumps(numbers(evaluation), allow_nan=False))) == evaluation
 
 
-def test_what_is_no_number_is_null() -> None:
-    found = replace(MEAN, nats_per_step=math.inf, standard_error=math.nan, pareto_k=math.inf)
-    told = json.loads(json.dumps(numbers(found), allow_nan=False))
-    assert told["nats_per_step"] is told["perplexity"] is told["standard_error"] is told["pareto_k"] is None
-    again = _evaluation(told)
+def test_non_finite_numbers_are_null() -> None:
+    evaluation = replace(MEAN, nats_per_step=math.inf, standard_error=math.nan, pareto_k=math.inf)
+    content = json.loads(json.dumps(numbers(evaluation), allow_nan=False))
+    assert content["nats_per_step"] is content["perplexity"] is content["standard_error"] is content["pareto_k"] is None
+    again = _evaluation(content)
     assert again is not None and math.isnan(again.standard_error) and again.pareto_k is None
 
 
-def test_results_from_before_there_were_other_methods_are_read() -> None:
-    told = json.loads((RESULTS / "pydocs" / "result.json").read_text())
-    assert "pareto_k" not in told["test"]
+def test_results_without_the_newer_fields_are_read() -> None:
+    content = json.loads((RESULTS / "pydocs" / "result.json").read_text())
+    assert "pareto_k" not in content["test"]
     result = read(RESULTS / "pydocs", "perplexity")
-    assert result.test.nats_per_step == told["test"]["nats_per_step"]
+    assert result.test.nats_per_step == content["test"]["nats_per_step"]
     assert result.ensemble is not None and result.ensemble.effective_samples is None
 
 

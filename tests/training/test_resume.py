@@ -1,4 +1,4 @@
-"""A run that is broken off and resumed, against one that is not: equal in every bit."""
+"""A run that is interrupted and resumed equals one that is not, bit for bit."""
 
 import itertools
 import json
@@ -39,24 +39,24 @@ CLOCKS = {"seconds", "tokens_per_second"}
 
 @pytest.fixture
 def stop_at(after_step: AfterStep) -> Callable[..., None]:
-    """Send a signal in that step, counted from now on over all that this test runs."""
+    """Send a signal in that gradient step, counted from now on over all runs of a test."""
     return lambda step, signum=signal.SIGINT: after_step(step, lambda: signal.raise_signal(signum))
 
 
-def _same(found: object, expected: object, at: str = "") -> None:
+def _same(actual: object, expected: object, at: str = "") -> None:
     if isinstance(expected, torch.Tensor):
-        assert isinstance(found, torch.Tensor) and found.dtype == expected.dtype, at
-        assert torch.equal(found, expected), at
+        assert isinstance(actual, torch.Tensor) and actual.dtype == expected.dtype, at
+        assert torch.equal(actual, expected), at
     elif isinstance(expected, dict):
-        assert isinstance(found, dict) and found.keys() == expected.keys(), at
+        assert isinstance(actual, dict) and actual.keys() == expected.keys(), at
         for key in expected.keys() - CLOCKS:
-            _same(found[key], expected[key], f"{at}/{key}")
+            _same(actual[key], expected[key], f"{at}/{key}")
     elif isinstance(expected, list | tuple):
-        assert isinstance(found, list | tuple) and len(found) == len(expected), at
-        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+        assert isinstance(actual, list | tuple) and len(actual) == len(expected), at
+        for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
             _same(one, other, f"{at}/{index}")
     else:
-        assert found == expected, at
+        assert actual == expected, at
 
 
 def _words() -> tuple[LanguageModel, Stream]:
@@ -84,7 +84,7 @@ def _chords() -> tuple[SequenceModel, Sequences]:
         {"optimizer": "SGD", "schedule": "halve", "learning_rate": 0.5, "patience": 2, "weight_decay": 0.01},
     ],
 )
-def test_a_loop_stopped_anywhere_goes_on_as_if_it_had_not(
+def test_a_fit_stopped_anywhere_resumes_to_the_same_bits(
     make: Callable[[], tuple], options: dict, tmp_path: Path, stop_at: Callable[..., None]
 ) -> None:
     batch_size = 2 if make is _chords else 4
@@ -112,12 +112,12 @@ def test_a_loop_stopped_anywhere_goes_on_as_if_it_had_not(
     assert breaks == 5
     _same(rows, whole)
     _same(dict(again.state_dict()), dict(model.state_dict()))
-    for kept in ("last.pt", "best.pt"):
-        _same(*(checkpoint.load(tmp_path / name / kept) for name in ("broken", "whole")))
+    for file in ("last.pt", "best.pt"):
+        _same(*(checkpoint.load(tmp_path / name / file) for name in ("broken", "whole")))
     _same(*(log.read(tmp_path / name / "log.csv") for name in ("broken", "whole")))
 
 
-def test_minutes_are_of_training_and_validation_whatever_the_breaks(
+def test_minutes_count_training_and_validation_but_not_the_time_between_runs(
     tmp_path: Path, stop_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count()  # a second between two looks at it: so each step takes one, and each validation
@@ -153,7 +153,7 @@ def test_minutes_are_of_training_and_validation_whatever_the_breaks(
     _same(*(checkpoint.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))
 
 
-def test_every_generator_goes_on_from_a_file(tmp_path: Path) -> None:
+def test_every_generator_is_restored_from_a_file(tmp_path: Path) -> None:
     def draw() -> list[float]:
         return [torch.rand(()).item(), torch.randn(3)[2].item(), np.random.normal(), random.gauss(0.0, 1.0)]
 
@@ -176,11 +176,11 @@ def _config(texts: Texts, folder: Path) -> Config:
 
 
 def _numbers(folder: Path) -> list[object]:
-    told = [json.loads((part / "result.json").read_text()) for part in (folder, folder / "deterministic")]
+    results = [json.loads((part / "result.json").read_text()) for part in (folder, folder / "deterministic")]
     logs = [log.read(part / "log.csv") for part in (folder, folder / "deterministic")]
-    for each in told:
+    for each in results:
         del each["seconds"], each["run"]
-    return [told, logs, checkpoint.load(folder / "best.pt"), checkpoint.load(folder / "deterministic" / "best.pt")]
+    return [results, logs, checkpoint.load(folder / "best.pt"), checkpoint.load(folder / "deterministic" / "best.pt")]
 
 
 def _steps(texts: Texts) -> int:
@@ -189,7 +189,7 @@ def _steps(texts: Texts) -> int:
 
 
 @pytest.mark.parametrize("where", ["noisy", "twin"])
-def test_a_run_resumes_in_the_network_it_was_at(
+def test_a_run_resumes_with_the_network_it_was_training(
     texts: Texts, tmp_path: Path, stop_at: Callable[..., None], where: str
 ) -> None:
     whole = train(_config(texts, tmp_path / "whole"))

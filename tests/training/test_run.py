@@ -1,4 +1,4 @@
-"""Whole runs on a tiny text: what they find, and what they leave behind."""
+"""Whole runs on a tiny text: their numbers and their files."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_predictable_text_is_learned(texts: Texts, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("drawn_pictures")
-def test_a_run_leaves_its_whole_story(texts: Texts, tmp_path: Path) -> None:
+def test_a_run_writes_its_configuration_log_model_result_and_pictures(texts: Texts, tmp_path: Path) -> None:
     config = _config(texts, tmp_path / "run", noise=Noise(spread=0.4, learn_spread=True))
     result = train(config)
     names = {path.name for path in result.folder.iterdir()}
@@ -51,13 +51,13 @@ def test_a_run_leaves_its_whole_story(texts: Texts, tmp_path: Path) -> None:
         assert imread(result.folder / picture).std() > 0.01
     assert from_json((result.folder / "config.json").read_text()) == config
 
-    told = json.loads((result.folder / "result.json").read_text())
-    assert told["versions"]["torch"] == torch.__version__
-    assert told["device"] == "cpu" and told["threads"] == torch.get_num_threads()
-    assert told["run"]["seed"] == 0 and told["seconds"] > 0
-    assert told["spreads"]["gamma_1"] == result.log[result.best_epoch - 1]["gamma_1"]
-    assert told["test"]["perplexity"] == result.test.perplexity
-    assert (told["test"]["kind"], told["test_ensemble"]["method"]) == ("predictor", "ensemble")
+    content = json.loads((result.folder / "result.json").read_text())
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["device"] == "cpu" and content["threads"] == torch.get_num_threads()
+    assert content["run"]["seed"] == 0 and content["seconds"] > 0
+    assert content["spreads"]["gamma_1"] == result.log[result.best_epoch - 1]["gamma_1"]
+    assert content["test"]["perplexity"] == result.test.perplexity
+    assert (content["test"]["kind"], content["test_ensemble"]["method"]) == ("predictor", "ensemble")
     twin = json.loads((result.folder / "deterministic" / "result.json").read_text())
     assert twin["test"]["kind"] == "exact" and twin["test_ensemble"] is None and twin["spreads"] == {}
 

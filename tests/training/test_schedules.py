@@ -28,15 +28,15 @@ def test_they_are_those_of_torch(schedule: str) -> None:
     optimizer = SGD(nn.Linear(1, 1).parameters(), lr=30.0)
     by_epoch = LambdaLR(optimizer, lambda done: 0.5 ** max(0, done - 3))
     by_nats = ReduceLROnPlateau(optimizer, factor=1 / 4, patience=0, threshold=0.0, eps=0.0)
-    found = []
+    rates = []
     for nats in VALID:
-        found.append(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         if schedule == "halve":
             by_epoch.step()
         else:
             by_nats.step(nats)
-    assert found == pytest.approx(_rates(schedule, divisor=4.0))
+    assert rates == pytest.approx(_rates(schedule, divisor=4.0))
 
 
 @pytest.mark.parametrize("name", ["SGD", "ASGD"])

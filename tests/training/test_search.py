@@ -1,4 +1,4 @@
-"""Searches of runs of a moment each: what they try, what they leave out, and that no break changes what they find."""
+"""Searches of very short runs: what they try, what they skip, and that interruptions do not change the result."""
 
 import builtins
 import dataclasses
@@ -47,28 +47,28 @@ def _config(texts: Texts, **optimisation: Any) -> Config:
     )
 
 
-def _told(folder: Path) -> list[dict[str, Any]]:
-    """What ``search.json`` says of each trial, seconds aside."""
+def _trials(folder: Path) -> list[dict[str, Any]]:
+    """The trials in ``search.json``, without their seconds."""
     trials = json.loads((folder / "search.json").read_text())["of_each_trial"]
     assert all(trial.pop("seconds") >= 0 for trial in trials)
     return trials
 
 
 def _bits(folder: Path) -> tuple[list[log.Row], dict[str, Any], dict[str, torch.Tensor]]:
-    """All numbers of a finished run, clocks aside, and its parameters."""
+    """All numbers of a finished run, times apart, and its parameters."""
     rows = log.read(folder / "log.csv")
     for row in rows:
         del row["seconds"], row["tokens_per_second"]
-    told = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text())
     return (
         rows,
-        {key: told[key] for key in ("valid", "test", "test_ensemble", "best_epoch")},
+        {key: content[key] for key in ("valid", "test", "test_ensemble", "best_epoch")},
         (checkpoint.load(folder / "best.pt")["model"]),
     )
 
 
-def _assert_same_run(found: Path, expected: Path) -> None:
-    (*numbers, weights), (*others, more) = _bits(found), _bits(expected)
+def _assert_same_run(actual: Path, expected: Path) -> None:
+    (*numbers, weights), (*others, more) = _bits(actual), _bits(expected)
     assert numbers == others
     torch.testing.assert_close(weights, more, rtol=0, atol=0)
 
@@ -90,8 +90,8 @@ def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, t
     with pytest.raises(Paused) as paused:
         train(of("broken"), pause)
     assert not getattr(paused.value, "__notes__", [])
-    kept = {"config.json", "log.csv", "best.pt", "last.pt", *(["before.pt"] if epochs > 1 else [])}
-    assert {path.name for path in (tmp_path / "broken").iterdir()} == kept
+    files = {"config.json", "log.csv", "best.pt", "last.pt", *(["before.pt"] if epochs > 1 else [])}
+    assert {path.name for path in (tmp_path / "broken").iterdir()} == files
     with pytest.raises(Paused):  # there already
         train(Config(run=Run(resume=tmp_path / "broken")), pause)
     assert len(log.read(tmp_path / "broken" / "log.csv")) == epochs
@@ -101,16 +101,16 @@ def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, t
 
 def test_choices_are_all_tried_once_and_the_best_is_the_run_without_a_search(texts: Texts, tmp_path: Path) -> None:
     space = {"noise.family": FAMILIES, "noise.spread": (0.1, 0.8)}
-    found = search(_config(texts), space, tmp_path / "s", trials=9, trial_epochs=2, prune=False)
-    assert [tuple(trial.values.values()) for trial in found.trials] == list(itertools.product(FAMILIES, (0.1, 0.8)))
-    assert {trial.state for trial in found.trials} == {"complete"} and {trial.epochs for trial in found.trials} == {2}
-    best = min(found.trials, key=lambda trial: trial.valid_nats or 0.0)
+    result = search(_config(texts), space, tmp_path / "s", trials=9, trial_epochs=2, prune=False)
+    assert [tuple(trial.values.values()) for trial in result.trials] == list(itertools.product(FAMILIES, (0.1, 0.8)))
+    assert {trial.state for trial in result.trials} == {"complete"} and {trial.epochs for trial in result.trials} == {2}
+    best = min(result.trials, key=lambda trial: trial.valid_nats or 0.0)
     assert (
-        found.best == best
-        and found.result is not None
-        and found.result.folder == tmp_path / "s" / f"trial-{best.number}"
+        result.best == best
+        and result.result is not None
+        and result.result.folder == tmp_path / "s" / f"trial-{best.number}"
     )
-    for trial in found.trials:
+    for trial in result.trials:
         rows = log.read(tmp_path / "s" / f"trial-{trial.number}" / "log.csv")
         assert trial.valid_nats == pytest.approx(min(row["valid_nats"] for row in rows[:2]), rel=1e-5)
         assert len(rows) == (4 if trial == best else 2)
@@ -118,8 +118,8 @@ def test_choices_are_all_tried_once_and_the_best_is_the_run_without_a_search(tex
     noise = Noise(family=best.values["noise.family"], spread=best.values["noise.spread"])
     config = dataclasses.replace(_config(texts), noise=noise)
     train(dataclasses.replace(config, run=Run(folder=tmp_path / "alone", twin=False, ensemble_samples=2)))
-    _assert_same_run(found.result.folder, tmp_path / "alone")
-    assert found.table().splitlines()[1].split()[:4] == [str(best.number), noise.family, f"{noise.spread:g}", "2"]
+    _assert_same_run(result.result.folder, tmp_path / "alone")
+    assert result.table().splitlines()[1].split()[:4] == [str(best.number), noise.family, f"{noise.spread:g}", "2"]
 
 
 def test_no_combination_of_choices_is_tried_twice(texts: Texts, tmp_path: Path) -> None:
@@ -138,41 +138,41 @@ def test_no_combination_of_choices_is_tried_twice(texts: Texts, tmp_path: Path) 
     )
 
 
-def test_ranges_are_kept_to_and_what_was_learned_is_used(texts: Texts, tmp_path: Path) -> None:
+def test_proposals_stay_in_their_ranges_and_use_earlier_trials(texts: Texts, tmp_path: Path) -> None:
     space = {"optimisation.learning_rate": Range(1e-5, 0.1, log=True), "model.hidden_size": Range(2, 6)}
-    found = search(_config(texts), space, tmp_path / "s", trials=16, trial_epochs=1, finish=False, prune=False)
-    assert all(isinstance(trial.values["model.hidden_size"], int) for trial in found.trials)
-    rates = [trial.values["optimisation.learning_rate"] for trial in found.trials]
+    result = search(_config(texts), space, tmp_path / "s", trials=16, trial_epochs=1, finish=False, prune=False)
+    assert all(isinstance(trial.values["model.hidden_size"], int) for trial in result.trials)
+    rates = [trial.values["optimisation.learning_rate"] for trial in result.trials]
     assert all(1e-5 <= rate <= 0.1 for rate in rates) and len(set(rates)) == 16
     # Ten at random, then proposals; one epoch learns the more the larger the rate, over four decades. Were the six
     # random, all would be in the upper half with probability 1/64.
     assert min(rates[10:]) > 1e-3
 
 
-def test_hopeless_trials_are_left_early(texts: Texts, tmp_path: Path) -> None:
+def test_hopeless_trials_are_pruned(texts: Texts, tmp_path: Path) -> None:
     space = {"optimisation.learning_rate": (0.02, 0.03, 0.04, 1e-7)}
-    found = search(_config(texts), space, tmp_path / "s", trials=4, trial_epochs=4, finish=False)
-    assert [(trial.state, trial.epochs) for trial in found.trials] == [("complete", 4)] * 3 + [("pruned", 2)]
-    assert "pruned" in found.table().splitlines()[-1]
+    result = search(_config(texts), space, tmp_path / "s", trials=4, trial_epochs=4, finish=False)
+    assert [(trial.state, trial.epochs) for trial in result.trials] == [("complete", 4)] * 3 + [("pruned", 2)]
+    assert "pruned" in result.table().splitlines()[-1]
     (loaded,) = optuna.get_all_study_summaries(_journal(tmp_path / "s"))
-    assert (loaded.n_trials, loaded.best_trial.value) == (4, found.best and found.best.valid_nats)
-    kept = search(_config(texts), space, tmp_path / "t", trials=4, trial_epochs=4, finish=False, prune=False)
-    assert {trial.state for trial in kept.trials} == {"complete"}
+    assert (loaded.n_trials, loaded.best_trial.value) == (4, result.best and result.best.valid_nats)
+    unpruned = search(_config(texts), space, tmp_path / "t", trials=4, trial_epochs=4, finish=False, prune=False)
+    assert {trial.state for trial in unpruned.trials} == {"complete"}
 
 
 def _journal(folder: Path) -> optuna.storages.BaseStorage:
     return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal")))
 
 
-def test_combinations_that_are_refused_are_told_and_the_search_goes_on(texts: Texts, tmp_path: Path) -> None:
+def test_refused_combinations_are_failed_trials_and_the_search_continues(texts: Texts, tmp_path: Path) -> None:
     config = dataclasses.replace(_config(texts), model=Model(hidden_size=4, cell="sigmoid"))
     space = {
         "noise.family": ("beta:native", "gaussian"),
         "noise.spread": (0.0, 0.4, 1.5),
         "noise.feedback": (True, False),
     }
-    found = search(config, space, tmp_path / "s", trials=12, trial_epochs=1)
-    for trial in found.trials:
+    result = search(config, space, tmp_path / "s", trials=12, trial_epochs=1)
+    for trial in result.trials:
         family, spread, feedback = trial.values.values()
         if spread == 0 and not feedback:
             expected = "have no effect"  # the configuration says so
@@ -182,9 +182,9 @@ def test_combinations_that_are_refused_are_told_and_the_search_goes_on(texts: Te
             assert (trial.state, trial.message, trial.epochs) == ("complete", None, 1)
         else:
             assert trial.state == "failed" and trial.message is not None and expected in trial.message
-    assert found.result is not None
-    assert {trial["message"] for trial in _told(tmp_path / "s")} == {trial.message for trial in found.trials}
-    assert sum(line.startswith("failed, ") for line in found.table().splitlines()) == 2
+    assert result.result is not None
+    assert {trial["message"] for trial in _trials(tmp_path / "s")} == {trial.message for trial in result.trials}
+    assert sum(line.startswith("failed, ") for line in result.table().splitlines()) == 2
 
     with pytest.raises(ValueError, match=r"no trial succeeded.*needs a mean inside"):
         search(_config(texts), {"noise.family": ("gamma:native",)}, tmp_path / "none", trials=1, trial_epochs=1)
@@ -194,13 +194,13 @@ def test_trials_that_diverge_have_failed(texts: Texts, tmp_path: Path) -> None:
     config = _config(texts, optimizer="SGD", clip=None)
     config = dataclasses.replace(config, model=Model(hidden_size=4, cell="identity"))
     space = {"optimisation.learning_rate": (1e8, 0.1)}
-    found = search(config, space, tmp_path / "s", trials=2, trial_epochs=2)
-    assert [trial.state for trial in found.trials] == ["failed", "complete"]
-    assert "noisy, epoch 1/4" in (found.trials[0].message or "")
-    assert found.result is not None and found.result.folder == tmp_path / "s" / "trial-1"
+    result = search(config, space, tmp_path / "s", trials=2, trial_epochs=2)
+    assert [trial.state for trial in result.trials] == ["failed", "complete"]
+    assert "noisy, epoch 1/4" in (result.trials[0].message or "")
+    assert result.result is not None and result.result.folder == tmp_path / "s" / "trial-1"
 
 
-@pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
+@pytest.mark.parametrize("storage", [None, pytest.param("sqlite:///{}/trials.db", marks=pytest.mark.slow)])
 def test_a_search_stopped_in_a_trial_resumes_it(
     texts: Texts, tmp_path: Path, after_step: AfterStep, storage: str | None
 ) -> None:
@@ -220,16 +220,16 @@ def test_a_search_stopped_in_a_trial_resumes_it(
             stopped += 1
             assert stop.__notes__ == [f"go on with: noisin sweep --resume {tmp_path / 'broken'}"]
     assert stopped == 4
-    assert _told(tmp_path / "broken") == _told(tmp_path / "whole")
+    assert _trials(tmp_path / "broken") == _trials(tmp_path / "whole")
     assert whole.result is not None and broken.result is not None and whole.best is not None
     _assert_same_run(broken.result.folder, whole.result.folder)
 
 
-def test_another_search_is_refused_in_its_folder(texts: Texts, tmp_path: Path) -> None:
+def test_the_folder_of_another_search_is_refused(texts: Texts, tmp_path: Path) -> None:
     config, space = _config(texts, epochs=1), {"noise.spread": (0.1, 0.8)}
     search(config, space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
     before = (tmp_path / "s" / "search.json").read_bytes()
-    for change, told in (
+    for change, message in (
         ({"space": {"noise.spread": (0.1, 0.9)}}, r"space noise.spread \[0.1, 0.9\] \(there: \[0.1, 0.8\]\)"),
         ({"config": _config(texts, epochs=2)}, r"optimisation epochs 2 \(there: 1\)"),
         ({"trials": 1}, r"trials 1 \(there: 2, which can only grow\)"),
@@ -237,7 +237,7 @@ def test_another_search_is_refused_in_its_folder(texts: Texts, tmp_path: Path) -
         ({"prune": False}, "prune False"),
     ):
         given: dict[str, Any] = {"config": config, "space": space, "trials": 2, "trial_epochs": 1} | change
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             search(folder=tmp_path / "s", **given)
     other = dataclasses.replace(
         config, noise=dataclasses.replace(config.noise, spread=0.3)
@@ -252,7 +252,7 @@ def test_another_search_is_refused_in_its_folder(texts: Texts, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "message"),
     [
         ({}, "space is empty"),
         ({"noise.spred": (0.1,)}, "did you mean 'noise.spread'"),
@@ -270,16 +270,16 @@ def test_another_search_is_refused_in_its_folder(texts: Texts, tmp_path: Path) -
         ({"optimisation.schedule_factor": (1.5,)}, "schedule factor is for schedule 'divide'"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(tmp_path: Path, space: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_invalid_space_is_refused(tmp_path: Path, space: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         search(Config(), space, tmp_path / "s", trials=1, trial_epochs=1)
     assert not (tmp_path / "s").exists()
 
 
-def test_values_that_need_each_other_make_a_space(texts: Texts, tmp_path: Path) -> None:
+def test_a_space_may_combine_dependent_options(texts: Texts, tmp_path: Path) -> None:
     space = {"optimisation.schedule": ("divide",), "optimisation.schedule_factor": (1.5, None)}
-    found = search(_config(texts, epochs=1), space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
-    assert [trial.state for trial in found.trials] == ["complete"] * 2
+    result = search(_config(texts, epochs=1), space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
+    assert [trial.state for trial in result.trials] == ["complete"] * 2
 
 
 @pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0), ("a", "b")])
@@ -306,11 +306,11 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: Texts, tmp_path: Path) -> None:
+def test_a_killed_search_has_the_same_result_and_workers_share_its_trials(texts: Texts, tmp_path: Path) -> None:
     program = str(Path(__file__).with_name("searched.py"))
     done = run_or_fail([sys.executable, program, str(texts[0].parent), str(tmp_path)])
     assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.err"))
-    whole, broken, shared = (_told(tmp_path / name) for name in ("whole", "broken", "shared"))
+    whole, broken, shared = (_trials(tmp_path / name) for name in ("whole", "broken", "shared"))
     assert broken == whole and {"complete", "pruned"} <= {trial["state"] for trial in whole}
     (best,) = (path.parent for path in (tmp_path / "whole").glob("*/result.json"))
     _assert_same_run(tmp_path / "broken" / best.name, best)
@@ -321,7 +321,7 @@ def test_killed_anywhere_it_finds_the_same_and_workers_share_the_trials(texts: T
 
 
 @pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
-def test_a_trial_that_another_worker_has_is_left_to_it(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
+def test_a_trial_of_another_worker_is_skipped(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
     def again() -> Found:
         return search(_config(texts), {"noise.spread": (0.1, 0.8, 1.5)}, tmp_path / "s", trials=3, trial_epochs=2)
 
@@ -329,11 +329,11 @@ def test_a_trial_that_another_worker_has_is_left_to_it(texts: Texts, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         again()
     with locks.alone(tmp_path / "s" / "trial-0.lock"):
-        found = again()
-        assert [trial.state for trial in found.trials] == ["running", "complete", "complete"]
-        assert found.result is None and not list(tmp_path.glob("s/*/result.json"))
-        assert [line.split()[0] for line in found.table().splitlines()[1:]][-1] == "0"
-    found = again()
-    assert [trial.state for trial in found.trials] == ["complete"] * 3
-    assert found.result is not None and found.best is not None
+        result = again()
+        assert [trial.state for trial in result.trials] == ["running", "complete", "complete"]
+        assert result.result is None and not list(tmp_path.glob("s/*/result.json"))
+        assert [line.split()[0] for line in result.table().splitlines()[1:]][-1] == "0"
+    result = again()
+    assert [trial.state for trial in result.trials] == ["complete"] * 3
+    assert result.result is not None and result.best is not None
     assert not list(tmp_path.glob("s/*.lock"))

@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisin_pyro.data import Sequences, Stream
@@ -38,13 +39,15 @@ def make(cell: str = "lstm", noise: str = "gaussian", learn: bool = False, parti
 
 
 class Recorder:
-    """In place of a CUDA graph; counts its replays."""
+    """In place of a CUDA graph; keeps the step that would be captured, and counts its replays."""
 
     def __init__(self) -> None:
         self.recorded = self.replays = 0
+        self.step: Callable[[], None] | None = None
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
+        self.step = step
 
         def replay() -> None:
             self.replays += 1
@@ -79,8 +82,8 @@ def test_captured_steps_are_those_taken_one_by_one(
         bound = make(cell, noise, learn, particles)
         other = copy.deepcopy(bound)
         expected, steps = trained(bound, stream, optimizer, Stepper)
-        found, readings = trained(other, stream, optimizer, lambda *given: CapturedStepper(*given, record=recorder))
-    assert found == pytest.approx(expected, abs=1e-12)
+        losses, readings = trained(other, stream, optimizer, lambda *given: CapturedStepper(*given, record=recorder))
+    assert losses == pytest.approx(expected, abs=1e-12)
     for parameter, same in zip(other.parameters(), bound.parameters(), strict=True):
         torch.testing.assert_close(parameter, same, rtol=0, atol=1e-12)
     batches = len(list(stream.batches()))
@@ -90,7 +93,7 @@ def test_captured_steps_are_those_taken_one_by_one(
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what would make a GPU wait, or has a shape that only its numbers tell."""
+    """Refuses operations that make the CPU wait for a GPU, or whose output's shape depends on values."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default", "masked_select", "unique", "bincount")
 
@@ -101,6 +104,12 @@ class NoWaiting(TorchDispatchMode):
             for index in (args[1] if "aten.index" in str(func) and isinstance(args[1], list) else ())
         ), "an index of booleans waits for the device"
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("wait", [Tensor.item, Tensor.nonzero, lambda x: x[x > 0]])
+def test_operations_that_wait_are_refused(wait: Callable[[Tensor], object]) -> None:
+    with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+        wait(torch.ones(1))
 
 
 @pytest.fixture
@@ -126,11 +135,13 @@ def test_a_captured_step_waits_for_nothing(stream: Stream, cell: str, noise: str
     with program_settings():
         bound = make(cell, noise, learn)
         optimizer = build_optimizer("adam", bound.parameters(), 0.01)
-        stepper = CapturedStepper(bound, optimizer, 0.1, record=Recorder())
-        for number, batch in zip(range(1, 3), stream.batches(), strict=False):
+        recorder = Recorder()
+        stepper = CapturedStepper(bound, optimizer, 0.1, record=recorder)
+        for number, batch in zip(range(1, WARM + 3), stream.batches(), strict=False):
             stepper.take(batch, number)
+        assert recorder.step is not None
         with NoWaiting():
-            stepper._step()
+            recorder.step()
 
 
 @pytest.mark.usefixtures("no_numbers_to_the_device")
@@ -140,11 +151,13 @@ def test_a_captured_step_of_a_guide_waits_for_nothing(stream: Stream, name: str)
         model = make("tanh").model
         guide = guides.get(name, model)
         bound = PriorAsGuide_ELBO(max_plate_nesting=1)(innovations(model), guide)
-        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1, record=Recorder())
-        for number, batch in zip(range(1, 3), stream.batches(), strict=False):
+        recorder = Recorder()
+        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1, record=recorder)
+        for number, batch in zip(range(1, WARM + 3), stream.batches(), strict=False):
             stepper.take(batch, number)
+        assert recorder.step is not None
         with NoWaiting():
-            stepper._step()
+            recorder.step()
 
 
 def test_a_short_last_window_leaves_the_graph_as_it_is() -> None:
@@ -167,14 +180,15 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> 
         for number, batch in enumerate(batches[:7], start=1):
             stepper.take(batch, number)
         before = [parameter.detach().clone() for parameter in bound.parameters()]
-        for part in stepper._state:
+        assert isinstance(stepper.state, tuple)
+        for part in stepper.state:  # the buffers that the captured step reads
             part.fill_(float("nan"))
         for number, batch in enumerate(batches[7:9], start=8):
             stepper.take(batch, number)
         with pytest.raises(FloatingPointError, match="training, by step 9: the loss is nan"):
             stepper.read()
-    for parameter, kept in zip(bound.parameters(), before, strict=True):
-        assert torch.equal(parameter, kept)
+    for parameter, start in zip(bound.parameters(), before, strict=True):
+        assert torch.equal(parameter, start)
 
 
 def test_only_one_process_on_a_gpu_captures_and_only_what_can_be_held_back(stream: Stream) -> None:

@@ -1,4 +1,4 @@
-"""What several processes do together; a program for ``test_distributed.py``, which also imports it, as one process.
+"""What is computed in several processes; a program for ``test_distributed.py``, which also imports it, as one process.
 
 torchrun --nproc-per-node N together.py FOLDER           everything below, its results in FOLDER/found.pt
 torchrun --nproc-per-node N together.py STEP OPTION...    ``noisin train`` with the options, the last process killed
@@ -99,8 +99,8 @@ def fitted(name: str, folder: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     config = Config(data=Data(batch_size=BATCH), optimisation=Optimisation(**{"epochs": 2} | options))
     rows = fit(model, data(4), data(5), config, folder)
-    kept = [{name: row[name] for name in ("train_nats", "valid_nats", "learning_rate")} for row in rows]
-    return {"rows": kept, "weights": dict(model.state_dict())}
+    numbers = [{name: row[name] for name in ("train_nats", "valid_nats", "learning_rate")} for row in rows]
+    return {"rows": numbers, "weights": dict(model.state_dict())}
 
 
 def scores() -> dict[str, Any]:
@@ -108,17 +108,17 @@ def scores() -> dict[str, Any]:
     pyro.set_rng_seed(1)
     speaker = LanguageModel(11, 6, spread=0.0).double()
     player = SequenceModel(NoisyRNN(5, 4, spread=0.0), "bernoulli", 5).double()
-    found = {}
+    results = {}
     for model, data in ((speaker, words()), (player, chords()), (player, chords().rows(slice(3)))):
         for method in ("mean", "importance"):
             number = scored(lambda part, model=model, method=method: evaluate(model, part, method), data)
-            found[f"{len(found)}, {method}"] = {
+            results[f"{len(results)}, {method}"] = {
                 "numbers": torch.tensor([number.nats_per_step, number.standard_error], dtype=torch.float64),
                 "steps": number.num_steps,
                 "totals": number.totals,
                 "lengths": number.lengths,
             }
-    return found
+    return results
 
 
 def gradients() -> torch.Tensor:
@@ -129,21 +129,21 @@ def gradients() -> torch.Tensor:
     ragged = Batch(last.inputs.repeat(1, 6), last.targets.repeat(1, 6), torch.tensor([6, 6, 3, 1]), carried=False)
     bound = averaging(PriorAsGuide_ELBO(max_plate_nesting=1)(model))
     still = torch.optim.SGD(bound.parameters(), lr=0.0)
-    found = []
+    per_step = []
 
     def look(*_: object) -> None:
-        found.append(torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None]))
+        per_step.append(torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None]))
 
     still.register_step_post_hook(look)
     reseed(2)
     train_epoch(stepper(bound, still), [ragged] * GRADIENTS)
-    size = len(found[0])
+    size = len(per_step[0])
     directions = torch.randn(size, DIRECTIONS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     assert model.rnn.spread_1.excess_unconstrained.grad is not None
     index = [name for name, _ in model.named_parameters()].index("rnn.spread_1.excess_unconstrained")
     before = sum(value.numel() for value in list(model.parameters())[:index])
     directions[:, 0] = torch.eye(size, dtype=torch.float64)[before]
-    return torch.stack(found) @ directions
+    return torch.stack(per_step) @ directions
 
 
 def noise() -> list[list[float]]:
@@ -158,34 +158,34 @@ def noise() -> list[list[float]]:
 
 
 def diverged(folder: Path) -> list[str]:
-    """What each process says where a single row of the batch, the last process's, has a loss that is not finite."""
+    """The error in each process if one row of the batch, of the last process, has a loss that is not finite."""
     model = LanguageModel(12, 6, num_layers=2)
     with torch.no_grad():
         model.embedding.weight[11] = torch.nan
     tokens = torch.randint(11, (40,))
     tokens[-4] = 11
-    told = ""
+    message = ""
     try:
         data = Stream(tokens, BATCH, 10)
         fit(model, data, data, Config(data=Data(batch_size=BATCH)), folder)
     except FloatingPointError as error:
-        told = str(error)
+        message = str(error)
     assert not (folder / "last.pt").exists()
-    return here().gathered(told)
+    return here().gathered(message)
 
 
 def refused() -> list[str]:
-    """What each process raises where the writer cannot write."""
+    """The error in each process if the one that writes cannot."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
 
-    told = ""
+    message = ""
     try:
         here().once(full)
     except OSError as error:
-        told = str(error)
-    return here().gathered(told)
+        message = str(error)
+    return here().gathered(message)
 
 
 def config(texts: Path, folder: Path) -> Config:
@@ -202,17 +202,17 @@ def config(texts: Path, folder: Path) -> Config:
 
 def at_step(step: int, do: Callable[[], object]) -> None:
     """Do something in the last process at the end of that step, the first being 1."""
-    numbers = itertools.count(1)
+    steps = itertools.count(1)
 
     def hook(*_: object) -> None:
-        if next(numbers) == step and here().rank == here().size - 1:
+        if next(steps) == step and here().rank == here().size - 1:
             do()
 
     register_optimizer_step_post_hook(hook)
 
 
-def broken_off(texts: Path, folder: Path) -> list[int]:
-    """A run whose last process alone gets a signal, and its resumption; the steps after which each one stopped."""
+def interrupted(texts: Path, folder: Path) -> list[int]:
+    """Interrupt a run by a signal to its last process, and resume it; the steps after which each process stopped."""
     at_step(7, lambda: signal.raise_signal(signal.SIGTERM))
     steps = 0
     try:
@@ -228,18 +228,18 @@ def everything(folder: Path) -> None:
     texts = folder.parent
     assert main(["train", "--data", str(texts), "--batch-size", "5", "--folder", str(folder / "uneven")]) == 2
     with joined(), program_settings():
-        found = {
+        results = {
             "fits": {name: fitted(name, folder / f"fit {number}") for number, name in enumerate(FITS)},
             "scores": scores(),
             "gradients": gradients(),
             "noise": noise(),
             "diverged": diverged(folder),
             "refused": refused(),
-            "stopped": None if here().size > 2 else broken_off(texts, folder / "broken"),
+            "stopped": None if here().size > 2 else interrupted(texts, folder / "broken"),
         }
         if here().size == 2:
             train(config(texts, folder / "whole"))
-        here().once(lambda: checkpoint.save(folder / "found.pt", found))
+        here().once(lambda: checkpoint.save(folder / "found.pt", results))
 
 
 def hang() -> None:
