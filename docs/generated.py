@@ -23,7 +23,7 @@ from noisin_pyro.training.log import read as read_log
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-REPRODUCTIONS = {RESULTS / "reproduction": "", RESULTS / "gpu" / "reproduction": ", on a GPU"}  # folder: suffix of its titles
+REPRODUCTIONS = {RESULTS / "reproduction": "", RESULTS / "gpu" / "reproduction": ", on a GPU"}  # folder: title suffix
 EARLIER = RESULTS / "reproduction-0.1"
 PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
 PACKAGES += [".reproduction"]
