@@ -80,13 +80,14 @@ def likelihood_ratio(model: nz.SequenceModel, particles: int) -> dict[str, float
     return {"particles": particles, "repeats": REPEATS, "mean": mean, "error": error, "z": (mean - 1) / error}
 
 
-def main(steps: int = 3000, held_out: int = 2000, seed: int = 0) -> None:
+def main(steps: int = 3000, held_out: int = 2000, seed: int = 0, path: Path = RESULT) -> None:
     """Compare optimized bounds and estimates with the exact log-likelihood.
 
     Args:
         steps: Number of gradient steps for each guide.
         held_out: Number of held-out sequences.
         seed: Random seed of data, weights and noise.
+        path: File to write.
     """
     torch.set_num_threads(1)
     pyro.set_rng_seed(seed)
@@ -114,9 +115,9 @@ def main(steps: int = 3000, held_out: int = 2000, seed: int = 0) -> None:
             "particle filter, 4000 particles": compare(filtered, exact_few),
             "filter, E[p̂/p]": likelihood_ratio(model, 100),
         }
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(RESULT, result)
-    print(RESULT.read_text())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, result)
+    print(path.read_text())
 
 
 if __name__ == "__main__":
