@@ -1,10 +1,10 @@
-"""Pyro's Deep Markov Model at its published settings, on this library's data: what the guides are measured against.
+"""Pyro's Deep Markov Model with its published settings on this library's data: a baseline for the guides.
 
 ``python benchmarks/dmm.py results/chorales/dmm --minutes 60`` trains it and writes the folder. The networks, their
-sizes and the optimiser are those of Pyro's example ``dmm`` (Krishnan, Shalit, Sontag, *Structured Inference Networks
-for Nonlinear State Space Models*, AAAI 2017, the variant that they call DKS; dropout 0.1 there acts between the layers
-of an RNN that has one, so not at all). Two things differ, and neither changes the objective: a trajectory is one sample
-site instead of one a step, several times faster, and the best model in validation is kept instead of the last.
+sizes and the optimizer are those of Pyro's example ``dmm`` (Krishnan, Shalit, Sontag, *Structured Inference Networks
+for Nonlinear State Space Models*, AAAI 2017, the variant DKS; its dropout of 0.1 has no effect, since it acts between
+the layers of an RNN that has only one). Two differences do not change the objective: a trajectory is one sample site
+instead of one per step, which is several times faster, and the best model in validation is kept instead of the last.
 
     z_t ~ Normal(gated transition of z_{t-1}),  x_t ~ Bernoulli(emitter of z_t),  q(z_t | z_{t-1}, x_{t:T})
 """
@@ -45,7 +45,7 @@ Step = Callable[..., tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults of Pyro's example, and how often it is validated."""
+    """The defaults of Pyro's example, and the number of epochs between validations."""
 
     z_units: int = 100
     emission_units: int = 100
@@ -54,17 +54,17 @@ class Settings:
     batch_size: int = 20
     learning_rate: float = 3e-4
     betas: tuple[float, float] = (0.96, 0.999)
-    clip: float = 10.0  # of each entry of the gradient, which is of the batch's total nats
-    decay: float = 0.99996  # of the learning rate, a step
+    clip: float = 10.0  # maximum absolute value of each entry of the gradient, whose loss is the batch's total nats
+    decay: float = 0.99996  # of the learning rate, per step
     weight_decay: int = 2
     epochs: int = 5000
     annealing_epochs: int = 1000
-    least_annealing: float = 0.2
-    epochs_a_validation: int = 10
+    initial_annealing: float = 0.2
+    validate_every: int = 10
 
 
 class GaussianPath(TorchDistribution):
-    """z_{1:T} with z_t ~ Normal(*step(z_{t-1}, context_t)): batch ``(..., B)``, event ``(T, Z)``."""
+    """z_{1:T} with z_t ~ Normal(*step(z_{t-1}, context_t)): batch shape ``(..., B)``, event shape ``(T, Z)``."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[override]
     support: Any = dist.constraints.independent(dist.constraints.real, 2)  # type: ignore[override]
@@ -72,7 +72,7 @@ class GaussianPath(TorchDistribution):
 
     def __init__(self, step: Step, start: Tensor, real: Tensor, context: Tensor | None = None, batch: Any = None):
         self.step, self.start, self.real, self.context = step, start, real, context
-        self._drawn: tuple[Any, Any] = (None, None)
+        self._last_sample: tuple[Any, Any] = (None, None)
         super().__init__(real.shape[:-1] if batch is None else batch, torch.Size([real.shape[-1], start.shape[-1]]))
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> GaussianPath:
@@ -80,21 +80,21 @@ class GaussianPath(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:  # type: ignore[override]
         noise = torch.randn(*sample_shape, *self.batch_shape, *self.event_shape, device=self.start.device)
-        z, drawn, laws = self.start.expand_as(noise[..., 0, :]), [], []
+        z, samples, parameters = self.start.expand_as(noise[..., 0, :]), [], []
         contexts = [()] * noise.shape[-2] if self.context is None else [(c,) for c in self.context.unbind(-2)]
-        for each, context in zip(noise.unbind(-2), contexts, strict=True):
+        for noise_t, context in zip(noise.unbind(-2), contexts, strict=True):
             mean, scale = self.step(z, *context)
-            z = mean + scale * each
-            drawn.append(z)
-            laws.append((mean, scale))
-        path = torch.stack(drawn, -2)
-        self._drawn = path, [torch.stack(part, -2) for part in zip(*laws, strict=True)]
+            z = mean + scale * noise_t
+            samples.append(z)
+            parameters.append((mean, scale))
+        path = torch.stack(samples, -2)
+        self._last_sample = path, [torch.stack(part, -2) for part in zip(*parameters, strict=True)]
         return path
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Parallel in time: given z_{1:T} the law of every step is known (and of one's own draw it is kept)."""
-        if self._drawn[0] is value:
-            mean, scale = self._drawn[1]
+        """Evaluates all steps in parallel; mean and scale of the last sample are reused."""
+        if self._last_sample[0] is value:
+            mean, scale = self._last_sample[1]
         else:
             before = torch.cat([self.start.expand_as(value[..., :1, :]), value[..., :-1, :]], -2)
             mean, scale = self.step(before) if self.context is None else self.step(before, self.context)
@@ -103,7 +103,7 @@ class GaussianPath(TorchDistribution):
 
 
 class Transition(nn.Module):
-    """p(z_t | z_{t-1}): a gate between a linear map, the identity at first, and a network's proposal."""
+    """p(z_t | z_{t-1}): gates between a linear map, initialized to the identity, and a network's proposal."""
 
     def __init__(self, units: int, hidden: int) -> None:
         super().__init__()
@@ -119,21 +119,23 @@ class Transition(nn.Module):
 
 
 class Combiner(nn.Module):
-    """q(z_t | z_{t-1}, x_{t:T}), where the RNN's state at t stands for x_{t:T}."""
+    """q(z_t | z_{t-1}, x_{t:T}), where the RNN's state at t summarizes x_{t:T}."""
 
     def __init__(self, units: int, rnn_units: int) -> None:
         super().__init__()
-        self.read = nn.Linear(units, rnn_units)
+        self.project = nn.Linear(units, rnn_units)
         self.mean, self.scale = nn.Linear(rnn_units, units), nn.Linear(rnn_units, units)
 
     def forward(self, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        both = 0.5 * (self.read(z).tanh() + state)
-        return self.mean(both), softplus(self.scale(both))
+        combined = 0.5 * (self.project(z).tanh() + state)
+        return self.mean(combined), softplus(self.scale(combined))
 
 
 class DeepMarkovModel(nn.Module):
-    """Model and guide as Pyro programs with the arguments of :class:`SequenceModel`, of which inputs have no effect:
-    x_t is predicted from z_t alone. ``annealing`` scales the KL of both."""
+    """Model and guide with the arguments of :class:`SequenceModel`.
+
+    ``inputs`` have no effect, since x_t depends on z_t alone. ``annealing`` is the weight of the KL term.
+    """
 
     def __init__(self, keys: int, settings: Settings) -> None:
         super().__init__()
@@ -158,20 +160,20 @@ class DeepMarkovModel(nn.Module):
 
     def guide(self, inputs: Tensor, targets: Tensor, state: None = None, lengths: Tensor | None = None) -> None:
         real = _real(targets, lengths)
-        law = GaussianPath(self.combiner, self.z_q_0, real, self._future(targets, real))
+        posterior = GaussianPath(self.combiner, self.z_q_0, real, self._future(targets, real))
         with pyro.plate("sequences", len(targets), dim=-1), poutine.scale(scale=self.annealing):
-            pyro.sample("z", law)
+            pyro.sample("z", posterior)
 
     def _future(self, targets: Tensor, real: Tensor) -> Tensor:
-        """The state at t of an RNN that reads x_T, …, x_t: ``(B, T, R)``."""
+        """States of an RNN that reads each sequence backwards, ``(B, T, R)``: that at t has read x_T, …, x_t."""
         lengths, steps = real.sum(-1), torch.arange(real.shape[-1], device=real.device)
-        turned = torch.where(real, lengths[:, None] - 1 - steps, steps)[..., None]  # and turned again it is as before
+        reverse = torch.where(real, lengths[:, None] - 1 - steps, steps)[..., None]  # its own inverse
         packed = pack_padded_sequence(
-            targets.gather(1, turned.expand_as(targets)), lengths.cpu(), batch_first=True, enforce_sorted=False
+            targets.gather(1, reverse.expand_as(targets)), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
         start = self.h_0.expand(-1, len(targets), -1).contiguous()
         states, _ = pad_packed_sequence(self.rnn(packed, start)[0], batch_first=True, total_length=real.shape[-1])
-        return states.gather(1, turned.expand_as(states))
+        return states.gather(1, reverse.expand_as(states))
 
 
 def _real(targets: Tensor, lengths: Tensor | None) -> Tensor:
@@ -181,7 +183,7 @@ def _real(targets: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 class Training:
-    """Where a run is: everything that its next step depends on."""
+    """A run with its state: everything that the next step depends on."""
 
     def __init__(self, data: Sequences, settings: Settings, seed: int) -> None:
         pyro.set_rng_seed(seed)
@@ -195,12 +197,14 @@ class Training:
         self.steps, self.rows = 0, []
 
     def epoch(self) -> float:
-        """One pass; the annealed bound in nats per step."""
-        how, nats = self.settings, 0.0
-        total = how.annealing_epochs * math.ceil(len(self.data) / how.batch_size)
-        for batch in self.data.batches(how.batch_size, self.order):
+        """Train for an epoch; returns the annealed bound in nats per step."""
+        settings, nats = self.settings, 0.0
+        total = settings.annealing_epochs * math.ceil(len(self.data) / settings.batch_size)
+        for batch in self.data.batches(settings.batch_size, self.order):
             self.steps += 1
-            self.dmm.annealing = min(1.0, how.least_annealing + (1 - how.least_annealing) * self.steps / total)
+            self.dmm.annealing = min(
+                1.0, settings.initial_annealing + (1 - settings.initial_annealing) * self.steps / total
+            )
             loss: Any = Trace_ELBO().differentiable_loss(
                 self.dmm.model, self.dmm.guide, batch.inputs, batch.targets, lengths=batch.lengths
             )
@@ -216,17 +220,17 @@ class Training:
         checkpoint.save(where, content | parts | {"generators": generators.states()})
 
     def restore(self, where: Path) -> None:
-        kept = checkpoint.load(where)
-        self.steps, self.rows = kept["steps"], kept["rows"]
-        self.order.set_state(kept["order"])
-        self.dmm.load_state_dict(kept["model"])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        generators.restore(kept["generators"])
+        content = checkpoint.load(where)
+        self.steps, self.rows = content["steps"], content["rows"]
+        self.order.set_state(content["order"])
+        self.dmm.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        generators.restore(content["generators"])
 
 
 @torch.no_grad()
 def negative_bound(dmm: DeepMarkovModel, data: Sequences) -> float:
-    """The negative ELBO, one sample a sequence, in nats per step."""
+    """The negative ELBO by one sample per sequence, in nats per step."""
     dmm.annealing = 1.0
     batches = data.batches(20)
     losses = [Trace_ELBO().loss(dmm.model, dmm.guide, b.inputs, b.targets, lengths=b.lengths) for b in batches]
@@ -234,15 +238,15 @@ def negative_bound(dmm: DeepMarkovModel, data: Sequences) -> float:
 
 
 def best(where: Path, keys: int = 88) -> DeepMarkovModel:
-    """The best model in validation of the run in that folder."""
-    told = json.loads((where / folder.CONFIG).read_text())["settings"]
-    dmm = DeepMarkovModel(keys, Settings(**told | {"betas": tuple(told["betas"])}))
+    """Load the best model in validation of the run in a folder."""
+    settings = json.loads((where / folder.CONFIG).read_text())["settings"]
+    dmm = DeepMarkovModel(keys, Settings(**settings | {"betas": tuple(settings["betas"])}))
     dmm.load_state_dict(checkpoint.load(where / folder.BEST)["model"])
     return dmm
 
 
 def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None = None) -> None:
-    """Train by the clock, going on with what is in the folder."""
+    """Train until the time limit, resuming the run in the folder if there is one."""
     settings = Settings() if settings is None else settings
     corpus = load("jsb")
     assert isinstance(corpus.train, Sequences) and isinstance(corpus.valid, Sequences)
@@ -254,16 +258,16 @@ def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None 
             require_same(where, corpus)
             run.restore(last)
         else:
-            began = provenance(torch.device("cpu")) | fingerprint(corpus)
-            told = {"minutes": minutes, "seed": seed, "settings": asdict(settings)}
-            folder.write_json(where / folder.CONFIG, told | began)
+            config = {"minutes": minutes, "seed": seed, "settings": asdict(settings)}
+            config |= provenance(torch.device("cpu")) | fingerprint(corpus)
+            folder.write_json(where / folder.CONFIG, config)
         log.rewrite(where / folder.LOG, run.rows)
-        while (epoch := len(run.rows) * settings.epochs_a_validation) < settings.epochs:
+        while (epoch := len(run.rows) * settings.validate_every) < settings.epochs:
             if sum(row["seconds"] for row in run.rows) >= 60 * minutes:
                 break
             start = time.perf_counter()
-            nats = [run.epoch() for _ in range(settings.epochs_a_validation)][-1]
-            row = {"epoch": epoch + settings.epochs_a_validation, "train_nats": nats, "annealing": run.dmm.annealing}
+            nats = [run.epoch() for _ in range(settings.validate_every)][-1]
+            row = {"epoch": epoch + settings.validate_every, "train_nats": nats, "annealing": run.dmm.annealing}
             row["valid_nats"] = negative_bound(run.dmm, corpus.valid)
             row["learning_rate"] = run.optimizer.param_groups[0]["lr"]
             row["seconds"] = time.perf_counter() - start
@@ -282,12 +286,12 @@ def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None 
 
 
 def main(where: tyro.conf.Positional[Path], minutes: float = 60.0, seed: int = 0) -> None:
-    """Train the Deep Markov Model on the chorales, or go on with it.
+    """Train the Deep Markov Model on the chorales, or resume training.
 
     Args:
-        where: the folder.
-        minutes: of training and validation, by the clock.
-        seed: of weights, noise and order.
+        where: Folder of the run.
+        minutes: Time limit of training and validation.
+        seed: Random seed of weights, noise and the order of batches.
     """
     torch.set_num_threads(1)
     train(where, minutes, seed)

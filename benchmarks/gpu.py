@@ -1,247 +1,240 @@
-"""Everything that has to be seen on a GPU, in one call: ``python benchmarks/gpu.py`` writes ``results/gpu/``.
+"""Everything that needs a GPU, most valuable first: ``python benchmarks/gpu.py`` writes ``results/gpu``.
 
-1. ``checks.json``: every engine agrees with the loop (float64), a captured step waits for nothing, and captured
-   training ends in the same parameters as steps taken one by one;
-2. ``epoch-….json``: seconds of an epoch of Penn Treebank (training alone), captured: one tanh layer of 256 at batch 20,
-   and the LSTM 2 × 650 at batch 80, γ fixed and learned;
-3. ``results/speed/cuda``: every comparison of ``speed.py``;
-4. ``precision-….json``: validation perplexity after two epochs in float32, with TF32, and with products in
-   bfloat16;
-5. ``reproduction`` and ``sweep``: the papers' tables, in the order of ``TABLES``, and a search over family, form and γ
-   beside the published paper's dropout; on a CPU reduced, as ``REDUCED`` says.
+Stages, in this order:
 
-What has been written is not run again, so that a call that was broken off goes on; ``--minutes`` ends one in good
-time. Penn Treebank and WikiText-2 are read from the folder in ``NOISIN_DATA``.
+1. ``checks``: all backends agree with the loop in float64, training with captured steps ends in the same parameters as
+   training step by step, and a captured step never waits for the GPU;
+2. ``table2``, ``table3``: the papers' tables, first with one seed and then with four;
+3. ``ptb-m``: six rows of the published paper's medium model;
+4. ``captured``: captured steps beside PyTorch loops and beside steps that are not captured (``speed.py``);
+5. ``epoch-…``: seconds per epoch of Penn Treebank, γ fixed and learned;
+6. ``speed``: the other comparisons of ``speed.py``;
+7. ``precision-…``: validation perplexity in float32, TF32 and bfloat16;
+8. ``sweep``: a search over family, form and γ for the medium model.
+
+A stage that fails does not stop the others. ``progress.json`` and the last lines of output say how far it got; the exit
+status is 1 if a stage failed. Finished work is not repeated, so that the same command continues after an interruption.
+Penn Treebank and WikiText-2 are read from the folder in ``NOISIN_DATA``.
 """
 
 from __future__ import annotations
 
-import copy
-import os
+import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import pyro
 import torch
 import tyro
+from gpu_checks import checks
 
-from noisin_pyro import LanguageModel, NoisyRNN, PriorAsGuide_ELBO, Spread
-from noisin_pyro.data import Stream
-from noisin_pyro.models.cells import CELLS
-from noisin_pyro.models.engine import ENGINES
+from noisin_pyro._tables import aligned
 from noisin_pyro.recipes import ICML_STEPS
 from noisin_pyro.training.folder import write_json
-from noisin_pyro.training.loop import train_epoch
-from noisin_pyro.training.optimizers import build_optimizer
 from noisin_pyro.training.provenance import provenance
-from noisin_pyro.training.run import program_settings
-from noisin_pyro.training.stepper import CapturedStepper, Stepper
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "results" / "gpu"
-REHEARSAL = ROOT / "runs" / "gpu"  # what a CPU has measured is not there when a GPU's turn comes
-SETTINGS = {
-    "tanh 256": "--batch-size 20",
-    "tanh 256, γ learned": "--batch-size 20 --learn-spread",
-    "LSTM 2 × 650": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80",
-    "LSTM 2 × 650, γ learned": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80 --learn-spread",
-}
 NOISIN = [sys.executable, "-c", "import sys; from noisin_pyro.cli import main; sys.exit(main())"]
-TOKENS = 929_589  # of Penn Treebank, for training
-PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--products bfloat16"}
-
-
+TOKENS = 929_589  # of Penn Treebank's training text
 MEDIUM = (
-    "--data ptb --cell lstm --layers 2 --hidden-size 650 --batch-size 80 --tie-weights --initialization published "
+    "--data ptb --cell lstm --layers 2 --hidden-size 650 --batch-size 80 --eval-batch-size 10 --tie-weights "
+    "--initialization published "
     f"--optimizer ASGD --average-after {50 * ICML_STEPS} --learning-rate 30 --schedule divide --clip 0.25 "
     "--patience None"
 )
 TABLES = {
-    "table 2": "reproduce table2",
-    "table 3": "reproduce table3",
-    "medium": "reproduce icml-m --epochs 100 --rows none bernoulli gaussian beta d d-beta",
-    "table 2, seeds": "reproduce table2 --seeds 3",
-    "table 3, seeds": "reproduce table3 --seeds 3",
-    "sweep": f"sweep {MEDIUM} --regularizer D --epochs 200 --trials 24 --trial-epochs 30 --spreads 0.2..1.2 "
-    "--noises gaussian gaussian:multiplicative beta:multiplicative bernoulli:multiplicative laplace:multiplicative",
+    "table2": "reproduce table2",
+    "table3": "reproduce table3",
+    "table2-seeds": "reproduce table2 --seeds 4",
+    "table3-seeds": "reproduce table3 --seeds 4",
+    "ptb-m": "reproduce icml-m --epochs 100 --rows none gaussian bernoulli beta d d-beta",
 }
-"""What is run of the tables, the most wanted first."""
+SWEEP = (
+    f"sweep {MEDIUM} --regularizer D --epochs 200 --trials 24 --trial-epochs 30 --spreads 0.2..1.2 "
+    "--noises gaussian gaussian:multiplicative beta:multiplicative bernoulli:multiplicative laplace:multiplicative"
+)
+CAPTURED = ("table2-1layer", "table3", "medium")  # comparisons of speed.py with captured steps and loops
+EPOCHS = {
+    "epoch-tanh-256": "--batch-size 20",
+    "epoch-tanh-256-learned": "--batch-size 20 --learn-spread",
+    "epoch-lstm-2x650": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80",
+    "epoch-lstm-2x650-learned": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80 --learn-spread",
+}
+PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--products bfloat16"}
 REDUCED = {
+    "train": "--data pydocs --hidden-size 8",
     "reproduce": "--data pydocs --hidden-size 8 --epochs 1 --trial-epochs 1",
     "sweep": "--data pydocs --hidden-size 8 --epochs 1 --trial-epochs 1 --trials 3",
+    "speed": "--max-rounds 1 --min-rounds 1 --no-memory",
 }
-"""The same where there is no GPU; of an option that is given twice the last counts."""
+"""Options that reduce a command for a rehearsal on a CPU; of an option given twice the last counts."""
 
 
-def engines_agree(device: str) -> dict[str, float]:
-    """The largest difference of states and gradients from the loop's, over all engines that run a cell."""
-    found = {}
-    for cell in CELLS:
-        for noise in ("gaussian", "gaussian:multiplicative"):
-            results = {}
-            for engine in ENGINES:
-                torch.manual_seed(0)
-                rnn = NoisyRNN(3, 5, 2, cell=cell, noise=noise, engine=engine).double().to(device)
-                x = torch.randn(4, 7, 3, device=device, dtype=torch.float64)
-                torch.manual_seed(1)
-                try:
-                    with pyro.plate("sequences", 4, dim=-1):
-                        z, _ = rnn(x)
-                except ValueError:
-                    continue  # it cannot run this cell with this noise
-                results[engine] = [z, *torch.autograd.grad(z.sin().sum(), list(rnn.parameters()))]
-            found[f"{cell}, {noise}"] = max(
-                float((one.detach() - other.detach()).abs().max())
-                for each in results.values()
-                for one, other in zip(each, results["loop"], strict=True)
-            )
-    return found
+class OutOfTime(Exception):
+    """The time limit was reached before a stage was complete."""
 
 
-def captured_is_one_by_one(device: str) -> dict[str, float]:
-    """The largest difference of parameters after two epochs, without noise: that of replays has numbers of its own."""
-    found = {}
-    for cell in ("tanh", "lstm", "gru"):
-        torch.manual_seed(0)
-        stream = Stream(torch.randint(50, (4 * 10 * 60 + 7,)), 4, 10).to(device)
-        model = LanguageModel(50, 16, 2, cell=cell, spread=0.0).double().to(device)
-        ends = []
-        for kind in (Stepper, CapturedStepper):
-            bound = PriorAsGuide_ELBO(max_plate_nesting=1)(copy.deepcopy(model))
-            steps = kind(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1)
-            for _ in range(2):
-                train_epoch(steps, stream.batches())
-            ends.append(list(bound.parameters()))
-        found[cell] = max(float((a - b).detach().abs().max()) for a, b in zip(*ends, strict=True))
-    return found
+class StageError(Exception):
+    """A command or a check has failed."""
 
 
-def waits_for_nothing(device: str) -> list[str]:
-    """Cells and noises whose captured step was taken while waiting was an error."""
-    seen = []
-    for cell in ("tanh", "lstm", "gru"):
-        for noise in ("gaussian", "gaussian:multiplicative", "gamma", "bernoulli:multiplicative"):
-            learn = noise.startswith("gaussian")
-            model = LanguageModel(50, 16, 2, cell=cell, noise=noise, spread=Spread(0.3, learn=learn)).to(device)
-            bound = PriorAsGuide_ELBO(max_plate_nesting=1)(model)
-            steps = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 5.0)
-            for number, batch in enumerate(Stream(torch.randint(50, (200,)), 4, 10).to(device).batches(), start=1):
-                if batch.lengths is None:
-                    steps.take(batch, number)
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                steps._step()
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            seen.append(f"{cell}, {noise}")
-    return seen
+@dataclass(frozen=True)
+class Session:
+    """One call of the script: where it runs, where it writes, and when it has to end."""
 
+    device: str
+    folder: Path
+    epochs: int
+    seconds: float
+    deadline: float
 
-def checks(device: str) -> dict[str, Any]:
-    with program_settings():
-        return {
-            "largest_difference_of_engines": engines_agree(device),
-            "largest_difference_of_captured_steps": captured_is_one_by_one(device),
-            "waits_for_nothing": waits_for_nothing(device),
+    def stages(self) -> dict[str, Callable[[], None]]:
+        """The stages by name, most valuable first."""
+        stages: dict[str, Callable[[], None]] = {"checks": self.check}
+        reproduction = self.folder / "reproduction"
+        stages |= {name: partial(self.noisin, line, reproduction) for name, line in TABLES.items()}
+        stages |= {"captured": partial(self.speed, CAPTURED)}
+        stages |= {name: partial(self.time_epoch, name, options) for name, options in EPOCHS.items()}
+        stages |= {"speed": partial(self.speed, ())}
+        for name, options in PRECISIONS.items():
+            if self.device == "cuda" or name != "tf32":
+                stages[f"precision-{name}"] = partial(self.time_epoch, f"precision-{name}", options)
+        return stages | {"sweep": partial(self.noisin, SWEEP, self.folder / "sweep")}
+
+    def check(self) -> None:
+        """Raises: StageError if a check fails."""
+        path = self.folder / "checks.json"
+        if path.exists() and not json.loads(path.read_text(encoding="utf-8"))["failed"]:
+            return
+        result = checks(self.device)
+        write_json(path, result | provenance(torch.device(self.device)))
+        if result["failed"]:
+            raise StageError("; ".join(result["failed"]))
+
+    def noisin(self, line: str, folder: Path) -> None:
+        """Run or continue a command of ``noisin`` in that folder."""
+        self.run([*NOISIN, *self.reduced(line).split(), "--device", self.device, "--folder", str(folder)])
+
+    def reduced(self, line: str) -> str:
+        """The same command, on a CPU at reduced size."""
+        return f"{line} {REDUCED[line.split()[0]]}" if self.device == "cpu" else line
+
+    def speed(self, comparisons: tuple[str, ...]) -> None:
+        """Run comparisons of ``speed.py``; those that have a result are skipped."""
+        command = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), "--device", self.device]
+        command += ["--seconds", str(self.seconds)] + (["--comparisons", *comparisons] if comparisons else [])
+        if self.device == "cpu":
+            command += [*REDUCED["speed"].split(), "--folder", str(self.folder / "speed")]
+        self.run(command)
+
+    def time_epoch(self, name: str, options: str) -> None:
+        """Train on Penn Treebank, and write the speed and the validation perplexity of the last epoch."""
+        path = self.folder / f"{name}.json"
+        if path.exists():
+            return
+        line = f"train --data ptb --no-twin --ensemble-samples 0 --epochs {self.epochs} {options}"
+        with tempfile.TemporaryDirectory() as temporary:
+            self.noisin(line, Path(temporary) / "run")
+            lines = (Path(temporary) / "run" / "log.csv").read_text(encoding="utf-8").splitlines()
+        row = dict(zip(lines[0].split(","), map(float, lines[-1].split(",")), strict=True))
+        result = {
+            "command": f"noisin {self.reduced(line)} --device {self.device}",
+            "seconds_of_training": TOKENS / row["tokens_per_second"],
+            "tokens_per_second": row["tokens_per_second"],
+            "valid_perplexity": row["valid_perplexity"],
         }
+        write_json(path, result | provenance(torch.device(self.device)))
 
+    def run(self, command: list[str]) -> None:
+        """Run a command until the deadline.
 
-def trained(options: str, epochs: int, device: str) -> dict[str, Any]:
-    """The last row of the log of ``noisin train`` on Penn Treebank with these options."""
-    with tempfile.TemporaryDirectory() as where:
-        folder = Path(where) / "run"
-        command = f"train --data ptb --no-twin --ensemble-samples 0 --epochs {epochs} --device {device} {options}"
-        subprocess.run([*NOISIN, *command.split(), "--folder", str(folder)], check=True)
-        lines = (folder / "log.csv").read_text(encoding="utf-8").splitlines()
-    row = dict(zip(lines[0].split(","), map(float, lines[-1].split(",")), strict=True))
-    return {
-        "command": f"noisin {command}",
-        "seconds_of_training": TOKENS / row["tokens_per_second"],
-        "tokens_per_second": row["tokens_per_second"],
-        "valid_perplexity": row["valid_perplexity"],
-    }
-
-
-def tables(device: str, folder: Path, end: float) -> bool:
-    """Run, or go on with, each of ``TABLES`` until the time is up; whether all of them are done."""
-    for name, line in TABLES.items():
-        command, *_ = line.split()
-        options = f"{line} {REDUCED[command] if device == 'cpu' else ''} --device {device}"
-        where = folder / (command if command == "sweep" else "reproduction")
-        print(f"{name}: noisin {options}", flush=True)
-        run = subprocess.Popen([*NOISIN, *options.split(), "--folder", str(where)])
+        Raises:
+            OutOfTime: at the deadline; the command was asked to save and stop.
+            StageError: if it exits with a status other than 0.
+        """
+        shown = " ".join(command[len(NOISIN) :] if command[: len(NOISIN)] == NOISIN else command)
+        print(f"gpu.py: running {shown}", flush=True)
+        process = subprocess.Popen(command)
         try:
-            code = run.wait(max(0.0, end - time.monotonic()))
+            status = process.wait(max(0.0, self.deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            run.terminate()  # which finishes its step and saves
-            run.wait()
-            print(f"{name}: the time is up; the same command goes on", flush=True)
-            return False
-        if code:
-            raise SystemExit(code)
-    return True
+            process.terminate()  # noisin finishes its step and saves a checkpoint
+            process.wait()
+            raise OutOfTime from None
+        if status:
+            raise StageError(f"{shown!r} exited with status {status}")
 
 
-def written(path: Path, make: Callable[[], dict[str, Any]], device: str) -> None:
-    """Make and write it, unless it is there."""
-    if path.exists():
-        print(f"{path}: there")
-        return
-    began = time.perf_counter()
-    found = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, found | provenance(torch.device(device)) | {"seconds": round(time.perf_counter() - began)})
-    print(path.read_text(encoding="utf-8"), flush=True)
+def run_stages(stages: Mapping[str, Callable[[], None]], folder: Path, deadline: float) -> dict[str, str]:
+    """Run the stages in order, and write after each the status of all to ``progress.json``."""
+    statuses = dict.fromkeys(stages, "not started")
+    for number, (name, stage) in enumerate(stages.items(), start=1):
+        print(f"gpu.py: stage {number} of {len(stages)}, {name}", flush=True)
+        try:
+            if time.monotonic() >= deadline:
+                raise OutOfTime
+            stage()
+            statuses[name] = "done"
+        except OutOfTime:
+            statuses[name] = "out of time"
+        except Exception as error:  # the other stages are worth having all the same
+            traceback.print_exc()
+            statuses[name] = f"failed: {error}"
+        write_json(folder / "progress.json", statuses)
+        if statuses[name] == "out of time":
+            break
+    return statuses
 
 
 def main(
     device: str = "cuda",
-    folder: Path | None = None,
+    folder: Annotated[
+        Path | None, tyro.conf.arg(help_behavior_hint="(default: results/gpu; on a CPU runs/gpu)")
+    ] = None,
+    stages: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = (),
     epochs: int = 2,
     seconds: float = 20.0,
     minutes: float = 1e6,
-    tables_alone: bool = False,
 ) -> int:
-    """Everything that has to be seen on a GPU.
+    """Run the stages on a GPU, or rehearse them on a CPU at reduced size.
 
     Args:
-        device: cuda; cpu rehearses what a CPU can.
-        folder: for the numbers; by default results/gpu, and for a rehearsal runs/gpu.
-        epochs: of Penn Treebank, timed by the last one, and for the effect of precision.
-        seconds: for each comparison of speed.py.
-        minutes: time limit of the tables, from the start of all.
-        tables_alone: leave out what comes before them.
+        device: Device to run on; cpu rehearses.
+        folder: Folder of the results.
+        stages: Names of stages, or prefixes of names.
+        epochs: Number of epochs of Penn Treebank for the speed of an epoch and for precisions.
+        seconds: Time limit for each comparison of speed.py.
+        minutes: Time limit for everything.
     """
-    end = time.monotonic() + 60 * minutes
     if device == "cuda" and not torch.cuda.is_available():
-        print("gpu.py: no CUDA device here; run it where there is one", file=sys.stderr)
+        print("gpu.py: no CUDA device on this machine; run it on one, or rehearse with --device cpu", file=sys.stderr)
         return 2
-    where = folder or (FOLDER if device == "cuda" else REHEARSAL)
-    if not tables_alone:
-        measured(device, where, epochs, seconds)
-    tables(device, where, end)
-    return 0
-
-
-def measured(device: str, folder: Path, epochs: int, seconds: float) -> None:
-    """What a GPU computes, how fast, and how exactly."""
-    gpu = device == "cuda"
-    if gpu:
-        written(folder / "checks.json", lambda: checks(device), device)
-    for name, options in SETTINGS.items():
-        short = name.replace(" × ", "x").replace(", γ ", "-").replace(" ", "-").lower()
-        written(folder / f"epoch-{short}.json", lambda options=options: trained(options, epochs, device), device)
-    speed = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), "--device", device, "--seconds", str(seconds)]
-    subprocess.run([*speed, *([] if gpu else ["--folder", str(folder / "speed")])], check=True, env=os.environ)
-    for name, options in PRECISIONS.items():
-        if gpu or name == "float32":
-            written(folder / f"precision-{name}.json", lambda options=options: trained(options, epochs, device), device)
+    folder = folder or (ROOT / "results" / "gpu" if device == "cuda" else ROOT / "runs" / "gpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60 * minutes
+    every = Session(device, folder, epochs, seconds, deadline).stages()
+    unknown = [prefix for prefix in stages if not any(name.startswith(prefix) for name in every)]
+    if unknown:
+        print(f"gpu.py: stages must be among {', '.join(every)}, got {' '.join(unknown)}", file=sys.stderr)
+        return 2
+    chosen = {name: stage for name, stage in every.items() if not stages or name.startswith(stages)}
+    statuses = run_stages(chosen, folder, deadline)
+    failed = {name: status for name, status in statuses.items() if status.startswith("failed")}
+    done = sum(status == "done" for status in statuses.values())
+    print(f"gpu.py: {done} of {len(statuses)} stages done\n{aligned([*statuses.items()])}")
+    if done < len(statuses):
+        print("gpu.py: run the same command again to continue")
+    if failed:
+        print(f"gpu.py: FAILED: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main))
+    sys.exit(tyro.cli(main, description=__doc__))

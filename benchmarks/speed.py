@@ -1,8 +1,10 @@
-"""Every comparison of speed: ``python benchmarks/speed.py`` writes ``results/speed/cpu/*.json`` and ``table.md`` there.
+"""Time training steps of this library, of plain PyTorch and of plain Pyro side by side.
 
-Contestants (``timing/contestants.py``) take turns in one process; each comparison (``timing/comparisons.py``) ends with
-the ratios that we want. It goes on where it was broken off: what has a JSON file is not run again, but
-for its memory where that was left out. ``--device cuda`` does the same on a GPU, into ``results/speed/cuda``.
+All contestants of a comparison take turns in one process, in many rounds. The table shows each one's median time per
+step and, with 95 % intervals, its ratio to plain PyTorch and to this library's own step without noise.
+
+Comparisons that have a result file are not measured again, so that an interrupted run can be continued. If NOISIN_DATA
+names a folder with Penn Treebank, WikiText-2 and the chorales, the steps read them; otherwise they read random data.
 """
 
 from __future__ import annotations
@@ -14,60 +16,66 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from timing.comparisons import COMPARISONS, selected
+from timing.comparisons import COMPARISONS, matching
 from timing.contestants import CONTESTANTS
+from timing.measure import MeasureOptions, add_memory, measure
 from timing.report import summary, write_table
-from timing.run import How, measured, remembered
 
 from noisin_pyro.names import known
 from noisin_pyro.training.folder import write_json
 
 ROOT = Path(__file__).parents[1]
-DEFAULT = How()
+DEFAULT = MeasureOptions()
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: all)")]
 
 
 def main(
-    shapes: tuple[str, ...] = (),
-    contestants: tuple[str, ...] = (),
+    comparisons: Names = (),
+    contestants: Names = (),
     device: Literal["cpu", "cuda"] = "cpu",
     threads: int = 2,
-    again: bool = False,
-    folder: Path | None = None,
-    how: Annotated[How, tyro.conf.arg(name="")] = DEFAULT,
+    overwrite: bool = False,
+    folder: Annotated[
+        Path | None,
+        tyro.conf.arg(help_behavior_hint="(default: results/speed/DEVICE; with --contestants runs/speed/DEVICE)"),
+    ] = None,
+    options: Annotated[MeasureOptions, tyro.conf.arg(name="")] = DEFAULT,
 ) -> None:
-    """Every comparison of speed.
+    """Time training steps side by side and write ``table.md`` of all result files.
 
     Args:
-        shapes: comparisons by name, or by what their names begin with; all by default.
-        contestants: some of them only; all by default.
-        device: where to compute.
-        threads: of the CPU.
-        again: measure what has been measured too.
-        folder: for the numbers; by default results/speed/DEVICE, of some contestants only runs/speed/DEVICE.
-        how: how to measure.
+        comparisons: Names of comparisons, or prefixes of names.
+        contestants: Names of contestants to restrict the comparisons to.
+        device: Device to time on.
+        threads: Number of CPU threads.
+        overwrite: Measure comparisons again that have a result file.
+        folder: Folder of the result files.
+        options: How each comparison is measured.
     """
     for name in contestants:
         known("contestants", name, CONTESTANTS)
-    names = selected(shapes)
+    names = matching(comparisons)
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that memory is measured in
+        raise ValueError("device 'cuda' is not available on this machine; use 'cpu'")
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that measure memory
     torch.set_num_threads(threads)
     folder = ROOT / ("runs" if contestants else "results") / "speed" / device if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = folder / f"{name}.json"
-        comparison = COMPARISONS[name].only(contestants).on(device)
-        if comparison.entries and (again or not path.exists()):
-            write_json(path, measured(comparison, how, torch.device(device), threads))
-        elif path.exists() and how.memory:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if not told["settings"]["memory"]:
-                write_json(path, remembered(told, comparison, torch.device(device), threads))
-        if path.exists():
-            print(summary(name, json.loads(path.read_text(encoding="utf-8"))), flush=True)
+        comparison = COMPARISONS[name].select(contestants, device)
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if comparison.entries and (overwrite or result is None):
+            result = measure(comparison, options, torch.device(device), threads)
+            write_json(path, result)
+        elif result is not None and options.memory and not result["settings"]["memory"]:
+            result = add_memory(result, comparison, torch.device(device), threads)
+            write_json(path, result)
+        if result is not None:
+            print(summary(name, result), flush=True)
     write_table(folder)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    names = f"Comparisons: {', '.join(COMPARISONS)}.\n\nContestants: {', '.join(CONTESTANTS)}."
+    tyro.cli(main, description=f"{__doc__}\n{names}")

@@ -1,10 +1,10 @@
-"""γ along training under the three ways of learning it: equation (1), the importance bound, a smoothing guide.
+"""γ during training when it is learned by equation (1), by the importance bound, and with a smoothing guide.
 
 ``python benchmarks/spreads.py linear-gaussian`` and ``python benchmarks/spreads.py chorales`` write
-``results/spreads/*.json``, and ``python benchmarks/spreads.py figure`` draws ``results/spreads/spreads.png`` of both.
+``results/spreads/*.json``, and ``python benchmarks/spreads.py figure`` plots both as ``results/spreads/spreads.png``.
 
-In the linear-Gaussian model the likeliest γ is known: all else is at the truth, and the noise is all that z has. On the
-chorales everything is learned, by the rules of the contest (``chorales.py``), and nobody knows the likeliest γ.
+In the linear-Gaussian model the maximum likelihood estimate of γ is known, and all other parameters are fixed at the
+truth. On the chorales everything is learned, with the settings of ``chorales.py``, and the best γ is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyro
 import torch
 import tyro
 from chorales import config, finish
-from linear_gaussian import STEPS, TRUTH, UNITS, likeliest, linear_gaussian, sequences
+from linear_gaussian import STEPS, TRUTH, UNITS, linear_gaussian, max_likelihood_spread, sample_sequences
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -33,11 +33,11 @@ from noisin_pyro.training.run import program_settings
 
 ROOT = Path(__file__).parents[1]
 RESULTS, RUNS = ROOT / "results" / "spreads", ROOT / "runs" / "spreads"
-START, FLOOR = 0.3, 0.1  # of γ; the floor is the paper's
+START, FLOOR = 0.3, 0.1  # initial value and lower bound of γ; the bound is the paper's
 SEQUENCES = 400
 TITLES = {"linear-gaussian": "Linear-Gaussian model, γ alone learned", "chorales": "Chorales, everything learned"}
 COLUMNS = ("epoch", "train_nats", "valid_nats", "gamma_1")
-EPOCHS, RATE, SHOWN = 1500, 0.02, 10  # of the linear-Gaussian model: a gradient step an epoch, all sequences in each
+EPOCHS, RATE, LOG_EVERY = 1500, 0.02, 10  # for the linear-Gaussian model; an epoch is one full-batch gradient step
 
 
 def equation_1(model: nz.SequenceModel) -> Bound:
@@ -53,7 +53,7 @@ def smoothing(model: nz.SequenceModel) -> Bound:
     return nz.PriorAsGuide_ELBO(1)(nz.innovations(model), guide)
 
 
-WAYS: dict[str, Callable[[nz.SequenceModel], Bound]] = {
+OBJECTIVES: dict[str, Callable[[nz.SequenceModel], Bound]] = {
     "equation (1)": equation_1,
     "importance, S = 5": importance(5),
     "importance, S = 50": importance(50),
@@ -61,11 +61,11 @@ WAYS: dict[str, Callable[[nz.SequenceModel], Bound]] = {
 }
 
 
-def learn(way: Callable[[nz.SequenceModel], Bound], inputs: Tensor, x: Tensor, seed: int) -> list[Row]:
-    """γ, and the guide's parameters where there are any, by Adam; γ every tenth step."""
+def learn(objective: Callable[[nz.SequenceModel], Bound], inputs: Tensor, x: Tensor, seed: int) -> list[Row]:
+    """Learn γ and the parameters of the guide, if there is one, with Adam; returns γ at every tenth step."""
     pyro.set_rng_seed(seed)
     model = linear_gaussian(nz.Spread(START, floor=FLOOR, learn=True))
-    bound = way(model)
+    bound = objective(model)
     optimizer = torch.optim.Adam([p for p in bound.parameters() if p.requires_grad], lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     rows: list[Row] = []
@@ -75,35 +75,34 @@ def learn(way: Callable[[nz.SequenceModel], Bound], inputs: Tensor, x: Tensor, s
         loss.backward()
         optimizer.step()
         schedule.step()
-        if (epoch + 1) % SHOWN == 0:
+        if (epoch + 1) % LOG_EVERY == 0:
             rows.append({"epoch": epoch + 1, "train_nats": loss.item()} | model.rnn.spreads())
     return rows
 
 
-def on_the_linear_gaussian(only: str | None, seed: int) -> None:
+def run_linear_gaussian(only: str | None, seed: int) -> None:
     pyro.set_rng_seed(seed)
-    inputs, x = sequences(linear_gaussian(TRUTH), SEQUENCES)
-    setting = {"sequences": SEQUENCES, "steps": STEPS, "units": UNITS, "truth": TRUTH, "seed": seed, "rate": RATE}
-    setting |= {"likeliest": likeliest(x), "floor": FLOOR}
-    for name, way in WAYS.items():
+    inputs, x = sample_sequences(linear_gaussian(TRUTH), SEQUENCES)
+    settings = {"sequences": SEQUENCES, "steps": STEPS, "units": UNITS, "truth": TRUTH, "seed": seed, "rate": RATE}
+    settings |= {"likeliest": max_likelihood_spread(x), "floor": FLOOR}
+    for name, objective in OBJECTIVES.items():
         if only in (None, name):
-            keep("linear-gaussian", setting, name, learn(way, inputs, x, seed))
+            save("linear-gaussian", settings, name, learn(objective, inputs, x, seed))
 
 
-def on_the_chorales(only: str | None, epochs: int, seed: int) -> None:
-    setting = {"epochs": epochs, "seed": seed, "floor": FLOOR}
-    for name, run in runs_on_the_chorales(epochs, seed).items():
+def run_chorales(only: str | None, epochs: int, seed: int) -> None:
+    settings = {"epochs": epochs, "seed": seed, "floor": FLOOR}
+    for name, run in chorales_configs(epochs, seed).items():
         if only in (None, name):
-            result = finish(run)
-            keep("chorales", setting, name, result.log)
+            save("chorales", settings, name, finish(run).log)
 
 
-def runs_on_the_chorales(epochs: int, seed: int) -> dict[str, nz.Config]:
-    """The runs on the chorales: one tanh layer of 100 units, everything learned."""
+def chorales_configs(epochs: int, seed: int) -> dict[str, nz.Config]:
+    """Configurations of the runs on the chorales: one tanh layer of 100 units, everything learned."""
 
-    def run(name: str, guide: Inference | None = None, **how: Any) -> nz.Config:
+    def run(name: str, guide: Inference | None = None, **options: Any) -> nz.Config:
         noise = Noise(spread=START, learn_spread=True, spread_floor=FLOOR)
-        return config(RUNS / f"{name}-{seed}", seed, noise, guide, epochs=epochs, patience=None, **how)
+        return config(RUNS / f"{name}-{seed}", seed, noise, guide, epochs=epochs, patience=None, **options)
 
     return {
         "equation (1)": run("equation-1"),
@@ -113,30 +112,30 @@ def runs_on_the_chorales(epochs: int, seed: int) -> dict[str, nz.Config]:
     }
 
 
-def keep(part: str, setting: dict[str, Any], name: str, rows: list[Row]) -> None:
-    """Put a run's columns, six digits a number, beside those that are there, in the order of the figure."""
+def save(part: str, settings: dict[str, Any], name: str, rows: list[Row]) -> None:
+    """Add a run's columns, rounded to six digits, to the part's file, which has the figure's order."""
     path = RESULTS / f"{part}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     runs = json.loads(path.read_text())["runs"] if path.exists() else {}
     runs[name] = {column: [float(f"{row[column]:.6g}") for row in rows] for column in COLUMNS if column in rows[0]}
-    ordered = {way: runs[way] for way in WAYS if way in runs}
-    write_json(path, setting | provenance(torch.device("cpu")) | {"runs": ordered})
+    ordered = {name: runs[name] for name in OBJECTIVES if name in runs}
+    write_json(path, settings | provenance(torch.device("cpu")) | {"runs": ordered})
 
 
 def draw() -> None:
-    """Both parts side by side, as far as they have been run."""
+    """Plot the parts that have been run, side by side."""
     figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
     for axis, (part, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
         path = RESULTS / f"{part}.json"
         if not path.exists():
             axis.set_axis_off()
             continue
-        told = json.loads(path.read_text())
+        result = json.loads(path.read_text())
         runs = {
             name: [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-            for name, columns in told["runs"].items()
+            for name, columns in result["runs"].items()
         }
-        plots.learned_spreads(runs, axis, title, told.get("likeliest"), told["floor"])
+        plots.learned_spreads(runs, axis, title, result.get("likeliest"), result["floor"])
     figure.savefig(RESULTS / "spreads.png")
 
 
@@ -146,20 +145,20 @@ def main(
     epochs: int = 200,
     seed: int = 0,
 ) -> None:
-    """γ along training under the three ways of learning it.
+    """Learn γ by each objective, and plot it during training.
 
     Args:
-        part: what to run, or to draw.
-        only: one way of them, by its name in the figure; the others' numbers stay as they are.
-        epochs: passes over the chorales.
-        seed: of data, weights and noise.
+        part: What to run; "figure" plots existing results.
+        only: Name of the one objective to run, as in the figure; other results are kept.
+        epochs: Number of epochs on the chorales.
+        seed: Random seed of data, weights and noise.
     """
     torch.set_num_threads(1)
     if part == "linear-gaussian":
         with program_settings():
-            on_the_linear_gaussian(only, seed)
+            run_linear_gaussian(only, seed)
     elif part == "chorales":
-        on_the_chorales(only, epochs, seed)
+        run_chorales(only, epochs, seed)
     draw()
 
 

@@ -1,4 +1,7 @@
-"""The site: sphinx-build -W --keep-going -n docs docs/_build/html. It reaches no network, neither built nor read."""
+"""Configuration of the site: ``sphinx-build -W --keep-going -n docs docs/_build/html``.
+
+Neither the build nor the pages need a network.
+"""
 
 import dataclasses
 import functools
@@ -11,6 +14,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from docutils import nodes
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -20,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import generated  # beside this file
 
 project, author = "noisin_pyro", "The noisin_pyro developers"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "mathml"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions += ["mathml"]
 exclude_patterns = ["_build", "_generated"]
 templates_path = ["_templates"]
 html_theme, html_title, html_copy_source = "furo", "noisin_pyro", False
@@ -28,16 +34,16 @@ html_static_path, html_css_files = ["_static"], ["site.css"]
 html_theme_options, html_show_copyright = {"navigation_with_keys": True}, False
 html_math_renderer = "mathml"
 
-# Cells run in a kernel of their own for each page; an error in one is the build's.
+# Each page's cells run in a kernel of their own; an error in a cell fails the build.
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode, nb_execution_raise_on_error, nb_execution_timeout = "auto", True, 600
 nb_execution_in_temp, nb_merge_streams, nb_output_stderr = True, True, "remove"
-nb_execution_excludepatterns = ["notebooks/*"]  # shown as they were run
+nb_execution_excludepatterns = ["notebooks/*"]  # committed with their outputs
 
-# What a room's __all__ has is what is documented: a page for each name.
-ROOMS = generated.rooms()
-autosummary_context = {"rooms": ROOMS}
+# Every name in a package's __all__ has a page.
+PUBLIC_NAMES = generated.public_names()
+autosummary_context = {"public_names": PUBLIC_NAMES}
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"
@@ -46,7 +52,7 @@ maximum_signature_line_length = 88
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_ivar = True
 
-# No page here have types of other packages, whose inventories would have to be fetched, and what a room keeps inside.
+# Without a page here: types of other packages, whose inventories would have to be fetched, and private modules' names.
 nitpick_ignore_regex = [(r"py:.*", r"(?!noisin_pyro\b)\w+\..*"), (r"py:.*", r"noisin_pyro\.\w+\.\w+\..*")]
 nitpick_ignore = [("py:exc", "Interrupted")]
 
@@ -54,29 +60,29 @@ nitpick_ignore = [("py:exc", "Interrupted")]
 def find_by_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.reference | None:
-    """Link a docstring's short name (``:class:`NoisyRNN```) to its page, in whichever room that is."""
+    """Link a docstring's short name (``:class:`NoisyRNN```) to its page, in whichever package that is."""
     if node.get("refdomain") != "py":
         return None
     name = node["reftarget"].lstrip("~.").rpartition(".")[2]
-    homes = [room for room, names in ROOMS.items() if name in names]
-    if len(homes) != 1:
+    packages = [package for package, names in PUBLIC_NAMES.items() if name in names]
+    if len(packages) != 1:
         return None
     python = env.get_domain("py")
-    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", f"{homes[0]}.{name}", node, content)
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", f"{packages[0]}.{name}", node, content)
 
 
 def prepare(app: Sphinx, what: str, name: str, it: object, options: object, lines: list[str]) -> None:
-    """A docstring as napoleon is to read it."""
-    if what == "data" and isinstance(it, Collection):  # a constant's own would be that of its type
+    """Change a docstring's lines to what napoleon expects."""
+    if what == "data" and isinstance(it, Collection):  # a constant has no docstring but its type's
         lines[:] = [", ".join(f"``{each!r}``" for each in it)]
-    elif what in ("attribute", "property"):  # an empty comment, or what stands before a colon would be taken for a type
+    elif what in ("attribute", "property"):  # an empty comment, or words before a colon would be taken for a type
         lines[:0] = ["..", ""]
-    # "mean, spread: …" is two arguments, not one of type "mean,"
+    # "mean, spread: …" documents two arguments, not one of type "mean,"
     lines[:] = [re.sub(r"^ +\w+(, \w+)+: ", lambda names: names[0].replace(", ", ","), line) for line in lines]
 
 
 def plain_types(it: Any) -> None:
-    """Evaluate the types of a class's arguments and fields, without what the command line adds to them."""
+    """Replace the annotations of a class's arguments and fields by their types, without the command line's metadata."""
     is_tuple = issubclass(it, tuple)
     has_fields = is_tuple or dataclasses.is_dataclass(it)
     maker = it.__new__ if is_tuple else it.__init__
@@ -84,7 +90,7 @@ def plain_types(it: Any) -> None:
         return
     for holder in (maker, it) if has_fields else (maker,):
         holder.__annotations__ = get_type_hints(it if has_fields else maker)
-    if hasattr(it, "__signature__"):  # Pyro's distributions keep theirs from before
+    if hasattr(it, "__signature__"):  # Pyro's distributions store their signature
         it.__signature__ = inspect.signature(functools.partial(maker, None))
 
 
@@ -92,6 +98,11 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir)))
     app.connect("missing-reference", find_by_name)
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon
-    public = (getattr(importlib.import_module(room), name) for room, names in ROOMS.items() for name in names)
+    public = (
+        getattr(importlib.import_module(package), name) for package, names in PUBLIC_NAMES.items() for name in names
+    )
     for it in filter(inspect.isclass, public):
         plain_types(it)
+    for name, module in sys.modules.items():
+        if name.startswith("noisin_pyro.plots."):  # these import matplotlib's types for type checkers only
+            vars(module).update(Axes=Axes, Figure=Figure)

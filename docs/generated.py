@@ -1,4 +1,4 @@
-"""What pages include and nobody writes by hand: names from the code, tables from the code and from results/."""
+"""Generated parts of the site: public names, and tables and figures from the code and from ``results/``."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from pathlib import Path
 from typing import Any
 
 from noisin_pyro import noise, plots
-from noisin_pyro.commands import Families
+from noisin_pyro._tables import markdown as table
+from noisin_pyro.commands.families import Families
 from noisin_pyro.recipes import FIRST_SEED, TABLES
 from noisin_pyro.reproduction import Record, read_records
 from noisin_pyro.reproduction.report import TITLES, body, text
-from noisin_pyro.tables import markdown as table
 from noisin_pyro.training.log import Row
 from noisin_pyro.training.log import read as read_log
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-REPRODUCTIONS = {RESULTS / "reproduction": "", RESULTS / "gpu" / "reproduction": ", on a GPU"}  # and what titles add
+REPRODUCTIONS = {
+    RESULTS / "reproduction": "",
+    RESULTS / "gpu" / "reproduction": ", on a GPU",
+}  # folder: suffix of its titles
 EARLIER = RESULTS / "reproduction-0.1"
-ROOMS = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
-ROOMS += [".reproduction"]
+PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
+PACKAGES += [".reproduction"]
 
 
-def rooms() -> dict[str, list[str]]:
-    """The public names of each room, every thing once: in the first room that has it."""
+def public_names() -> dict[str, list[str]]:
+    """The public names of each package. An object that several packages export is listed under the first of them."""
     seen: set[int] = set()
-    found: dict[str, list[str]] = {}
-    for room in (f"noisin_pyro{suffix}" for suffix in ROOMS):
-        module = importlib.import_module(room)
-        things = {name: getattr(module, name) for name in module.__all__}
-        found[room] = [name for name, it in things.items() if not inspect.ismodule(it) and id(it) not in seen]
-        seen |= {id(it) for it in things.values()}
-    return found
+    names: dict[str, list[str]] = {}
+    for package in (f"noisin_pyro{suffix}" for suffix in PACKAGES):
+        module = importlib.import_module(package)
+        objects = {name: getattr(module, name) for name in module.__all__}
+        names[package] = [name for name, it in objects.items() if not inspect.ismodule(it) and id(it) not in seen]
+        seen |= {id(it) for it in objects.values()}
+    return names
 
 
 def write(docs: Path) -> None:
-    """Write everything into folders of ``docs``: ``_generated``, and ``notebooks`` as they are committed."""
+    """Write tables and figures to ``docs/_generated``, and copy the committed notebooks to ``docs/notebooks``."""
     shutil.rmtree(docs / "notebooks", ignore_errors=True)
     (docs / "notebooks").mkdir()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
@@ -63,7 +66,7 @@ def write(docs: Path) -> None:
 
 
 def noise_table() -> str:
-    """A row for each family: its law, the law's options, and what its other forms are."""
+    """A row for each family of noise: its distribution, options and forms."""
     rows = []
     for name in noise.families():
         forms = {entry.form: entry for entry in noise.describe(name)}
@@ -72,43 +75,45 @@ def noise_table() -> str:
         other = "" if times is None or times.law == base.law else f"h·r, r ~ {times.law}"
         options = ", ".join(f"`{option}={value:g}`" for option, value in base.options.items())
         rows.append([f"`{name}`", base.law, options, other, "" if native is None else native.law])
-    return table(["`noise=`", "law of ε, before it is standardised", "options", "multiplicative", "native"], rows)
+    return table(
+        ["`noise=`", "distribution of ε, before it is standardised", "options", "multiplicative", "native"], rows
+    )
 
 
 def runs() -> str:
-    """A table for each data set: every run in results/, but for those that have a table of their own."""
-    parts: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    """A table for each data set, with every run in ``results/`` that is in no other table."""
+    by_data: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(RESULTS.rglob("result.json"), key=lambda path: path.parent):
-        told = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
         elsewhere = (path.parents[1] / "table.md").exists() or any(map(path.is_relative_to, (*REPRODUCTIONS, EARLIER)))
-        if "data" in told and not elsewhere:
-            parts.setdefault(_title(told["data"]), []).append((path.parent, told))
-    return "\n".join(f"### {name}\n\n{_runs(found)}" for name, found in parts.items())
+        if "data" in result and not elsewhere:
+            by_data.setdefault(_title(result["data"]), []).append((path.parent, result))
+    return "\n".join(f"### {name}\n\n{_runs(results)}" for name, results in by_data.items())
 
 
 def _title(data: dict[str, Any]) -> str:
-    """The data set, and in how many columns its held-out parts were read if it is a text."""
+    """The data set and, for a text, the number of columns that its held-out parts were read in."""
     if data["name"] not in ("pydocs", "ptb", "wikitext-2"):
         return data["name"]
-    columns = data.get("eval_batch_size") or data["batch_size"]  # version 0.1 had the second alone
+    columns = data.get("eval_batch_size") or data["batch_size"]  # runs of version 0.1 have the second alone
     return f"{data['name']}, read in {columns} columns"
 
 
-def _runs(found: list[tuple[Path, dict[str, Any]]]) -> str:
-    music = found[0][1]["data"]["name"] not in ("pydocs", "ptb", "wikitext-2")
+def _runs(results: list[tuple[Path, dict[str, Any]]]) -> str:
+    music = results[0][1]["data"]["name"] not in ("pydocs", "ptb", "wikitext-2")
     shown, digits = ("nats_per_step", 3) if music else ("perplexity", 1)
     rows = []
-    for folder, told in found:
-        model, how = told["model"], told["noise"]
-        gammas = ", ".join(f"{value:.3f}" for value in told["spreads"].values())
-        noise = f"{how['family']} {gammas}{', learned' if how['learn_spread'] else ''}" if gammas else "none"
-        numbers = [told["valid"], told["test"], told["test_ensemble"]]
+    for folder, result in results:
+        model, options = result["model"], result["noise"]
+        gammas = ", ".join(f"{value:.3f}" for value in result["spreads"].values())
+        noise = f"{options['family']} {gammas}{', learned' if options['learn_spread'] else ''}" if gammas else "none"
+        numbers = [result["valid"], result["test"], result["test_ensemble"]]
         rows.append(
             [
                 folder.relative_to(RESULTS).as_posix(),
                 f"{model['num_layers']}\u00a0×\u00a0{model['hidden_size']} {model['cell']}",
                 noise,
-                f"{told['best_epoch']} of {told['epochs']}",
+                f"{result['best_epoch']} of {result['epochs']}",
                 *("–" if number is None else f"{number[shown]:.{digits}f}" for number in numbers),
             ]
         )
@@ -118,41 +123,41 @@ def _runs(found: list[tuple[Path, dict[str, Any]]]) -> str:
 
 
 def bounds() -> str:
-    """How far each guide's bound is from log p(x), where that is known."""
-    told = json.loads((RESULTS / "bounds" / "result.json").read_text(encoding="utf-8"))
-    rows = [[name, f"{found['gap']:.4f}", f"{found['error']:.4f}"] for name, found in told["bounds"].items()]
+    """The gap between log p(x) and each guide's bound, in models whose log p(x) is known."""
+    result = json.loads((RESULTS / "bounds" / "result.json").read_text(encoding="utf-8"))
+    rows = [[name, f"{bound['gap']:.4f}", f"{bound['error']:.4f}"] for name, bound in result["bounds"].items()]
     return table(["guide", "log p(x) − bound, nats per step", "standard error"], rows)
 
 
 def speed() -> str:
-    """The tables of ``benchmarks/speed.py``, for each kind of device that it has run on."""
+    """The tables of ``benchmarks/speed.py``, one for each device that it has run on."""
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted((RESULTS / "speed").glob("*/table.md")))
 
 
 TRIED = [
-    ("tanh, additive: the fused kernel, fed with its past noise", "1.5: a third product", "tanh", "additive-kernel"),
-    ("tanh, additive: by hand", "1.0: the kernel gathers its gradients step by step", "tanh", "additive-scan"),
-    ("tanh, multiplicative: by hand", "1.0", "tanh", "multiplicative-scan"),
-    ("LSTM, additive: the fused kernel, fed with its past noise", "1.5: a third product", "lstm", "additive-kernel"),
-    ("LSTM, additive: by hand", "1.3: more small operations, no third product", "lstm", "additive-scan"),
-    ("LSTM, multiplicative: by hand", "1.3", "lstm", "multiplicative-scan"),
+    ("tanh, additive: the fused kernel, fed with its past noise", "1.5: a third product", "tanh", "additive-fused"),
+    ("tanh, additive: the scan", "1.0: the kernel gathers its gradients step by step", "tanh", "additive-scan"),
+    ("tanh, multiplicative: the scan", "1.0", "tanh", "multiplicative-scan"),
+    ("LSTM, additive: the fused kernel, fed with its past noise", "1.5: a third product", "lstm", "additive-fused"),
+    ("LSTM, additive: the scan", "1.3: more small operations, no third product", "lstm", "additive-scan"),
+    ("LSTM, multiplicative: the scan", "1.3", "lstm", "multiplicative-scan"),
 ]
-"""What was tried for a layer, what was predicted of it beside torch's own, and where it was measured."""
+"""Ways to compute a layer: description, predicted cost relative to torch's own, comparison and contestant."""
 
 
 def tried() -> str:
-    """Predictions of what each way costs beside torch's own, and what came, on a CPU."""
+    """Predicted and measured cost of each way relative to torch's own, on a CPU."""
     rows = []
     for what, predicted, cell, name in TRIED:
         loop = name.partition("-")[0] + "-loop"
-        came, before = (_ratio(f"recurrence-{cell}", contestant) for contestant in (name, loop))
-        rows.append([what, before, predicted, came])
+        measured, plain = (_ratio(f"recurrence-{cell}", contestant) for contestant in (name, loop))
+        rows.append([what, plain, predicted, measured])
     for size, words in (("table2", "10,000 words"), ("table3", "33,278 words")):
-        for name, how, predicted in (
+        for name, method, predicted in (
             ("softmax", "scores overwritten by their gradient, products by oneDNN", "0.5: products take nearly all"),
             ("softmax-bfloat16", "the same, products in bfloat16", "0.3"),
         ):
-            rows.append([f"softmax over {words}: {how}", "1.00", predicted, _ratio(f"softmax-{size}", name)])
+            rows.append([f"softmax over {words}: {method}", "1.00", predicted, _ratio(f"softmax-{size}", name)])
     for cell, predicted in (("tanh", "0.8"), ("lstm", "1.2")):
         for form in ("additive", "multiplicative"):
             what = f"{cell if cell == 'tanh' else 'LSTM'}, {form}: products in bfloat16"
@@ -162,7 +167,7 @@ def tried() -> str:
         "0.49: all products at twice the rate",
     )
     rows.append([medium, "1.00", predicted, _ratio("medium", "ours-bfloat16")])
-    return table(["what", "the plain way", "predicted", "came"], rows)
+    return table(["what", "plain PyTorch", "predicted", "measured"], rows)
 
 
 def _ratio(comparison: str, name: str) -> str:
@@ -171,7 +176,7 @@ def _ratio(comparison: str, name: str) -> str:
 
 
 def reproduction() -> str:
-    """The papers' tables as they have been run, or that they have not."""
+    """The papers' tables, with the rows that have been run."""
     tables = [text(records).replace("\n", f"{where}\n", 1) for where, records in _tables(REPRODUCTIONS)]
     return "\n".join(tables) or "No row has been run to its end yet.\n"
 
@@ -183,7 +188,7 @@ def earlier() -> str:
 
 
 def trials(folders: Mapping[Path, str]) -> str:
-    """What was chosen on validation, and among what: every trial of every row."""
+    """Every trial of every row, and which was chosen on validation."""
     rows = []
     for row, best, trial in _trials(folders):
         number = trial["valid_perplexity"]
@@ -196,16 +201,16 @@ def trials(folders: Mapping[Path, str]) -> str:
 
 
 def _trials(folders: Mapping[Path, str]) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any]]]:
-    """Every trial of each row, beyond its grid too: the row's name, the best of its trials so far, and the trial."""
+    """For each trial of each row, beyond its grid too: the row's name, the row's best trial, and the trial."""
     for folder, where in folders.items():
-        of_row: dict[str, list[dict[str, Any]]] = {}
+        by_row: dict[str, list[dict[str, Any]]] = {}
         for path in sorted(folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search")):
-            found = json.loads(path.read_text(encoding="utf-8"))["of_each_trial"]
-            of_row.setdefault("/".join(path.parts[-4:-2]) + where, []).extend(found)
-        for row, found in of_row.items():
-            done = [trial for trial in found if trial["state"] == "complete"]
-            best = min(done, key=lambda trial: trial["valid_nats"], default=None)
-            yield from ((row, best, trial) for trial in found)
+            search = json.loads(path.read_text(encoding="utf-8"))
+            by_row.setdefault("/".join(path.parts[-4:-2]) + where, []).extend(search["of_each_trial"])
+        for row, of_row in by_row.items():
+            complete = [trial for trial in of_row if trial["state"] == "complete"]
+            best = min(complete, key=lambda trial: trial["valid_nats"], default=None)
+            yield from ((row, best, trial) for trial in of_row)
 
 
 def _values(trial: dict[str, Any]) -> str:
@@ -214,6 +219,7 @@ def _values(trial: dict[str, Any]) -> str:
 
 METHODS = {
     "plain": "none (PyTorch's own network)",
+    "ours-noise-free": "none, here",
     "ours": "NOISIN, additive",
     "ours-multiplicative": "NOISIN, multiplicative",
     "ours-learned": "NOISIN, γ learned",
@@ -224,33 +230,35 @@ METHODS = {
 
 
 def _learned() -> dict[str, list[Row]]:
-    """By its floor, the log of every run with a row's first seed that learns γ."""
-    found = {}
+    """The log of every run that learns γ with its row's first seed, by row and floor."""
+    logs = {}
     for folder, where in (REPRODUCTIONS | {EARLIER: ", version 0.1"}).items():
         for path in sorted(folder.rglob("log.csv")):
-            told = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
-            if told["noise"]["learn_spread"] and told["run"]["seed"] in (0, FIRST_SEED):
+            config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+            if config["noise"]["learn_spread"] and config["run"]["seed"] in (0, FIRST_SEED):
                 name, row = path.relative_to(folder).parts[:2]
-                row, floor = name if row == "noisin" else row, told["noise"]["spread_floor"]
-                found[f"{row.removesuffix('-noisin-learned')}, floor {floor}{where}"] = read_log(path)
-    return found
+                row, floor = name if row == "noisin" else row, config["noise"]["spread_floor"]
+                logs[f"{row.removesuffix('-noisin-learned')}, floor {floor}{where}"] = read_log(path)
+    return logs
 
 
 EPOCH = 1328  # steps: 929,589 tokens in 20 columns and windows of 35
 
 
 def cost() -> str:
-    """What each method costs beside the plain network, and an epoch of it, at table 2 with one layer."""
-    told = json.loads((RESULTS / "speed" / "cpu" / "table2-1layer.json").read_text(encoding="utf-8"))["entries"]
+    """Cost of each method relative to the plain network, and seconds per epoch, at table 2 with one layer."""
+    entries = json.loads((RESULTS / "speed" / "cpu" / "table2-1layer.json").read_text(encoding="utf-8"))["entries"]
     rows = []
     for name, title in METHODS.items():
-        ratio, milliseconds = told[name]["ratio"], told[name]["milliseconds"]["median"]
+        if name not in entries:
+            continue  # measured before it was a contestant
+        ratio, milliseconds = entries[name]["ratio"], entries[name]["milliseconds"]["median"]
         range_ = "" if name == "plain" else f" ({ratio['low']:.2f} to {ratio['high']:.2f})"
         rows.append([title, f"{milliseconds * EPOCH / 1000:.0f}", f"{ratio['median']:.2f}{range_}"])
-    return table(["method", "training for an epoch, seconds", "beside the plain network"], rows)
+    return table(["method", "seconds per epoch of training", "relative to the plain network"], rows)
 
 
 def _tables(folders: Mapping[Path, str]) -> list[tuple[str, list[Record]]]:
-    """The records of each table that has any, and how it is told where they were made."""
-    found = [(where, read_records(folder, name)) for name in TABLES for folder, where in folders.items()]
-    return [(where, records) for where, records in found if records]
+    """The label and the records of each table that has any."""
+    tables = [(where, read_records(folder, name)) for name in TABLES for folder, where in folders.items()]
+    return [(where, records) for where, records in tables if records]

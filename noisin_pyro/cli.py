@@ -1,132 +1,118 @@
-"""The command ``noisin``: a thin face over the library."""
+"""The command ``noisin``. A subcommand's code is imported when that subcommand runs."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any, TextIO, cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import tyro
 
-from noisin_pyro.commands import Compare, Evaluate, Families, Generate, Reproduce, Sweep
-from noisin_pyro.training import Config, train
-from noisin_pyro.training.distributed import first_to_tell
-from noisin_pyro.training.folder import CURVES
+from noisin_pyro.commands import SUMMARIES, load
 from noisin_pyro.training.interrupts import Interrupted
-from noisin_pyro.training.resume import refuse_contradictions, stored
 
-_TRAIN = """Train a noisy recurrent network and its deterministic twin, and compare them.
+_DESCRIPTION = """Noisy recurrent networks as Pyro programs.
 
-Without options: on pydocs, the text of Python's own language reference.
-
-The run's folder holds configuration, log, best model, curves and result.
-
-torchrun --nproc-per-node N --no-python noisin train: in N processes, or GPUs."""
-
-
-Other = Sweep | Evaluate | Compare | Generate | Families | Reproduce
+noisin SUBCOMMAND --help lists its options; noisin --version prints the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: in place of those of the command line.
+        arguments: Used in place of the command line's.
 
     Returns:
-        0; 2 after anything that the user can mend, told in one line on stderr; 130 after Ctrl-C, 143 after SIGTERM.
+        0 on success; 2 after an error that the user can mend, with one line on stderr; 130 after Ctrl-C, 143 after
+        SIGTERM.
     """
-    for stream in (sys.stdout, sys.stderr):  # a terminal that has no γ shows a mark in its place
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show γ gets a question mark
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        match _parse(arguments):
-            case Config() as config:
-                _train(*_as_in_its_folder(config, arguments))
-            case command:
-                command.run()
+        if arguments == ["--version"]:
+            from importlib.metadata import version  # as slow as all other imports here together
+
+            print(f"noisin {version('noisin_pyro')}")
+        else:
+            _parse(arguments).run()
         sys.stdout.flush()
-    except BrokenPipeError:  # a reader that has seen enough, as in: noisin families | head
+    except BrokenPipeError:  # the reader has closed the pipe, as in: noisin families | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
-        _tell(stop, "interrupted")
+        _print_error(stop, "interrupted")
         return 128 + (stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
-        _tell(error, type(error).__name__)
+        _print_error(error, type(error).__name__)
         return 2
     return 0
 
 
-def _tell(error: BaseException, otherwise: str) -> None:
-    """Say the error in one line, with what else was noted on the way."""
+def _print_error(error: BaseException, otherwise: str) -> None:
+    """Print the error's first line and its notes, on one line; under torchrun, in one process."""
     first = str(error).splitlines()[0] if str(error) else otherwise
-    _print("noisin: " + "; ".join([first, *getattr(error, "__notes__", [])]), sys.stderr)
+    text = "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from noisin_pyro.training.distributed import first_to_tell
+
+        if not first_to_tell(text):
+            return
+    print(text, file=sys.stderr)
 
 
-def _print(text: str, stream: TextIO) -> None:
-    if first_to_tell(text):
-        print(text, file=stream)
-
-
-def _parse(arguments: Sequence[str] | None, default: Config | None = None) -> Config | Other:
-    """The command that the arguments name, with its options; what they leave out is as in ``default``.
+def _parse(arguments: Sequence[str]) -> Any:
+    """Make the subcommand that the arguments name, with its options.
 
     Raises:
-        ValueError: arguments that make none, with the parser's message in one line.
+        ValueError: The arguments cannot be parsed; the parser's message in one line.
     """
-    training = tyro.conf.subcommand("train", description=_TRAIN, default=default or Config())
+    name, *options = arguments or [""]
+    if name not in SUMMARIES:
+        return _in_one_line(partial(_parse_name, arguments))
+    parse = partial(tyro.cli, load(name), prog=f"noisin {name}", args=options, config=(tyro.conf.OmitArgPrefixes,))
+    command = _in_one_line(parse)
+    if name == "train":
+        command = command.with_stored_options(lambda default: _in_one_line(partial(parse, default=default)))
+    return command
+
+
+def _parse_name(arguments: Sequence[str]) -> Any:
+    """Print the help of ``noisin`` itself, or the error: no argument begins with a subcommand's name here."""
+
+    def summary(text: str) -> Callable[[], None]:
+        def subcommand() -> None: ...
+
+        subcommand.__doc__ = text
+        return subcommand
+
+    subcommands = {name: summary(text) for name, text in SUMMARIES.items()}
+    return tyro.extras.subcommand_cli_from_dict(
+        subcommands, prog="noisin", description=_DESCRIPTION, args=arguments, sort_subcommands=False
+    )
+
+
+def _in_one_line(parse: Callable[[], Any]) -> Any:
+    """Parse, with the parser's boxed message as the text of an error.
+
+    Raises:
+        ValueError: The message in one line: what is wrong, and the option that may have been meant.
+    """
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            return tyro.cli(
-                cast(Any, Annotated[Config, training] | Other),
-                prog="noisin",
-                description="Noisy recurrent networks as Pyro programs.",
-                args=arguments,
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
+            return parse()
     except SystemExit as stop:
-        if stop.code == 0:
+        if stop.code == 0:  # after --help
             raise
-        raise ValueError(_in_one_line(message.getvalue())) from None
-
-
-def _in_one_line(box: str) -> str:
-    """The parser's message out of its frame: what is wrong, and the option that may have been meant."""
-    lines = [line.strip("╭╮╰╯│─ ") for line in box.splitlines()[1:]]
+    lines = [line.strip("╭╮╰╯│─ ") for line in message.getvalue().splitlines()[1:]]
     parts = "\n".join("" if set(line) == {"-"} else line for line in lines).strip().split("\n\n")
     hint = next((part for part in parts if part.startswith(("Perhaps", "Available"))), "")
-    wrong = " ".join(parts[0].splitlines()).removeprefix("Error parsing Config: ")
-    return f"{wrong}. {' '.join(hint.splitlines()[:2])}" if hint else wrong
-
-
-def _as_in_its_folder(config: Config, arguments: Sequence[str] | None) -> tuple[Config, int | None]:
-    """The configuration itself, or, of a run to resume, that of its folder, and more epochs than it was asked for.
-
-    Raises:
-        ValueError: nothing there to resume, or options that contradict it.
-    """
-    if config.run.resume is None:
-        return config, None
-    before = stored(config.run.resume)
-    given = _parse(arguments, default=before)  # read again: so an option given as its default counts as given
-    assert isinstance(given, Config)
-    if (epochs := given.optimisation.epochs) <= before.optimisation.epochs:
-        epochs = None
-    else:
-        given = replace(given, optimisation=replace(given.optimisation, epochs=before.optimisation.epochs))
-    refuse_contradictions(given, before)
-    return given, epochs
-
-
-def _train(config: Config, epochs: int | None) -> None:
-    result = train(config, epochs=epochs)
-    shown = "perplexity" if result.measure == "perplexity" else "nats per step"
-    samples = f"; ensemble of {config.run.ensemble_samples} noisy runs" if result.ensemble is not None else ""
-    text = f"{shown}, noise off{samples}\n{result.table()}\nlearning curves: {result.folder / CURVES}"
-    _print(text, sys.stdout)
+    wrong = re.sub(r"^Error parsing [A-Z]\w*: ", "", " ".join(parts[0].splitlines()))
+    raise ValueError(f"{wrong}. {' '.join(hint.splitlines()[:2])}" if hint else wrong)

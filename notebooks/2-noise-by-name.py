@@ -45,10 +45,10 @@ panels = []
 for name in nz.noise.families():
     entry = nz.noise.describe(name)[0]
     options = [f"{option} = {value:g}" for option, value in entry.options.items()]
-    shape = nz.noise.shape(nz.noise.get(name))
-    points, heights = shape.points.tolist(), shape.heights.tolist()
+    density = nz.noise.density(nz.noise.get(name))
+    points, values = density.points.tolist(), density.values.tolist()
     words = [entry.law, *options]
-    panels.append(plots.Panel(name, "", words, points, heights, shape.discrete))
+    panels.append(plots.Panel(name, "", words, points, values, density.discrete))
 plots.families(panels, columns=3)
 
 # %% [markdown]

@@ -171,7 +171,7 @@ figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrain
 for axis, quarter in zip(axes, (5, 7), strict=True):
     first, last = test_dates[quarter][[0, -1]].astype(object)
     title = f"{first:%d %B} to {last:%d %B %Y}"
-    plots.trajectories(draws[:, quarter], path[quarter], singles=2, title=title, legend=False, ax=axis)
+    plots.trajectories(draws[:, quarter], path[quarter], num_draws=2, title=title, legend=False, ax=axis)
     sizes = test.targets[quarter, :, 0].abs()
     axis.plot(range(1, len(sizes) + 1), sizes, ".", color="black", markersize=4, label="size of the day's move")
     axis.set(xlabel="trading day", ylabel="per cent a day")

@@ -3,12 +3,16 @@
 import ast
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noisin_pyro"
@@ -17,15 +21,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each subpackage or module, and those below it that it may import.
 BELOW = {
     "names": set(),
-    "tables": set(),
+    "_tables": set(),
     "noise": {"names"},
     "data": {"names"},
     "plots": set(),
     "models": {"noise", "names"},
-    "inference": {"models", "noise", "data", "tables", "names"},
-    "training": {"inference", "models", "noise", "data", "plots", "tables", "names"},
+    "inference": {"models", "noise", "data", "_tables", "names"},
+    "training": {"inference", "models", "noise", "data", "plots", "_tables", "names"},
     "recipes": {"training", "noise", "names"},
-    "reproduction": {"recipes", "training", "plots", "tables"},
+    "reproduction": {"recipes", "training", "plots", "_tables"},
     "commands": {
         "reproduction",
         "recipes",
@@ -35,10 +39,11 @@ BELOW = {
         "noise",
         "data",
         "plots",
-        "tables",
+        "_tables",
         "names",
     },
-    "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "tables", "names"},
+    "cli": {"commands", "training"},
+    "__main__": {"cli"},
 }
 
 
@@ -100,5 +105,17 @@ def test_the_wheel_made_from_the_source_distribution_is_complete(tmp_path: Path)
         packed = set(archive.namelist())
         (entry_points,) = (name for name in packed if name.endswith("entry_points.txt"))
         assert "noisin = noisin_pyro.cli:main" in archive.read(entry_points).decode()
+        (path,) = (name for name in packed if name.endswith(".dist-info/METADATA"))
+        metadata = Metadata.from_email(archive.read(path), validate=True)  # what a package index would refuse
+    assert metadata.description == (ROOT / "README.md").read_text(encoding="utf-8")
     assert {path.relative_to(ROOT).as_posix() for path in SOURCES} <= packed
     assert all(name.startswith(("noisin_pyro/", "noisin_pyro-")) for name in packed)
+
+
+def test_constraints_pin_every_dependency_within_its_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for text in chain(project["dependencies"], *project["optional-dependencies"].values()):
+        requirement = Requirement(text)
+        assert pins[requirement.name.lower()] in requirement.specifier, f"run tools/update_constraints.py for {text}"

@@ -38,7 +38,7 @@ def _local_targets(page: Path) -> list[str]:
 def test_every_code_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace and in order, in an empty folder; commands as from the command line."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))  # a page adds a family
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))  # a page adds a family
     names: dict[str, Any] = {}
     for kind, block in _code_blocks(page):
         if kind in ("python", "{code-cell}"):
@@ -65,7 +65,7 @@ def test_every_public_name_has_a_page() -> None:
         inventory = InventoryFile.load(file, "", posixpath.join)
     kinds = ("py:module", "py:class", "py:function", "py:exception", "py:data")
     names = [name for kind in kinds for name in inventory.get(kind, {})]
-    # module:name, since noise.coordinates is a function, and also the file that it is in
+    # module:name, since noise.families and noise.density are functions, and also the files that they are in
     documented = {id(pkgutil.resolve_name(":".join(name.rsplit(".", 1)))) for name in names if "." in name}
     for subpackage in SUBPACKAGES:
         module = importlib.import_module(".".join(subpackage.relative_to(ROOT).parts))

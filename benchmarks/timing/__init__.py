@@ -1,1 +1,1 @@
-"""What ``speed.py`` is made of: shapes and data, contestants, rounds, ratios, floors, memory, the table."""
+"""Parts of ``speed.py``: the steps that are timed, the comparisons between them, the measurements and the report."""

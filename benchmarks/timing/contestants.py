@@ -1,95 +1,171 @@
-"""All contestants by name: from a shape to a function that makes one training step."""
+"""The steps that are timed, by name: each is built from a shape and makes one step per call of ``step()``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from noisin_pyro.data import Batch
-from timing.ours import OurTraining
-from timing.pyro_program import RepeatedPrior
-from timing.recurrence import NoisyLayer, Products, TorchLayer
+from noisin_pyro import Config, PriorAsGuide_ELBO
+from noisin_pyro.data import Batch, Corpus, Sequences, Vocabulary
+from noisin_pyro.training import Model, Noise, Optimisation, Run
+from noisin_pyro.training.build import build_model
+from noisin_pyro.training.optimizers import build_optimizer
+from noisin_pyro.training.stepper import Stepper, stepper
+from timing.baselines import (
+    GAMMA,
+    CUDAGraphTorchTraining,
+    DeterministicRNN,
+    NoisyLoop,
+    PyroLoop,
+    TorchTraining,
+    VariationalDropout,
+)
+from timing.layers import LayerMatmuls, NoisinSoftmax, NoisyLayers, TorchLayers, TorchSoftmax
 from timing.shapes import Shape
-from timing.softmax import OurSoftmax, TorchSoftmax
-from timing.torch_networks import GAMMA, CapturedTraining, Loop, Plain, TorchTraining, VariationalDropout
-
-MULTIPLICATIVE: dict[str, Any] = {"family": "gaussian:multiplicative", "spread": 0.5}
 
 
-def _torch(network: type[Plain], training: type[TorchTraining] = TorchTraining) -> Callable[..., Any]:
+class NoisinTraining:
+    """What ``noisin train`` builds, and the step that it takes on each batch.
+
+    Args:
+        shape, batches, device: sizes of the step, the data and where they are.
+        model: options of :class:`Model` that the shape does not give.
+        cuda_graph: whether steps on a GPU are captured as a CUDA graph, as ``noisin train`` does.
+        noise: options of :class:`Noise`.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        batches: Iterable[Batch],
+        device: torch.device,
+        model: Mapping[str, Any] | None = None,
+        cuda_graph: bool = True,
+        **noise: Any,
+    ) -> None:
+        sizes: dict[str, Any] = {"cell": shape.cell, "num_layers": shape.layers, "hidden_size": shape.units}
+        config = Config(
+            model=Model(**sizes | dict(model or {})),
+            noise=Noise(**noise),
+            optimisation=Optimisation(particles=shape.particles),
+            run=Run(precision=shape.precision),  # type: ignore[arg-type]
+        )
+        options = config.optimisation
+        self.model = build_model(config, _empty_corpus(shape)).to(device)
+        elbo = PriorAsGuide_ELBO(num_particles=options.particles, bound=options.bound, max_plate_nesting=1)
+        self.bound = elbo(self.model)
+        self.optimizer = build_optimizer(
+            options.optimizer, self.bound.parameters(), options.learning_rate, options.average_after
+        )
+        self.stepper = (stepper if cuda_graph else Stepper)(self.bound, self.optimizer, options.clip)
+        self.batches = itertools.cycle(batches)
+        self.nats = math.nan
+
+    def step(self) -> float:
+        """Forward, backward, clipping and update; returns the loss in nats per time step that was read last."""
+        self.stepper.take(next(self.batches), 1)
+        if self.stepper.batches >= self.stepper.every:  # a captured step's loss is read only once in a while
+            read = self.stepper.read()
+            self.nats = read.nats / read.steps
+        return self.nats
+
+
+def _empty_corpus(shape: Shape) -> Corpus:
+    """A corpus without data, from which a model takes its input and output sizes."""
+    if shape.is_music:
+        zeros = torch.zeros(1, 1, shape.outputs)
+        part: Any = Sequences(zeros, zeros)
+        return Corpus("music", part, part, part, None)
+    words = Vocabulary(["<eos>", *map(str, range(1, shape.outputs))])
+    part = torch.zeros(1, dtype=torch.long)
+    return Corpus("text", part, part, part, words)
+
+
+class Contestant(NamedTuple):
+    """A title for tables, and a function of shape, batches and device that builds it."""
+
+    title: str
+    build: Callable[..., Any]
+
+
+def _torch(network: type[DeterministicRNN], training: type[TorchTraining] = TorchTraining) -> Callable[..., Any]:
     return lambda shape, batches, device: training(network(shape).to(device), batches)
 
 
-def _ours(**options: Any) -> Callable[..., Any]:
-    return partial(OurTraining, **options)
+def _noisin(**options: Any) -> Callable[..., Any]:
+    return partial(NoisinTraining, **options)
 
 
-def _layer(kind: type[TorchLayer], **options: Any) -> Callable[..., Any]:
+def _part(kind: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     return lambda shape, batches, device: kind(shape, device, **options)
 
 
-TRAINING: dict[str, Callable[..., Any]] = {
-    "plain": _torch(Plain),
-    "ours": _ours(spread=GAMMA),
-    "ours-learned": _ours(spread=GAMMA, learn_spread=True),
-    "ours-multiplicative": _ours(**MULTIPLICATIVE),
-    "ours-dropout": _ours(spread=0.0, model={"regularizer": "variational-dropout"}),
-    "ours-bfloat16": _ours(spread=GAMMA, model={"products": "bfloat16"}),
-    "plain-captured": _torch(Plain, CapturedTraining),
-    "loop": _torch(Loop),
-    "variational-dropout": _torch(VariationalDropout),
-    "trace-elbo": _torch(RepeatedPrior),
+MULTIPLICATIVE = "gaussian:multiplicative"
+TRAINING: dict[str, Contestant] = {
+    "plain": Contestant("deterministic, `nn.RNN` or `nn.LSTM`", _torch(DeterministicRNN)),
+    "ours-noise-free": Contestant("ours, noise-free (γ = 0)", _noisin(spread=0.0)),
+    "ours": Contestant("ours, additive, γ fixed", _noisin(spread=GAMMA)),
+    "ours-learned": Contestant("ours, additive, γ learned", _noisin(spread=GAMMA, learn_spread=True)),
+    "ours-multiplicative": Contestant("ours, multiplicative", _noisin(family=MULTIPLICATIVE, spread=0.5)),
+    "ours-dropout": Contestant(
+        "ours, variational dropout instead of noise", _noisin(spread=0.0, model={"regularizer": "variational-dropout"})
+    ),
+    "ours-bfloat16": Contestant(
+        "ours, additive, matrix products in bfloat16", _noisin(spread=GAMMA, model={"products": "bfloat16"})
+    ),
+    "ours-uncaptured": Contestant(
+        "ours, additive, γ fixed, without a CUDA graph", _noisin(spread=GAMMA, cuda_graph=False)
+    ),
+    "plain-captured": Contestant(
+        "deterministic, captured as a CUDA graph", _torch(DeterministicRNN, CUDAGraphTorchTraining)
+    ),
+    "loop": Contestant("PyTorch loop with Gaussian noise", _torch(NoisyLoop)),
+    "variational-dropout": Contestant("PyTorch loop with variational dropout", _torch(VariationalDropout)),
+    "trace-elbo": Contestant("Pyro, one site per time step, `Trace_ELBO`", _torch(PyroLoop)),
 }
-LAYERS: dict[str, Callable[..., Any]] = {
-    "nn": _layer(TorchLayer),
-    "additive": _layer(NoisyLayer, spread=GAMMA),
-    "additive-learned": _layer(NoisyLayer, spread=GAMMA, learn_spread=True),
-    "multiplicative": _layer(NoisyLayer, **MULTIPLICATIVE),
-    "additive-bfloat16": _layer(NoisyLayer, spread=GAMMA, products="bfloat16"),
-    "multiplicative-bfloat16": _layer(NoisyLayer, **MULTIPLICATIVE, products="bfloat16"),
-    "products": lambda shape, batches, device: Products(shape, device),
+LAYERS: dict[str, Contestant] = {
+    "nn": Contestant("`nn.RNN` or `nn.LSTM`", _part(TorchLayers)),
+    "noise-free": Contestant("`NoisyRNN`, noise-free (γ = 0)", _part(NoisyLayers, spread=0.0)),
+    "additive": Contestant("`NoisyRNN`, additive, γ fixed", _part(NoisyLayers, spread=GAMMA)),
+    "additive-learned": Contestant(
+        "`NoisyRNN`, additive, γ learned", _part(NoisyLayers, spread=GAMMA, learn_spread=True)
+    ),
+    "multiplicative": Contestant("`NoisyRNN`, multiplicative", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5)),
+    "additive-bfloat16": Contestant(
+        "`NoisyRNN`, additive, matrix products in bfloat16", _part(NoisyLayers, spread=GAMMA, products="bfloat16")
+    ),
+    "multiplicative-bfloat16": Contestant(
+        "`NoisyRNN`, multiplicative, matrix products in bfloat16",
+        _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, products="bfloat16"),
+    ),
+    "matmuls": Contestant("the matrix products of a layer alone", _part(LayerMatmuls)),
+    "additive-loop": Contestant("`NoisyRNN`, additive, backend loop", _part(NoisyLayers, spread=GAMMA, engine="loop")),
+    "additive-fused": Contestant(
+        "`NoisyRNN`, additive, backend fused", _part(NoisyLayers, spread=GAMMA, engine="kernel")
+    ),
+    "additive-scan": Contestant("`NoisyRNN`, additive, backend scan", _part(NoisyLayers, spread=GAMMA, engine="scan")),
+    "multiplicative-loop": Contestant(
+        "`NoisyRNN`, multiplicative, backend loop", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="loop")
+    ),
+    "multiplicative-scan": Contestant(
+        "`NoisyRNN`, multiplicative, backend scan", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="scan")
+    ),
 }
-ENGINES: dict[str, Callable[..., Any]] = {
-    **{f"additive-{way}": _layer(NoisyLayer, spread=GAMMA, engine=way) for way in ("loop", "kernel", "scan")},
-    **{f"multiplicative-{way}": _layer(NoisyLayer, **MULTIPLICATIVE, engine=way) for way in ("loop", "scan")},
+SOFTMAX: dict[str, Contestant] = {
+    "cross-entropy": Contestant("`nn.Linear` and `cross_entropy`", _part(TorchSoftmax)),
+    "softmax": Contestant("ours", _part(NoisinSoftmax)),
+    "softmax-bfloat16": Contestant("ours, matrix products in bfloat16", _part(NoisinSoftmax, precision="bfloat16")),
 }
-SOFTMAX: dict[str, Callable[..., Any]] = {
-    "cross-entropy": lambda shape, batches, device: TorchSoftmax(shape, device),
-    "softmax": lambda shape, batches, device: OurSoftmax(shape, device),
-    "softmax-bfloat16": lambda shape, batches, device: OurSoftmax(shape, device, "bfloat16"),
-}
-PARTS = LAYERS | ENGINES | SOFTMAX
-CONTESTANTS = TRAINING | PARTS
-GPU_ONLY = ("plain-captured",)
-TITLES = {
-    "plain": "deterministic, `nn.RNN` or `nn.LSTM`",
-    "plain-captured": "the same as one CUDA graph",
-    "ours": "ours, additive, γ fixed",
-    "ours-learned": "ours, additive, γ learned",
-    "ours-multiplicative": "ours, multiplicative",
-    "ours-dropout": "ours, variational dropout in place of noise",
-    "ours-bfloat16": "ours, additive, products in bfloat16",
-    "loop": "PyTorch loop with Gaussian noise",
-    "variational-dropout": "PyTorch loop with variational dropout",
-    "trace-elbo": "Pyro, a site a step, `Trace_ELBO`",
-    "nn": "`nn.RNN` or `nn.LSTM`",
-    "additive": "`NoisyRNN`, additive, γ fixed",
-    "additive-learned": "`NoisyRNN`, additive, γ learned",
-    "multiplicative": "`NoisyRNN`, multiplicative",
-    "additive-bfloat16": "`NoisyRNN`, additive, products in bfloat16",
-    "multiplicative-bfloat16": "`NoisyRNN`, multiplicative, products in bfloat16",
-    "products": "the products of a layer by hand, and nothing else",
-    **{name: f"`NoisyRNN`, {name.replace('-', ', engine ')}" for name in ENGINES},
-    "cross-entropy": "`nn.Linear` and `cross_entropy`",
-    "softmax": "ours",
-    "softmax-bfloat16": "ours, products in bfloat16",
-}
+CONTESTANTS = TRAINING | LAYERS | SOFTMAX
+GPU_ONLY = ("plain-captured", "ours-uncaptured")
 
 
 def build(name: str, shape: Shape, batches: Sequence[Batch], device: torch.device, seed: int = 0) -> Any:
-    """A contestant; its ``step()`` makes one step."""
+    """Build a contestant with weights drawn from ``seed``."""
     torch.manual_seed(seed)
-    return CONTESTANTS[name](shape, batches, device)
+    return CONTESTANTS[name].build(shape, batches, device)

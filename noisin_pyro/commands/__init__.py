@@ -1,10 +1,22 @@
-"""What ``noisin`` does with what there is: a class for each command, its fields the options, and ``run``."""
+"""The subcommands of ``noisin``, a module for each: a dataclass whose fields are the options, with a method ``run``."""
 
-from noisin_pyro.commands.compare import Compare
-from noisin_pyro.commands.evaluate import Evaluate
-from noisin_pyro.commands.families import Families
-from noisin_pyro.commands.generate import Generate
-from noisin_pyro.commands.reproduce import Reproduce
-from noisin_pyro.commands.sweep import Sweep
+from __future__ import annotations
 
-__all__ = ["Compare", "Evaluate", "Families", "Generate", "Reproduce", "Sweep"]
+import importlib
+from typing import Any
+
+SUMMARIES = {
+    "train": "Train a noisy recurrent network and its deterministic twin, and compare them.",
+    "sweep": "Search for the noise that does best in validation, and train that to its end.",
+    "evaluate": "Score a run's best model on a part of its data, and say which number it is.",
+    "compare": "Score the best models of runs on the same data, and say which number is which.",
+    "generate": "Write new texts with the best model of a run, word by word.",
+    "families": "List the families of noise, with their forms and options.",
+    "reproduce": "Run the rows of one of the papers' tables, and write the table.",
+}
+"""First line of each subcommand's help. It stands here too, so that ``noisin --help`` imports no subcommand."""
+
+
+def load(name: str) -> type[Any]:
+    """Import a subcommand's module and return its class."""
+    return getattr(importlib.import_module(f"{__name__}.{name}"), name.capitalize())

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import pyro
 from torch import Tensor
 
+from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
-from noisin_pyro.tables import aligned, comma_separated
 from noisin_pyro.training.build import steps
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.folder import write_json

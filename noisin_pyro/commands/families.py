@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from noisin_pyro import noise, plots
+from noisin_pyro._tables import aligned
 from noisin_pyro.commands.options import NewFile, require_new
-from noisin_pyro.tables import aligned
 from noisin_pyro.training.checkpoint import replacing
 
 SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # of laws that depend on them; the mean is of those that need one below 1
@@ -49,26 +49,26 @@ class Families:
 
 def _panels() -> list[plots.Panel]:
     """A panel for each law, with all forms of the family that have it: additive and multiplicative ones often share."""
-    forms: dict[tuple[str, str], list[noise.Entry]] = {}
+    forms: dict[tuple[str, str], list[noise.FamilyInfo]] = {}
     for entry in noise.describe():
         forms.setdefault((entry.name, entry.law), []).append(entry)
     return [_panel(name, law, entries) for (name, law), entries in forms.items()]
 
 
-def _panel(name: str, law: str, entries: list[noise.Entry]) -> plots.Panel:
+def _panel(name: str, law: str, entries: list[noise.FamilyInfo]) -> plots.Panel:
     family = entries[0].make()
     mean = MEAN if family.mean_range[1] <= 1 else 1.0
     at = entries[0].options | ({"γ": SPREAD} if "γ" in law else {}) | ({"h": mean} if family.form == "native" else {})
     if "units" in law:
         at |= {"units": UNITS}
-    shape = noise.shape(family, mean, SPREAD, UNITS)
+    density = noise.density(family, mean, SPREAD, UNITS)
     return plots.Panel(
         name=name,
         forms=", ".join(entry.form for entry in entries),
-        words=[law, *(f"{symbol} = {value:g}" for symbol, value in at.items())],
-        points=shape.points.tolist(),
-        heights=shape.heights.tolist(),
-        discrete=shape.discrete,
+        description=[law, *(f"{symbol} = {value:g}" for symbol, value in at.items())],
+        points=density.points.tolist(),
+        values=density.values.tolist(),
+        discrete=density.discrete,
     )
 
 

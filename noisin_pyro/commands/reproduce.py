@@ -18,8 +18,9 @@ from noisin_pyro.reproduction.report import TITLES
 class Reproduce:
     """Run the rows of one of the papers' tables, and write the table.
 
-    Without options it runs what the page on reproduction shows. What has been run is not run again: whatever ends it,
-    the same command resumes it.
+    Without options it runs what the page on reproduction shows.
+
+    What has been run is not run again: the same command resumes it.
     """
 
     table: tyro.conf.Positional[

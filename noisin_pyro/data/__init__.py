@@ -1,4 +1,4 @@
-"""Texts and music as batches of sequences: ``load``, ``load_text`` or ``load_music``, then ``Stream`` for texts."""
+"""Data sets: ``load``, ``load_text`` and ``load_music`` read them, ``Stream`` and ``Sequences`` make batches."""
 
 from noisin_pyro.data.batches import Batch, Sequences, Stream
 from noisin_pyro.data.catalog import Corpus, load, load_music, load_text

@@ -1,4 +1,4 @@
-"""What a loop walks through: batches, cut either from one long text or from many sequences."""
+"""Batches of one long text (``Stream``) or of separate sequences (``Sequences``)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """``B`` sequences side by side, ``T`` steps long.
+    """A batch of ``B`` sequences of up to ``T`` steps.
 
     Attributes:
-        inputs: what is seen before each step, ``(B, T)`` or ``(B, T, features)``.
+        inputs: input of each step, ``(B, T)`` or ``(B, T, features)``.
         targets: what is predicted at each step, ``(B, T)`` or ``(B, T, features)``.
-        lengths: real steps of each row, ``(B,)``, 0 allowed, the rest is padding; ``None`` if every row is full.
-        carried: whether each row goes on where it ended in the previous batch, so that the state carries over.
+        lengths: number of real steps of each row, ``(B,)``, may be 0; later steps are padding. ``None`` if there is no
+            padding.
+        carried: whether each row continues the same row of the previous batch, so that the state carries over.
     """
 
     inputs: Tensor
@@ -28,72 +29,81 @@ class Batch:
 
     @property
     def num_steps(self) -> int:
-        """Number of real steps (predictions). With ``lengths`` on a GPU it waits for the device."""
+        """Number of real steps (predictions). Synchronizes with the device if ``lengths`` is on a GPU."""
         return self.targets.shape[:2].numel() if self.lengths is None else int(self.lengths.sum())
 
-    def rows(self, which: slice) -> Batch:
-        """Some of its sequences alone, padded as before."""
-        lengths = None if self.lengths is None else self.lengths[which]
-        return replace(self, inputs=self.inputs[which], targets=self.targets[which], lengths=lengths)
+    def rows(self, index: slice) -> Batch:
+        """The batch of these rows, with the same padding."""
+        lengths = None if self.lengths is None else self.lengths[index]
+        return replace(self, inputs=self.inputs[index], targets=self.targets[index], lengths=lengths)
 
 
 class Sequences:
-    """Separate sequences of possibly different lengths, padded to the longest.
+    """Separate sequences, possibly of different lengths, padded to the longest.
 
     Args:
         inputs: ``(N, T)`` indices or ``(N, T, features)``.
         targets: ``(N, T)`` indices or ``(N, T, features)``; step ``t`` is predicted from inputs ``1..t``.
-        lengths: real steps of each sequence, integers in ``1..T``, ``(N,)``; default: all of them full.
+        lengths: number of real steps of each sequence, integers in ``1..T``, ``(N,)``; default: T for all.
 
     Raises:
-        ValueError: shapes that do not match, a type other than floating point and ``torch.long``, a length outside
-            ``1..T``, no sequences, or values that are not finite (padding too: it reaches the arithmetic before masks).
+        ValueError: shapes that do not match, a dtype other than floating point or ``torch.long``, a length outside
+            ``1..T``, no sequences, or values that are not finite (also in the padding, because masks are applied after
+            the arithmetic).
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> None:
         for name, values in (("inputs", inputs), ("targets", targets)):
             if not isinstance(values, Tensor) or values.dim() < 2 or 0 in values.shape[:2]:
                 raise ValueError(
-                    f"{name} must be a tensor (sequences, time, ...) with at least one of each, "
-                    f"got {_describe(values)}; a single sequence needs unsqueeze(0)"
+                    f"{name} must be a non-empty tensor of shape (sequences, time, ...), "
+                    f"got {_describe(values)}; for a single sequence use unsqueeze(0)"
                 )
             if not values.is_floating_point() and values.dtype != torch.long:
-                raise ValueError(f"{name} must be floating point or torch.long, got {values.dtype}; convert by .to()")
+                raise ValueError(
+                    f"{name} must be floating point or torch.long, got {values.dtype}; convert it with .to()"
+                )
             if values.is_floating_point() and not values.isfinite().all():
-                raise ValueError(f"{name} holds values that are not finite; pad with zeros, impute or remove the rest")
+                raise ValueError(
+                    f"{name} must be finite, got NaN or infinite values; impute or remove them, pad with zeros"
+                )
         if inputs.shape[:2] != targets.shape[:2]:
             raise ValueError(
-                f"inputs and targets must agree in (sequences, time), got {tuple(inputs.shape[:2])} "
-                f"and {tuple(targets.shape[:2])}"
+                f"inputs and targets must have the same (sequences, time), got {tuple(inputs.shape[:2])} "
+                f"and {tuple(targets.shape[:2])}; pad both to the longest sequence"
             )
         num_sequences, longest = inputs.shape[:2]
         if lengths is None:
             lengths = torch.full((num_sequences,), longest, device=inputs.device)
-        if not _holds_indices(lengths) or lengths.shape != (num_sequences,):
+        if not _is_integer_tensor(lengths) or lengths.shape != (num_sequences,):
             raise ValueError(f"lengths must be an integer tensor of shape ({num_sequences},), got {_describe(lengths)}")
         if lengths.min() < 1 or lengths.max() > longest:
             raise ValueError(
-                f"lengths must lie in 1..{longest} (the time axis of inputs), got {int(lengths.min())} "
+                f"lengths must be in 1..{longest} (the time axis of inputs), got {int(lengths.min())} "
                 f"to {int(lengths.max())}; drop empty sequences, pad inputs and targets to the longest"
             )
         self.inputs, self.targets, self.lengths = inputs, targets, lengths.to(inputs.device, torch.long)
-        self._host_lengths = self.lengths.cpu()  # batches are cut by these, without waiting for a device
+        self._host_lengths = self.lengths.cpu()  # so that making batches does not synchronize with the device
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def num_steps(self) -> int:
-        """Number of real steps in all sequences."""
+        """Total number of real steps."""
         return int(self._host_lengths.sum())
 
     def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Every sequence once, ``batch_size`` at a time (default: all in one batch), the last batch perhaps smaller.
+        """Iterate over all sequences in batches.
 
-        Each batch is as long as its longest sequence, and has ``lengths=None`` if all its rows are full.
+        Each batch is as long as its longest sequence, and has ``lengths=None`` if it needs no padding.
 
         Args:
-            generator: shuffles the sequences; without one they come in their own order.
+            batch_size: number of sequences per batch; the last batch may be smaller. Default: all sequences.
+            generator: shuffles the sequences; without one they keep their order.
+
+        Raises:
+            ValueError: a ``batch_size`` below 1.
         """
         batch_size = len(self) if batch_size is None else _positive("batch_size", batch_size)
         if generator is None:
@@ -114,16 +124,16 @@ class Sequences:
             carried=False,
         )
 
-    def rows(self, which: slice) -> Sequences:
-        """Some of the sequences alone."""
+    def rows(self, index: slice) -> Sequences:
+        """The data set of these sequences."""
         part = copy.copy(self)
         part.inputs, part.targets, part.lengths, part._host_lengths = (
-            values[which] for values in (self.inputs, self.targets, self.lengths, self._host_lengths)
+            values[index] for values in (self.inputs, self.targets, self.lengths, self._host_lengths)
         )
         return part
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Sequences:
-        """The same sequences on ``device``, and, if it is given, their floating-point values as ``dtype``."""
+        """Copy to ``device``, with floating-point values converted to ``dtype`` if it is given."""
         moved = copy.copy(self)
         moved.inputs, moved.targets = (
             values.to(device, dtype if values.is_floating_point() else None) for values in (self.inputs, self.targets)
@@ -133,20 +143,21 @@ class Sequences:
 
 
 class Stream:
-    """One long text, cut into ``batch_size`` columns that are read side by side, a window at a time.
+    """One long text, split into ``batch_size`` columns that are read in parallel, one window of steps at a time.
 
-    Column ``b`` is the ``b``-th of ``batch_size`` consecutive pieces of the text, whose sizes differ by at most one.
-    Every token is predicted exactly once; the input of each step is the token before it in the text, also where a
-    column begins. Windows are views: nothing is copied.
+    Column ``b`` is the ``b``-th of ``batch_size`` contiguous parts of the text, whose sizes differ by at most one.
+    Every token is predicted exactly once. The input of each step is the preceding token of the text, also at the start
+    of a column. Windows are views of the data.
 
     Args:
-        tokens: the whole text as indices, ``(num_steps,)``, ``torch.long``.
+        tokens: the text as indices, ``(num_steps,)``, ``torch.long``.
         batch_size: number of columns, at most the number of tokens.
-        window: steps a batch (the length of truncated backpropagation through time).
-        start: index of the token taken to precede the text; 0 is ``<eos>`` in every :class:`Vocabulary`.
+        window: number of steps per batch (the length of truncated backpropagation through time).
+        start: index of the token assumed to precede the text; 0 is ``<eos>`` in every :class:`Vocabulary`.
 
     Raises:
-        ValueError: another shape or type of ``tokens``, a negative index, fewer tokens than columns, a size below one.
+        ValueError: another shape or dtype of ``tokens``, a negative index, fewer tokens than columns, or a
+            ``batch_size`` or ``window`` below 1.
     """
 
     def __init__(self, tokens: Tensor, batch_size: int, window: int, start: int = 0) -> None:
@@ -157,14 +168,14 @@ class Stream:
         if self.num_steps < batch_size:
             raise ValueError(
                 f"{self.num_steps} tokens do not fill batch_size={batch_size} columns; "
-                f"take a batch_size of at most {max(self.num_steps, 1)} or more text"
+                f"use a batch_size of at most {max(self.num_steps, 1)}, or more text"
             )
         if start < 0 or tokens.min() < 0:
             raise ValueError(
-                f"indices must not be negative, got start={start} and a smallest token of "
+                f"tokens and start must not be negative, got start={start} and smallest token "
                 f"{int(tokens.min())}; encode the text with a Vocabulary"
             )
-        # Neighbouring columns overlap by one token: the last target of one is the first input of the next.
+        # Adjacent columns overlap by one token: the last target of one is the first input of the next.
         size, self._longer = divmod(self.num_steps, batch_size)
         text = torch.cat([tokens.new_tensor([start]), tokens])
         split = self._longer * (size + 1)
@@ -175,20 +186,23 @@ class Stream:
         self._columns, self._padded = columns, self._longer > 0
 
     def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """The windows in order, each going on where the one before ended; the last may be short or have ``lengths``.
+        """Iterate over the windows in order. Each continues the previous one.
 
-        The arguments are those of :meth:`Sequences.batches`, so that one loop serves both.
+        The last window may be shorter, and has ``lengths`` if columns differ in size. The signature is that of
+        :meth:`Sequences.batches`, so that the same loop can iterate over both.
 
         Raises:
-            ValueError: a ``batch_size`` other than the stream's own, or a ``generator``: a text has an order.
+            ValueError: a ``batch_size`` other than the stream's, or a ``generator`` (a text cannot be shuffled).
         """
         if batch_size not in (None, self.batch_size):
             raise ValueError(
-                f"this stream was cut into batch_size={self.batch_size} columns, got {batch_size}; "
+                f"batch_size must be that of the stream, {self.batch_size}, got {batch_size}; "
                 "leave it out, or build another Stream"
             )
         if generator is not None:
-            raise ValueError("a stream is read in order and cannot be shuffled; leave generator out")
+            raise ValueError(
+                "generator must be None, because a stream is read in order and cannot be shuffled; leave it out"
+            )
         inputs, targets = self._columns[:, :-1], self._columns[:, 1:]
         longest = targets.shape[1]
         return (
@@ -207,23 +221,23 @@ class Stream:
         shorter = torch.arange(self.batch_size, device=self._columns.device) >= self._longer
         return longest - shorter.long()
 
-    def rows(self, which: slice) -> Stream:
-        """Some of the columns alone, in the windows of all."""
+    def rows(self, index: slice) -> Stream:
+        """The stream of these columns, with the same windows."""
         part = copy.copy(self)
-        part._columns = self._columns[which]
-        first, part.batch_size = range(self.batch_size)[which].start, len(part._columns)
+        part._columns = self._columns[index]
+        first, part.batch_size = range(self.batch_size)[index].start, len(part._columns)
         part._longer = min(max(self._longer - first, 0), part.batch_size)
         part.num_steps = part.batch_size * (self._columns.shape[1] - 1 - self._padded) + part._longer
         return part
 
     def to(self, device: torch.device | str) -> Stream:
-        """The same stream on ``device``."""
+        """Copy to ``device``."""
         moved = copy.copy(self)
         moved._columns = self._columns.to(device)
         return moved
 
 
-def _holds_indices(values: object) -> bool:
+def _is_integer_tensor(values: object) -> bool:
     return isinstance(values, Tensor) and not (
         values.is_floating_point() or values.is_complex() or values.dtype == torch.bool
     )
@@ -231,7 +245,7 @@ def _holds_indices(values: object) -> bool:
 
 def _positive(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Data sets by name, and any user's own texts and music."""
+"""Data sets by name, and user-provided texts and music."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from noisin_pyro.data.batches import Sequences
 from noisin_pyro.data.download import locate
 from noisin_pyro.data.polyphony import read_chords
 from noisin_pyro.data.pydocs import read_splits
-from noisin_pyro.data.sets import SETS
+from noisin_pyro.data.specs import DATASETS
 from noisin_pyro.data.text import read_words
 from noisin_pyro.data.vocabulary import Vocabulary
 from noisin_pyro.names import known
 
-NAMES = (*SETS, "pydocs")
-MUSIC = tuple(name for name, known_set in SETS.items() if len(known_set.files) == 1)
+NAMES = (*DATASETS, "pydocs")
+MUSIC = tuple(name for name, spec in DATASETS.items() if len(spec.files) == 1)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A data set in three parts.
+    """A data set in three splits.
 
     Attributes:
-        name: what it is called in results.
-        train, valid, test: a text's tokens, ``(num_steps,)`` ``torch.long``, to be cut by :class:`Stream`; or
-            :class:`Sequences`, ready for use.
-        vocabulary: the words behind the tokens; ``None`` for music.
+        name: name in results.
+        train, valid, test: tokens of a text, ``(num_steps,)`` ``torch.long``, to be batched by :class:`Stream`; or
+            :class:`Sequences`.
+        vocabulary: the vocabulary of the tokens; ``None`` for music.
     """
 
     name: str
@@ -39,42 +39,46 @@ class Corpus:
 
 
 def load(name: str, root: str | Path | None = None) -> Corpus:
-    """A data set by name, from files that are the published ones byte for byte, or from Python itself.
+    """Load a data set by name.
 
-    Texts: ``"ptb"`` (Penn Treebank), ``"wikitext-2"``, and ``"pydocs"``, which Python carries. Music: ``"jsb"``,
+    Texts: ``"ptb"`` (Penn Treebank), ``"wikitext-2"``, and ``"pydocs"``, which is part of Python. Music: ``"jsb"``,
     ``"nottingham"``, ``"piano-midi"``, ``"musedata"``.
 
-    The files are looked for in ``root``, and nowhere else if it is given; in the folder that the environment variable
-    ``NOISIN_DATA`` names; in the cache (``NOISIN_CACHE``, or else the operating system's folder for that); and then
-    downloaded to the cache, from the first of two mirrors that has them. Before a set's first download its licence is
-    told on stderr.
+    If ``root`` is given, the files are searched for there only. Else they are searched for in the folder given by the
+    environment variable ``NOISIN_DATA``, then in the cache (``NOISIN_CACHE``, or the operating system's cache folder).
+    If neither has them, their license is printed to stderr and they are downloaded to the cache. Every file is verified
+    by SHA-256.
 
     Args:
-        root: the folder with ``ptb/``, ``wikitext-2/`` and ``polyphonic/``, or with the files themselves.
+        name: name of the data set.
+        root: folder with ``ptb/``, ``wikitext-2/`` and ``polyphonic/``, or with the files themselves.
 
     Raises:
-        ValueError: an unknown name; a ``root`` without the files; a file that is cut short or another one; a cache that
-            cannot be written; a download that failed from both mirrors; ``root`` given to ``"pydocs"``.
+        ValueError: an unknown name; a ``root`` without the files; a file that is truncated or has other content; a
+            cache that cannot be written; a download that failed from both mirrors; ``root`` given for ``"pydocs"``.
     """
-    known("data set (your own data are read by load_text and load_music)", name, NAMES)
+    known("data set (load your own data with load_text or load_music)", name, NAMES)
     if name == "pydocs":
         if root is not None:
-            raise ValueError(f"'pydocs' comes with Python and reads no files, got root={str(root)!r}; leave root out")
-        # Every word of valid and test needs a trained stand-in: the words that training sees once give it.
+            raise ValueError(
+                f"root must be None for 'pydocs', which is part of Python, got {str(root)!r}; leave root out"
+            )
+        # Words that occur once in training become <unk>: so it is trained for the unknown words of valid and test.
         return _text_corpus(name, read_splits(), {}, min_count=2)
-    paths = locate(name, SETS[name], root)
+    paths = locate(name, DATASETS[name], root)
     if len(paths) == 1:
         return Corpus(name, **read_chords(paths[0]), vocabulary=None)
     return load_text(train=paths[0], valid=paths[1], test=paths[2], name=name)
 
 
 def load_music(path: str | Path) -> Corpus:
-    """Any ``.mat`` file of the polyphonic collection (Boulanger-Lewandowski et al., 2012), or one of its form.
+    """Load a ``.mat`` file in the format of Boulanger-Lewandowski et al. (2012).
 
-    It holds ``traindata``, ``validdata`` and ``testdata``, cell arrays of piano rolls: zeros and ones, ``(time, 88)``.
+    It must have ``traindata``, ``validdata`` and ``testdata``, cell arrays of piano rolls: zeros and ones, ``(time,
+    88)``.
 
     Raises:
-        ValueError: a file that is missing, damaged, or of another content.
+        ValueError: a file that is missing, damaged, or has other content.
     """
     return Corpus(Path(path).stem, **read_chords(Path(path)), vocabulary=None)
 
@@ -89,27 +93,31 @@ def load_text(
     min_count: int = 1,
     name: str = "text",
 ) -> Corpus:
-    """Any text: UTF-8, one sentence a line, words between white space; the vocabulary is that of ``train``.
+    """Load a text in UTF-8 with one sentence per line and words separated by white space.
+
+    The vocabulary is that of ``train``.
 
     Args:
-        folder: holds ``train.txt``, ``valid.txt`` and ``test.txt``; or else
+        folder: folder with ``train.txt``, ``valid.txt`` and ``test.txt``; or pass the three files instead.
         train, valid, test: the three files.
-        max_vocabulary: keep at most so many words, ``<eos>`` and ``<unk>`` included; the rarest become ``<unk>``.
-        min_count: words that training sees less often than this become ``<unk>``.
+        max_vocabulary: maximum size of the vocabulary, including ``<eos>`` and ``<unk>``; the rarest words become
+            ``<unk>``.
+        min_count: words that occur less often than this in ``train`` become ``<unk>``.
+        name: name of the corpus.
 
     Raises:
-        ValueError: neither or both ways of naming the files; a file that is missing, empty or not UTF-8; a word of
+        ValueError: neither or both of ``folder`` and the files; a file that is missing, empty or not UTF-8; a word of
             ``valid`` or ``test`` that is not in ``train``, if there is no ``<unk>``.
     """
     given = {"train": train, "valid": valid, "test": test}
     missing = [split for split, path in given.items() if path is None]
     if folder is None:
         if missing:
-            raise ValueError(f"give a folder, or all of train, valid and test; missing: {', '.join(missing)}")
+            raise ValueError(f"pass a folder, or all of train, valid and test; missing: {', '.join(missing)}")
         paths = {split: Path(path) for split, path in given.items() if path is not None}
     else:
         if len(missing) < 3:
-            raise ValueError("give either a folder or the paths train, valid and test, not both")
+            raise ValueError("pass either a folder or the paths train, valid and test, not both")
         paths = {split: Path(folder) / f"{split}.txt" for split in given}
     texts = {split: read_words(path) for split, path in paths.items()}
     return _text_corpus(name, texts, paths, max_vocabulary, min_count)

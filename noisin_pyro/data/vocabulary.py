@@ -1,4 +1,4 @@
-"""Words and their indices."""
+"""Vocabularies: words and their indices."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ UNK = "<unk>"
 
 
 class Vocabulary:
-    """A two-way table of words and indices: ``<eos>`` is 0, ``<unk>`` 1 if there is one, then the words.
+    """Mapping between words and indices. ``<eos>`` is 0, and ``<unk>`` is 1 if there is one.
 
-    ``vocabulary.words[index]`` and ``vocabulary.index[word]`` are the two ways.
+    ``vocabulary.words[index]`` is a word and ``vocabulary.index[word]`` its index.
 
     Args:
-        words: every word once, in the order of the indices, ``<eos>`` first.
+        words: the distinct words in the order of their indices, ``<eos>`` first.
 
     Raises:
-        ValueError: a word that comes twice, or another word than ``<eos>`` first.
+        ValueError: a word that occurs twice, or a first word other than ``<eos>``.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(words)
         self.index = {word: index for index, word in enumerate(self.words)}
         if self.words[:1] != (EOS,):
-            raise ValueError(f"words must begin with {EOS!r}, got {self.words[:1]}; build makes them from a text")
+            raise ValueError(f"words must begin with {EOS!r}, got {self.words[:1]}; use Vocabulary.build to make them")
         if len(self.index) < len(self.words):
-            twice = Counter(self.words).most_common(1)[0][0]
-            raise ValueError(f"words must differ, got {twice!r} more than once; keep one")
+            duplicate = Counter(self.words).most_common(1)[0][0]
+            raise ValueError(f"words must be distinct, got {duplicate!r} more than once; remove the duplicate")
 
     @classmethod
     def build(cls, words: Collection[str], max_vocabulary: int | None = None, min_count: int = 1) -> Vocabulary:
-        """The vocabulary of a training text: the most frequent words first, equally frequent ones as they appear.
+        """Build the vocabulary of a training text, ordered by frequency and then by first occurrence.
 
-        There is an ``<unk>`` if the text has one or an option is given: then it stands for every other word.
+        It has an ``<unk>``, which stands for all other words, if the text has one or if one of the options is given.
 
         Args:
-            words: the text, with ``<eos>`` in it or not.
-            max_vocabulary: the most words to have, ``<eos>`` and ``<unk>`` included; the rarest are left out.
-            min_count: leave out words that come less often than this.
+            words: the text, with or without ``<eos>``.
+            max_vocabulary: maximum number of words, including ``<eos>`` and ``<unk>``; the rarest are left out.
+            min_count: leave out words that occur less often than this.
 
         Raises:
             ValueError: ``max_vocabulary`` below 3 or ``min_count`` below 1.
@@ -51,12 +51,12 @@ class Vocabulary:
         if max_vocabulary is not None and max_vocabulary < 3:
             raise ValueError(f"max_vocabulary must be at least 3 ({EOS}, {UNK} and a word), got {max_vocabulary}")
         if min_count < 1:
-            raise ValueError(f"min_count must be at least 1 (keeps every word), got {min_count}")
+            raise ValueError(f"min_count must be at least 1 (which keeps every word), got {min_count}")
         counts = Counter(words)
         has_unk = UNK in counts or max_vocabulary is not None or min_count > 1
         special = [EOS, UNK] if has_unk else [EOS]
-        kept = [word for word, count in counts.most_common() if count >= min_count and word not in (EOS, UNK)]
-        return cls((special + kept)[:max_vocabulary])
+        frequent = [word for word, count in counts.most_common() if count >= min_count and word not in (EOS, UNK)]
+        return cls((special + frequent)[:max_vocabulary])
 
     def __len__(self) -> int:
         return len(self.words)
@@ -77,51 +77,51 @@ class Vocabulary:
 
     @property
     def unk(self) -> int | None:
-        """Index of ``<unk>``, or ``None`` without one."""
+        """Index of ``<unk>``, or ``None`` if there is none."""
         return self.index.get(UNK)
 
     def encode(self, text: str | Sequence[str], source: str = "text") -> Tensor:
-        """Indices of a text, ``(num_words,)``, ``torch.long``; words outside become ``<unk>``.
+        """Indices of a text, ``(num_words,)``, ``torch.long``. Unknown words become ``<unk>``.
 
         Args:
-            text: words, or a string to be split at white space.
-            source: what an error calls the text, such as its path.
+            text: words, or a string, which is split at white space.
+            source: name of the text in errors, such as its path.
 
         Raises:
-            ValueError: a word outside when there is no ``<unk>``; it names the line, as counted by ``<eos>``.
+            ValueError: an unknown word if there is no ``<unk>``. The message has the line number, counted by ``<eos>``.
         """
         words = text.split() if isinstance(text, str) else text
         indices = np.fromiter((self.index.get(word, -1) for word in words), np.int64, len(words))
-        outside = indices == -1
-        if outside.any():
+        unknown = indices == -1
+        if unknown.any():
             if self.unk is None:
-                first = int(outside.argmax())
+                first = int(unknown.argmax())
                 line = list(words[:first]).count(EOS) + 1
                 raise ValueError(
                     f"{source}, line {line}: {words[first]!r} is not among the {len(self)} words of the vocabulary and "
-                    f"there is no {UNK}; make one by min_count=2 or max_vocabulary=..., or write {UNK} for the rare "
-                    "words of the training text"
+                    f"there is no {UNK}; make one with min_count=2 or max_vocabulary=..., or replace rare words of the "
+                    f"training text by {UNK}"
                 )
-            indices[outside] = self.unk
+            indices[unknown] = self.unk
         return torch.from_numpy(indices)
 
     def decode(self, tokens: Tensor | Iterable[int]) -> list[str]:
-        """The words of one-dimensional indices.
+        """The words of a one-dimensional sequence of indices.
 
         Raises:
             ValueError: an index outside the vocabulary.
         """
         indices = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
-        wrong = [index for index in indices if not 0 <= index < len(self)]
-        if wrong:
+        invalid = [index for index in indices if not 0 <= index < len(self)]
+        if invalid:
             raise ValueError(
-                f"tokens must lie in 0..{len(self) - 1}, got {wrong[0]}; decode with the vocabulary that encoded"
+                f"tokens must be in 0..{len(self) - 1}, got {invalid[0]}; decode with the vocabulary that encoded them"
             )
         return [self.words[index] for index in indices]
 
     def out_of_vocabulary_rate(self, tokens: Tensor) -> float:
-        """Share of ``<unk>`` among the tokens, ``<eos>`` counted among them.
+        """Proportion of ``<unk>`` among the tokens, including ``<eos>``.
 
-        Counted so on the training text it gives the paper's table 1: 4.8 % (Penn Treebank) and 2.6 % (WikiText-2).
+        On the training text this gives the values of the paper's table 1: 4.8% (Penn Treebank) and 2.6% (WikiText-2).
         """
         return 0.0 if self.unk is None else (tokens == self.unk).double().mean().item()

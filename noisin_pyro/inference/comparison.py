@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference import arviz_adapter
 from noisin_pyro.inference.estimates import Evaluation
@@ -18,7 +19,6 @@ from noisin_pyro.inference.generation import seeded
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.views import underlying
 from noisin_pyro.names import known
-from noisin_pyro.tables import aligned, comma_separated
 
 Program = Callable[..., Any]
 

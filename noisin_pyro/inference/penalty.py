@@ -124,6 +124,6 @@ def _coupled(law: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(law.raw, OneHotCategorical | Dirichlet):
         kind = type(law.raw).__name__
         raise ValueError(f"noise_penalty knows no covariance of {kind}, which couples the units; take another family")
-    p, variance = law.center, law.unit.square()
+    p, variance = law.raw_mean, law.raw_std.square()
     kappa = (variance / (p * (1 - p)))[..., :1]
-    return kappa * p / variance, kappa.sqrt() * p / law.unit
+    return kappa * p / variance, kappa.sqrt() * p / law.raw_std

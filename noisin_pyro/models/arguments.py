@@ -43,7 +43,7 @@ def own_spread(
             f"feedback=False puts noise on the output alone: the spread of {'the input' if layer == 0 else layer} "
             "must be 0; use feedback=True for noise below the last layer"
         )
-    spread.keep_below(family.largest_spread)
+    spread.keep_below(family.max_spread)
     if spread.fixed is None and not family.spread_is_pathwise:
         raise ValueError(
             f"noise={noise!r} has its spread inside a discrete law, where it has no pathwise gradient; "

@@ -14,7 +14,7 @@ from torch import Size, Tensor
 
 from noisin_pyro.names import known
 from noisin_pyro.noise import get as get_noise
-from noisin_pyro.noise.units import ONE, OverUnits
+from noisin_pyro.noise.standardized import UnitDistribution
 
 REGULARIZERS = ("none", "variational-dropout", "D")
 
@@ -114,7 +114,7 @@ def of_layers(given: str | Dropout) -> Dropout:
     return dataclasses.replace(get(given), embedding=0.0)
 
 
-class Mask(OverUnits):
+class Mask(UnitDistribution):
     """The library's own multiplicative Bernoulli noise, of deviation √(p / (1 − p)) around 1; faster to draw.
 
     Args:
@@ -148,7 +148,7 @@ class Mask(OverUnits):
     def variance(self) -> Tensor:
         return self.noise.variance
 
-    def rsample(self, sample_shape=ONE) -> Tensor:
+    def rsample(self, sample_shape=Size()) -> Tensor:
         """Zeros and 1 / (1 − p), exactly."""
         drawn = torch.rand(self._extended_shape(sample_shape), dtype=self._mean.dtype, device=self._mean.device)
         return torch.ge(drawn, self.rate, out=drawn).div_(1 - self.rate)

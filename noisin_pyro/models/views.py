@@ -115,7 +115,7 @@ def _noise(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor | None
             f"innovations: {name!r} has native {family} noise, whose law moves with its mean; "
             f'use noise="{family}:additive" or "{family}:multiplicative"'
         )
-    if path.spread_is_sampled and path.family.law_ends_at_spread:
+    if path.spread_is_sampled and path.family.support_depends_on_spread:
         raise ValueError(
             f"innovations: {name!r} has noise whose support ends where its spread says, and the spread has a prior; "
             "use the additive form, or fix or learn the spread"

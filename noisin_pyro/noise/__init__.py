@@ -1,27 +1,27 @@
-"""Noise by name: distributions whose mean is a deterministic network's state and whose spread is a free parameter."""
+"""Noise by name: distributions with the state of a deterministic network as mean, and a free spread."""
 
-from noisin_pyro.noise.coordinates import coordinates
-from noisin_pyro.noise.desiderata import Finding, Report, check
+from noisin_pyro.noise.checks import CheckReport, ZTest, check
+from noisin_pyro.noise.density import Density, density
 from noisin_pyro.noise.exponential_family import ExponentialFamily
 from noisin_pyro.noise.families import Family
-from noisin_pyro.noise.registry import Entry, describe, families, from_published, get, register
-from noisin_pyro.noise.shapes import Shape, shape
+from noisin_pyro.noise.registry import FamilyInfo, describe, families, from_published, get, register
 from noisin_pyro.noise.standardized import Standardized
+from noisin_pyro.noise.transforms import biject_to_support
 
 __all__ = [
-    "Entry",
+    "CheckReport",
+    "Density",
     "ExponentialFamily",
     "Family",
-    "Finding",
-    "Report",
-    "Shape",
+    "FamilyInfo",
     "Standardized",
+    "ZTest",
+    "biject_to_support",
     "check",
-    "coordinates",
+    "density",
     "describe",
     "families",
     "from_published",
     "get",
     "register",
-    "shape",
 ]

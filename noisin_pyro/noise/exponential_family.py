@@ -1,4 +1,4 @@
-"""Laws in the canonical form p(x) = exp(η·t(x) − A(η)) ν(x) (the paper's section 2.2)."""
+"""Laws in canonical exponential-family form, p(x) = exp(η·t(x) − A(η)) ν(x) (section 2.2 of the paper)."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from torch.nn.functional import softplus
 Function = Callable[[Tensor], Tensor]
 
 
+def _zero(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def _zero_of_vector(x: Tensor) -> Tensor:
+    return torch.zeros_like(x[..., 0])
+
+
 @dataclass(frozen=True)
 class ExponentialFamily:
-    """One law in canonical form, log p(x) = η·t(x) − A(η) + log ν(x), so that ∇A(η) = E[t(x)].
+    """A law in canonical form, log p(x) = η·t(x) − A(η) + log ν(x), so that ∇A(η) = E[t(x)].
 
-    Here x is a number, shape ``(...)``; for categorical and dirichlet a vector, ``(..., H)``.
+    x is a scalar, shape ``(...)``, or for categorical and dirichlet a vector, ``(..., H)``.
 
     Attributes:
         natural_parameter: η, shape ``(K,)``.
-        statistic: t, from x to ``(..., K)``.
+        statistic: the sufficient statistic t, from x to ``(..., K)``.
         log_normalizer: A, from η to a scalar.
-        log_base_measure: log ν, from x to ``(...)``.
-        held_fixed: what the family does not range over, because it sits in t or ν; empty if nothing.
+        log_base_measure: log ν, from x to ``(...)``; default: 0.
+        held_fixed: the parameter of the law that is held fixed because it is part of t or ν; empty if there is none.
     """
 
     natural_parameter: Tensor
     statistic: Function
     log_normalizer: Function
-    log_base_measure: Function
+    log_base_measure: Function = _zero
     held_fixed: str = ""
 
 
-def view(law: td.Distribution) -> ExponentialFamily | None:
-    """The canonical form of a law of one unit, or of a joint law; None if none is known."""
-    for kind, canonical in _CANONICAL.items():
-        if isinstance(law, kind):
-            return canonical(law)
+def canonical_form(law: td.Distribution) -> ExponentialFamily | None:
+    """The canonical form of a law of one unit or of a joint law; None if it has none or none is implemented."""
+    for law_type, convert in _CANONICAL.items():
+        if isinstance(law, law_type):
+            return convert(law)
     return None
-
-
-def _flat(x: Tensor) -> Tensor:
-    return torch.zeros_like(x)
-
-
-def _flat_vector(x: Tensor) -> Tensor:
-    return torch.zeros_like(x[..., 0])
 
 
 def _normal(law: Any) -> ExponentialFamily:
@@ -58,7 +58,6 @@ def _normal(law: Any) -> ExponentialFamily:
         torch.stack([law.loc / variance, -0.5 / variance]),
         lambda x: torch.stack([x, x.square()], -1),
         lambda eta: -eta[0].square() / (4 * eta[1]) + 0.5 * (math.pi / -eta[1]).log(),
-        _flat,
     )
 
 
@@ -67,8 +66,7 @@ def _laplace(law: Any) -> ExponentialFamily:
         (-1 / law.scale).reshape(1),
         lambda x: (x - law.loc).abs().unsqueeze(-1),
         lambda eta: (-2 / eta[0]).log(),
-        _flat,
-        "location",
+        held_fixed="location",
     )
 
 
@@ -97,7 +95,6 @@ def _gamma(law: Any) -> ExponentialFamily:
         torch.stack([law.concentration - 1, -law.rate]),
         lambda x: torch.stack([x.log(), x], -1),
         lambda eta: torch.lgamma(eta[0] + 1) - (eta[0] + 1) * (-eta[1]).log(),
-        _flat,
     )
 
 
@@ -106,7 +103,6 @@ def _exponential(law: Any) -> ExponentialFamily:
         -law.rate.reshape(1),
         lambda x: x.unsqueeze(-1),
         lambda eta: -(-eta[0]).log(),
-        _flat,
     )
 
 
@@ -115,7 +111,6 @@ def _beta(law: Any) -> ExponentialFamily:
         torch.stack([law.concentration1 - 1, law.concentration0 - 1]),
         lambda x: torch.stack([x.log(), (-x).log1p()], -1),
         lambda eta: torch.lgamma(eta + 1).sum() - torch.lgamma(eta.sum() + 2),
-        _flat,
     )
 
 
@@ -124,7 +119,6 @@ def _bernoulli(law: Any) -> ExponentialFamily:
         law.logits.reshape(1),
         lambda x: x.unsqueeze(-1),
         lambda eta: softplus(eta[0]),
-        _flat,
     )
 
 
@@ -138,7 +132,7 @@ def _poisson(law: Any) -> ExponentialFamily:
 
 
 def _categorical(law: Any) -> ExponentialFamily:
-    return ExponentialFamily(law.logits, lambda x: x, lambda eta: eta.logsumexp(-1), _flat_vector)
+    return ExponentialFamily(law.logits, lambda x: x, lambda eta: eta.logsumexp(-1), _zero_of_vector)
 
 
 def _dirichlet(law: Any) -> ExponentialFamily:
@@ -146,11 +140,11 @@ def _dirichlet(law: Any) -> ExponentialFamily:
         law.concentration - 1,
         lambda x: x.log(),
         lambda eta: torch.lgamma(eta + 1).sum() - torch.lgamma((eta + 1).sum()),
-        _flat_vector,
+        _zero_of_vector,
     )
 
 
-# chi2 before gamma, of which it is a subclass
+# Chi2 precedes Gamma, its base class.
 _CANONICAL: dict[type[td.Distribution], Callable[[Any], ExponentialFamily]] = {
     td.Normal: _normal,
     td.Laplace: _laplace,

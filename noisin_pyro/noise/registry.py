@@ -1,4 +1,4 @@
-"""Noise by name: the table of families, and the names that users add to it."""
+"""Noise by name: the registry of families."""
 
 from __future__ import annotations
 
@@ -11,134 +11,141 @@ from functools import partial
 from typing import Any
 
 from noisin_pyro.names import known
-from noisin_pyro.noise import laws
-from noisin_pyro.noise.families import Family, Gaussian, NativeBeta, NativePoisson, Standard
-
-Maker = Callable[..., Family]
+from noisin_pyro.noise import base_laws
+from noisin_pyro.noise.families import Family, Gaussian, NativeBeta, NativePoisson, StandardizedFamily
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One row of the table of families.
+class FamilyInfo:
+    """Description of a family in one of its forms.
 
     Attributes:
-        name, form: what ``get`` is asked for.
-        law: the law that is standardised to make ε (or, for natives without innovations, the law of z), in words.
-        options: the law's shape options and their defaults.
-        make: a function of these options that returns the family.
+        name, form: arguments of ``get``.
+        law: the law that is standardized to give ε, in words; for native forms without innovations, the law of z.
+        options: shape options of the law and their defaults.
+        make: constructor of the family, with these options as keyword arguments.
     """
 
     name: str
     form: str
     law: str
     options: dict[str, Any]
-    make: Maker
+    make: Callable[..., Family]
 
 
 def families() -> list[str]:
     """Names of all families, sorted."""
-    return sorted(_TABLE)
+    return sorted(_REGISTRY)
 
 
-def describe(name: str | None = None) -> list[Entry]:
-    """The rows of the table, one for each name and form; of one name if given. An unknown name is a ValueError."""
+def describe(name: str | None = None) -> list[FamilyInfo]:
+    """Descriptions of all families, one for each name and form.
+
+    Args:
+        name: describe this family only.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     names = families() if name is None else [known("noise", name, families())]
-    return [entry for each in names for entry in _TABLE[each].values()]
+    return [info for each in names for info in _REGISTRY[each].values()]
 
 
 def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
     """A family of noise by name.
 
     Args:
-        name: one of ``families()``, with its form after a colon if you like ("gamma:multiplicative"); or a Family,
-            which is returned as it is.
+        name: one of ``families()``, optionally with a form after a colon ("gamma:multiplicative"); or a Family, which
+            is returned unchanged.
         form: "additive" (default), "multiplicative" or "native".
-        **shape: options of the law, as ``describe(name)`` lists them: gamma ``concentration`` (2), chi2 ``degrees``
-            (3), beta ``concentration`` (2), poisson ``rate`` (4), dirichlet ``concentration`` (1). Forms whose law
-            follows from the spread have none.
+        **shape: shape options of the law, as listed by ``describe(name)``: gamma ``concentration`` (2), chi2
+            ``degrees`` (3), beta ``concentration`` (2), poisson ``rate`` (4), dirichlet ``concentration`` (1). Forms
+            whose law is determined by the spread have none.
 
     Raises:
-        ValueError: an unknown name, form or option, or a value that the law does not admit.
+        ValueError: an unknown name, form or option, or a value outside an option's range.
     """
     if isinstance(name, Family):
         if form is not None or shape:
             given = ", ".join([*(["form"] if form is not None else []), *shape])
-            raise ValueError(f"{given}: not for {name!r}, which is made already; give its name, or drop the options")
+            raise ValueError(
+                f"{given}: not allowed with {name!r}, a family already built; pass its name, or drop the options"
+            )
         return name
     if not isinstance(name, str):
         raise ValueError(f"noise must be the name of a family or a Family, got {name!r}")
     name, colon, suffix = name.partition(":")
     if colon and form is not None and form != suffix:
-        raise ValueError(f'form: "{name}:{suffix}" and form="{form}" contradict each other; give one of them')
-    forms = _TABLE[known("noise", name, families())]
+        raise ValueError(f'form: "{name}:{suffix}" and form="{form}" contradict each other; pass one of them')
+    forms = _REGISTRY[known("noise", name, families())]
     form = suffix if colon else form or next(iter(forms))
     if form not in forms:
         raise ValueError(f'form: {name} noise has no form "{form}"; it has {_listed(forms)}')
-    entry = forms[form]
+    info = forms[form]
     for option in shape:
-        if option not in entry.options:
-            has = f"it has {_listed(entry.options)}" if entry.options else "it has none"
+        if option not in info.options:
+            has = f"it has {_listed(info.options)}" if info.options else "it has none"
             raise ValueError(f'{option}: {name} noise in its {form} form has no option "{option}"; {has}')
-    return entry.make(**shape)
+    return info.make(**shape)
 
 
 def register(name: str, law: Callable[..., Any] | type[Family], *, replace: bool = False) -> None:
-    """Add a family of your own, after which ``get(name)`` and every ``noise=name`` know it.
+    """Register a family, so that ``get(name)`` and ``noise=name`` find it.
 
-    The short way is a law: any torch or Pyro distribution with a finite mean and variance, written as a function of a
-    tensor of zeros that carries shape, dtype and device. It is standardised for you, and comes in the additive and the
-    multiplicative form; its keyword arguments are its shape options::
+    The simplest way is to pass a law: a function that returns a torch or Pyro distribution with finite mean and
+    variance. Its argument is a tensor of zeros, which gives shape, dtype and device; its keyword arguments become shape
+    options. The law is standardized and registered in the additive and the multiplicative form::
 
         register("uniform", lambda zeros: dist.Uniform(zeros, 1.0))
         register("student", lambda zeros, degrees=5.0: dist.StudentT(zeros + degrees))
         get("student:multiplicative", degrees=8.0)
 
-    ``zeros`` has shape ``(size,)``: return a law with batch shape ``(size,)``, or a joint law with event shape
-    ``(size,)``. A discrete law must live on the integers, or be one-hot.
+    ``zeros`` has shape ``(size,)``. The function returns a law with batch shape ``(size,)``, or a joint law with event
+    shape ``(size,)``. A discrete law must have its support on the integers, or be one-hot.
 
-    The long way is a subclass of ``Family`` that sets ``form`` and defines one method, ``law`` (and ``__init__`` if it
+    For full control, pass a subclass of :class:`Family` that sets ``form`` and defines ``law`` (and ``__init__`` if it
     has options)::
 
-        class Mine(Family):
-            name = "mine"
+        class MyUniform(Family):
+            name = "my-uniform"
             def law(self, spread, size):
                 return Standardized(dist.Uniform(spread.new_zeros(size), 1.0))
 
-        register("mine", Mine)
+        register("my-uniform", MyUniform)
 
-    ``check(name)`` then tests the three desiderata.
+    Test the three desiderata of a new family with ``check(name)``.
 
     Args:
-        name: new, without a colon.
+        name: a new name, without a colon.
         law: the function or the subclass.
-        replace: whether to take the place of a family of that name.
+        replace: whether to replace a family registered under this name.
 
     Raises:
-        ValueError: the name is taken or malformed, or the law cannot be standardised.
+        ValueError: the name is taken or malformed, or the law cannot be standardized.
     """
     if not isinstance(name, str) or not name or ":" in name:
         raise ValueError(f"name: expected a non-empty string without a colon, got {name!r}")
-    if name in _TABLE and not replace:
-        raise ValueError(f'name: "{name}" is a family already; choose another name, or pass replace=True')
+    if name in _REGISTRY and not replace:
+        raise ValueError(f'name: "{name}" is already registered; choose another name, or pass replace=True')
     if isinstance(law, type) and issubclass(law, Family):
-        entries = [Entry(name, law.form, (law.__doc__ or "").split("\n")[0], _options(law), law)]
+        infos = [FamilyInfo(name, law.form, _summary(law), _options(law), law)]
     elif callable(law):
-        entries = [_standard(name, law, form) for form in ("additive", "multiplicative")]
+        infos = [_standardized(name, law, form) for form in ("additive", "multiplicative")]
     else:
         raise ValueError(f"law: expected a function of a tensor of zeros, or a subclass of Family, got {law!r}")
-    for entry in entries:
-        entry.make()
-    _TABLE[name] = {entry.form: entry for entry in entries}
+    for info in infos:
+        info.make()  # raises if the law cannot be standardized
+    _REGISTRY[name] = {info.form: info for info in infos}
 
 
 def from_published(name: str, value: float) -> float:
     """Convert a γ of the published paper (Dieng et al., ICML 2018) into this library's spread, a standard deviation.
 
-    The paper's γ is the standard deviation for gaussian, logistic, laplace, gamma and gumbel, the variance for beta and
-    chi2, and the keep probability for bernoulli. It has no other family.
+    In that paper γ is the standard deviation for gaussian, logistic, laplace, gamma and gumbel, the variance for beta
+    and chi2, and the keep probability for bernoulli. It has no other families.
 
     Raises:
-        ValueError: a family that the paper does not have, or a value outside its range.
+        ValueError: a family that is not in that paper, or a value outside its range.
     """
     if name not in _PUBLISHED:
         raise ValueError(f"name: the published paper has no γ for {name!r}; it has {_listed(_PUBLISHED)}")
@@ -161,45 +168,54 @@ def _options(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def _standard(name: str, law: Callable[..., Any], form: str, **how: Any) -> Entry:
-    make = partial(Standard, name, law, form, **how)
-    return Entry(name, form, (law.__doc__ or "").split("\n")[0], _options(law), make)
+def _summary(law: Callable[..., Any]) -> str:
+    return (law.__doc__ or "").split("\n")[0]
+
+
+def _standardized(name: str, law: Callable[..., Any], form: str, **arguments: Any) -> FamilyInfo:
+    return FamilyInfo(
+        name, form, _summary(law), _options(law), partial(StandardizedFamily, name, law, form, **arguments)
+    )
 
 
 def _listed(names: Any) -> str:
     return ", ".join(map(str, names))
 
 
-def _builtin() -> list[Entry]:
-    base = {
-        "laplace": laws.laplace,
-        "logistic": laws.logistic,
-        "gumbel": laws.gumbel,
-        "gamma": laws.gamma,
-        "exponential": laws.exponential,
-        "chi2": laws.chi2,
-        "beta": laws.beta,
-        "bernoulli": laws.bernoulli,
-        "poisson": laws.poisson,
-        "categorical": laws.categorical,
-        "dirichlet": laws.dirichlet,
+def _builtin() -> list[FamilyInfo]:
+    names = [
+        "laplace",
+        "logistic",
+        "gumbel",
+        "gamma",
+        "exponential",
+        "chi2",
+        "beta",
+        "bernoulli",
+        "poisson",
+        "categorical",
+        "dirichlet",
+    ]
+    ratios = {
+        "gamma": base_laws.gamma_ratio,
+        "bernoulli": base_laws.bernoulli_ratio,
+        "poisson": base_laws.poisson_ratio,
     }
-    ratio = {"gamma": laws.gamma_ratio, "bernoulli": laws.bernoulli_ratio, "poisson": laws.poisson_ratio}
-    entries = []
+    infos = []
     for form in ("additive", "multiplicative"):
-        entries.append(Entry("gaussian", form, "Normal(0, 1)", {}, partial(Gaussian, form)))
-        for name, law in base.items():
-            if form == "multiplicative" and name in ratio:
-                entries.append(_standard(name, ratio[name], form, of_spread=True))
+        infos.append(FamilyInfo("gaussian", form, "Normal(0, 1)", {}, partial(Gaussian, form)))
+        for name in names:
+            if form == "multiplicative" and name in ratios:
+                infos.append(_standardized(name, ratios[name], form, depends_on_spread=True))
             else:
-                entries.append(_standard(name, law, form))
-    native = _standard("gamma", laws.gamma_ratio, "native", of_spread=True, mean_range=(0.0, math.inf))
-    entries.append(dataclasses.replace(native, law="Gamma(1/γ², rate 1/(γ²h))"))
-    entries.append(Entry("beta", "native", "Beta with mean h and variance γ²h(1 − h)", {}, NativeBeta))
-    entries.append(Entry("poisson", "native", "γ²·Poisson(h/γ²)", {}, NativePoisson))
-    return entries
+                infos.append(_standardized(name, getattr(base_laws, name), form))
+    native = _standardized("gamma", base_laws.gamma_ratio, "native", depends_on_spread=True, mean_range=(0.0, math.inf))
+    infos.append(dataclasses.replace(native, law="Gamma(1/γ², rate 1/(γ²h))"))
+    infos.append(FamilyInfo("beta", "native", "Beta with mean h and variance γ²h(1 − h)", {}, NativeBeta))
+    infos.append(FamilyInfo("poisson", "native", "γ²·Poisson(h/γ²)", {}, NativePoisson))
+    return infos
 
 
-_TABLE: dict[str, dict[str, Entry]] = {}
-for _entry in _builtin():
-    _TABLE.setdefault(_entry.name, {})[_entry.form] = _entry
+_REGISTRY: dict[str, dict[str, FamilyInfo]] = {}
+for _info in _builtin():
+    _REGISTRY.setdefault(_info.name, {})[_info.form] = _info

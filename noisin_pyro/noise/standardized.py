@@ -1,20 +1,42 @@
-"""The law of ε over the units of a layer: mean 0 and variance 1, made from any law that has a mean and a variance."""
+"""The law of ε over the units of a layer: mean 0 and variance 1, made from any law with a finite mean and variance."""
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent
 
-from noisin_pyro.noise.supports import Constraint, Reading, Region, between, bounds, reader
-from noisin_pyro.noise.units import ONE, OverUnits
+from noisin_pyro.noise.supports import Constraint, Projection, Region, between, bounds, projector
 
 
-class StandardNormal(OverUnits):
-    """ε ~ N(0, I): one fill of random numbers, no other work.
+class UnitDistribution(dist.TorchDistribution):
+    """Base class of distributions over the units of a layer: event shape ``(H,)``.
+
+    Parameters are not validated here; the family that builds the distribution does that.
+    """
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    has_rsample = True
+
+    def __init__(self, shape: Size):
+        super().__init__(shape[:-1], shape[-1:], validate_args=False)
+
+    def check_event(self, value: Tensor) -> None:
+        """Raise a ``ValueError`` if the last axis of ``value`` is not the units; it would be broadcast silently."""
+        if value.shape[-1:] != self.event_shape:
+            raise ValueError(
+                f"value: expected {self.event_shape[0]} units on the last axis, got shape {tuple(value.shape)}; "
+                "pass values of shape (..., units)"
+            )
+
+
+class StandardNormal(UnitDistribution):
+    """ε ~ N(0, I), sampled with a single call of ``torch.randn``.
 
     ``like`` gives shape ``(..., size)``, dtype and device.
     """
@@ -40,7 +62,7 @@ class StandardNormal(OverUnits):
     def variance(self) -> Tensor:
         return self._like.new_ones(()).expand(self.shape())
 
-    def rsample(self, sample_shape=ONE):
+    def rsample(self, sample_shape=Size()):
         return torch.randn(self._extended_shape(sample_shape), dtype=self._like.dtype, device=self._like.device)
 
     def log_prob(self, value):
@@ -49,16 +71,16 @@ class StandardNormal(OverUnits):
         return -0.5 * (value.square() + math.log(2 * math.pi)).expand(shape).sum(-1)
 
 
-class Standardized(OverUnits):
-    """ε = (r − E r) / sd r for a raw law r.
+class Standardized(UnitDistribution):
+    """ε = (r − E[r]) / sd(r) for a raw law r.
 
-    ``raw`` is either one law per unit, batch shape ``(..., size)`` and scalar events, or a joint law of all units,
-    batch shape ``(...)`` and event shape ``(size,)``. A discrete raw law must live on the integers, or be one-hot. ε is
-    then discrete too, ``log_prob`` is the mass of the pre-image, and ``rsample`` still exists: a draw of ε passes no
-    gradient of its own, while z = mean + scale·ε passes those of mean and scale.
+    ``raw`` is either one law per unit, with batch shape ``(..., size)`` and scalar events, or a joint law of all units,
+    with batch shape ``(...)`` and event shape ``(size,)``. A discrete raw law must have its support on the integers, or
+    be one-hot. ε is then discrete too: ``log_prob`` is the log-probability of the raw value. ``rsample`` exists for
+    discrete laws as well: ε itself has no gradient, but z = mean + scale·ε is differentiable in mean and scale.
 
-    ``log_prob`` outside the support is −∞, without NaN in value or gradient. A law on the simplex has its density over
-    the first ``size`` − 1 coordinates, since ε sums to zero.
+    ``log_prob`` outside the support is −∞, and neither it nor its gradient is NaN. A law on the simplex has its density
+    with respect to the first ``size`` − 1 coordinates, because ε sums to zero.
     """
 
     def __init__(self, raw: Distribution):
@@ -66,11 +88,11 @@ class Standardized(OverUnits):
             raw = raw.base_dist
         self._set(raw, raw.mean, raw.variance.sqrt())
 
-    def _set(self, raw: Distribution, center: Tensor, unit: Tensor) -> None:
-        # log_prob is only ever asked inside the support, so the raw law need not look again
+    def _set(self, raw: Distribution, raw_mean: Tensor, raw_std: Tensor) -> None:
+        # log_prob evaluates the raw law on its support only, so the raw law need not validate the value again.
         raw._validate_args = False
         assert raw.support is not None
-        self.raw, self.center, self.unit = raw, center, unit
+        self.raw, self.raw_mean, self.raw_std = raw, raw_mean, raw_std
         self._raw_support: Constraint = raw.support
         self.discrete = bool(raw.support.is_discrete)
         self.joint = len(raw.event_shape) == 1
@@ -79,56 +101,60 @@ class Standardized(OverUnits):
     def expand(self, batch_shape, _instance=None):
         new = Standardized.__new__(Standardized)
         batch_shape = Size(batch_shape)
-        new._set(self.raw.expand(batch_shape if self.joint else batch_shape + self.event_shape), self.center, self.unit)
+        raw = self.raw.expand(batch_shape if self.joint else batch_shape + self.event_shape)
+        new._set(raw, self.raw_mean, self.raw_std)
         return new
 
     @property
-    def coordinates(self) -> int:
-        """How many coordinates the density is over: ``size``, or ``size`` − 1 on the simplex."""
+    def density_dim(self) -> int:
+        """Number of coordinates that the density is with respect to: ``size``, or ``size`` − 1 on the simplex."""
         return self.event_shape[0] - isinstance(self._raw_support, type(constraints.simplex))
 
     @property
-    def coordinates_bend(self) -> bool:
-        """Whether the support is less than all of R^size, so that a map from all of R^d to it is no straight one."""
+    def is_constrained(self) -> bool:
+        """Whether the support is smaller than R^size, so that a bijection from R^d onto it is nonlinear."""
         return self._raw_support not in (constraints.real, constraints.real_vector)
 
     @property
     def support(self) -> Constraint:
-        raw = self._raw_support
-        if raw in (constraints.real, constraints.real_vector):
+        if not self.is_constrained:
             return constraints.real_vector
-        lower, upper = ((b - self.center) / self.unit if b is not None else None for b in bounds(raw))
-        if self.coordinates < self.event_shape[0]:
-            return OnSimplex(self)
+        lower, upper = (
+            (b - self.raw_mean) / self.raw_std if b is not None else None for b in bounds(self._raw_support)
+        )
+        if self.density_dim < self.event_shape[0]:
+            return StandardizedSimplex(self)
         if self.discrete or self.joint or (lower is None and upper is None):
-            return Region(lambda value: self._read(value).inside.all(-1), self.discrete)
+            return Region(lambda value: self.project(value).inside.all(-1), self.discrete)
         if any(isinstance(bound, Tensor) and bound.requires_grad for bound in (lower, upper)):
             raise ValueError(
-                "the support of this noise ends where its spread says, and the spread is learned; Pyro's automatic "
-                'guides keep the support that they saw first: fix the spread, or use form="additive"'
+                "spread: the support of this noise depends on the spread, and the spread is learned, but Pyro's "
+                'automatic guides keep the support of their first call; fix the spread, or use form="additive"'
             )
         return between(lower, upper)
 
     @property
     def mean(self) -> Tensor:
-        return torch.zeros_like(self.center).expand(self.shape())
+        return torch.zeros_like(self.raw_mean).expand(self.shape())
 
     @property
     def variance(self) -> Tensor:
-        return torch.ones_like(self.center).expand(self.shape())
+        return torch.ones_like(self.raw_mean).expand(self.shape())
 
-    def rsample(self, sample_shape=ONE):
+    def rsample(self, sample_shape=Size()):
         draw = self.raw.rsample if self.raw.has_rsample else self.raw.sample
-        return (draw(Size(sample_shape)) - self.center) / self.unit
+        return (draw(Size(sample_shape)) - self.raw_mean) / self.raw_std
 
     def log_prob(self, value, rounding: Tensor | None = None):
-        """Log-density, or log-mass if discrete, of ε.
+        """Log-density of ε, or log-probability if discrete.
 
-        ``rounding`` is how far ``value`` may be from the number that was meant (absolute, per unit; default: one
-        rounding of ``value`` itself). A ``value`` outside the support by a few of these counts as inside.
+        Args:
+            value: ε, ``(..., size)``.
+            rounding: absolute rounding error of each unit of ``value``, broadcast against it; default: one machine
+                epsilon, relative to ``value``. A value outside the support by a few rounding errors counts as inside.
         """
         self.check_event(value)
-        raw_value, inside = self._read(value, rounding)
+        raw_value, inside = self.project(value, rounding)
         log_prob = self.raw.log_prob(raw_value)
         if self.joint:
             log_prob = log_prob.masked_fill(~inside.all(-1), -math.inf)
@@ -136,30 +162,32 @@ class Standardized(OverUnits):
             log_prob = log_prob.masked_fill(~inside, -math.inf).sum(-1)
         if self.discrete:
             return log_prob
-        log_unit = self.unit.log().expand(self.unit.shape[:-1] + self.event_shape)
-        return log_prob + log_unit[..., : self.coordinates].sum(-1)
+        # change of variables: log p(ε) = log p(r) + Σ log sd(r)
+        log_std = self.raw_std.log().expand(self.raw_std.shape[:-1] + self.event_shape)
+        return log_prob + log_std[..., : self.density_dim].sum(-1)
 
-    def read(self, value: Tensor) -> Tensor:
-        """The raw value behind ε, on the support and off its edges; the gradient passes, except at the edges."""
-        return self._read(value).value
+    def project(self, value: Tensor, rounding: Tensor | None = None) -> Projection:
+        """The raw value r = E[r] + sd(r)·ε, moved onto the support where ε is within rounding error of it.
 
-    def _read(self, value: Tensor, rounding: Tensor | None = None) -> Reading:
-        """The raw value behind ε: on the support where ε is within rounding of it, anywhere harmless elsewhere."""
-        raw_value = self.center + self.unit * value
+        Elsewhere the value is an arbitrary point of the support, with ``inside`` False. The value is differentiable in
+        ε except at the edges of the support. Arguments as in :meth:`log_prob`.
+        """
+        raw_value = self.raw_mean + self.raw_std * value
         with torch.no_grad():
-            machine = torch.finfo(value.dtype).eps
-            own = machine * value.abs()
-            error = self.unit * (own if rounding is None else torch.maximum(own, rounding))
-            # the multiplication and the addition round once more each
-            error = error + machine * (self.center.abs() + raw_value.abs())
+            eps = torch.finfo(value.dtype).eps
+            input_error = eps * value.abs()
+            if rounding is not None:
+                input_error = torch.maximum(input_error, rounding)
+            # the multiplication and the addition above each round once more
+            error = self.raw_std * input_error + eps * (self.raw_mean.abs() + raw_value.abs())
             error = torch.where(error.isfinite(), error, 0)
-            center = self.center.expand(raw_value.shape)
-        return reader(self._raw_support)(raw_value, error, center)
+            mean = self.raw_mean.expand(raw_value.shape)
+        return projector(self._raw_support)(raw_value, error, mean)
 
 
-class OnSimplex(Region):
-    """Where the ε of a law on the simplex lives; Pyro's ``biject_to`` knows it (``coordinates.py``)."""
+class StandardizedSimplex(Region):
+    """Support of the ε of a law on the simplex. ``biject_to`` knows it (see ``transforms.py``)."""
 
     def __init__(self, law: Standardized):
         self.law = law
-        super().__init__(lambda value: law._read(value).inside.all(-1), is_discrete=False)
+        super().__init__(lambda value: law.project(value).inside.all(-1), is_discrete=False)

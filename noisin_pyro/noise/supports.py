@@ -1,4 +1,4 @@
-"""Reading a number that has been rounded as a point of a law's support."""
+"""Supports of laws, and the projection of rounded values onto them."""
 
 from __future__ import annotations
 
@@ -11,44 +11,49 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 
-class Reading(NamedTuple):
-    """``inside``: whether a number is on the support; ``value``: the point it means, anywhere harmless if outside."""
+class Projection(NamedTuple):
+    """A value moved onto a support.
+
+    Attributes:
+        value: the nearest point of the support; an arbitrary point of it where ``inside`` is False.
+        inside: whether the original value was on the support, up to its rounding error.
+    """
 
     value: Tensor
     inside: Tensor
 
 
-Reader = Callable[[Tensor, Tensor, Tensor], Reading]
+Projector = Callable[[Tensor, Tensor, Tensor], Projection]
 
 ROUNDINGS = 64
-"""How many roundings a value may be off: a mean is computed when z is drawn, and in another order for log p(z)."""
+"""Tolerance in rounding errors: the mean is computed in a different order for a sample of z and for log p(z)."""
 
 
-def reader(support: Constraint) -> Reader:
-    """How to read numbers near ``support``: a function of value, its rounding error and the law's mean."""
+def projector(support: Constraint) -> Projector:
+    """The projection onto ``support``: a function of a value, its rounding error and the law's mean."""
     if support in (constraints.real, constraints.real_vector):
-        return _real
+        return _project_real
     if isinstance(support, type(constraints.simplex)):
-        return _simplex
+        return _project_simplex
     if isinstance(support, type(constraints.one_hot)):
-        return _one_hot
+        return _project_one_hot
     lower, upper = bounds(support)
     if lower is None and upper is None:
-        return lambda value, error, mean: _elsewhere(value, support, mean)
+        return lambda value, error, mean: _project_other(value, support, mean)
     if support.is_discrete:
-        return lambda value, error, mean: _integer(value, error, mean, lower, upper)
-    return lambda value, error, mean: _interval(value, error, mean, lower, upper)
+        return lambda value, error, mean: _project_integer(value, error, mean, lower, upper)
+    return lambda value, error, mean: _project_interval(value, error, mean, lower, upper)
 
 
 def bounds(support: Constraint) -> tuple[Tensor | float | None, Tensor | float | None]:
-    """Least and greatest value of a scalar support; None where it has none."""
+    """Lower and upper bound of a scalar support; None where it is unbounded."""
     if support is constraints.boolean:
         return 0, 1
     return getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
 
 
 def between(lower: Tensor | float | None, upper: Tensor | float | None) -> Constraint:
-    """The vectors whose units lie between the bounds; one of these may be None."""
+    """The vectors with every element between the bounds, one of which may be None."""
     if upper is None:
         return constraints.independent(constraints.greater_than(lower), 1)
     if lower is None:
@@ -57,12 +62,12 @@ def between(lower: Tensor | float | None, upper: Tensor | float | None) -> Const
 
 
 def lattice_tolerance(error: Tensor) -> Tensor:
-    """How far from an integer a number that carries a rounding error may be and still be that integer."""
+    """How far from an integer a value with this rounding error may be and still count as that integer."""
     return (ROUNDINGS * error).clamp(1e-3, 0.49)
 
 
 class Region(Constraint):
-    """A support over the last axis that is known by its membership test alone: a lattice, a simplex, one that moves."""
+    """A support over the last axis that is defined by a membership test only, such as a lattice or a simplex."""
 
     event_dim = 1
 
@@ -78,25 +83,25 @@ class Region(Constraint):
         return f"Region(is_discrete={self.is_discrete})"
 
 
-def _real(value: Tensor, error: Tensor, mean: Tensor) -> Reading:
+def _project_real(value: Tensor, error: Tensor, mean: Tensor) -> Projection:
     inside = value.isfinite()
-    return Reading(torch.where(inside, value, mean), inside)
+    return Projection(torch.where(inside, value, mean), inside)
 
 
-def _interval(value, error, mean, lower, upper) -> Reading:
+def _project_interval(value, error, mean, lower, upper) -> Projection:
     slack = ROUNDINGS * error
     inside = value.isfinite()
     if lower is not None:
         inside = inside & (value >= lower - slack)
-        # the edge is moved inwards as well, away from log 0
+        # strictly inside the bound, because the density at it may be log 0
         value = torch.where(value < lower + slack, lower + slack, value)
     if upper is not None:
         inside = inside & (value <= upper + slack)
         value = torch.where(value > upper - slack, upper - slack, value)
-    return Reading(torch.where(inside, value, mean), inside)
+    return Projection(torch.where(inside, value, mean), inside)
 
 
-def _integer(value, error, mean, lower, upper) -> Reading:
+def _project_integer(value, error, mean, lower, upper) -> Projection:
     value = value.detach()
     integer = value.round()
     inside = (value - integer).abs() <= lattice_tolerance(error)
@@ -104,27 +109,27 @@ def _integer(value, error, mean, lower, upper) -> Reading:
         inside = inside & (integer >= lower)
     if upper is not None:
         inside = inside & (integer <= upper)
-    return Reading(torch.where(inside, integer, mean.detach().round()), inside)
+    return Projection(torch.where(inside, integer, mean.detach().round()), inside)
 
 
-def _simplex(value: Tensor, error: Tensor, mean: Tensor) -> Reading:
-    edge = _interval(value, error, mean, 0.0, None)
-    on_plane = (value.sum(-1, keepdim=True) - 1).abs() <= ROUNDINGS * error.sum(-1, keepdim=True)
-    inside = (edge.inside & on_plane).all(-1, keepdim=True).expand(value.shape)
-    return Reading(torch.where(inside, edge.value, mean), inside)
+def _project_simplex(value: Tensor, error: Tensor, mean: Tensor) -> Projection:
+    positive = _project_interval(value, error, mean, 0.0, None)
+    sums_to_one = (value.sum(-1, keepdim=True) - 1).abs() <= ROUNDINGS * error.sum(-1, keepdim=True)
+    inside = (positive.inside & sums_to_one).all(-1, keepdim=True).expand(value.shape)
+    return Projection(torch.where(inside, positive.value, mean), inside)
 
 
-def _one_hot(value: Tensor, error: Tensor, mean: Tensor) -> Reading:
-    bits = _integer(value, error, mean, 0, 1)
-    one = (bits.value.sum(-1, keepdim=True) == 1) & bits.inside.all(-1, keepdim=True)
-    inside = one.expand(value.shape)
+def _project_one_hot(value: Tensor, error: Tensor, mean: Tensor) -> Projection:
+    bits = _project_integer(value, error, mean, 0, 1)
+    is_one_hot = (bits.value.sum(-1, keepdim=True) == 1) & bits.inside.all(-1, keepdim=True)
+    inside = is_one_hot.expand(value.shape)
     first = torch.zeros_like(value)
     first[..., 0] = 1
-    return Reading(torch.where(inside, bits.value, first), inside)
+    return Projection(torch.where(inside, bits.value, first), inside)
 
 
-def _elsewhere(value: Tensor, support: Constraint, mean: Tensor) -> Reading:
+def _project_other(value: Tensor, support: Constraint, mean: Tensor) -> Projection:
     inside = support.check(value)
     if support.event_dim == 1:
         inside = inside.unsqueeze(-1).expand(value.shape)
-    return Reading(torch.where(inside, value, mean), inside)
+    return Projection(torch.where(inside, value, mean), inside)

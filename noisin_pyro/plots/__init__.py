@@ -1,11 +1,12 @@
-"""Pictures of results. Each function draws on the axes it is given, or on a figure of its own; pyplot is not used.
+"""Plots of results. Each function draws on the given axes or on a new figure, and returns the figure.
 
-In a notebook a figure that a cell ends with is shown, after ``%matplotlib inline``.
+pyplot is not used: save a figure with ``figure.savefig``, or, in a notebook, end a cell with it after
+``%matplotlib inline``.
 """
 
+from noisin_pyro.plots.comparisons import comparison
 from noisin_pyro.plots.curves import learned_spreads, learning_curves, spreads
-from noisin_pyro.plots.laws import Panel, families
-from noisin_pyro.plots.numbers import comparison
+from noisin_pyro.plots.densities import Panel, families
 from noisin_pyro.plots.posteriors import diagnostics, trajectories
 
 __all__ = [

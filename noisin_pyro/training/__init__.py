@@ -3,14 +3,11 @@
 ``search`` trains many short runs and the best of them to its end.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.found import Found
-from noisin_pyro.training.loop import Paused, fit
 from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimisation, Run
-from noisin_pyro.training.result import Result
-from noisin_pyro.training.run import train
-from noisin_pyro.training.search import search
-from noisin_pyro.training.space import Range, Space
 
 __all__ = [
     "Config",
@@ -29,3 +26,33 @@ __all__ = [
     "search",
     "train",
 ]
+
+if TYPE_CHECKING:
+    from noisin_pyro.training.found import Found
+    from noisin_pyro.training.loop import Paused, fit
+    from noisin_pyro.training.result import Result
+    from noisin_pyro.training.run import train
+    from noisin_pyro.training.search import search
+    from noisin_pyro.training.space import Range, Space
+else:
+    # Imported on first use (PEP 562): options, and with them ``noisin train --help``, do without torch.
+    _MODULES = {
+        "Found": "found",
+        "Paused": "loop",
+        "Range": "space",
+        "Result": "result",
+        "Space": "space",
+        "fit": "loop",
+        "search": "search",
+        "train": "run",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value  # also in place of a submodule of the same name, which the import has set
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -9,13 +9,14 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from noisin_pyro.models import regularizers
-from noisin_pyro.training.kinds import checked
-from noisin_pyro.training.optimizers import averages, decay, optimizer_class
 from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimisation, Run
+
+if TYPE_CHECKING:
+    from noisin_pyro.models.regularizers import Dropout
+
+# The checks need torch and import it where they are, so that ``noisin train --help`` does not wait for it.
 
 LARGEST = 1e9  # of any rate or spread: beyond it single precision has nothing to say
 
@@ -37,6 +38,9 @@ class Config:
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
+        from noisin_pyro.training.kinds import checked
+        from noisin_pyro.training.optimizers import optimizer_class
+
         for group in dataclasses.fields(self):
             checked(getattr(self, group.name))
         how = self.optimisation
@@ -84,6 +88,8 @@ class Config:
             raise ValueError(f"data is {self.data.name!r} and files are given too; leave one of them out")
 
     def _refuse_what_has_no_effect(self) -> None:
+        from noisin_pyro.training.optimizers import averages, decay, optimizer_class
+
         how, noise = self.optimisation, self.noise
         _ = self._dropout  # refuses a rate that has no effect
         if noise.spread_floor is not None and not noise.learn_spread:
@@ -92,7 +98,7 @@ class Config:
             )
         if how.schedule_factor is not None and how.schedule != "divide":
             raise ValueError(f"schedule factor is for schedule 'divide', not {how.schedule!r}; leave it out, or divide")
-        if how.schedule != "fixed" and optimizer_class(how.optimizer) is torch.optim.Rprop:
+        if how.schedule != "fixed" and optimizer_class(how.optimizer).__name__ == "Rprop":
             raise ValueError("Rprop reads its rate once, at the start: take schedule 'fixed', or another optimizer")
         if how.average_after is not None and not averages(how.optimizer):
             raise ValueError(
@@ -142,7 +148,9 @@ class Config:
         return noise or self._dropout.drops or self.model.weight_prior != "dirac"
 
     @property
-    def _dropout(self) -> regularizers.Dropout:
+    def _dropout(self) -> Dropout:
+        from noisin_pyro.models import regularizers
+
         return regularizers.get(self.model.regularizer, self.model.dropout)
 
     def deterministic_twin(self, folder: Path) -> Config:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noisin_pyro.tables import aligned
+from noisin_pyro._tables import aligned
 from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.loop import perplexity
 from noisin_pyro.training.result import Measure, Result

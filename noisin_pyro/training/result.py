@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from noisin_pyro._tables import aligned
 from noisin_pyro.inference import Evaluation
-from noisin_pyro.tables import aligned
 from noisin_pyro.training import log
 from noisin_pyro.training.folder import LOG, RESULT
 from noisin_pyro.training.kinds import checked

@@ -21,8 +21,8 @@ def dmm(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return _program("table", monkeypatch)
+def chorales_table(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("chorales_table", monkeypatch)
 
 
 @pytest.fixture

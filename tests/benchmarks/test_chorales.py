@@ -1,4 +1,4 @@
-"""The contest's rules: what all contestants have in common, and what time each has."""
+"""The protocol: what all contestants have in common, and how much time each has."""
 
 import dataclasses
 from pathlib import Path
@@ -14,24 +14,24 @@ VALID = {0.25: 8.5, 0.5: 8.25, 1.0: 8.75}
 
 @pytest.fixture
 def runs(chorales: Any, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """What was asked to run, in a world where each run takes exactly its minutes."""
-    asked: list[Config] = []
+    """The configurations that were run, where each run takes exactly its minutes."""
+    configs: list[Config] = []
 
     def finish(config: Config) -> Any:
-        asked.append(config)
+        configs.append(config)
         valid = SimpleNamespace(nats_per_step=VALID.get(config.noise.spread))
         return SimpleNamespace(valid=valid, folder=config.run.folder)
 
     def seconds(where: Path) -> float:
-        (minutes,) = (config.optimisation.minutes for config in asked if config.run.folder == where)
+        (minutes,) = (config.optimisation.minutes for config in configs if config.run.folder == where)
         return 60 * minutes
 
     monkeypatch.setattr(chorales, "finish", finish)
     monkeypatch.setattr(chorales, "seconds", seconds)
-    return asked
+    return configs
 
 
-def test_all_have_the_same_time_and_rules(chorales: Any, runs: list[Config], tmp_path: Path) -> None:
+def test_all_contestants_have_the_same_time_and_settings(chorales: Any, runs: list[Config], tmp_path: Path) -> None:
     common = set()
     for name in set(chorales.NAMES) - {"dmm"}:
         runs.clear()
@@ -39,15 +39,13 @@ def test_all_have_the_same_time_and_rules(chorales: Any, runs: list[Config], tmp
         assert sum(run.optimisation.minutes or 0 for run in runs) == pytest.approx(20.0)
         assert runs[-1].run.folder == tmp_path / name
         for run in runs:
-            how = dataclasses.replace(run.optimisation, minutes=None)
-            common.add((run.data, run.model, how, run.run.seed, run.run.twin))
+            options = dataclasses.replace(run.optimisation, minutes=None)
+            common.add((run.data, run.model, options, run.run.seed, run.run.twin))
     assert len(common) == 1
 
 
-def test_without_a_guide_the_spread_is_the_best_in_validation(
-    chorales: Any, runs: list[Config], tmp_path: Path
-) -> None:
-    told = chorales.train("bernoulli", tmp_path, 20.0, 0)
+def test_without_a_guide_the_spread_is_chosen_in_validation(chorales: Any, runs: list[Config], tmp_path: Path) -> None:
+    extra = chorales.train("bernoulli", tmp_path, 20.0, 0)
     assert {run.noise.family for run in runs} == {"bernoulli:multiplicative"}
     assert [run.noise.spread for run in runs] == [*chorales.GAMMAS, 0.5]
-    assert told["search"]["valid_nats"] == VALID and told["search"]["seconds"] == pytest.approx(360)
+    assert extra["search"]["valid_nats"] == VALID and extra["search"]["seconds"] == pytest.approx(360)

@@ -47,10 +47,12 @@ def weights(contestant: Any) -> dict[str, Tensor]:
 SHAPES = [{**data, "cell": cell, "layers": 2} for data in (TEXT, MUSIC) for cell in ("tanh", "lstm")]
 TRAINED = (
     "plain",
+    "ours-noise-free",
     "ours",
     "ours-learned",
     "ours-multiplicative",
     "ours-dropout",
+    "ours-uncaptured",
     "loop",
     "variational-dropout",
     "trace-elbo",
@@ -65,7 +67,8 @@ def test_a_step_moves_every_weight_and_carries_the_state(make: Any, name: str, s
     assert all(math.isfinite(loss) for loss in losses) and losses[0] != losses[1]
     moved = {key: not torch.equal(value, before[key]) for key, value in weights(contestant).items()}
     assert all(moved.values()), moved
-    states = contestant.state if isinstance(contestant.state, tuple) else (contestant.state,)
+    state = getattr(contestant, "stepper", contestant).state
+    states = state if isinstance(state, tuple) else (state,)
     assert len(states) == (2 if shape["cell"] == "lstm" else 1)
     for state in states:
         assert state.shape == (2, 3, 6) and not state.requires_grad and bool(state.any())
@@ -75,9 +78,8 @@ def test_a_step_moves_every_weight_and_carries_the_state(make: Any, name: str, s
 def test_without_noise_ours_and_the_loop_train_as_plain_does(
     make: Any, timing: Timing, monkeypatch: pytest.MonkeyPatch, shape: dict[str, Any]
 ) -> None:
-    monkeypatch.setitem(timing("contestants").CONTESTANTS, "silent", timing("contestants")._ours(spread=0.0))
-    monkeypatch.setattr(timing("torch_networks"), "GAMMA", 0.0)
-    plain, ours, loop = (make(name, **shape) for name in ("plain", "silent", "loop"))
+    monkeypatch.setattr(timing("baselines"), "GAMMA", 0.0)
+    plain, ours, loop = (make(name, **shape) for name in ("plain", "ours-noise-free", "loop"))
     copy_weights(plain, ours)
     loop.network.load_state_dict(plain.network.state_dict())
     for _ in range(STEPS):
@@ -110,7 +112,7 @@ def test_a_guide_that_repeats_the_prior_costs_nothing(make: Any, monkeypatch: py
     # for the z that were drawn the loss is the emission's alone
     program = make("trace-elbo", **TEXT, layers=2)
     batch, kept = next(program.batches), []
-    monkeypatch.setattr(program.network, "out_of_layers", lambda x: kept.append(x) or x)
+    monkeypatch.setattr(program.network, "mask_outputs", lambda x: kept.append(x) or x)
     loss, _ = program.network.loss(batch, None)
     guide_z, model_z = kept
     assert torch.equal(guide_z, model_z)
@@ -147,7 +149,7 @@ class TestVariationalDropout:
             for parameter in network.rnn.parameters():
                 parameter.zero_()
             network.rnn.weight_hh_l0.copy_(torch.eye(40))
-        monkeypatch.setattr(network, "out_of_layers", lambda x: x)
+        monkeypatch.setattr(network, "mask_outputs", lambda x: x)
         start = torch.ones(1, 3, 40, dtype=torch.float64)
         patterns = []
         for _ in range(2):
@@ -163,11 +165,11 @@ class TestVariationalDropout:
 
 @pytest.mark.parametrize("cell", ["tanh", "lstm"])
 def test_layers_alone_have_the_gradients_that_the_names_say(make: Any, cell: str) -> None:
-    for name in ("nn", "additive", "additive-learned", "multiplicative"):
+    for name in ("nn", "noise-free", "additive", "additive-learned", "multiplicative"):
         layer = make(name, **TEXT, cell=cell)
         layer.step()
         first = layer.x.grad.clone()
         layer.step()
         again = layer.x.grad
-        assert bool(first.any()) and torch.equal(first, again) == (name == "nn")
+        assert bool(first.any()) and torch.equal(first, again) == (name in ("nn", "noise-free"))
         assert all(parameter.grad is not None for parameter in layer.rnn.parameters())

@@ -1,4 +1,4 @@
-"""The Deep Markov Model against the textbook's program, with a site for every step."""
+"""The Deep Markov Model against a program with one site per step."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def test_annealing_weighs_the_divergence_alone(dmm: Any, settings: Any, data: Se
     assert abs(losses[0] - losses[2]) > 1
 
 
-def test_training_goes_on_from_its_file_bit_for_bit(dmm: Any, settings: Any, data: Sequences, tmp_path: Path) -> None:
+def test_training_resumes_bit_for_bit(dmm: Any, settings: Any, data: Sequences, tmp_path: Path) -> None:
     whole = dmm.Training(data, settings, seed=3)
     start = dmm.negative_bound(whole.dmm, data)
     whole.epoch()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from noisin_pyro.data.sets import SETS, File, Known
+from noisin_pyro.data.specs import DATASETS, DatasetSpec, FileSpec
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def toy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
-    """The small text as if it were Penn Treebank, and no folder of the user's in the environment."""
+def toy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
+    """The small text in the place of Penn Treebank, with NOISIN_DATA unset."""
     files = []
     for split in ("train", "valid", "test"):
         content = (folder / f"{split}.txt").read_bytes()
-        files.append(File(f"ptb/ptb.{split}.txt", len(content), hashlib.sha256(content).hexdigest()))
-    known = Known("A licence of its own.", "some/repository", "c0ffee", "data", tuple(files))
-    monkeypatch.setitem(SETS, "ptb", known)
+        files.append(FileSpec(f"ptb/ptb.{split}.txt", len(content), hashlib.sha256(content).hexdigest()))
+    spec = DatasetSpec("A license for tests.", "some/repository", "c0ffee", "data", tuple(files))
+    monkeypatch.setitem(DATASETS, "ptb", spec)
     monkeypatch.delenv("NOISIN_DATA", raising=False)
-    return known
+    return spec

@@ -77,7 +77,7 @@ def test_parts_of_sequences_and_of_batches() -> None:
     assert lengths_of(batch.rows(slice(1, 3))).tolist() == [4, 2]
 
 
-def test_stream_by_hand() -> None:
+def test_stream_example() -> None:
     first, last = Stream(torch.arange(1, 12), batch_size=3, window=3, start=99).batches()
     assert first.inputs.tolist() == [[99, 1, 2], [4, 5, 6], [8, 9, 10]]
     assert first.targets.tolist() == [[1, 2, 3], [5, 6, 7], [9, 10, 11]]
@@ -105,9 +105,9 @@ def test_stream_batches_twice_gives_the_same_and_accepts_its_own_batch_size() ->
         ([1, 2, 3], 2, 3, 0, "torch.long.*got list"),
         (torch.arange(3), 4, 3, 0, "3 tokens do not fill batch_size=4.*at most 3"),
         (torch.arange(0), 1, 3, 0, "0 tokens"),
-        (torch.arange(6), 0, 3, 0, "batch_size must be a whole number of at least 1, got 0"),
-        (torch.arange(6), 2, 0, 0, "window must be a whole number of at least 1, got 0"),
-        (torch.arange(6), 2, 2.5, 0, "window must be a whole number"),
+        (torch.arange(6), 0, 3, 0, "batch_size must be a positive integer, got 0"),
+        (torch.arange(6), 2, 0, 0, "window must be a positive integer, got 0"),
+        (torch.arange(6), 2, 2.5, 0, "window must be a positive integer"),
         (torch.tensor([1, -1]), 1, 1, 0, "must not be negative.*-1"),
         (torch.arange(6), 2, 3, -1, "must not be negative, got start=-1"),
     ],
@@ -119,7 +119,7 @@ def test_stream_refuses(tokens, batch_size, window, start, message) -> None:
 
 def test_stream_refuses_another_batch_size_and_shuffling() -> None:
     stream = Stream(torch.arange(6), 2, 3)
-    with pytest.raises(ValueError, match="cut into batch_size=2 columns, got 3"):
+    with pytest.raises(ValueError, match="batch_size must be that of the stream, 2, got 3"):
         stream.batches(batch_size=3)
     with pytest.raises(ValueError, match="cannot be shuffled"):
         stream.batches(generator=torch.Generator())
@@ -177,12 +177,12 @@ x = torch.zeros(2, 3)
 @pytest.mark.parametrize(
     ("inputs", "targets", "lengths", "message"),
     [
-        (torch.zeros(3), x, None, "inputs must be a tensor .*unsqueeze"),
-        (x, [[0.0]], None, "targets must be a tensor .*got list"),
-        (torch.zeros(0, 3), torch.zeros(0, 3), None, "at least one of each"),
+        (torch.zeros(3), x, None, "inputs must be a non-empty tensor .*unsqueeze"),
+        (x, [[0.0]], None, "targets must be a non-empty tensor .*got list"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), None, "non-empty"),
         (x.to(torch.bool), x, None, "inputs must be floating point or torch.long, got torch.bool"),
-        (x, torch.zeros(2, 4), None, "must agree in .*\\(2, 3\\) and \\(2, 4\\)"),
-        (x, x.log() * 0, None, "targets holds values that are not finite"),
+        (x, torch.zeros(2, 4), None, "must have the same .*\\(2, 3\\) and \\(2, 4\\)"),
+        (x, x.log() * 0, None, "targets must be finite"),
         (x, x, torch.tensor([3.0, 2.0]), "lengths must be an integer tensor of shape \\(2,\\), got torch.float32"),
         (x, x, torch.tensor([3]), "shape \\(2,\\), got torch.int64 \\(1,\\)"),
         (x, x, [3, 3], "integer tensor.*got list"),
@@ -196,7 +196,7 @@ def test_sequences_refuse(inputs, targets, lengths, message) -> None:
 
 
 def test_sequences_refuse_a_batch_size_below_one() -> None:
-    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
         make_sequences([1, 2]).batches(0)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from noisin_pyro.data import Corpus, Vocabulary, load, load_text
-from noisin_pyro.data.sets import Known
+from noisin_pyro.data.specs import DatasetSpec
 
 SPLITS = ("train", "valid", "test")
 
@@ -41,7 +41,7 @@ def test_penn_treebank_decodes_to_its_text(root: Path) -> None:
     assert vocabulary.decode(tokens[2]) == [word for line in lines for word in [*line.split(), "<eos>"]]
 
 
-def test_load_by_name_is_load_text_of_its_files(folder: Path, tmp_path: Path, toy: Known) -> None:
+def test_load_by_name_is_load_text_of_its_files(folder: Path, tmp_path: Path, toy: DatasetSpec) -> None:
     for split in SPLITS:
         shutil.copy(folder / f"{split}.txt", tmp_path / f"ptb.{split}.txt")
     vocabulary, tokens = texts(load("ptb", tmp_path))
@@ -52,7 +52,7 @@ def test_load_by_name_is_load_text_of_its_files(folder: Path, tmp_path: Path, to
 def test_load_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be one of ptb, .*, pydocs, got 'wikitext2'; did you mean 'wikitext-2'"):
         load("wikitext2")
-    with pytest.raises(ValueError, match=r"read by load_text and load_music\) must be .*, got 'xyz'$"):
+    with pytest.raises(ValueError, match=r"with load_text or load_music\) must be .*, got 'xyz'$"):
         load("xyz")
     with pytest.raises(ValueError, match=r"'jsb' is not in root=.*expected polyphonic/JSB_Chorales.mat"):
         load("jsb", tmp_path)

@@ -1,4 +1,4 @@
-"""Where the files of a data set by name come from, with a server of our own for the network."""
+"""Where the files of a named data set come from, with a local server as the network."""
 
 import errno
 import os
@@ -13,31 +13,31 @@ import pytest
 from noisin_pyro.cli import main
 from noisin_pyro.data import download, load
 from noisin_pyro.data.download import locate
-from noisin_pyro.data.sets import File, Known
+from noisin_pyro.data.specs import DatasetSpec, FileSpec
 
 SPLITS = ("train", "valid", "test")
 
 
 class Server(ThreadingHTTPServer):
-    """Answers ``/one/...`` and ``/two/...`` with the small text, but for the mirrors that have a fault.
+    """Serves the small text at ``/one/...`` and ``/two/...``, except for mirrors with a fault.
 
     Attributes:
         faults: what each faulty mirror does: a status, ``"cut"``, ``"other"`` or ``"silent"``.
-        asked: the paths, in order.
+        requests: the requested paths, in order.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = {f"ptb.{split}.txt": (folder / f"{split}.txt").read_bytes() for split in SPLITS}
         self.faults: dict[str, int | str] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         _, mirror, *_, name = self.path.split("/")
         content = self.server.content[name]
         match self.server.faults.get(mirror, 200):
@@ -79,8 +79,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def kept(cache: Path) -> set[str]:
-    """All files below the cache, hidden and half-written ones too."""
+def files_below(cache: Path) -> set[str]:
+    """All files below the cache, including hidden and partial ones."""
     return {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()}
 
 
@@ -88,68 +88,72 @@ WHOLE = {f"ptb/ptb.{split}.txt" for split in SPLITS}
 
 
 def put(folder: Path, there: Path) -> Path:
-    """A copy of the small text under the names of Penn Treebank."""
+    """Copy the small text to the file names of Penn Treebank."""
     there.mkdir(parents=True)
     for split in SPLITS:
         (there / f"ptb.{split}.txt").write_bytes((folder / f"{split}.txt").read_bytes())
     return there
 
 
-def test_the_first_load_downloads_and_names_the_licence_and_the_next_reads_the_cache(
-    toy: Known, server: Server, cache: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_the_first_load_downloads_and_names_the_license_and_the_next_reads_the_cache(
+    toy: DatasetSpec, server: Server, cache: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = load("ptb")
-    assert server.asked == [f"/one/some/repository/c0ffee/data/ptb.{split}.txt" for split in SPLITS]
-    assert kept(cache) == WHOLE
-    assert capsys.readouterr().err.count("A licence of its own.") == 1
+    assert server.requests == [f"/one/some/repository/c0ffee/data/ptb.{split}.txt" for split in SPLITS]
+    assert files_below(cache) == WHOLE
+    assert capsys.readouterr().err.count("A license for tests.") == 1
     second = load("ptb")
     assert first.vocabulary == second.vocabulary
-    assert len(server.asked) == 3
-    assert "licence" not in capsys.readouterr().err
+    assert len(server.requests) == 3
+    assert "license" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fault", [404, 500, "cut", "other", "silent"])
-def test_the_second_mirror_steps_in(toy: Known, server: Server, cache: Path, fault: int | str) -> None:
+def test_the_second_mirror_is_used_if_the_first_fails(
+    toy: DatasetSpec, server: Server, cache: Path, fault: int | str
+) -> None:
     server.faults["one"] = fault
     paths = locate("ptb", toy)
     assert [file.difference(path) for file, path in zip(toy.files, paths, strict=True)] == [None] * 3
-    assert [path.split("/")[1] for path in server.asked] == ["one", "two"] * 3
-    assert kept(cache) == WHOLE
+    assert [path.split("/")[1] for path in server.requests] == ["one", "two"] * 3
+    assert files_below(cache) == WHOLE
 
 
-def test_both_mirrors_down_is_one_line_that_says_why_and_leaves_nothing(
-    toy: Known, server: Server, cache: Path
+def test_both_mirrors_failing_is_an_error_in_one_line_and_leaves_no_files(
+    toy: DatasetSpec, server: Server, cache: Path
 ) -> None:
     server.faults |= {"one": 404, "two": "other"}
     with pytest.raises(ValueError) as failure:
         load("ptb")
-    told = str(failure.value)
-    assert "\n" not in told
-    for mirror, reason in (("one", "404 Not Found"), ("two", "sent another file: its SHA-256 differs")):
+    message = str(failure.value)
+    assert "\n" not in message
+    for mirror, reason in (("one", "404 Not Found"), ("two", "sent a file with a different SHA-256")):
         url = f"http://127.0.0.1:{server.server_port}/{mirror}/some/repository/c0ffee/data/ptb.train.txt"
-        assert f"{url} ({reason})" in told
-    assert "give root" in told and "NOISIN_DATA" in told and "ptb/ptb.train.txt" in told
-    assert kept(cache) == set()
+        assert f"{url} ({reason})" in message
+    assert "pass as root" in message and "NOISIN_DATA" in message and "ptb/ptb.train.txt" in message
+    assert files_below(cache) == set()
 
 
 @pytest.mark.parametrize("fault", ["cut", "silent"])
-def test_a_broken_connection_leaves_nothing(toy: Known, server: Server, cache: Path, fault: str) -> None:
+def test_a_broken_connection_leaves_no_files(toy: DatasetSpec, server: Server, cache: Path, fault: str) -> None:
     server.faults |= {"one": fault, "two": fault}
-    with pytest.raises(ValueError, match=r"could not be downloaded.*Error\), .*Error\); go online"):
+    with pytest.raises(ValueError, match=r"could not be downloaded.*Error\), .*Error\); check the network"):
         load("ptb")
-    assert kept(cache) == set()
+    assert files_below(cache) == set()
 
 
-def test_without_a_network_the_command_says_so_in_its_last_line(
-    toy: Known, cache: Path, capfd: pytest.CaptureFixture[str]
+def test_without_a_network_the_command_ends_with_an_error_message(
+    toy: DatasetSpec, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "--data", "ptb"]) == 2
     *before, last = capfd.readouterr().err.splitlines()
-    assert "A licence of its own." in before[0]
+    assert "A license for tests." in before[0]
     assert last.startswith("noisin: 'ptb' could not be downloaded") and last.count("(ConnectionError)") == 2
 
 
-def test_an_interrupted_download_leaves_nothing(toy: Known, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_leaves_no_files(
+    toy: DatasetSpec, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(url: str, output: str, pooch: object) -> None:
         Path(output).write_text("half of")
         raise KeyboardInterrupt
@@ -157,35 +161,43 @@ def test_an_interrupted_download_leaves_nothing(toy: Known, cache: Path, monkeyp
     monkeypatch.setattr(pooch.core, "choose_downloader", lambda url, progressbar: interrupted)
     with pytest.raises(KeyboardInterrupt):
         load("ptb")
-    assert kept(cache) == set()
+    assert files_below(cache) == set()
 
 
-def test_a_damaged_file_of_the_cache_is_fetched_again_and_no_other(toy: Known, server: Server, cache: Path) -> None:
+def test_a_damaged_file_of_the_cache_is_fetched_again_and_no_other(
+    toy: DatasetSpec, server: Server, cache: Path
+) -> None:
     paths = locate("ptb", toy)
-    server.asked.clear()
+    server.requests.clear()
     paths[1].write_text("the dog\n")
     assert locate("ptb", toy) == paths
-    assert server.asked == ["/one/some/repository/c0ffee/data/ptb.valid.txt"]
+    assert server.requests == ["/one/some/repository/c0ffee/data/ptb.valid.txt"]
     assert toy.files[1].difference(paths[1]) is None
 
 
 @pytest.mark.parametrize("below", ["ptb", "."])
 def test_the_search_goes_root_then_environment_then_cache_then_network(
-    toy: Known, server: Server, cache: Path, folder: Path, tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
+    toy: DatasetSpec,
+    server: Server,
+    cache: Path,
+    folder: Path,
+    tmp_path: Path,
+    below: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = [locate("ptb", toy)[0].parent]  # network, to the cache
-    assert len(server.asked) == 3
+    folders = [locate("ptb", toy)[0].parent]  # network, to the cache
+    assert len(server.requests) == 3
     there = put(folder, tmp_path / "environment" / below)
     monkeypatch.setenv("NOISIN_DATA", str(tmp_path / "environment"))
-    found.append(locate("ptb", toy)[0].parent)
+    folders.append(locate("ptb", toy)[0].parent)
     given = put(folder, tmp_path / "root" / below)
-    found.append(locate("ptb", toy, tmp_path / "root")[0].parent)
-    assert found == [cache / "ptb", there, given]
-    assert len(server.asked) == 3
+    folders.append(locate("ptb", toy, tmp_path / "root")[0].parent)
+    assert folders == [cache / "ptb", there, given]
+    assert len(server.requests) == 3
 
 
 def test_a_root_without_the_files_is_an_error_though_the_cache_has_them(
-    toy: Known, server: Server, cache: Path, tmp_path: Path
+    toy: DatasetSpec, server: Server, cache: Path, tmp_path: Path
 ) -> None:
     load("ptb")
     (tmp_path / "root").mkdir()
@@ -193,8 +205,8 @@ def test_a_root_without_the_files_is_an_error_though_the_cache_has_them(
         load("ptb", tmp_path / "root")
 
 
-def test_a_folder_of_the_environment_without_the_files_is_passed_over_but_must_be_a_folder(
-    toy: Known, server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_of_the_environment_may_lack_the_files_but_must_be_a_folder(
+    toy: DatasetSpec, server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOISIN_DATA", str(tmp_path))
     assert locate("ptb", toy)[0] == cache / "ptb" / "ptb.train.txt"
@@ -207,14 +219,14 @@ def test_a_folder_of_the_environment_without_the_files_is_passed_over_but_must_b
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:-9], r"ptb\.train\.txt is not the file that is known as 'ptb': it has \d+ of \d+ bytes"),
-        (lambda text: text.replace(b"cat", b"cow"), "SHA-256 begins with"),
-        (lambda text: text.replace(b"\n", b"\r\n"), "SHA-256 begins with"),
+        (lambda text: text[:-9], r"ptb\.train\.txt is not the published file of 'ptb': it has \d+ of \d+ bytes"),
+        (lambda text: text.replace(b"cat", b"cow"), "SHA-256 starts with"),
+        (lambda text: text.replace(b"\n", b"\r\n"), "SHA-256 starts with"),
     ],
     ids=["cut short", "edited", "other line ends"],
 )
-def test_a_damaged_file_of_the_user_s_is_an_error_and_stays_as_it_is(
-    toy: Known, server: Server, cache: Path, folder: Path, tmp_path: Path, change, message: str, by: str,
+def test_a_damaged_file_of_the_user_is_an_error_and_is_not_changed(
+    toy: DatasetSpec, server: Server, cache: Path, folder: Path, tmp_path: Path, change, message: str, by: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     there = put(folder, tmp_path / "data" / "ptb")
@@ -222,30 +234,32 @@ def test_a_damaged_file_of_the_user_s_is_an_error_and_stays_as_it_is(
     (there / "ptb.train.txt").write_bytes(damaged)
     if by == "environment":
         monkeypatch.setenv("NOISIN_DATA", str(tmp_path / "data"))
-    with pytest.raises(ValueError, match=f"{message}.*read by their path"):
+    with pytest.raises(ValueError, match=f"{message}.*pass their path"):
         load("ptb", tmp_path / "data" if by == "root" else None)
     assert (there / "ptb.train.txt").read_bytes() == damaged
-    assert not server.asked and not cache.exists()
+    assert not server.requests and not cache.exists()
 
 
-def test_a_file_of_the_user_s_that_cannot_be_read_is_named(
-    toy: Known, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unreadable_file_of_the_user_is_an_error(
+    toy: DatasetSpec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreadable(file: File, path: Path) -> None:
+    def unreadable(file: FileSpec, path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(File, "difference", unreadable)
+    monkeypatch.setattr(FileSpec, "difference", unreadable)
     put(folder, tmp_path / "root")
-    with pytest.raises(ValueError, match=r"ptb\.train\.txt cannot be read \(Permission denied\); give root"):
+    with pytest.raises(
+        ValueError, match=r"ptb\.train\.txt cannot be read \(Permission denied\); pass a readable folder as root"
+    ):
         load("ptb", tmp_path / "root")
 
 
-def test_a_cache_that_cannot_be_used_is_named(
-    toy: Known, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unusable_cache_is_an_error(
+    toy: DatasetSpec, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("NOISIN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ValueError, match=r"the cache .*file' cannot be used .*NOISIN_CACHE to a folder"):
+    with pytest.raises(ValueError, match=r"the cache .*file' cannot be used .*NOISIN_CACHE to a writable folder"):
         load("ptb")
     monkeypatch.setenv("NOISIN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache" / "ptb" / "ptb.train.txt").mkdir(parents=True)
@@ -253,7 +267,7 @@ def test_a_cache_that_cannot_be_used_is_named(
         load("ptb")
 
 
-def test_a_full_disk_is_not_blamed_on_a_mirror(toy: Known, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_blamed_on_a_mirror(toy: DatasetSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(url: str, output: str, pooch: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -262,11 +276,11 @@ def test_a_full_disk_is_not_blamed_on_a_mirror(toy: Known, cache: Path, monkeypa
         ValueError, match=r"the cache .* cannot be used \(No space left on device\); set .*NOISIN_CACHE"
     ):
         load("ptb")
-    assert kept(cache) == set()
+    assert files_below(cache) == set()
 
 
-def test_the_cache_is_by_default_the_operating_system_s(
-    toy: Known, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_default_cache_is_that_of_the_operating_system(
+    toy: DatasetSpec, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOISIN_CACHE")
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "system" / project)

@@ -62,7 +62,7 @@ def test_an_automatic_guide_of_a_support_that_moves_with_a_learned_spread_is_ref
     """ε of multiplicative gamma is above -1/γ, and Pyro's guides keep the support that they see first."""
     rnn = NoisyRNN(FEATURES, UNITS, 1, "lstm", "gamma:multiplicative", Spread(0.3, learn=True))
     view = nz.innovations(nz.SequenceModel(rnn, "gaussian", 2))
-    with pytest.raises(ValueError, match="keep the support that they saw first: fix the spread"):
+    with pytest.raises(ValueError, match="keep the support of their first call; fix the spread"):
         AutoNormal(view)(make_inputs().float(), torch.randn(BATCH, STEPS, 2))
 
 

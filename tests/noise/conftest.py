@@ -1,4 +1,4 @@
-"""The families, one test each, and the one place where false-alarm rates are set."""
+"""Parametrization over families, and the false-alarm rate of all statistical tests here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from noisin_pyro.noise import Family, describe, get
 
 FALSE_ALARM_RATE = 1e-6
-"""Of each statistical test, all its comparisons together (Bonferroni). With fewer than 300 such tests: 3e-4 in all."""
+"""False-alarm rate of each test, over all its comparisons (Bonferroni). With fewer than 300 tests: 3e-4 in total."""
 
 FAMILIES = [get(entry.name, entry.form) for entry in describe()]
 
@@ -34,15 +34,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def assert_mean() -> Callable[[Tensor, Tensor], None]:
-    """z-tests that draws ``(N, ...)`` average to ``expected``, rounding allowed for."""
+    """z-tests that samples ``(N, ...)`` average to ``expected``, allowing for rounding."""
 
     def compare(draws: Tensor, expected: Tensor) -> None:
         rounding = torch.finfo(draws.dtype).eps
         draws, expected = draws.double(), torch.as_tensor(expected).double().expand(draws.shape[1:])
         error = draws.std(0) / math.sqrt(len(draws)) + rounding * (1 + expected.abs())
-        deviations = (draws.mean(0) - expected).abs() / error
-        most = -NormalDist().inv_cdf(FALSE_ALARM_RATE / expected.numel() / 2)
-        assert (deviations < most).all(), f"{draws.mean(0)} is not {expected}: {deviations} standard errors"
+        z_scores = (draws.mean(0) - expected).abs() / error
+        critical = -NormalDist().inv_cdf(FALSE_ALARM_RATE / expected.numel() / 2)
+        assert (z_scores < critical).all(), f"{draws.mean(0)} is not {expected}: {z_scores} standard errors"
 
     return compare
 

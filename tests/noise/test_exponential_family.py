@@ -13,10 +13,10 @@ def has_view(family):
 
 
 def law_and_view(family):
-    """The raw law of one unit (of three, if they are coupled), and the view of it."""
+    """The raw law of one unit (of three, if they are coupled), and its exponential-family view."""
     if family.name == "gaussian":
         return torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0), family.exponential_family()
-    spread = 0.6 if family.of_spread else None
+    spread = 0.6 if family.depends_on_spread else None
     law = family.law(torch.tensor(spread or 0.0, dtype=torch.float64), 3)
     unit = law.raw if law.joint else family.law(torch.tensor([spread or 0.0], dtype=torch.float64), 1).raw
     return unit, family.exponential_family(spread, size=3)
@@ -48,8 +48,8 @@ def test_canonical_form_is_the_density(family):
     assert view.held_fixed == HELD_FIXED.get(family.name, "")
 
 
-def test_spread_is_asked_for_where_the_law_depends_on_it():
-    with pytest.raises(ValueError, match=r"depends on it: pass exponential_family\(spread="):
+def test_spread_is_required_where_the_law_depends_on_it():
+    with pytest.raises(ValueError, match=r"depends on it; pass a value, for example exponential_family\(spread="):
         get("gamma:multiplicative").exponential_family()
     with pytest.raises(ValueError, match=r"does not depend on it, got 0\.3; leave it out"):
         get("gamma").exponential_family(spread=0.3)

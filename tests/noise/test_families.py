@@ -1,4 +1,4 @@
-"""E[z] = mean, sd z = γ as the table of families says, and gradients through z; every wrong use is refused."""
+"""E[z] = mean, sd(z) as documented, gradients through z, and errors for wrong arguments."""
 
 import math
 
@@ -15,7 +15,7 @@ GAMMA = 0.4
 
 
 def table_sd(family, h, gamma):
-    """The third column of the table of forms."""
+    """Standard deviation of z, from the documentation."""
     return {
         "additive": gamma + 0 * h,
         "multiplicative": gamma * h.abs(),
@@ -76,7 +76,7 @@ def test_dropout_values():
 
 
 def test_gradient_on_given_draws(with_innovations, means):
-    """Autograd = closed form on the ε drawn = finite differences with common random numbers."""
+    """Autograd = closed form for the sampled ε = finite differences with common random numbers."""
     family = with_innovations
     h, gamma = means(family), gamma_tensor()
 
@@ -95,8 +95,8 @@ def test_gradient_on_given_draws(with_innovations, means):
     torch.testing.assert_close(automatic, closed)
     torch.testing.assert_close(differences, closed, rtol=1e-6, atol=1e-8)
 
-    if not family.spread_is_pathwise or getattr(family, "of_spread", False):
-        return  # where γ sits inside the law of ε the expectation is compared below
+    if not family.spread_is_pathwise or getattr(family, "depends_on_spread", False):
+        return  # γ is a parameter of the law of ε; test_gradient_of_an_expectation covers it
     closed = (z.cos() * eps * (1 if family.form == "additive" else h)).sum(0)
     automatic = torch.autograd.functional.jvp(lambda g: f(h, g), gamma, torch.ones_like(gamma))[1]
     differences = (f(h, gamma + step) - f(h, gamma - step)) / (2 * step)
@@ -129,7 +129,7 @@ def test_gradient_of_an_expectation(family, means, assert_mean):
 
 @pytest.mark.parametrize("name", ["gamma:multiplicative", "gamma:native", "beta:native"])
 def test_implicit_gradient_against_quadrature(name, assert_mean):
-    """Where draws are by rejection: d E[cos z] by autograd against finite differences of ∫ cos z p(z) dz."""
+    """Laws sampled by rejection: d E[cos z] by autograd against finite differences of ∫ cos z p(z) dz."""
     family, h = get(name), torch.tensor([0.6], dtype=torch.float64)
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(400))
     top = 1.0 if name == "beta:native" else 12.0
@@ -148,7 +148,7 @@ def test_implicit_gradient_against_quadrature(name, assert_mean):
     assert_mean(torch.stack([h_leaf.grad[:, 0], g_leaf.grad[:, 0]], -1), torch.stack([by_mean, by_spread]))
 
 
-# ---- no noise, and wrong uses ---------------------------------------------------------------------------------------
+# ---- no noise, and wrong arguments ----------------------------------------------------------------------------------
 
 
 def test_spread_zero_is_a_point_mass(family):
@@ -160,11 +160,13 @@ def test_spread_zero_is_a_point_mass(family):
 
 class _NoSync(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert "_local_scalar_dense" not in str(func) and "nonzero" not in str(func), f"{func} waits for the device"
+        assert "_local_scalar_dense" not in str(func) and "nonzero" not in str(func), (
+            f"{func} synchronizes with the device"
+        )
         return func(*args, **(kwargs or {}))
 
 
-def test_no_host_synchronisation_without_validation(family, means, no_validation):
+def test_no_host_synchronization_without_validation(family, means, no_validation):
     h, gamma = means(family), gamma_tensor()
     with _NoSync():
         family(h, gamma)()
@@ -218,7 +220,7 @@ def test_mean_must_be_a_floating_point_tensor(family):
 
 
 @pytest.mark.parametrize("name", ["categorical", "dirichlet", "categorical:multiplicative", "dirichlet:multiplicative"])
-def test_coupled_units_need_company(name):
+def test_coupled_laws_need_two_units(name):
     with pytest.raises(ValueError, match="use 2 or more"):
         get(name)(torch.tensor([0.5]), 0.3)
     with pytest.raises(ValueError, match="use 2 or more"):
@@ -227,10 +229,10 @@ def test_coupled_units_need_company(name):
 
 @pytest.mark.parametrize("name", ["beta:native", "poisson:native"])
 def test_natives_without_innovations(name):
-    with pytest.raises(ValueError, match="no law of ε that is free of the mean"):
+    with pytest.raises(ValueError, match="no law of ε that is independent of the mean"):
         get(name).law(torch.tensor(0.3), 2)
 
 
-def test_words():
+def test_str_and_repr():
     assert str(get("gamma")) == "gamma" and str(get("gamma:native")) == "gamma:native"
     assert "gamma:native" in repr(get("gamma:native"))

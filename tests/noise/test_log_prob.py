@@ -28,33 +28,33 @@ def quadrature(low, high, num_panels=60):
 # ---- agreement with the sampler -------------------------------------------------------------------------------------
 
 
-# across a sharp edge the test misses nearest neighbours: in three dimensions it would reject Pyro's own Exponential
+# The test loses nearest neighbors across a sharp edge: in three dimensions it would reject Pyro's own Exponential.
 @pytest.mark.parametrize("size", [1, 2])
-def test_density_fits_draws(continuous, size, false_alarm_rate):
+def test_density_fits_samples(continuous, size, false_alarm_rate):
     d = continuous(H[:size], GAMMA)
     z = d.sample((10_000,))
     assert auto_goodness_of_fit(z, d.log_prob(z).exp()) > false_alarm_rate
 
 
-# the flat density stays below three dimensions for the same reason
+# For the same reason the flat density has fewer than three dimensions.
 @pytest.mark.parametrize("size, concentration", [(2, 1.0), (3, 1.0), (2, 2.5), (3, 2.5), (4, 2.5)])
 @pytest.mark.parametrize("form", ["additive", "multiplicative"])
-def test_dirichlet_density_fits_draws(size, concentration, form, false_alarm_rate):
-    """Its noise sums to 0, so the density is over all coordinates but the last."""
+def test_dirichlet_density_fits_samples(size, concentration, form, false_alarm_rate):
+    """The noise sums to 0, so the density is with respect to all coordinates except the last."""
     d = get("dirichlet", form, concentration=concentration)(H.repeat(2)[:size], GAMMA)
     z = d.sample((10_000,))
     assert auto_goodness_of_fit(z[:, :-1].contiguous(), d.log_prob(z).exp()) > false_alarm_rate
 
 
-def test_mass_fits_draws(discrete, false_alarm_rate):
+def test_probabilities_fit_samples(discrete, false_alarm_rate):
     d = discrete(H, GAMMA)
     z = d.sample((20_000,))
-    # draws of one atom may differ in their last digits
+    # samples of the same atom may differ in their last digits
     _, atom, counts = torch.unique(z.mul(1e6).round(), dim=0, return_inverse=True, return_counts=True)
     masses = d.log_prob(z[torch.zeros_like(counts).scatter_(0, atom, torch.arange(len(z)))]).exp()
     expected = masses * len(z)
     often = expected > 10
-    # all rare atoms as one, those never drawn included
+    # all rare atoms are pooled, including those never sampled
     observed = [*counts[often].tolist(), len(z) - counts[often].sum().item()]
     expected = [*expected[often].tolist(), len(z) - expected[often].sum().item()]
     if observed[-1] == 0:
@@ -86,7 +86,7 @@ def test_density_integrates_to_one(continuous, h):
 
 
 def noise_bounds(family):
-    """Bounds of ε by hand: gamma and exponential from −√k, chi2 from −√(ν/2), beta(2, 2) within ±√5."""
+    """Bounds of ε: gamma and exponential from −√k, chi2 from −√(ν/2), beta(2, 2) within ±√5."""
     if family.name == "gamma" and family.form == "multiplicative":
         return -1 / GAMMA, math.inf
     return {
@@ -112,7 +112,7 @@ def test_dirichlet_density_integrates_to_one(concentration, form):
 
 
 def atoms(family, h, count=120):
-    """Every atom of z around three means h, and its mass, from the table of families by hand; one unit at a time."""
+    """Every atom of z around three means h, and its probability, from the documentation; one unit at a time."""
     k = torch.arange(count, dtype=torch.float64).unsqueeze(-1)
     q = 1 / (1 + GAMMA**2)
     match family.name, family.form:
@@ -128,10 +128,10 @@ def atoms(family, h, count=120):
             return h * GAMMA**2 * k, stats.poisson.pmf(k, 1 / GAMMA**2)
         case "poisson", "native":
             return GAMMA**2 * k.expand(-1, 3), stats.poisson.pmf(k, h / GAMMA**2)
-    pytest.fail(f"{family} is discrete, and its masses are not in this table")
+    pytest.fail(f"{family} is discrete, and its probabilities are not in this table")
 
 
-def test_masses_are_the_table_s(discrete):
+def test_probabilities_of_the_atoms(discrete):
     if discrete.name == "categorical":
         eps = (torch.eye(3, dtype=torch.float64) - 1 / 3) / math.sqrt(2 / 9)
         d = discrete(H, GAMMA)
@@ -170,7 +170,7 @@ def test_density_against_scipy(name, law):
 # ---- outside the support, and near its edge -------------------------------------------------------------------------
 
 
-def test_nan_never_and_minus_infinity_outside(family):
+def test_outside_the_support_is_minus_infinity_and_never_nan(family):
     gamma = torch.tensor(GAMMA, dtype=torch.float64, requires_grad=family.spread_is_pathwise)
     h = H.clone().requires_grad_()
     inside = family(H, GAMMA).sample()
@@ -188,7 +188,7 @@ def test_nan_never_and_minus_infinity_outside(family):
             assert all(x.grad is None or x.grad.isfinite().all() for x in (h, gamma, z))
 
 
-def test_between_the_atoms_there_is_nothing(discrete):
+def test_probability_between_the_atoms_is_zero(discrete):
     d = discrete(H, GAMMA)
     z = d.sample()
     step = GAMMA**2 * H.min() if discrete.name == "poisson" else GAMMA * H.min()
@@ -196,7 +196,7 @@ def test_between_the_atoms_there_is_nothing(discrete):
     assert d.log_prob(z + 0.3 * step).item() == -math.inf
 
 
-def test_off_the_plane_there_is_nothing():
+def test_density_off_the_plane_is_zero():
     for form in ("additive", "multiplicative"):
         d = get("dirichlet", form)(H, GAMMA)
         z = d.sample()
@@ -205,8 +205,8 @@ def test_off_the_plane_there_is_nothing():
         assert get("categorical", form)(H, GAMMA).log_prob(H).item() == -math.inf
 
 
-def test_own_draws_have_a_density_in_single_precision(family):
-    """Rounding never puts a draw outside the support, even if the mean is then computed again in another order."""
+def test_samples_have_a_density_in_single_precision(family):
+    """Rounding never puts a sample outside the support, even if the mean is recomputed in a different order."""
     torch.manual_seed(4)
     h = 0.05 + 0.9 * torch.rand(200, 256)
     for gamma in (0.05, 0.4, 0.95):

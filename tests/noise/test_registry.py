@@ -1,4 +1,4 @@
-"""Names, forms, options; families of one's own; the published paper's γ."""
+"""Names, forms and options; user-defined families; the published paper's γ."""
 
 import math
 from typing import Any, cast
@@ -9,27 +9,27 @@ import torch
 
 from noisin_pyro.noise import Family, Standardized, check, describe, families, from_published, get, register, registry
 
-TABLE = ["bernoulli", "beta", "categorical", "chi2", "dirichlet", "exponential"]
-TABLE += ["gamma", "gaussian", "gumbel", "laplace", "logistic", "poisson"]
+NAMES = ["bernoulli", "beta", "categorical", "chi2", "dirichlet", "exponential"]
+NAMES += ["gamma", "gaussian", "gumbel", "laplace", "logistic", "poisson"]
 
 
 @pytest.fixture
 def scratch(monkeypatch):
-    """A table of families that this test may write to."""
-    monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))
+    """A copy of the registry that the test may write to."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
-def test_the_table_is_complete():
-    assert families() == TABLE
-    for name in TABLE:
+def test_the_registry_is_complete():
+    assert families() == NAMES
+    for name in NAMES:
         native = ["native"] if name in ("gamma", "beta", "poisson") else []
-        assert [entry.form for entry in describe(name)] == ["additive", "multiplicative", *native]
-        assert all(entry.law and entry.make().form == entry.form for entry in describe(name))
+        assert [info.form for info in describe(name)] == ["additive", "multiplicative", *native]
+        assert all(info.law and info.make().form == info.form for info in describe(name))
         assert get(name).form == "additive" and get(name).name == name
     assert len(describe()) == 27
 
 
-def test_ways_to_ask():
+def test_ways_to_name_a_family():
     assert str(get("gamma:multiplicative")) == str(get("gamma", form="multiplicative")) == "gamma:multiplicative"
     assert str(get("gamma:native", form="native")) == "gamma:native"
     family = get("beta")
@@ -46,12 +46,12 @@ def test_ways_to_ask():
     ],
 )
 def test_shape_options_change_the_law(name, option, default, bound):
-    """By the least value that the standardised law can take."""
+    """Checked by the smallest value of the standardized law."""
     for shape, value in [({}, default), ({option: 5.5}, 5.5)]:
         law: Any = get(name, **shape).law(torch.tensor(0.3, dtype=torch.float64), 2)
-        least = torch.full((2,), bound(value), dtype=torch.float64)
-        assert law.support.check(least + 1e-9 * (name != "poisson")) and not law.support.check(least - 0.01)
-        assert law.log_prob(least - 0.01).item() == -math.inf < law.log_prob(least + 1e-9)
+        smallest = torch.full((2,), bound(value), dtype=torch.float64)
+        assert law.support.check(smallest + 1e-9 * (name != "poisson")) and not law.support.check(smallest - 0.01)
+        assert law.log_prob(smallest - 0.01).item() == -math.inf < law.log_prob(smallest + 1e-9)
 
 
 def test_dirichlet_concentration_changes_the_law():
@@ -76,8 +76,8 @@ def test_dirichlet_concentration_changes_the_law():
         (lambda: get("gamma", concentration=-1.0), "concentration: expected a positive number, got -1.0"),
         (lambda: get("poisson", rate=math.nan), "rate: expected a positive number, got nan"),
         (lambda: get("chi2", degrees=cast(float, "three")), "degrees: expected a positive number, got 'three'"),
-        (lambda: get(get("gamma"), form="native"), "form: not for <noise family gamma>"),
-        (lambda: get(get("gamma"), concentration=3.0), "concentration: not for <noise family gamma>"),
+        (lambda: get(get("gamma"), form="native"), "form: not allowed with <noise family gamma>"),
+        (lambda: get(get("gamma"), concentration=3.0), "concentration: not allowed with <noise family gamma>"),
         (lambda: get(cast(str, 3)), "must be the name of a family or a Family, got 3"),
         (lambda: describe("gama"), "did you mean 'gamma'"),
     ],
@@ -87,7 +87,7 @@ def test_wrong_names_forms_and_options(call, message):
         call()
 
 
-# ---- families of one's own ------------------------------------------------------------------------------------------
+# ---- user-defined families ------------------------------------------------------------------------------------------
 
 
 def test_register_a_law(scratch):
@@ -103,7 +103,7 @@ def test_register_a_law_with_options(scratch):
     register("student", lambda zeros, degrees=9.0: dist.StudentT(zeros + degrees))
     assert describe("student")[0].options == {"degrees": 9.0}
     assert check(get("student:multiplicative", degrees=12.0)).passed
-    with pytest.raises(ValueError, match="finite mean and a positive variance"):
+    with pytest.raises(ValueError, match="finite mean and positive, finite variance"):
         get("student", degrees=1.5)
     with pytest.raises(ValueError, match="it has degrees"):
         get("student", df=3.0)
@@ -156,7 +156,7 @@ def test_a_subclass_may_return_any_law():
     [
         (
             ("gamma", lambda zeros: dist.Uniform(zeros, 1.0)),
-            "is a family already; choose another name, or pass replace",
+            "is already registered; choose another name, or pass replace",
         ),
         (("a:b", lambda zeros: dist.Uniform(zeros, 1.0)), "without a colon"),
         (("", lambda zeros: dist.Uniform(zeros, 1.0)), "non-empty"),
@@ -170,12 +170,12 @@ def test_a_subclass_may_return_any_law():
 def test_what_cannot_be_registered(scratch, arguments, message):
     with pytest.raises(ValueError, match=message):
         register(*arguments)
-    assert families() == TABLE
+    assert families() == NAMES
 
 
 def test_replace(scratch):
     register("gamma", lambda zeros: dist.Uniform(zeros, 1.0), replace=True)
-    assert [entry.form for entry in describe("gamma")] == ["additive", "multiplicative"]
+    assert [info.form for info in describe("gamma")] == ["additive", "multiplicative"]
 
 
 # ---- the published paper's γ ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Shapes and supports of the laws of ε and of z, as Pyro expects them."""
+"""Shapes and supports of the laws of ε and z follow Pyro's conventions."""
 
 import math
 from typing import Any
@@ -31,8 +31,8 @@ def test_spread_broadcasts_against_the_mean(family, shape):
 def test_law_broadcasts_with_the_spread(with_innovations, shape):
     spread = torch.linspace(0.2, 0.6, max(1, math.prod(shape))).reshape(shape)
     law = with_innovations.law(spread, 3)
-    of_spread = getattr(with_innovations, "of_spread", False)
-    assert law.batch_shape == (torch.broadcast_shapes(shape, (3,))[:-1] if of_spread else ())
+    depends_on_spread = getattr(with_innovations, "depends_on_spread", False)
+    assert law.batch_shape == (torch.broadcast_shapes(shape, (3,))[:-1] if depends_on_spread else ())
     path = law.expand((5, 4, 6) if len(shape) < 3 else (5, 4)).to_event(1)
     eps = path.rsample((2,))
     assert eps.shape == (2, *path.batch_shape, *path.event_shape)
@@ -114,7 +114,7 @@ def test_standardizes_any_law():
 
 
 class _Below(dist.Uniform):
-    """A law that is bounded above alone, as far as its support says."""
+    """A law whose support states an upper bound only."""
 
     def __init__(self):
         super().__init__(torch.zeros(2), 1.0)

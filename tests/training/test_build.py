@@ -91,12 +91,15 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "valid.txt, empty": (lambda path: path.write_text(""), "valid.txt has no words"),
     "test.txt, blank": (lambda path: path.write_text("\n \n"), "test.txt has no words"),
     "train.txt, Latin-1": (lambda path: path.write_bytes(b"caf\xe9\n"), "train.txt, line 1: not UTF-8"),
-    "train.txt, UTF-16": (lambda path: path.write_text("one\n", encoding="utf-16-le"), "train.txt has zero bytes"),
+    "train.txt, UTF-16": (lambda path: path.write_text("one\n", encoding="utf-16-le"), "train.txt contains zero bytes"),
     "train.txt, cut in a letter": (lambda path: path.write_bytes("one\nü".encode()[:-1]), "line 2: not UTF-8"),
     "test.txt, new word": (lambda path: path.write_text("one\nseven\n"), "test.txt, line 2: 'seven' is not among"),
     "Folk.mat, cut": (cut, "Folk.mat cannot be read as a MATLAB file"),
     "Folk.mat, text": (lambda path: path.write_text("one"), "Folk.mat cannot be read as a MATLAB file"),
-    "Folk.mat, other keys": (lambda path: savemat(path, {"x": 1.0}), "Folk.mat has no 'traindata' but ['x']"),
+    "Folk.mat, other keys": (
+        lambda path: savemat(path, {"x": 1.0}),
+        "Folk.mat must have traindata, validdata and testdata, got ['x']",
+    ),
 }
 
 
@@ -119,4 +122,4 @@ def test_a_set_by_name_that_is_cut_short_is_one_line(tmp_path: Path, capsys: pyt
         (tmp_path / f"ptb.{part}.txt").write_text("one two\n")
     assert main(["train", "--data", "ptb", "--data-root", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is not the file that is known as 'ptb': it has 8 of 5,101,618 bytes, so it may be cut short" in line
+    assert "is not the published file of 'ptb': it has 8 of 5,101,618 bytes, so it may be truncated" in line

@@ -40,7 +40,7 @@ def push(noise: Tensor, space: Transform, affine: Affine) -> tuple[Tensor, Tenso
 
     Args:
         noise: ε_0 ``(..., H)`` from its prior.
-        space: coordinates to ε: :func:`noisin_pyro.noise.coordinates`.
+        space: coordinates to ε: :func:`noisin_pyro.noise.biject_to_support`.
         affine: the identity (all of its numbers 0) leaves the noise as it is.
 
     Returns:

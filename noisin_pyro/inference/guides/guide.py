@@ -20,7 +20,7 @@ from noisin_pyro.inference.guides.affine import Head, push
 from noisin_pyro.inference.guides.encoder import Encoder
 from noisin_pyro.models import NoisyRNN, SequenceModel, States, Steps, real_steps
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.noise import coordinates
+from noisin_pyro.noise import biject_to_support
 
 Layers = dict[int, Tensor]  # what each noisy layer has, by its number
 Heads = dict[int, Head]
@@ -120,7 +120,7 @@ class Guide(PyroModule):
 def _at_once(walk: Steps, heads: Heads, before: Layers, contexts: Layers, real: Tensor | None) -> tuple[Layers, Layers]:
     """ε_{1:T} of each layer where no map knows the path, and log |dε / dε_before| of each step."""
     pushed = {
-        layer: push(noise, coordinates(_law(walk, layer)), heads[layer](contexts[layer], None, real))
+        layer: push(noise, biject_to_support(_law(walk, layer)), heads[layer](contexts[layer], None, real))
         for layer, noise in before.items()
     }
     return {layer: noise for layer, (noise, _) in pushed.items()}, {layer: s for layer, (_, s) in pushed.items()}
@@ -140,7 +140,7 @@ class _Path:
 
     def walked(self) -> tuple[Layers, Layers]:
         """ε_{1:T} of each layer (z of native noise), and log |dε / dε_before| of each step."""
-        spaces = {layer: coordinates(_law(self.walk, layer, per_step=True)) for layer in self.before}
+        spaces = {layer: biject_to_support(_law(self.walk, layer, per_step=True)) for layer in self.before}
         noises = {layer: noise.unbind(-2) for layer, noise in self.before.items()}
         contexts = {layer: context.unbind(-2) for layer, context in self.contexts.items()}
         moved: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in self.contexts}
@@ -210,5 +210,5 @@ def _coordinates(rnn: NoisyRNN, units: int) -> tuple[int, bool]:
     if not rnn.noise.has_innovations:
         return units, True
     law = rnn.noise.law(torch.ones(()), units)
-    (size,) = coordinates(law).inverse_shape((units,))
+    (size,) = biject_to_support(law).inverse_shape((units,))
     return size, law.support is not constraints.real_vector

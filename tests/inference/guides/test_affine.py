@@ -27,7 +27,7 @@ def test_full_is_a_lower_triangular_factor():
 @pytest.mark.parametrize("name", ["gaussian", "gumbel", "gamma", "beta", "dirichlet", "gamma:multiplicative"])
 def test_the_stretch_is_autograd_s(name, covariance):
     law = noise.get(name).law(torch.tensor(0.4).double(), UNITS)
-    space, d = noise.coordinates(law), UNITS - (name == "dirichlet")
+    space, d = noise.biject_to_support(law), UNITS - (name == "dirichlet")
     affine, before = random_affine(d, covariance), law.rsample()
 
     def first(free):  # of the simplex, the last coordinate is what the others leave

@@ -1,0 +1,124 @@
+"""The base laws of the families, before they are standardized.
+
+Each function takes a tensor ``(..., size)`` of zeros, or of the spread for the ``_ratio`` laws, and returns the law of
+``size`` units. All parameters are passed as tensors, because a Python number would be copied to the device at every
+call. The first line of each docstring is printed in tables of families.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Size, Tensor
+
+
+def gaussian(zeros: Tensor) -> dist.TorchDistribution:
+    """Normal(0, 1)"""
+    return dist.Normal(zeros, zeros + 1.0)
+
+
+def laplace(zeros: Tensor) -> dist.TorchDistribution:
+    """Laplace(0, 1)"""
+    return dist.Laplace(zeros, zeros + 1.0)
+
+
+def logistic(zeros: Tensor) -> dist.TorchDistribution:
+    """Logistic(0, 1)"""
+    return _Logistic(zeros, zeros + 1.0)
+
+
+def gumbel(zeros: Tensor) -> dist.TorchDistribution:
+    """Gumbel(0, 1)"""
+    return dist.Gumbel(zeros, zeros + 1.0)
+
+
+def gamma(zeros: Tensor, concentration: float = 2.0) -> dist.TorchDistribution:
+    """Gamma(concentration, 1)"""
+    return dist.Gamma(zeros + _positive("concentration", concentration), zeros + 1.0)
+
+
+def exponential(zeros: Tensor) -> dist.TorchDistribution:
+    """Exponential(1)"""
+    return dist.Exponential(zeros + 1.0)
+
+
+def chi2(zeros: Tensor, degrees: float = 3.0) -> dist.TorchDistribution:
+    """χ²(degrees)"""
+    return _Chi2(zeros + _positive("degrees", degrees))
+
+
+def beta(zeros: Tensor, concentration: float = 2.0) -> dist.TorchDistribution:
+    """Beta(concentration, concentration)"""
+    return dist.Beta(zeros + _positive("concentration", concentration), zeros + concentration)
+
+
+def bernoulli(zeros: Tensor) -> dist.TorchDistribution:
+    """±1 with equal probability"""
+    return dist.Bernoulli(zeros + 0.5)
+
+
+def poisson(zeros: Tensor, rate: float = 4.0) -> dist.TorchDistribution:
+    """Poisson(rate)"""
+    return dist.Poisson(zeros + _positive("rate", rate))
+
+
+def categorical(zeros: Tensor) -> dist.TorchDistribution:
+    """one-hot over the layer's units, equal probabilities"""
+    return _UniformOneHot(logits=zeros)
+
+
+def dirichlet(zeros: Tensor, concentration: float = 1.0) -> dist.TorchDistribution:
+    """Dirichlet(concentration, ..., concentration) over the layer's units"""
+    return dist.Dirichlet(zeros + _positive("concentration", concentration))
+
+
+def gamma_ratio(spread: Tensor) -> dist.TorchDistribution:
+    """Gamma(1/γ², rate 1/γ²)"""
+    shape = spread.pow(-2)
+    return dist.Gamma(shape, shape, validate_args=False)
+
+
+def bernoulli_ratio(spread: Tensor) -> dist.TorchDistribution:
+    """Bernoulli(q)/q with q = 1/(1 + γ²): dropout on the state"""
+    return dist.Bernoulli(1 / (1 + spread.square()), validate_args=False)
+
+
+def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
+    """γ²·Poisson(1/γ²)"""
+    return dist.Poisson(spread.pow(-2), validate_args=False)
+
+
+class _Chi2(dist.Chi2):
+    """torch's class passes its rate as a Python number, which is copied to the device."""
+
+    def __init__(self, df: Tensor, validate_args: bool | None = None) -> None:
+        dist.Gamma.__init__(self, df / 2, torch.full_like(df, 0.5), validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        return _Chi2(self.df.expand(batch_shape), validate_args=self._validate_args)
+
+
+class _Logistic(dist.Logistic):
+    """Pyro's class samples by inversion of a uniform number that can be exactly 0, and so can return −∞."""
+
+    def rsample(self, sample_shape=Size()):  # pyright: ignore[reportIncompatibleMethodOverride]
+        finfo = torch.finfo(self.loc.dtype)
+        u = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        return self.icdf(u.clamp_(finfo.tiny, 1 - finfo.eps))
+
+
+class _UniformOneHot(dist.OneHotCategorical):
+    """torch's class synchronizes with the device in ``sample``."""
+
+    def sample(self, sample_shape=Size()):  # pyright: ignore[reportIncompatibleMethodOverride]
+        shape = self._extended_shape(sample_shape)
+        unit = torch.randint(shape[-1], (*shape[:-1], 1), device=self.logits.device)
+        return self.logits.new_zeros(shape).scatter_(-1, unit, 1.0)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return value
