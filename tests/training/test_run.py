@@ -42,11 +42,9 @@ def test_a_run_writes_its_configuration_log_model_result_and_pictures(texts: Tex
     config = _config(texts, tmp_path / "run", noise=Noise(spread=0.4, learn_spread=True))
     result = train(config)
     names = {path.name for path in result.folder.iterdir()}
-    expected = {"config.json", "log.csv", "best.pt", "result.json", "curves.png", "spreads.png", "deterministic"}
-    assert names == expected
-    assert {path.name for path in (result.folder / "deterministic").iterdir()} == {
-        "config.json", "log.csv", "best.pt", "result.json"
-    }  # fmt: skip
+    files = {"config.json", "log.csv", "best.pt", "last.pt", "result.json"}
+    assert names == files | {"curves.png", "spreads.png", "deterministic"}
+    assert {path.name for path in (result.folder / "deterministic").iterdir()} == files
     for picture in ("curves.png", "spreads.png"):
         assert imread(result.folder / picture).std() > 0.01
     assert from_json((result.folder / "config.json").read_text()) == config
