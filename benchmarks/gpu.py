@@ -1,6 +1,6 @@
 """Everything that has to be seen on a GPU, in one call: ``python benchmarks/gpu.py`` writes ``results/gpu/``.
 
-1. ``checks.json``: every engine agrees with the loop (float64), a captured step waits for nothing, and captured
+1. ``checks.json``: every backend agrees with the loop (float64), a captured step waits for nothing, and captured
    training ends in the same parameters as steps taken one by one;
 2. ``epoch-….json``: seconds of an epoch of Penn Treebank (training alone), captured: one tanh layer of 256 at batch 20,
    and the LSTM 2 × 650 at batch 80, γ fixed and learned;
@@ -32,9 +32,9 @@ import tyro
 
 from noisin_pyro import LanguageModel, NoisyRNN, PriorAsGuide_ELBO, Spread
 from noisin_pyro.data import Stream
-from noisin_pyro.models.cells import CELLS
-from noisin_pyro.models.engine import ENGINES
 from noisin_pyro.recipes import ICML_STEPS
+from noisin_pyro.recurrence.cells import CELLS
+from noisin_pyro.recurrence.dispatch import BACKENDS
 from noisin_pyro.training.folder import provenance, write_json
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.optimizers import build_optimizer
@@ -77,15 +77,15 @@ REDUCED = {
 """The same where there is no GPU; of an option that is given twice the last counts."""
 
 
-def engines_agree(device: str) -> dict[str, float]:
-    """The largest difference of states and gradients from the loop's, over all engines that run a cell."""
+def backends_agree(device: str) -> dict[str, float]:
+    """The largest difference of states and gradients from the loop's, over all backends that run a cell."""
     found = {}
     for cell in CELLS:
         for noise in ("gaussian", "gaussian:multiplicative"):
             results = {}
-            for engine in ENGINES:
+            for backend in BACKENDS:
                 torch.manual_seed(0)
-                rnn = NoisyRNN(3, 5, 2, cell=cell, noise=noise, engine=engine).double().to(device)
+                rnn = NoisyRNN(3, 5, 2, cell=cell, noise=noise, backend=backend).double().to(device)
                 x = torch.randn(4, 7, 3, device=device, dtype=torch.float64)
                 torch.manual_seed(1)
                 try:
@@ -93,7 +93,7 @@ def engines_agree(device: str) -> dict[str, float]:
                         z, _ = rnn(x)
                 except ValueError:
                     continue  # it cannot run this cell with this noise
-                results[engine] = [z, *torch.autograd.grad(z.sin().sum(), list(rnn.parameters()))]
+                results[backend] = [z, *torch.autograd.grad(z.sin().sum(), list(rnn.parameters()))]
             found[f"{cell}, {noise}"] = max(
                 float((one.detach() - other.detach()).abs().max())
                 for each in results.values()
@@ -144,7 +144,7 @@ def waits_for_nothing(device: str) -> list[str]:
 def checks(device: str) -> dict[str, Any]:
     with program_settings():
         return {
-            "largest_difference_of_engines": engines_agree(device),
+            "largest_difference_of_engines": backends_agree(device),
             "largest_difference_of_captured_steps": captured_is_one_by_one(device),
             "waits_for_nothing": waits_for_nothing(device),
         }

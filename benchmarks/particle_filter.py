@@ -33,7 +33,7 @@ CELLS = ("tanh", "lstm")
 
 def forward(model: SequenceModel, batch: Batch, at_once: bool) -> Tensor:
     """log p(x_t | z_t) of 100 noisy runs of the sequences, ``(P, B, T)``."""
-    walk = model.rnn.steps(model.embed(batch.inputs))
+    walk = model.rnn.stepwise(model.embed(batch.inputs))
     z, c = (tuple(s if s is None else s.expand(PARTICLES, ROWS, UNITS) for s in each) for each in walk.start)
     states, path = States(z, c), []  # type: ignore[arg-type]
     for t in range(STEPS):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from noisin_pyro import NoisyRNN, Spread
-from noisin_pyro.models.cells import CELLS
-from noisin_pyro.models.products import Factor, product, summed_product
+from noisin_pyro.recurrence.cells import CELLS
+from noisin_pyro.recurrence.matmul import PackedMatrix, matmul, weight_gradient
 from timing.shapes import Shape
 
 
@@ -51,7 +51,8 @@ class NoisyLayer(TorchLayer):
         super().__init__(shape, device)
         gamma = Spread(spread, learn=learn_spread)
         sizes = (shape.units, shape.units, shape.layers)
-        self.rnn = NoisyRNN(*sizes, shape.cell, family, gamma, engine=engine, products=products)
+        backend = "fused" if engine == "kernel" else engine
+        self.rnn = NoisyRNN(*sizes, shape.cell, family, gamma, backend=backend, matmul_precision=products)
         self.rnn.to(device, shape.dtype)
 
     def forward(self) -> Tensor:
@@ -70,12 +71,12 @@ class Products:
 
     def step(self) -> None:
         rows, inputs, by_a = self.x.shape[1], self.x.flatten(0, 1), self.a.flatten(0, 1)
-        product(inputs, self.weight.mT)
-        forward, backward = Factor(self.weight.mT, rows), Factor(self.weight, rows)
+        matmul(inputs, self.weight.mT)
+        forward, backward = PackedMatrix(self.weight.mT, rows), PackedMatrix(self.weight, rows)
         for x_t, a_t in zip(self.x, self.a, strict=True):
-            forward.times(x_t, a_t)
+            forward.matmul(x_t, a_t)
         for x_t, a_t in zip(self.x, self.a, strict=True):
-            backward.times(a_t, x_t)
-        product(by_a, self.weight)
+            backward.matmul(a_t, x_t)
+        matmul(by_a, self.weight)
         for _ in ("W_ih", "W_hh"):
-            summed_product(by_a, inputs)
+            weight_gradient(by_a, inputs)

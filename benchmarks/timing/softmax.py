@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from noisin_pyro.models.softmax import Softmax
+from noisin_pyro.recurrence.softmax import Softmax
 from timing.shapes import Shape
 
 

@@ -1,24 +1,41 @@
-"""Matrix products of float32 numbers, by default as they are, on request rounded to bfloat16.
+"""Matrix products in float32, or on request with operands rounded to bfloat16.
 
-On CPUs they go to oneDNN: the BLAS behind ``torch.mm`` reaches half of what some processors can do in float32 (those of
-AMD; ``docs/speed.md``), and packs a matrix anew in each of the many small products of a recurrence.
+On CPUs, large float32 products go to oneDNN. The BLAS behind ``torch.mm`` reaches half of what some processors can do
+in float32 (those of AMD; ``docs/speed.md``), and repacks a matrix in each of the many small products of a recurrence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 
-PRODUCTS = ("float32", "bfloat16")
+MATMUL_PRECISIONS = ("float32", "bfloat16")
 
-LARGE = 2**20
-"""Multiplications in a product from which oneDNN's advantage outweighs what each call of it costs."""
+MIN_ONEDNN_SIZE = 2**20
+"""Multiplications in a product from which oneDNN's advantage outweighs the overhead of each call."""
+
+# These operators and flags are private to torch. Without the operators, products go to the BLAS; where functorch's
+# state is unknown, we assume that a transform is active, and autograd does what is otherwise written by hand.
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
+    hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+)
+_functorch_is_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+
+class _NeedsGrad(NamedTuple):
+    """``ctx.needs_input_grad`` of :class:`_Linear`."""
+
+    x: bool
+    weight: bool
+    bias: bool
+    precision: bool
 
 
 def has_bfloat16() -> bool:
@@ -26,24 +43,35 @@ def has_bfloat16() -> bool:
     return torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def check_products(products: str) -> str:
-    """The name itself.
+def check_matmul_precision(precision: str) -> str:
+    """Return the name of a precision.
 
     Raises:
-        ValueError: another name, or bfloat16 where neither the CPU nor a GPU has it in hardware.
+        ValueError: for an unknown name, or for bfloat16 if neither the CPU nor a GPU has it in hardware.
     """
-    known("products", products, PRODUCTS)
-    if products == "bfloat16" and not has_bfloat16():
-        raise ValueError("products='bfloat16' needs a CPU with AVX-512 or AMX, or a GPU; leave them at 'float32'")
-    return products
+    known("matmul_precision", precision, MATMUL_PRECISIONS)
+    if precision == "bfloat16" and not has_bfloat16():
+        raise ValueError("matmul_precision='bfloat16' needs a CPU with AVX-512 or AMX, or a GPU; use 'float32'")
+    return precision
+
+
+def check_bfloat16_operands(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Check that ``matmul_precision="bfloat16"`` supports these operands.
+
+    Raises:
+        ValueError: for a dtype other than float32, or for sampled weights.
+    """
+    if not x.dtype == weight.dtype == bias.dtype == torch.float32 or weight.dim() != 2 or bias.dim() != 1:
+        got = f"{weight.dtype} of shape {tuple(weight.shape)}"
+        raise ValueError(f"matmul_precision='bfloat16' needs one matrix of float32 weights, got {got}; use 'float32'")
 
 
 @contextmanager
-def tf32(wanted: bool) -> Iterator[None]:
-    """Within, GPUs round the factors of float32 products to TF32, if that is wanted; else as torch has been told."""
+def tf32(enabled: bool) -> Iterator[None]:
+    """A context in which GPUs round the operands of float32 products to TF32; without effect if not ``enabled``."""
     settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
     before = [setting.fp32_precision for setting in settings]
-    for setting in settings if wanted else ():
+    for setting in settings if enabled else ():
         setting.fp32_precision = "tf32"
     try:
         yield
@@ -52,101 +80,105 @@ def tf32(wanted: bool) -> Iterator[None]:
             setting.fp32_precision = value
 
 
-def by_hand_works(device: torch.device) -> bool:
-    """Whether operations with a gradient written by hand can be used: not within torch's autocast, which chooses the
-    types of its own operations, and not within a transform of ``torch.func``, which would have to know them."""
-    return not (torch.is_autocast_enabled(device.type) or torch._C._are_functorch_transforms_active())
+def custom_gradients_work(device: torch.device) -> bool:
+    """Whether operations with a gradient written by hand can be used.
 
-
-def rounded(factor: Tensor, products: str) -> Tensor:
-    """A factor of several products as they take it."""
-    return factor.bfloat16() if products == "bfloat16" else factor
-
-
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None, products: str = "float32") -> Tensor:
-    """a b (+ bias) of ``(N, K)``, ``(K, M)`` and ``(M,)``; no gradient passes.
-
-    ``products="bfloat16"`` rounds the factors (which may have been beforehand: :func:`rounded`) and each element of the
-    result to bfloat16; sums, and the type of the result, are float32.
+    They can't inside torch's autocast, which chooses the dtype of each of its own operations, nor inside a transform of
+    ``torch.func``, which would have to know how to transform them.
     """
-    if products == "bfloat16":
-        found = torch.mm(rounded(a, products), rounded(b, products)).float()
-        return found if bias is None else found.add_(bias)
-    if _is_for_onednn(a) and len(a) * b.numel() >= LARGE:
+    return not (torch.is_autocast_enabled(device.type) or _functorch_is_active())
+
+
+def rounded(operand: Tensor, precision: str) -> Tensor:
+    """Round the operand of several products once."""
+    return operand.bfloat16() if precision == "bfloat16" else operand
+
+
+def matmul(a: Tensor, b: Tensor, bias: Tensor | None = None, precision: str = "float32") -> Tensor:
+    """a b (+ bias) of ``(N, K)``, ``(K, M)`` and ``(M,)``; not differentiable.
+
+    ``precision="bfloat16"`` rounds the operands (which may already be: :func:`rounded`) and each element of a b to
+    bfloat16. Sums are accumulated, the bias is added and the result is returned in float32.
+    """
+    if precision == "bfloat16":
+        result = torch.mm(rounded(a, precision), rounded(b, precision)).float()
+        return result if bias is None else result.add_(bias)
+    if _uses_onednn(a) and len(a) * b.numel() >= MIN_ONEDNN_SIZE:
         return torch.ops.mkldnn._linear_pointwise(a, b.mT, bias, "none", [], "")
     return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
 
 
-def summed_product(a: Tensor, b: Tensor, products: str = "float32") -> Tensor:
-    """aᵀ b, ``(K, M)``, of ``(N, K)`` and ``(N, M)``: a weight's gradient, summed over N rows; no gradient passes."""
-    if products == "bfloat16" or a.shape[1] <= b.shape[1]:  # float32 is rearranged first where it stands left
-        return product(a.mT, b, None, products)
-    return product(b.mT, a, None, products).mT
+def weight_gradient(grad: Tensor, x: Tensor, precision: str = "float32") -> Tensor:
+    """gradᵀ x, ``(G, I)``, of ``(N, G)`` and ``(N, I)``: the gradient of W in x Wᵀ, summed over N rows; not
+    differentiable."""
+    # In float32 the left operand gets rearranged first, so the smaller of the two stands there.
+    if precision == "bfloat16" or grad.shape[1] <= x.shape[1]:
+        return matmul(grad.mT, x, None, precision)
+    return matmul(x.mT, grad, None, precision).mT
 
 
-class Factor:
-    """A matrix ``(K, M)`` that many small ``(rows, K)`` are multiplied by: rearranged once for all of them."""
+class PackedMatrix:
+    """A matrix ``(K, M)`` that many small ``(rows, K)`` are multiplied by: packed for oneDNN once for all of them."""
 
-    def __init__(self, matrix: Tensor, rows: int, products: str = "float32") -> None:
-        self.is_rounded = products == "bfloat16"
-        self.matrix = rounded(matrix, products)
+    def __init__(self, matrix: Tensor, rows: int, precision: str = "float32") -> None:
+        self.is_rounded = precision == "bfloat16"
+        self.matrix = rounded(matrix, precision)
         self.packed: Any = None
-        if _is_for_onednn(matrix) and rows * matrix.numel() >= LARGE:
+        if _uses_onednn(matrix) and rows * matrix.numel() >= MIN_ONEDNN_SIZE:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix.mT.contiguous(), rows)
 
-    def times(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """x matrix (+ plus), ``(rows, M)``, of which only the product is rounded; no gradient passes."""
+    def matmul(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """x matrix (+ plus), ``(rows, M)``; only the product is rounded; not differentiable."""
         if self.is_rounded:
             x = x.bfloat16()
             if self.packed is None:
-                found = torch.mm(x, self.matrix).float()
+                result = torch.mm(x, self.matrix).float()
             else:
-                found = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "").float()
-            return found if plus is None else found.add_(plus)
+                result = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "").float()
+            return result if plus is None else result.add_(plus)
         if self.packed is None:
             return torch.mm(x, self.matrix) if plus is None else torch.addmm(plus, x, self.matrix)
         if plus is None:
             return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        # The sum is fused into the product: one call a step, and no second pass over the result.
         return torch.ops.mkldnn._linear_pointwise.binary(x, plus, self.packed, None, "add")
 
 
-def fast_linear(x: Tensor, weight: Tensor, bias: Tensor, products: str = "float32") -> Tensor:
-    """x ``(..., I)`` to ``(..., G)`` by one matrix ``(G, I)``, forward and backward by these products."""
-    return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, products).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x ``(..., T, I)`` to ``(..., T, G)`` with weights ``(..., G, I)`` and biases ``(..., G)``, sampled ones too."""
+    if weight.dim() == 2 and bias.dim() == 1:
+        return F.linear(x, weight, bias)
+    return x @ weight.mT + bias.unsqueeze(-2)
 
 
-def require_plain(x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """Refuse what products in bfloat16 are not made for.
-
-    Raises:
-        ValueError: numbers of another type than float32, or sampled weights.
-    """
-    if not x.dtype == weight.dtype == bias.dtype == torch.float32 or weight.dim() != 2 or bias.dim() != 1:
-        got = f"{weight.dtype} of shape {tuple(weight.shape)}"
-        raise ValueError(f"products='bfloat16' need one matrix of float32 weights, got {got}; use 'float32'")
+def fast_linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str = "float32") -> Tensor:
+    """x ``(..., I)`` to ``(..., G)`` with one matrix ``(G, I)``, forward and backward by :func:`matmul`."""
+    return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, precision).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
 
 
 class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, products: str) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(x, weight)
-        ctx.products = products
-        return product(x, weight.mT, bias, products)
+    """y = x Wᵀ + b. With ȳ = ∂L/∂y: x̄ = ȳ W; W̄ = ȳᵀ x; b̄ = Σ_n ȳ_n."""
 
     @staticmethod
-    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        ctx.precision = precision
+        return matmul(x, weight.mT, bias, precision)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        by_x, by_weight, by_bias, _ = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # the gradient's gradient will be asked for
-            return up @ weight, up.mT @ x, up.sum(0), None
-        factor = rounded(up, ctx.products)
+        needs_grad = _NeedsGrad(*ctx.needs_input_grad)
+        if torch.is_grad_enabled():  # create_graph=True: these products have to be differentiable themselves
+            return grad_y @ weight, grad_y.mT @ x, grad_y.sum(0), None
+        operand = rounded(grad_y, ctx.precision)  # once for both products; the bias's sum stays float32
         return (
-            product(factor, weight, None, ctx.products) if by_x else None,
-            summed_product(factor, x, ctx.products) if by_weight else None,
-            up.sum(0) if by_bias else None,
+            matmul(operand, weight, None, ctx.precision) if needs_grad.x else None,
+            weight_gradient(operand, x, ctx.precision) if needs_grad.weight else None,
+            grad_y.sum(0) if needs_grad.bias else None,
             None,
         )
 
 
-def _is_for_onednn(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu" and torch._C._get_mkldnn_enabled()
+def _uses_onednn(x: Tensor) -> bool:
+    return _HAS_ONEDNN and x.dtype == torch.float32 and x.device.type == "cpu" and torch._C._get_mkldnn_enabled()

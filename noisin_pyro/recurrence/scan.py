@@ -1,89 +1,70 @@
-"""The noisy recurrence and its gradient as one operation: one product and a few elementwise ones a step.
+"""The noisy recurrence and its gradient as one autograd operation: one product and a few elementwise ones a step.
 
-Autograd would note every operation of every step, and gather the weights' gradients step by step. Written by hand, they
-are gathered in one product over all steps, buffers are written once, and noise costs one operation a step, whether it
-is added (z_t = h_t + δ_t) or multiplies (z_t = h_t ⊙ r_t).
-
-A mask m ``(R, H)``, the same at all steps, stands before the product: W_hh (m ⊙ z_{t-1}).
+Autograd would record every operation of every step, and accumulate the weights' gradients step by step. Here they are
+gathered in one product over all steps, and buffers are written once. Noise costs one operation a step, whether it is
+added (z_t = h_t + δ_t) or multiplies (z_t = h_t ⊙ r_t). The equations are in ``scan_cells.py``.
 
 Shapes: T time, R rows (particles and sequences), H units, G = gates · H.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from noisin_pyro.models.cells import Cell
-from noisin_pyro.models.steps_by_hand import STEPS, masked
+from noisin_pyro.recurrence.cells import Cell
+from noisin_pyro.recurrence.scan_cells import ScanArguments, masked
 
 
-class Noise(NamedTuple):
-    """What is done to the means, ``(T, R, H)``: multiplied by ``factor``, or ``shift`` added, or nothing."""
-
-    factor: Tensor | None = None
-    shift: Tensor | None = None
-
-
-def scan(
-    cell: Cell,
-    a: Tensor,
-    hh: Tensor,
-    bias: Tensor | None,
-    z: Tensor,
-    c: Tensor | None,
-    noise: Noise,
-    products: str = "float32",
-    mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """z_{1:T} ``(T, R, H)`` and the last memory.
+def scan(cell: Cell, args: ScanArguments[Any], matmul_precision: str = "float32") -> tuple[Tensor, Tensor | None]:
+    """z_{1:T} ``(T, R, H)`` and the last memory, of a cell that has a ``scan_cell``.
 
     Args:
-        a: the inputs' projections with every bias, ``(T, R, G)``; for the GRU without those of W_hh.
-        hh: W_hh, ``(G, H)``.
-        bias: those, ``(G,)``; None for other cells.
-        z, c: z_0 and c_0, ``(R, H)``.
-        products: those with W_hh, forward and backward, as for :class:`NoisyRNN`.
-        mask: m.
+        cell: the cell.
+        args: what it reads; its docstring gives shapes.
+        matmul_precision: of the products with W_hh, forward and backward, as for :class:`NoisyRNN`.
     """
-    path, memory = _Scan.apply(cell, products, a, hh, bias, z, c, mask, *noise)  # type: ignore[misc]
+    path, memory = _Scan.apply(cell, matmul_precision, *args)  # type: ignore[misc]
     return path, memory if cell.has_memory else None
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cell: Cell, products: str, *given: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        ctx.cell, ctx.products = cell, products
-        path, memory, kept = STEPS[cell.name].forward(products, *given)
-        ctx.save_for_backward(*given, *kept)
+    def forward(ctx: Any, cell: Cell, precision: str, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        assert cell.scan_cell is not None
+        ctx.cell, ctx.precision = cell, precision
+        path, memory, saved = cell.scan_cell.forward(precision, ScanArguments(*tensors))
+        ctx.save_for_backward(*tensors, *saved)
         return path, memory
 
     @staticmethod
-    def backward(ctx: Any, by_path: Tensor, by_memory: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        given, kept = ctx.saved_tensors[:8], ctx.saved_tensors[8:]
-        wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():  # the gradient's gradient will be asked for
-            return None, None, *_differentiable(ctx.cell, given, wanted, by_path, by_memory)
-        by_path = by_path.contiguous()
-        return None, None, *STEPS[ctx.cell.name].backward(ctx.products, given, wanted, kept, by_path, by_memory)
+    def backward(ctx: Any, grad_path: Tensor, grad_memory: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        num_arguments = len(ScanArguments._fields)
+        args, saved = ScanArguments(*ctx.saved_tensors[:num_arguments]), ctx.saved_tensors[num_arguments:]
+        needs_grad = ScanArguments(*ctx.needs_input_grad[2:])  # cell and precision stand first
+        if torch.is_grad_enabled():  # create_graph=True: the gradient has to be differentiable itself
+            return None, None, *_differentiable_backward(ctx.cell, args, needs_grad, grad_path, grad_memory)
+        # one contiguous copy, rather than strided reads at every step
+        grads = ctx.cell.scan_cell.backward(ctx.precision, args, needs_grad, saved, grad_path.contiguous(), grad_memory)
+        return None, None, *grads
 
 
-def _differentiable(
-    cell: Cell, given: tuple[Any, ...], wanted: tuple[bool, ...], by_path: Tensor, by_memory: Tensor
+def _differentiable_backward(
+    cell: Cell, args: ScanArguments[Any], needs_grad: ScanArguments[bool], grad_path: Tensor, grad_memory: Tensor
 ) -> list[Tensor | None]:
-    """The same gradients, by operations that have a gradient themselves."""
-    a, hh, bias, z, c, mask, factor, shift = given
-    path = []
-    for t, a_t in enumerate(a.unbind(0)):
-        mean, c = cell.step(a_t, torch.nn.functional.linear(masked(z, mask), hh, bias), z, c)
-        z = mean if factor is None else mean * factor[t]
-        z = z if shift is None else z + shift[t]
+    """The same gradients by autograd: the recurrence is run once more with operations that it records."""
+    z, c, path = args.z_0, args.c_0, []
+    for t, a_t in enumerate(args.a.unbind(0)):
+        p_t = torch.nn.functional.linear(masked(z, args.mask), args.weight_hh, args.bias_hh)
+        mean, c = cell.step(a_t, p_t, z, c)
+        z = mean if args.factor is None else mean * args.factor[t]
+        z = z if args.shift is None else z + args.shift[t]
         path.append(z)
-    ends, ups = [torch.stack(path)], [by_path]
+    outputs, grad_outputs = [torch.stack(path)], [grad_path]
     if c is not None:
-        ends, ups = [*ends, c], [*ups, by_memory]
-    sources = [source for source, want in zip(given, wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(ends, sources, ups, create_graph=True, allow_unused=True))
-    return [next(found) if want else None for want in wanted]
+        outputs, grad_outputs = [*outputs, c], [*grad_outputs, grad_memory]
+    leaves = [tensor for tensor, needed in zip(args, needs_grad, strict=True) if needed]
+    grads = iter(torch.autograd.grad(outputs, leaves, grad_outputs, create_graph=True, allow_unused=True))
+    return [next(grads) if needed else None for needed in needs_grad]

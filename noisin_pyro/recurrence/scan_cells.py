@@ -1,209 +1,365 @@
-"""What the recurrence by hand does along the steps of each cell, forward and backward (``by_hand.py`` calls it).
+"""The scan of each cell, step by step: forward, and backward by hand (``scan.py`` makes them one operation).
 
-Every cell has ``forward(products, a, hh, bias, z_0, c_0, mask, factor, shift)``, to the path, the last memory and what
-backward needs, and ``backward(products, given, wanted, kept, by_z, by_memory)``, to a gradient, or None, for each
-argument of forward from ``a`` on. ``by_x`` is the loss's gradient by x. Shapes are those of ``by_hand.py``.
+Notation: time t = 1..T, rows (particles and sequences) R, units H, G = gates · H. x̄ is ∂L/∂x; ⊙ is elementwise.
+
+All cells share the noise and the mask (paper, section 3: z_t is drawn around the cell's mean h_t):
+
+    z_t = h_t                       without noise
+    z_t = h_t + δ_t                 additive:        h̄_t = z̄_t,        δ̄_t = z̄_t
+    z_t = h_t ⊙ r_t                 multiplicative:  h̄_t = z̄_t ⊙ r_t,  r̄_t = z̄_t ⊙ h_t
+    p_t = W_hh (m ⊙ z_{t-1})        the state's projection, m = 1 without dropout
+
+and so, with z̄_t summed over every path from z_t to the loss (the output at t, then the next step's projection):
+
+    z̄_{t-1} = (∂L/∂z_{t-1} of the output) + m ⊙ (W_hhᵀ p̄_t)   (+ the cell's own paths)
+    W̄_hh = Σ_t p̄_t (m ⊙ z_{t-1})ᵀ                             m̄ = Σ_t (W_hhᵀ p̄_t) ⊙ z_{t-1}
+
+The backward passes compute slopes of all steps at once where they can. Only what depends on z̄_t itself is left to the
+loop over time: one product and a few elementwise operations a step. W̄_hh is one product over all steps.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from noisin_pyro.models.products import Factor, product, summed_product
+from noisin_pyro.recurrence.matmul import PackedMatrix, matmul, weight_gradient
+
+T = TypeVar("T")
 
 
-def _noisy(h: Tensor, factor: Tensor | None, shift: Tensor | None, out: Tensor) -> Tensor:
+class ScanArguments(NamedTuple, Generic[T]):
+    """The tensors that a scan reads; also which of them need a gradient, and their gradients.
+
+    Attributes:
+        a: the inputs' projections, ``(T, R, G)``, with every bias that can be added beforehand.
+        weight_hh: W_hh, ``(G, H)``.
+        bias_hh: b_hh, ``(G,)``, of a cell with ``separate_bias_hh``; else None.
+        z_0, c_0: the states before the first step, ``(R, H)``; c_0 is None without a memory.
+        mask: m, ``(R, H)``, or None.
+        factor, shift: r and δ, ``(T, R, H)``; at most one of them is not None.
+    """
+
+    a: T
+    weight_hh: T
+    bias_hh: T
+    z_0: T
+    c_0: T
+    mask: T
+    factor: T
+    shift: T
+
+    @property
+    def is_noisy(self) -> bool:
+        return self.factor is not None or self.shift is not None
+
+
+Saved = tuple[Tensor, ...]
+
+
+class ScanCell(ABC):
+    """One cell's steps along a sequence.
+
+    Attributes:
+        separate_bias_hh: whether b_hh can't be added to the inputs' projection (the GRU gates W_hh z + b_hh).
+    """
+
+    separate_bias_hh: bool = False
+
+    @abstractmethod
+    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
+        """z_{1:T} ``(T, R, H)``, c_T (empty without a memory), and what ``backward`` needs."""
+
+    @abstractmethod
+    def backward(
+        self,
+        precision: str,
+        args: ScanArguments[Any],
+        needs_grad: ScanArguments[bool],
+        saved: Saved,
+        grad_z: Tensor,
+        grad_c: Tensor,
+    ) -> ScanArguments[Tensor | None]:
+        """The gradient of each argument, from those of z_{1:T} (contiguous) and c_T."""
+
+
+def masked(z: Tensor, mask: Tensor | None) -> Tensor:
+    """m ⊙ z."""
+    return z if mask is None else z * mask
+
+
+def _add_noise(h: Tensor, factor: Tensor | None, shift: Tensor | None, out: Tensor) -> Tensor:
+    """z_t from h_t, into ``out``; without noise ``h`` already is the buffer of z_t."""
     if factor is not None:
         return torch.mul(h, factor, out=out)
     return h if shift is None else torch.add(h, shift, out=out)
 
 
-def _each(path: Tensor | None, steps: int) -> list[Any]:
+def _unbind(path: Tensor | None, steps: int) -> list[Any]:
     return [None] * steps if path is None else list(path.unbind(0))
 
 
-def masked(z: Tensor, mask: Tensor | None) -> Tensor:
-    return z if mask is None else z * mask
-
-
-def _back(weights: Factor, by_r: Tensor, mask: Tensor | None, plus: Tensor) -> Tensor:
-    """What comes back along r = W_hh (m ⊙ z) to z, and ``plus``."""
+def _grad_state(weight_hh: PackedMatrix, grad_p: Tensor, mask: Tensor | None, plus: Tensor) -> Tensor:
+    """z̄ = plus + m ⊙ (W_hhᵀ p̄): back along p = W_hh (m ⊙ z)."""
     if mask is None:
-        return weights.times(by_r, plus)
-    return torch.addcmul(plus, weights.times(by_r), mask)
+        return weight_hh.matmul(grad_p, plus)  # the sum is fused into the product
+    return torch.addcmul(plus, weight_hh.matmul(grad_p), mask)
 
 
-def _by_projections(
-    by_r: Tensor, hh: Tensor, before: Tensor, mask: Tensor | None, wanted: tuple[bool, ...], products: str
+def _grad_projections(
+    grad_p: Tensor, z_before: Tensor, args: ScanArguments[Any], needs_grad: ScanArguments[bool], precision: str
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients by W_hh and m of the projections r = W_hh (m ⊙ z), all steps at once."""
-    flat = by_r.flatten(0, 1)
-    by_mask = (product(flat, hh, None, products).view_as(before) * before).sum(0) if wanted[5] else None
-    return summed_product(flat, masked(before, mask).flatten(0, 1), products), by_mask
+    """W̄_hh = Σ_t p̄_t (m ⊙ z_{t-1})ᵀ and m̄ = Σ_t (W_hhᵀ p̄_t) ⊙ z_{t-1}, all steps in one product each."""
+    flat = grad_p.flatten(0, 1)
+    grad_mask = None
+    if needs_grad.mask:
+        grad_mask = (matmul(flat, args.weight_hh, None, precision).view_as(z_before) * z_before).sum(0)
+    return weight_gradient(flat, masked(z_before, args.mask).flatten(0, 1), precision), grad_mask
 
 
-class Elementwise:
-    """h_t = f(a_t + W_hh z_{t-1}), whose slope is a function of h_t itself."""
+def _grad_start(grad_p_1: Tensor, args: ScanArguments[Any], precision: str) -> Tensor:
+    """z̄_0 = m ⊙ (W_hhᵀ p̄_1), where the first projection is the only path from z_0."""
+    return masked(matmul(grad_p_1, args.weight_hh, None, precision), args.mask)
+
+
+class ElementwiseScan(ScanCell):
+    """h_t = f(a_t + p_t), whose slope f' is a function of h_t itself (paper, section 2.1).
+
+    Backward: ā_t = p̄_t = f'(h_t) ⊙ h̄_t.
+
+    Args:
+        function: f, with an argument ``out``.
+        slope: f' as a function of h: tanh 1 - h²; sigmoid h (1 - h); relu [h > 0]; identity 1.
+    """
 
     def __init__(self, function: Callable[..., Tensor], slope: Callable[[Tensor], Tensor]) -> None:
         self.function, self.slope = function, slope
 
-    def forward(self, products, a, hh, bias, z_0, c_0, mask, factor, shift):
-        steps, rows, units = a.shape
-        is_noisy = factor is not None or shift is not None
-        z = a.new_empty(steps + 1, rows, units)
-        h = torch.empty_like(a) if is_noisy else z[1:]
-        z[0] = z_0
-        weights, before = Factor(hh.mT, rows, products), z[0]
-        for a_t, h_t, z_t, r, d in zip(a, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True):
-            before = _noisy(self.function(weights.times(masked(before, mask), a_t), out=h_t), r, d, out=z_t)
-        return z[1:], z_0.new_empty(0), (z, h)
+    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
+        steps, rows, units = args.a.shape
+        z = args.a.new_empty(steps + 1, rows, units)
+        # Without noise h_t and z_t share a buffer: nothing is copied.
+        h = torch.empty_like(args.a) if args.is_noisy else z[1:]
+        z[0] = args.z_0
+        weight_hh, z_before = PackedMatrix(args.weight_hh.mT, rows, precision), z[0]
+        factors, shifts = _unbind(args.factor, steps), _unbind(args.shift, steps)
+        for a_t, h_t, z_t, factor_t, shift_t in zip(args.a, h, z[1:], factors, shifts, strict=True):
+            self.function(weight_hh.matmul(masked(z_before, args.mask), a_t), out=h_t)
+            z_before = _add_noise(h_t, factor_t, shift_t, out=z_t)
+        return z[1:], args.z_0.new_empty(0), (z, h)
 
-    def backward(self, products, given, wanted, kept, by_z, by_memory):
-        _, hh, _, _, _, mask, factor, _ = given
-        z, h = kept
+    def backward(
+        self,
+        precision: str,
+        args: ScanArguments[Any],
+        needs_grad: ScanArguments[bool],
+        saved: Saved,
+        grad_z: Tensor,
+        grad_c: Tensor,
+    ) -> ScanArguments[Tensor | None]:
+        z, h = saved
         steps, rows, _ = h.shape
-        by_a = self.slope(h)
-        if factor is not None:
-            by_a *= factor
-        weights, steps_a = Factor(hh, rows, products), by_a.unbind(0)
-        whole = list(by_z)  # by z_t, along all later steps too
+        grad_a = self.slope(h)  # ∂z_t/∂a_t = f'(h_t) (⊙ r_t), for all steps; multiplied by z̄_t in the loop
+        if args.factor is not None:
+            grad_a *= args.factor
+        weight_hh, grad_a_steps = PackedMatrix(args.weight_hh, rows, precision), grad_a.unbind(0)
+        grad_z_steps = list(grad_z)  # z̄_t, first of the output alone, then along all later steps too
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                whole[t] = _back(weights, steps_a[t + 1], mask, whole[t])
-            steps_a[t].mul_(whole[t])
-        by_factor = torch.stack(whole) * h if wanted[6] else None
-        by_shift = torch.stack(whole) if wanted[7] else None
-        by_start = masked(product(by_a[0], hh, None, products), mask) if wanted[3] else None
-        by_hh, by_mask = _by_projections(by_a, hh, z[:-1], mask, wanted, products)
-        return by_a, by_hh, None, by_start, None, by_mask, by_factor, by_shift
+                grad_z_steps[t] = _grad_state(weight_hh, grad_a_steps[t + 1], args.mask, grad_z_steps[t])
+            grad_a_steps[t].mul_(grad_z_steps[t])
+        grad_weight_hh, grad_mask = _grad_projections(grad_a, z[:-1], args, needs_grad, precision)
+        return ScanArguments(
+            a=grad_a,
+            weight_hh=grad_weight_hh,
+            bias_hh=None,
+            z_0=_grad_start(grad_a[0], args, precision) if needs_grad.z_0 else None,
+            c_0=None,
+            mask=grad_mask,
+            factor=torch.stack(grad_z_steps) * h if needs_grad.factor else None,
+            shift=torch.stack(grad_z_steps) if needs_grad.shift else None,
+        )
 
 
-class LSTM:
-    """i, f, g, o = a_t + W_hh z_{t-1}; c_t = σ(f) c_{t-1} + σ(i) tanh(g); h_t = σ(o) tanh(c_t)."""
+class LSTMScan(ScanCell):
+    """i, f, o = σ(·), g = tanh(·) of the blocks of a_t + p_t;  c_t = f c_{t-1} + i g;  h_t = o tanh(c_t).
 
-    def forward(self, products, a, hh, bias, z_0, c_0, mask, factor, shift):
-        steps, rows, width = a.shape
+    Backward, with the gates' pre-activations marked by a hat and s_t = tanh(c_t):
+
+        ô̄_t = h̄_t s_t o (1 - o)
+        c̄_t = c̄_{t+1} f_{t+1} + h̄_t o (1 - s_t²)          (c̄_T starts at the gradient of the returned memory)
+        î̄_t = c̄_t g i (1 - i)     f̂̄_t = c̄_t c_{t-1} f (1 - f)     ĝ̄_t = c̄_t i (1 - g²)
+        ā_t = p̄_t = [î̄, f̂̄, ĝ̄, ô̄]_t                        c̄_0 = c̄_1 f_1
+    """
+
+    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
+        steps, rows, width = args.a.shape
         units = width // 4
-        is_noisy = factor is not None or shift is not None
-        gates = torch.empty_like(a)
-        z, c = (a.new_empty(steps + 1, rows, units) for _ in range(2))
-        h, squashed = (a.new_empty(steps, rows, units) for _ in range(2))
-        h = h if is_noisy else z[1:]
-        z[0], c[0] = z_0, c_0
-        weights, before = Factor(hh.mT, rows, products), z[0]
-        each = zip(a, gates, c[:-1], c[1:], squashed, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
-        for a_t, gates_t, c_before, c_t, squashed_t, h_t, z_t, r, d in each:
-            r_t = weights.times(masked(before, mask), a_t)
-            i, f, g, o = torch.sigmoid(r_t, out=gates_t).chunk(4, -1)
-            torch.tanh(r_t[:, 2 * units : 3 * units], out=g)
+        gates = torch.empty_like(args.a)
+        z, c = (args.a.new_empty(steps + 1, rows, units) for _ in range(2))
+        h, tanh_c = (args.a.new_empty(steps, rows, units) for _ in range(2))
+        h = h if args.is_noisy else z[1:]
+        z[0], c[0] = args.z_0, args.c_0
+        weight_hh, z_before = PackedMatrix(args.weight_hh.mT, rows, precision), z[0]
+        noise = (_unbind(args.factor, steps), _unbind(args.shift, steps))
+        each = zip(args.a, gates, c[:-1], c[1:], tanh_c, h, z[1:], *noise, strict=True)
+        for a_t, gates_t, c_before, c_t, tanh_c_t, h_t, z_t, factor_t, shift_t in each:
+            preactivation = weight_hh.matmul(masked(z_before, args.mask), a_t)
+            # One sigmoid over all four blocks costs less than one over each; tanh then overwrites the third.
+            i, f, g, o = torch.sigmoid(preactivation, out=gates_t).chunk(4, -1)
+            torch.tanh(preactivation[:, 2 * units : 3 * units], out=g)
             torch.mul(f, c_before, out=c_t).addcmul_(i, g)
-            torch.mul(o, torch.tanh(c_t, out=squashed_t), out=h_t)
-            before = _noisy(h_t, r, d, out=z_t)
-        return z[1:], c[-1].clone(), (z, c, gates, squashed, h)
+            torch.mul(o, torch.tanh(c_t, out=tanh_c_t), out=h_t)
+            z_before = _add_noise(h_t, factor_t, shift_t, out=z_t)
+        # c is saved for backward, so the returned memory is a copy: the caller may overwrite it.
+        return z[1:], c[-1].clone(), (z, c, gates, tanh_c, h)
 
-    def backward(self, products, given, wanted, kept, by_z, by_memory):
-        _, hh, _, _, _, mask, factor, _ = given
-        z, c, gates, squashed, h = kept
+    def backward(
+        self,
+        precision: str,
+        args: ScanArguments[Any],
+        needs_grad: ScanArguments[bool],
+        saved: Saved,
+        grad_z: Tensor,
+        grad_c: Tensor,
+    ) -> ScanArguments[Tensor | None]:
+        z, c, gates, tanh_c, h = saved
         steps, rows, units = h.shape
-        i, f, g, o = gates.chunk(4, -1)
-        by_a = torch.empty_like(gates)  # slopes first: of c_t by the first three gates, of h_t by the last
-        by_i, by_f, by_g, by_o = by_a.chunk(4, -1)
-        by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
-        by_sigmoid.grad_input(g, i, grad_input=by_i)
-        by_sigmoid.grad_input(c[:-1], f, grad_input=by_f)
-        by_tanh.grad_input(i, g, grad_input=by_g)
-        by_sigmoid.grad_input(squashed, o, grad_input=by_o)
-        by_c_of_h = by_tanh(o, squashed)
-        if factor is not None:
-            by_o *= factor
-            by_c_of_h *= factor
-        weights, whole, by_c = Factor(hh, rows, products), list(by_z), by_memory
-        by_memories, by_outputs = by_a.view(steps, rows, 4, units)[:, :, :3].unbind(0), by_o.unbind(0)
-        steps_a, keeps, slopes = by_a.unbind(0), f.unbind(0), by_c_of_h.unbind(0)
+        _, f, _, _ = gates.chunk(4, -1)
+        grad_a, c_slope = self._slopes(gates, c, tanh_c)
+        grad_o = grad_a.chunk(4, -1)[3]
+        if args.factor is not None:  # h̄_t = z̄_t ⊙ r_t
+            grad_o *= args.factor
+            c_slope *= args.factor
+        weight_hh, grad_z_steps = PackedMatrix(args.weight_hh, rows, precision), list(grad_z)
+        # The three gates of c_t stand side by side, so one multiplication by c̄_t serves them.
+        grad_ifg_steps = grad_a.view(steps, rows, 4, units)[:, :, :3].unbind(0)
+        grad_a_steps, grad_o_steps, f_steps, c_slopes = (x.unbind(0) for x in (grad_a, grad_o, f, c_slope))
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                whole[t] = _back(weights, steps_a[t + 1], mask, whole[t])
-                by_c = by_c * keeps[t + 1]
-            by_c = torch.addcmul(by_c, whole[t], slopes[t])
-            by_memories[t].mul_(by_c.unsqueeze(1))
-            by_outputs[t].mul_(whole[t])
-        by_factor = torch.stack(whole) * h if wanted[6] else None
-        by_shift = torch.stack(whole) if wanted[7] else None
-        by_start = masked(product(by_a[0], hh, None, products), mask) if wanted[3] else None
-        by_hh, by_mask = _by_projections(by_a, hh, z[:-1], mask, wanted, products)
-        return by_a, by_hh, None, by_start, by_c * f[0], by_mask, by_factor, by_shift
+                grad_z_steps[t] = _grad_state(weight_hh, grad_a_steps[t + 1], args.mask, grad_z_steps[t])
+                grad_c = grad_c * f_steps[t + 1]  # not in place: the first is autograd's
+            grad_c = torch.addcmul(grad_c, grad_z_steps[t], c_slopes[t])
+            grad_ifg_steps[t].mul_(grad_c.unsqueeze(1))
+            grad_o_steps[t].mul_(grad_z_steps[t])
+        grad_weight_hh, grad_mask = _grad_projections(grad_a, z[:-1], args, needs_grad, precision)
+        return ScanArguments(
+            a=grad_a,
+            weight_hh=grad_weight_hh,
+            bias_hh=None,
+            z_0=_grad_start(grad_a[0], args, precision) if needs_grad.z_0 else None,
+            c_0=grad_c * f[0],
+            mask=grad_mask,
+            factor=torch.stack(grad_z_steps) * h if needs_grad.factor else None,
+            shift=torch.stack(grad_z_steps) if needs_grad.shift else None,
+        )
+
+    @staticmethod
+    def _slopes(gates: Tensor, c: Tensor, tanh_c: Tensor) -> tuple[Tensor, Tensor]:
+        """∂c_t/∂î, ∂c_t/∂f̂, ∂c_t/∂ĝ and ∂h_t/∂ô, in one buffer ``(T, R, 4 H)``; and ∂h_t/∂c_t. For all steps."""
+        i, f, g, o = gates.chunk(4, -1)
+        slopes = torch.empty_like(gates)
+        slope_i, slope_f, slope_g, slope_o = slopes.chunk(4, -1)
+        # torch's own gradients, which take the function's value: grad · y (1 - y) and grad · (1 - y²)
+        sigmoid, tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+        sigmoid.grad_input(g, i, grad_input=slope_i)  # g i (1 - i)
+        sigmoid.grad_input(c[:-1], f, grad_input=slope_f)  # c_{t-1} f (1 - f)
+        tanh.grad_input(i, g, grad_input=slope_g)  # i (1 - g²)
+        sigmoid.grad_input(tanh_c, o, grad_input=slope_o)  # s_t o (1 - o)
+        return slopes, tanh(o, tanh_c)  # o (1 - s_t²)
 
 
-class GRU:
-    """r = W_hh z_{t-1} + b; n = tanh(a_n + σ(a_r + r_r) r_n); u = σ(a_u + r_u); h_t = (1 - u) n + u z_{t-1}."""
+class GRUScan(ScanCell):
+    """With p_t = W_hh (m ⊙ z_{t-1}) + b_hh: the reset gate r = σ(a_r + p_r), the update gate u = σ(a_u + p_u), the
+    candidate n = tanh(a_n + r p_n), and h_t = (1 - u) n + u z_{t-1}.
 
-    def forward(self, products, a, hh, bias, z_0, c_0, mask, factor, shift):
-        steps, rows, width = a.shape
+    Backward, with the pre-activations marked by a hat:
+
+        n̂̄_t = h̄_t (1 - u) (1 - n²)      û̄_t = h̄_t (z_{t-1} - n) u (1 - u)      r̂̄_t = n̂̄_t p_n r (1 - r)
+        ā_t = [r̂̄, û̄, n̂̄]_t               p̄_t = [r̂̄, û̄, n̂̄ r]_t                    b̄_hh = Σ_t p̄_t
+        z̄_{t-1} = … + m ⊙ (W_hhᵀ p̄_t) + h̄_t u                     (z_{t-1} also enters unmasked, carried over by u)
+
+    b_hh is separate because r multiplies its third block.
+    """
+
+    separate_bias_hh = True
+
+    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
+        steps, rows, width = args.a.shape
         units = width // 3
-        is_noisy = factor is not None or shift is not None
-        r = torch.empty_like(a)
-        z, h = a.new_empty(steps + 1, rows, units), a.new_empty(steps, rows, units)
-        gates, new = a.new_empty(steps, rows, 2 * units), torch.empty_like(h)
-        h = h if is_noisy else z[1:]
-        z[0] = z_0
-        weights, before, plus = Factor(hh.mT, rows, products), z[0], bias.expand(rows, -1).contiguous()
-        each = zip(a, r, gates, new, h, z[1:], _each(factor, steps), _each(shift, steps), strict=True)
-        for a_t, r_t, gates_t, new_t, h_t, z_t, factor_t, d in each:
-            r_t.copy_(weights.times(masked(before, mask), plus))
-            torch.add(a_t[:, : 2 * units], r_t[:, : 2 * units], out=gates_t).sigmoid_()
+        p = torch.empty_like(args.a)
+        z, h = args.a.new_empty(steps + 1, rows, units), args.a.new_empty(steps, rows, units)
+        gates, candidate = args.a.new_empty(steps, rows, 2 * units), torch.empty_like(h)
+        h = h if args.is_noisy else z[1:]
+        z[0] = args.z_0
+        weight_hh, z_before = PackedMatrix(args.weight_hh.mT, rows, precision), z[0]
+        bias = args.bias_hh.expand(rows, -1).contiguous()  # which oneDNN's fused sum needs
+        noise = (_unbind(args.factor, steps), _unbind(args.shift, steps))
+        each = zip(args.a, p, gates, candidate, h, z[1:], *noise, strict=True)
+        for a_t, p_t, gates_t, candidate_t, h_t, z_t, factor_t, shift_t in each:
+            p_t.copy_(weight_hh.matmul(masked(z_before, args.mask), bias))
+            torch.add(a_t[:, : 2 * units], p_t[:, : 2 * units], out=gates_t).sigmoid_()
             reset, update = gates_t.chunk(2, -1)
-            torch.addcmul(a_t[:, 2 * units :], reset, r_t[:, 2 * units :], out=new_t).tanh_()
-            torch.lerp(new_t, before, update, out=h_t)
-            before = _noisy(h_t, factor_t, d, out=z_t)
-        return z[1:], z_0.new_empty(0), (z, r, gates, new, h)
+            torch.addcmul(a_t[:, 2 * units :], reset, p_t[:, 2 * units :], out=candidate_t).tanh_()
+            torch.lerp(candidate_t, z_before, update, out=h_t)
+            z_before = _add_noise(h_t, factor_t, shift_t, out=z_t)
+        return z[1:], args.z_0.new_empty(0), (z, p, gates, candidate, h)
 
-    def backward(self, products, given, wanted, kept, by_z, by_memory):
-        _, hh, _, _, _, mask, factor, _ = given
-        z, r, gates, new, h = kept
+    def backward(
+        self,
+        precision: str,
+        args: ScanArguments[Any],
+        needs_grad: ScanArguments[bool],
+        saved: Saved,
+        grad_z: Tensor,
+        grad_c: Tensor,
+    ) -> ScanArguments[Tensor | None]:
+        z, p, gates, candidate, h = saved
         steps, rows, units = h.shape
         reset, update = gates.chunk(2, -1)
-        r_new = r[..., 2 * units :]
-        scale = torch.ones_like(h) if factor is None else factor
-        by_new = (1 - update) * (1 - new.square()) * scale  # slopes of z_t
-        by_update = (z[:-1] - new) * update * (1 - update) * scale
-        by_reset = by_new * r_new * reset * (1 - reset)
-        by_a = torch.cat([by_reset, by_update, by_new], -1)
-        by_r = torch.cat([by_reset, by_update, by_new * reset], -1)
-        through = update * scale
-        weights, whole = Factor(hh, rows, products), list(by_z)
-        a_parts, r_parts = (list(by.view(steps, rows, 3, units)) for by in (by_a, by_r))
-        before = None
+        scale = torch.ones_like(h) if args.factor is None else args.factor  # ∂z_t/∂h_t
+        # Slopes of z_t by each pre-activation, for all steps; the loop multiplies them by z̄_t.
+        slope_candidate = (1 - update) * (1 - candidate.square()) * scale
+        slope_update = (z[:-1] - candidate) * update * (1 - update) * scale
+        slope_reset = slope_candidate * p[..., 2 * units :] * reset * (1 - reset)
+        grad_a = torch.cat([slope_reset, slope_update, slope_candidate], -1)
+        grad_p = torch.cat([slope_reset, slope_update, slope_candidate * reset], -1)
+        carry_slope = update * scale
+        weight_hh, grad_z_steps = PackedMatrix(args.weight_hh, rows, precision), list(grad_z)
+        grad_a_steps, grad_p_steps = (list(grad.view(steps, rows, 3, units)) for grad in (grad_a, grad_p))
+        grad_before = None  # z̄_t along step t + 1
         for t in range(steps - 1, -1, -1):
-            if before is not None:
-                whole[t] = whole[t] + before
-            a_parts[t].mul_(whole[t].unsqueeze(1))
-            r_parts[t].mul_(whole[t].unsqueeze(1))
-            before = _back(weights, by_r[t], mask, whole[t] * through[t])
-        by_factor = torch.stack(whole) * h if wanted[6] else None
-        by_shift = torch.stack(whole) if wanted[7] else None
-        by_hh, by_mask = _by_projections(by_r, hh, z[:-1], mask, wanted, products)
-        return by_a, by_hh, by_r.sum((0, 1)), before, None, by_mask, by_factor, by_shift
+            if grad_before is not None:
+                grad_z_steps[t] = grad_z_steps[t] + grad_before
+            grad_a_steps[t].mul_(grad_z_steps[t].unsqueeze(1))
+            grad_p_steps[t].mul_(grad_z_steps[t].unsqueeze(1))
+            grad_before = _grad_state(weight_hh, grad_p[t], args.mask, grad_z_steps[t] * carry_slope[t])
+        grad_weight_hh, grad_mask = _grad_projections(grad_p, z[:-1], args, needs_grad, precision)
+        return ScanArguments(
+            a=grad_a,
+            weight_hh=grad_weight_hh,
+            bias_hh=grad_p.sum((0, 1)),
+            z_0=grad_before,
+            c_0=None,
+            mask=grad_mask,
+            factor=torch.stack(grad_z_steps) * h if needs_grad.factor else None,
+            shift=torch.stack(grad_z_steps) if needs_grad.shift else None,
+        )
 
 
-def _copy(x: Tensor, out: Tensor) -> Tensor:
+def _identity(x: Tensor, out: Tensor) -> Tensor:
     return out.copy_(x)
 
 
 def _relu(x: Tensor, out: Tensor) -> Tensor:
-    return torch.clamp_min(x, 0.0, out=out)
+    return torch.clamp_min(x, 0.0, out=out)  # torch.relu has no argument ``out``
 
 
-STEPS: dict[str, Any] = {
-    "tanh": Elementwise(torch.tanh, lambda h: 1 - h.square()),
-    "sigmoid": Elementwise(torch.sigmoid, lambda h: h * (1 - h)),
-    "relu": Elementwise(_relu, lambda h: (h > 0).to(h.dtype)),
-    "identity": Elementwise(_copy, torch.ones_like),
-    "lstm": LSTM(),
-    "gru": GRU(),
-}
-"""The cells that are written out here."""
+TANH = ElementwiseScan(torch.tanh, lambda h: 1 - h.square())
+SIGMOID = ElementwiseScan(torch.sigmoid, lambda h: h * (1 - h))
+RELU = ElementwiseScan(_relu, lambda h: (h > 0).to(h.dtype))
+IDENTITY = ElementwiseScan(_identity, torch.ones_like)

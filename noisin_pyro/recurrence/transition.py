@@ -1,4 +1,4 @@
-"""What the noise is centred on: a recurrence that the noise feeds back into, or a trajectory that is given."""
+"""The means that noise is drawn around: a recurrence that the noise feeds back into, or a fixed trajectory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from noisin_pyro.models import kernels
-from noisin_pyro.models.by_hand import Noise, scan
-from noisin_pyro.models.cells import Cell
-from noisin_pyro.models.engine import chosen
-from noisin_pyro.models.kernels import Weights
-from noisin_pyro.models.products import fast_linear, require_plain
 from noisin_pyro.noise import Family
+from noisin_pyro.recurrence import fused
+from noisin_pyro.recurrence.cells import Cell, Weights
+from noisin_pyro.recurrence.dispatch import choose_backend
+from noisin_pyro.recurrence.matmul import check_bfloat16_operands, fast_linear, linear
+from noisin_pyro.recurrence.scan import scan
+from noisin_pyro.recurrence.scan_cells import ScanArguments
 
 Shape = tuple[int, ...]
 
@@ -56,7 +55,7 @@ class Transition(ABC):
 
 
 @dataclass(frozen=True)
-class Given(Transition):
+class FixedMeans(Transition):
     """Means that do not depend on z: noisy inputs, and noise on the output alone."""
 
     mean: Tensor
@@ -69,8 +68,8 @@ class Given(Transition):
     def event_shape(self) -> torch.Size:
         return self.mean.shape[-2:]
 
-    def expand(self, batch_shape: Shape) -> Given:
-        return Given(self.mean.expand(*batch_shape, *self.event_shape))
+    def expand(self, batch_shape: Shape) -> FixedMeans:
+        return FixedMeans(self.mean.expand(*batch_shape, *self.event_shape))
 
     def means(self, z: Tensor) -> tuple[Tensor, None]:
         return self.mean, None
@@ -87,9 +86,16 @@ class Given(Transition):
 
 @dataclass(frozen=True)
 class Recurrence(Transition):
-    """f(x_{t-1}, z_{t-1}) of a cell (paper, section 3): x ``(..., B, T, I)``, z_0 and c_0 ``(..., B, H)``.
+    """f(x_{t-1}, z_{t-1}) of a cell (paper, section 3).
 
-    With a mask m ``(..., B, H)`` (``regularizers.py``) it is m ⊙ z_{t-1} that W_hh multiplies, at all steps.
+    Attributes:
+        cell: the cell.
+        weights: the layer's.
+        inputs: x, ``(..., B, T, I)``.
+        z, c: the states before the first step, z_0 and c_0, ``(..., B, H)``.
+        backend: one of ``BACKENDS`` (``dispatch.py``).
+        matmul_precision: of the scan's products, ``"float32"`` or ``"bfloat16"``.
+        mask: m of recurrent dropout, ``(..., B, H)``, the same at all steps: W_hh multiplies m ⊙ z_{t-1}.
     """
 
     cell: Cell
@@ -97,17 +103,18 @@ class Recurrence(Transition):
     inputs: Tensor
     z: Tensor
     c: Tensor | None = None
-    engine: str = "auto"
-    products: str = "float32"
+    backend: str = "auto"
+    matmul_precision: str = "float32"
     mask: Tensor | None = None
 
     @property
     def batch_shape(self) -> torch.Size:
-        masked = self.z.shape[:-1] if self.mask is None else self.mask.shape[:-1]
-        if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1] == masked:
-            return self.z.shape[:-1]  # as a rule, and broadcast_shapes takes its time
-        sampled = [w.shape[:-2] for w in self.weights[:2]] + [b.shape[:-1] for b in self.weights[2:]]
-        return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], masked, *sampled)
+        mask_shape = self.z.shape[:-1] if self.mask is None else self.mask.shape[:-1]
+        if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1] == mask_shape:
+            return self.z.shape[:-1]  # the usual case, without the time that broadcast_shapes takes
+        ih, hh, bias_ih, bias_hh = self.weights
+        sampled = (ih.shape[:-2], hh.shape[:-2], bias_ih.shape[:-1], bias_hh.shape[:-1])
+        return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], mask_shape, *sampled)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -121,82 +128,98 @@ class Recurrence(Transition):
     def means(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         start = self.z.expand(*z.shape[:-2], z.shape[-1]).unsqueeze(-2)
         previous = torch.cat([start, z[..., :-1, :]], -2)
-        fed = previous if self.mask is None else previous * self.mask.unsqueeze(-2)
-        r = linear(fed, self.weights.hh, self.weights.bias_hh)
-        return self.cell.steps(self._projections(), r, previous, self.c)
+        masked = previous if self.mask is None else previous * self.mask.unsqueeze(-2)
+        p = linear(masked, self.weights.hh, self.weights.bias_hh)
+        return self.cell.all_steps(self._input_projections(), p, previous, self.c)
 
     def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
         z, c, path = self.z, self.c, []
-        for t, a in enumerate(self._projections().unbind(-2)):
-            fed = z if self.mask is None else z * self.mask
-            r = linear(fed.unsqueeze(-2), self.weights.hh, self.weights.bias_hh).squeeze(-2)
-            mean, c = self.cell.step(a, r, z, c)
+        for t, a in enumerate(self._input_projections().unbind(-2)):
+            masked = z if self.mask is None else z * self.mask
+            p = linear(masked.unsqueeze(-2), self.weights.hh, self.weights.bias_hh).squeeze(-2)
+            mean, c = self.cell.step(a, p, z, c)
             z = draw(t, mean)
             path.append(z)
         return torch.stack(path, -2), c
 
     def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        way = self._way(family, math.prod(noise.shape[:-2]))
-        if way == "loop":
+        backend = self._backend(family, math.prod(noise.shape[:-2]))
+        if backend == "loop":
             step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
             return self.loop(lambda t, mean: mean + family.scale(mean, step_spread) * noises[t])
         delta = spread * noise
-        if way == "scan":
-            return self._scan(Noise(shift=delta) if family.form == "additive" else Noise(factor=1 + delta))
-        h, c = kernels.with_additive_noise(self.cell, self.weights, self.inputs, delta, self.z, self.c)
+        if backend == "scan":
+            # h + h ⊙ γ ε as h ⊙ (1 + γ ε): one operation a step, as for additive noise
+            return self._scan(shift=delta) if family.form == "additive" else self._scan(factor=1 + delta)
+        h, c = fused.with_additive_noise(self.cell, self.weights, self.inputs, delta, self.z, self.c)
         return h + delta, c
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        way = self._way(None, self.batch_shape.numel())
-        if way == "loop":
+        backend = self._backend(None, self.batch_shape.numel())
+        if backend == "loop":
             return self.loop(lambda _, mean: mean)
-        if way == "scan":
-            return self._scan(Noise())
-        return kernels.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
+        if backend == "scan":
+            return self._scan()
+        return fused.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
 
-    def _way(self, family: Family | None, rows: int) -> str:
-        numbers = rows * self.event_shape[1]
-        shared, masked = self.weights.are_shared, self.mask is not None
-        return chosen(self.engine, self.cell, family, shared, self.inputs.device, numbers, self.products, masked)
+    def _backend(self, family: Family | None, rows: int) -> str:
+        numel = rows * self.event_shape[1]
+        shared, is_masked = self.weights.are_shared, self.mask is not None
+        device, precision = self.inputs.device, self.matmul_precision
+        return choose_backend(self.backend, self.cell, family, shared, device, numel, precision, is_masked)
 
-    def _scan(self, noise: Noise) -> tuple[Tensor, Tensor | None]:
-        """The same by hand, where time comes first and all that stands before it is one dimension of rows."""
+    def _scan(self, factor: Tensor | None = None, shift: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The scan with time first and all dimensions before it flattened to rows; noise as in ``ScanArguments``."""
         ih, hh, bias_ih, bias_hh = self.weights
-        if self.products == "bfloat16":
-            require_plain(self.inputs, ih, bias_ih)
-        is_gru = self.cell.name == "gru"
-        (changed,) = {part.shape[:-2] for part in noise if part is not None} or {self.batch_shape}
-        batch = changed if changed == self.batch_shape else torch.broadcast_shapes(self.batch_shape, changed)
-        # projected with time in front, and once for all particles that share the inputs
-        bias = bias_ih if is_gru else bias_ih + bias_hh
-        a = fast_linear(self.inputs.movedim(-2, 0), ih, bias, self.products).movedim(0, -2)
+        if self.matmul_precision == "bfloat16":
+            check_bfloat16_operands(self.inputs, ih, bias_ih)
+        assert self.cell.scan_cell is not None
+        separate_bias = self.cell.scan_cell.separate_bias_hh
+        batch = self.batch_shape
+        for noise in (factor, shift):
+            if noise is not None and noise.shape[:-2] != batch:
+                batch = torch.broadcast_shapes(batch, noise.shape[:-2])
+        # Projected before it is expanded, so once for all particles that share the inputs; with time in front, so that
+        # ``by_time`` copies nothing where they don't.
+        bias = bias_ih if separate_bias else bias_ih + bias_hh
+        a = fast_linear(self.inputs.movedim(-2, 0), ih, bias, self.matmul_precision).movedim(0, -2)
 
-        def rows(path: Tensor) -> Tensor:
+        def by_time(path: Tensor) -> Tensor:
+            """``(..., B, T, K)`` to contiguous ``(T, R, K)``, as products of single steps need."""
             path = path.expand(*batch, *path.shape[-2:]).movedim(-2, 0)
             return path.reshape(len(path), -1, path.shape[-1]).contiguous()
 
-        z, c, mask = (
-            s if s is None else s.expand(*batch, s.shape[-1]).reshape(-1, s.shape[-1])
-            for s in (self.z, self.c, self.mask)
+        z_0, c_0, mask = (
+            state if state is None else state.expand(*batch, state.shape[-1]).reshape(-1, state.shape[-1])
+            for state in (self.z, self.c, self.mask)
         )
-        assert z is not None
-        changes = Noise(*(part if part is None else rows(part) for part in noise))
-        path, memory = scan(self.cell, rows(a), hh, bias_hh if is_gru else None, z, c, changes, self.products, mask)
+        args = ScanArguments(
+            a=by_time(a),
+            weight_hh=hh,
+            bias_hh=bias_hh if separate_bias else None,
+            z_0=z_0,
+            c_0=c_0,
+            mask=mask,
+            factor=None if factor is None else by_time(factor),
+            shift=None if shift is None else by_time(shift),
+        )
+        path, memory = scan(self.cell, args, self.matmul_precision)
         path = path.reshape(len(path), *batch, path.shape[-1]).movedim(0, -2)
-        path = path.clone(memory_format=torch.contiguous_format)  # which a user may overwrite, as no view of it can be
+        # The scan saved its path for backward, and autograd forbids writing to such a view: the user gets a copy.
+        path = path.clone(memory_format=torch.contiguous_format)
         return path, None if memory is None else memory.reshape(*batch, memory.shape[-1])
 
     def final(self, z: Tensor, last: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The state to carry on with: z and c at each sequence's end, ``(..., B, H)``.
+        """The state to continue from: z and c at each sequence's end, ``(..., B, H)``.
 
         Args:
             z: the trajectory z_{1:T}, noisy or clean.
-            last: c_T where the scan kept it; the elementwise recursion finds it again where it did not.
-            lengths: ``(B,)``, 0 meaning that the state carried in goes on; None for T everywhere.
+            last: c_T, if known; otherwise it is recomputed from z.
+            lengths: ``(B,)``, 0 for a sequence that keeps the state carried in; None for T everywhere.
         """
         memory = None
         if self.cell.has_memory and (last is None or lengths is not None):
-            _, memory = self.means(z)
+            _, memory = self.means(z)  # kernels and scans return c_T only; lengths need c at every step
         if lengths is None:
             return z[..., -1, :], last if memory is None else memory[..., -1, :]
         return self._at(self.z, z, lengths), None if memory is None else self._at(self.c, memory, lengths)
@@ -208,12 +231,5 @@ class Recurrence(Transition):
         index = lengths[..., None, None].expand(*path.shape[:-2], 1, path.shape[-1])
         return torch.cat([start, path], -2).gather(-2, index).squeeze(-2)
 
-    def _projections(self) -> Tensor:
+    def _input_projections(self) -> Tensor:
         return linear(self.inputs, self.weights.ih, self.weights.bias_ih)
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x ``(..., T, I)`` to ``(..., T, G)`` by weights ``(..., G, I)`` and biases ``(..., G)``, sampled ones too."""
-    if weight.dim() == 2 and bias.dim() == 1:
-        return F.linear(x, weight, bias)
-    return x @ weight.mT + bias.unsqueeze(-2)

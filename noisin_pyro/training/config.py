@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from noisin_pyro.models import regularizers
+from noisin_pyro.models import Dropout
+from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.optimizers import averages, decay, optimizer_class
 from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimisation, Run
@@ -141,8 +142,8 @@ class Config:
         return noise or self._dropout.drops or self.model.weight_prior != "dirac"
 
     @property
-    def _dropout(self) -> regularizers.Dropout:
-        return regularizers.get(self.model.regularizer, self.model.dropout)
+    def _dropout(self) -> Dropout:
+        return get_dropout(self.model.regularizer, self.model.dropout)
 
     def deterministic_twin(self, folder: Path) -> Config:
         """The same run without noise and dropout: same data, weights at the start (same seed) and optimiser."""

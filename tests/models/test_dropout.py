@@ -251,7 +251,7 @@ def test_what_has_no_masks_is_refused() -> None:
     model, words = make_model(spread=0.2), make_words()
     data = nz.data.Sequences(words, words)
     with pytest.raises(ValueError, match="has no masks"):
-        model.rnn.steps(model.embed(words))
+        model.rnn.stepwise(model.embed(words))
     for name in ("mean-field", "filtering", "smoothing"):
         with pytest.raises(ValueError, match=r"without masks, got Dropout.* or an automatic guide"):
             nz.guides.get(name, model)
