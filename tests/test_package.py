@@ -16,15 +16,16 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room, and the rooms below it that it may use.
 BELOW = {
-    "names": set(),
+    "_lookup": set(),
     "tables": set(),
-    "noise": {"names"},
-    "data": {"names"},
+    "noise": {"_lookup"},
+    "data": {"_lookup"},
     "plots": set(),
-    "models": {"noise", "names"},
-    "inference": {"models", "noise", "data", "tables", "names"},
-    "training": {"inference", "models", "noise", "data", "plots", "tables", "names"},
-    "recipes": {"training", "noise", "names"},
+    "recurrence": {"noise", "_lookup"},
+    "models": {"recurrence", "noise", "_lookup"},
+    "inference": {"models", "noise", "data", "tables", "_lookup"},
+    "training": {"inference", "models", "recurrence", "noise", "data", "plots", "tables", "_lookup"},
+    "recipes": {"training", "noise", "_lookup"},
     "reproduction": {"recipes", "training", "plots", "tables"},
     "commands": {
         "reproduction",
@@ -36,9 +37,9 @@ BELOW = {
         "data",
         "plots",
         "tables",
-        "names",
+        "_lookup",
     },
-    "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "tables", "names"},
+    "cli": {"commands", "training", "inference", "models", "noise", "data", "plots", "tables", "_lookup"},
 }
 
 

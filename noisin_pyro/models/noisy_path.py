@@ -166,7 +166,7 @@ class NoisyPath(TorchDistribution):
         return self.lengths is not None and self.family.mean_range[1] == math.inf
 
     def innovation_law(self, batch_shape: Shape | None = None) -> TorchDistribution:
-        """The distribution of the standardised noise ε_{1:T}, padded steps included: batch ``(..., B)``, event ``(T, H)``."""
+        """The distribution of ε_{1:T}, padded steps included: batch shape ``(..., B)``, event shape ``(T, H)``."""
         steps, units = self.event_shape
         batch_shape = self.batch_shape if batch_shape is None else torch.Size(batch_shape)
         return self.family.law(self.spread, units).expand((*batch_shape, steps)).to_event(1)

@@ -124,7 +124,8 @@ class NoisyRNN(PyroModule):
 
         Args:
             inputs: ``(..., B, T, input_size)``.
-            state: the noisy state to continue from, ``(L, ..., B, H)``; for the LSTM a pair, as in torch. Zeros if None.
+            state: the noisy state to continue from, ``(L, ..., B, H)``, or a pair for the LSTM, as in torch; by default
+                zeros.
             lengths: ``(B,)`` integers from 0 to T; steps beyond them have no density and do not change the state.
 
         Returns:
