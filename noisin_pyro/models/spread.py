@@ -28,7 +28,7 @@ class SpreadPrior(dist.Independent):
     layer: int | None = None
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SpreadPrior:
-        new = super().expand(batch_shape, _instance)
+        new: Any = super().expand(batch_shape, _instance)
         new.layer = self.layer
         return new
 
@@ -137,7 +137,8 @@ class Spread(PyroModule):
         return gamma[..., None, None]
 
 
-def _spread_prior(spread: Spread) -> SpreadPrior:
+def _spread_prior(spread: Any) -> SpreadPrior:
+    """The prior of a :class:`Spread`, computed when γ is sampled: by then the layer is known."""
     prior = SpreadPrior(spread.prior, 0)
     prior.layer = spread.layer
     return prior

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from noisin_pyro.recurrence import scan_cells
-from noisin_pyro.recurrence.scan_cells import ScanCell
+from noisin_pyro.recurrence.scan_base import ScanCell
 
 
 class Weights(NamedTuple):

@@ -49,6 +49,8 @@ def choose_backend(
     known("backend", backend, BACKENDS)
     available = _available(cell, family, weights_are_shared, device, is_masked)
     if backend == "auto":
+        # Measured (docs/speed.md): oneDNN's LSTM fuses the gates of a step, which the scan computes one by one. With
+        # noise it multiplies by W_hh twice, which outweighs that for large states.
         scan_is_slow = cell.has_memory and (family is None or numel < LSTM_SCAN_MIN_NUMEL)
         fused_first = device.type != "cpu" or (scan_is_slow and matmul_precision == "float32")
         order = ("fused", "scan", "loop") if fused_first else ("scan", "fused", "loop")
@@ -69,7 +71,7 @@ def _available(
 ) -> list[str]:
     """The backends that can run a layer, the fastest first as a rule."""
     backends = ["loop"]
-    if not weights_are_shared:
+    if not weights_are_shared:  # neither kernels nor the scan batch over weights
         return backends
     kernel = cell.fused_kernel
     # With noise: the state that W_hh multiplies has to be linear in ε, with coefficients that do not depend on it.

@@ -103,6 +103,7 @@ def matmul(a: Tensor, b: Tensor, bias: Tensor | None = None, precision: str = "f
     if precision == "bfloat16":
         result = torch.mm(rounded(a, precision), rounded(b, precision)).float()
         return result if bias is None else result.add_(bias)
+    # A small product costs less than a call of oneDNN, so it stays with the BLAS.
     if _uses_onednn(a) and len(a) * b.numel() >= MIN_ONEDNN_SIZE:
         return torch.ops.mkldnn._linear_pointwise(a, b.mT, bias, "none", [], "")
     return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
@@ -125,11 +126,13 @@ class PackedMatrix:
         self.matrix = rounded(matrix, precision)
         self.packed: Any = None
         if _uses_onednn(matrix) and rows * matrix.numel() >= MIN_ONEDNN_SIZE:
+            # oneDNN chooses the layout for this number of rows; another number works, but slower.
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix.mT.contiguous(), rows)
 
     def matmul(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """x matrix (+ plus), ``(rows, M)``; only the product is rounded; not differentiable."""
         if self.is_rounded:
+            # Accumulated in float32, rounded to bfloat16, and back; ``plus`` is added after that, unrounded.
             x = x.bfloat16()
             if self.packed is None:
                 result = torch.mm(x, self.matrix).float()
@@ -146,7 +149,7 @@ class PackedMatrix:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x ``(..., T, I)`` to ``(..., T, G)`` with weights ``(..., G, I)`` and biases ``(..., G)``, sampled ones too."""
-    if weight.dim() == 2 and bias.dim() == 1:
+    if weight.dim() == 2 and bias.dim() == 1:  # one matrix: one product, however many dimensions x has
         return F.linear(x, weight, bias)
     return x @ weight.mT + bias.unsqueeze(-2)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from noisin_pyro.recurrence.cells import Cell
-from noisin_pyro.recurrence.scan_cells import ScanArguments, masked
+from noisin_pyro.recurrence.scan_base import ScanArguments, masked
 
 
 def scan(cell: Cell, args: ScanArguments[Any], matmul_precision: str = "float32") -> tuple[Tensor, Tensor | None]:
@@ -55,6 +55,7 @@ def _differentiable_backward(
     cell: Cell, args: ScanArguments[Any], needs_grad: ScanArguments[bool], grad_path: Tensor, grad_memory: Tensor
 ) -> list[Tensor | None]:
     """The same gradients by autograd: the recurrence is run once more with operations that it records."""
+    # Rerun rather than recorded in forward: gradients of gradients are rare, and recording would cost every step.
     z, c, path = args.z_0, args.c_0, []
     for t, a_t in enumerate(args.a.unbind(0)):
         p_t = torch.nn.functional.linear(masked(z, args.mask), args.weight_hh, args.bias_hh)

@@ -1,18 +1,6 @@
 """The scan of each cell, step by step: forward, and backward by hand (``scan.py`` makes them one operation).
 
-Notation: time t = 1..T, rows (particles and sequences) R, units H, G = gates · H. x̄ is ∂L/∂x; ⊙ is elementwise.
-
-All cells share the noise and the mask (paper, section 3: z_t is drawn around the cell's mean h_t):
-
-    z_t = h_t                       without noise
-    z_t = h_t + δ_t                 additive:        h̄_t = z̄_t,        δ̄_t = z̄_t
-    z_t = h_t ⊙ r_t                 multiplicative:  h̄_t = z̄_t ⊙ r_t,  r̄_t = z̄_t ⊙ h_t
-    p_t = W_hh (m ⊙ z_{t-1})        the state's projection, m = 1 without dropout
-
-and so, with z̄_t summed over every path from z_t to the loss (the output at t, then the next step's projection):
-
-    z̄_{t-1} = (∂L/∂z_{t-1} of the output) + m ⊙ (W_hhᵀ p̄_t)   (+ the cell's own paths)
-    W̄_hh = Σ_t p̄_t (m ⊙ z_{t-1})ᵀ                             m̄ = Σ_t (W_hhᵀ p̄_t) ⊙ z_{t-1}
+The equations of noise and masks, the same for all cells, are in ``scan_base.py``; so is the notation.
 
 The backward passes compute slopes of all steps at once where they can. Only what depends on z̄_t itself is left to the
 loop over time: one product and a few elementwise operations a step. W̄_hh is one product over all steps.
@@ -20,110 +8,25 @@ loop over time: one product and a few elementwise operations a step. W̄_hh is o
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from noisin_pyro.recurrence.matmul import PackedMatrix, matmul, weight_gradient
-
-T = TypeVar("T")
-
-
-class ScanArguments(NamedTuple, Generic[T]):
-    """The tensors that a scan reads; also which of them need a gradient, and their gradients.
-
-    Attributes:
-        a: the inputs' projections, ``(T, R, G)``, with every bias that can be added beforehand.
-        weight_hh: W_hh, ``(G, H)``.
-        bias_hh: b_hh, ``(G,)``, of a cell with ``separate_bias_hh``; else None.
-        z_0, c_0: the states before the first step, ``(R, H)``; c_0 is None without a memory.
-        mask: m, ``(R, H)``, or None.
-        factor, shift: r and δ, ``(T, R, H)``; at most one of them is not None.
-    """
-
-    a: T
-    weight_hh: T
-    bias_hh: T
-    z_0: T
-    c_0: T
-    mask: T
-    factor: T
-    shift: T
-
-    @property
-    def is_noisy(self) -> bool:
-        return self.factor is not None or self.shift is not None
-
-
-Saved = tuple[Tensor, ...]
-
-
-class ScanCell(ABC):
-    """One cell's steps along a sequence.
-
-    Attributes:
-        separate_bias_hh: whether b_hh can't be added to the inputs' projection (the GRU gates W_hh z + b_hh).
-    """
-
-    separate_bias_hh: bool = False
-
-    @abstractmethod
-    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
-        """z_{1:T} ``(T, R, H)``, c_T (empty without a memory), and what ``backward`` needs."""
-
-    @abstractmethod
-    def backward(
-        self,
-        precision: str,
-        args: ScanArguments[Any],
-        needs_grad: ScanArguments[bool],
-        saved: Saved,
-        grad_z: Tensor,
-        grad_c: Tensor,
-    ) -> ScanArguments[Tensor | None]:
-        """The gradient of each argument, from those of z_{1:T} (contiguous) and c_T."""
-
-
-def masked(z: Tensor, mask: Tensor | None) -> Tensor:
-    """m ⊙ z."""
-    return z if mask is None else z * mask
-
-
-def _add_noise(h: Tensor, factor: Tensor | None, shift: Tensor | None, out: Tensor) -> Tensor:
-    """z_t from h_t, into ``out``; without noise ``h`` already is the buffer of z_t."""
-    if factor is not None:
-        return torch.mul(h, factor, out=out)
-    return h if shift is None else torch.add(h, shift, out=out)
-
-
-def _unbind(path: Tensor | None, steps: int) -> list[Any]:
-    return [None] * steps if path is None else list(path.unbind(0))
-
-
-def _grad_state(weight_hh: PackedMatrix, grad_p: Tensor, mask: Tensor | None, plus: Tensor) -> Tensor:
-    """z̄ = plus + m ⊙ (W_hhᵀ p̄): back along p = W_hh (m ⊙ z)."""
-    if mask is None:
-        return weight_hh.matmul(grad_p, plus)  # the sum is fused into the product
-    return torch.addcmul(plus, weight_hh.matmul(grad_p), mask)
-
-
-def _grad_projections(
-    grad_p: Tensor, z_before: Tensor, args: ScanArguments[Any], needs_grad: ScanArguments[bool], precision: str
-) -> tuple[Tensor, Tensor | None]:
-    """W̄_hh = Σ_t p̄_t (m ⊙ z_{t-1})ᵀ and m̄ = Σ_t (W_hhᵀ p̄_t) ⊙ z_{t-1}, all steps in one product each."""
-    flat = grad_p.flatten(0, 1)
-    grad_mask = None
-    if needs_grad.mask:
-        grad_mask = (matmul(flat, args.weight_hh, None, precision).view_as(z_before) * z_before).sum(0)
-    return weight_gradient(flat, masked(z_before, args.mask).flatten(0, 1), precision), grad_mask
-
-
-def _grad_start(grad_p_1: Tensor, args: ScanArguments[Any], precision: str) -> Tensor:
-    """z̄_0 = m ⊙ (W_hhᵀ p̄_1), where the first projection is the only path from z_0."""
-    return masked(matmul(grad_p_1, args.weight_hh, None, precision), args.mask)
+from noisin_pyro.recurrence.matmul import PackedMatrix
+from noisin_pyro.recurrence.scan_base import (
+    Gradients,
+    Inputs,
+    NeedsGrad,
+    Saved,
+    ScanCell,
+    add_noise,
+    grad_start,
+    grad_state,
+    masked,
+    shared_gradients,
+    unbind,
+)
 
 
 class ElementwiseScan(ScanCell):
@@ -139,50 +42,38 @@ class ElementwiseScan(ScanCell):
     def __init__(self, function: Callable[..., Tensor], slope: Callable[[Tensor], Tensor]) -> None:
         self.function, self.slope = function, slope
 
-    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
+    def forward(self, precision: str, args: Inputs) -> tuple[Tensor, Tensor, Saved]:
         steps, rows, units = args.a.shape
         z = args.a.new_empty(steps + 1, rows, units)
         # Without noise h_t and z_t share a buffer: nothing is copied.
         h = torch.empty_like(args.a) if args.is_noisy else z[1:]
         z[0] = args.z_0
         weight_hh, z_before = PackedMatrix(args.weight_hh.mT, rows, precision), z[0]
-        factors, shifts = _unbind(args.factor, steps), _unbind(args.shift, steps)
+        factors, shifts = unbind(args.factor, steps), unbind(args.shift, steps)
         for a_t, h_t, z_t, factor_t, shift_t in zip(args.a, h, z[1:], factors, shifts, strict=True):
             self.function(weight_hh.matmul(masked(z_before, args.mask), a_t), out=h_t)
-            z_before = _add_noise(h_t, factor_t, shift_t, out=z_t)
+            z_before = add_noise(h_t, factor_t, shift_t, out=z_t)
         return z[1:], args.z_0.new_empty(0), (z, h)
 
     def backward(
-        self,
-        precision: str,
-        args: ScanArguments[Any],
-        needs_grad: ScanArguments[bool],
-        saved: Saved,
-        grad_z: Tensor,
-        grad_c: Tensor,
-    ) -> ScanArguments[Tensor | None]:
+        self, precision: str, args: Inputs, needs_grad: NeedsGrad, saved: Saved, grad_z: Tensor, grad_c: Tensor
+    ) -> Gradients:
         z, h = saved
         steps, rows, _ = h.shape
-        grad_a = self.slope(h)  # ∂z_t/∂a_t = f'(h_t) (⊙ r_t), for all steps; multiplied by z̄_t in the loop
+        # ∂z_t/∂a_t = f'(h_t) (⊙ r_t) for all steps in one operation; the loop multiplies it by z̄_t, in place, so that
+        # the same buffer ends as ā.
+        grad_a = self.slope(h)
         if args.factor is not None:
             grad_a *= args.factor
         weight_hh, grad_a_steps = PackedMatrix(args.weight_hh, rows, precision), grad_a.unbind(0)
-        grad_z_steps = list(grad_z)  # z̄_t, first of the output alone, then along all later steps too
+        # z̄_t: so far along the output at t only. Autograd owns these tensors, so sums replace them in the list.
+        grad_z_steps = list(grad_z)
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                grad_z_steps[t] = _grad_state(weight_hh, grad_a_steps[t + 1], args.mask, grad_z_steps[t])
+                grad_z_steps[t] = grad_state(weight_hh, grad_a_steps[t + 1], args.mask, grad_z_steps[t])
             grad_a_steps[t].mul_(grad_z_steps[t])
-        grad_weight_hh, grad_mask = _grad_projections(grad_a, z[:-1], args, needs_grad, precision)
-        return ScanArguments(
-            a=grad_a,
-            weight_hh=grad_weight_hh,
-            bias_hh=None,
-            z_0=_grad_start(grad_a[0], args, precision) if needs_grad.z_0 else None,
-            c_0=None,
-            mask=grad_mask,
-            factor=torch.stack(grad_z_steps) * h if needs_grad.factor else None,
-            shift=torch.stack(grad_z_steps) if needs_grad.shift else None,
-        )
+        gradients = shared_gradients(precision, args, needs_grad, z, h, grad_a, grad_z_steps)
+        return gradients._replace(z_0=grad_start(precision, args, needs_grad, grad_a[0]))
 
 
 class LSTMScan(ScanCell):
@@ -196,16 +87,17 @@ class LSTMScan(ScanCell):
         ā_t = p̄_t = [î̄, f̂̄, ĝ̄, ô̄]_t                        c̄_0 = c̄_1 f_1
     """
 
-    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
+    def forward(self, precision: str, args: Inputs) -> tuple[Tensor, Tensor, Saved]:
         steps, rows, width = args.a.shape
         units = width // 4
+        # Buffers of all steps, written once: backward reads them as whole tensors, without stacking steps.
         gates = torch.empty_like(args.a)
         z, c = (args.a.new_empty(steps + 1, rows, units) for _ in range(2))
         h, tanh_c = (args.a.new_empty(steps, rows, units) for _ in range(2))
         h = h if args.is_noisy else z[1:]
         z[0], c[0] = args.z_0, args.c_0
         weight_hh, z_before = PackedMatrix(args.weight_hh.mT, rows, precision), z[0]
-        noise = (_unbind(args.factor, steps), _unbind(args.shift, steps))
+        noise = (unbind(args.factor, steps), unbind(args.shift, steps))
         each = zip(args.a, gates, c[:-1], c[1:], tanh_c, h, z[1:], *noise, strict=True)
         for a_t, gates_t, c_before, c_t, tanh_c_t, h_t, z_t, factor_t, shift_t in each:
             preactivation = weight_hh.matmul(masked(z_before, args.mask), a_t)
@@ -214,19 +106,13 @@ class LSTMScan(ScanCell):
             torch.tanh(preactivation[:, 2 * units : 3 * units], out=g)
             torch.mul(f, c_before, out=c_t).addcmul_(i, g)
             torch.mul(o, torch.tanh(c_t, out=tanh_c_t), out=h_t)
-            z_before = _add_noise(h_t, factor_t, shift_t, out=z_t)
+            z_before = add_noise(h_t, factor_t, shift_t, out=z_t)
         # c is saved for backward, so the returned memory is a copy: the caller may overwrite it.
         return z[1:], c[-1].clone(), (z, c, gates, tanh_c, h)
 
     def backward(
-        self,
-        precision: str,
-        args: ScanArguments[Any],
-        needs_grad: ScanArguments[bool],
-        saved: Saved,
-        grad_z: Tensor,
-        grad_c: Tensor,
-    ) -> ScanArguments[Tensor | None]:
+        self, precision: str, args: Inputs, needs_grad: NeedsGrad, saved: Saved, grad_z: Tensor, grad_c: Tensor
+    ) -> Gradients:
         z, c, gates, tanh_c, h = saved
         steps, rows, units = h.shape
         _, f, _, _ = gates.chunk(4, -1)
@@ -241,22 +127,14 @@ class LSTMScan(ScanCell):
         grad_a_steps, grad_o_steps, f_steps, c_slopes = (x.unbind(0) for x in (grad_a, grad_o, f, c_slope))
         for t in range(steps - 1, -1, -1):
             if t < steps - 1:
-                grad_z_steps[t] = _grad_state(weight_hh, grad_a_steps[t + 1], args.mask, grad_z_steps[t])
+                grad_z_steps[t] = grad_state(weight_hh, grad_a_steps[t + 1], args.mask, grad_z_steps[t])
                 grad_c = grad_c * f_steps[t + 1]  # not in place: the first is autograd's
             grad_c = torch.addcmul(grad_c, grad_z_steps[t], c_slopes[t])
             grad_ifg_steps[t].mul_(grad_c.unsqueeze(1))
             grad_o_steps[t].mul_(grad_z_steps[t])
-        grad_weight_hh, grad_mask = _grad_projections(grad_a, z[:-1], args, needs_grad, precision)
-        return ScanArguments(
-            a=grad_a,
-            weight_hh=grad_weight_hh,
-            bias_hh=None,
-            z_0=_grad_start(grad_a[0], args, precision) if needs_grad.z_0 else None,
-            c_0=grad_c * f[0],
-            mask=grad_mask,
-            factor=torch.stack(grad_z_steps) * h if needs_grad.factor else None,
-            shift=torch.stack(grad_z_steps) if needs_grad.shift else None,
-        )
+        gradients = shared_gradients(precision, args, needs_grad, z, h, grad_a, grad_z_steps)
+        grad_z_0 = grad_start(precision, args, needs_grad, grad_a[0])
+        return gradients._replace(z_0=grad_z_0, c_0=grad_c * f[0])
 
     @staticmethod
     def _slopes(gates: Tensor, c: Tensor, tanh_c: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,7 +166,7 @@ class GRUScan(ScanCell):
 
     separate_bias_hh = True
 
-    def forward(self, precision: str, args: ScanArguments[Any]) -> tuple[Tensor, Tensor, Saved]:
+    def forward(self, precision: str, args: Inputs) -> tuple[Tensor, Tensor, Saved]:
         steps, rows, width = args.a.shape
         units = width // 3
         p = torch.empty_like(args.a)
@@ -298,26 +176,22 @@ class GRUScan(ScanCell):
         z[0] = args.z_0
         weight_hh, z_before = PackedMatrix(args.weight_hh.mT, rows, precision), z[0]
         bias = args.bias_hh.expand(rows, -1).contiguous()  # which oneDNN's fused sum needs
-        noise = (_unbind(args.factor, steps), _unbind(args.shift, steps))
+        noise = (unbind(args.factor, steps), unbind(args.shift, steps))
         each = zip(args.a, p, gates, candidate, h, z[1:], *noise, strict=True)
         for a_t, p_t, gates_t, candidate_t, h_t, z_t, factor_t, shift_t in each:
+            # p is kept for backward, which needs p_n (r̂̄); oneDNN returns a tensor of its own.
             p_t.copy_(weight_hh.matmul(masked(z_before, args.mask), bias))
             torch.add(a_t[:, : 2 * units], p_t[:, : 2 * units], out=gates_t).sigmoid_()
             reset, update = gates_t.chunk(2, -1)
             torch.addcmul(a_t[:, 2 * units :], reset, p_t[:, 2 * units :], out=candidate_t).tanh_()
+            # h_t = n + u (z_{t-1} - n), in one operation
             torch.lerp(candidate_t, z_before, update, out=h_t)
-            z_before = _add_noise(h_t, factor_t, shift_t, out=z_t)
+            z_before = add_noise(h_t, factor_t, shift_t, out=z_t)
         return z[1:], args.z_0.new_empty(0), (z, p, gates, candidate, h)
 
     def backward(
-        self,
-        precision: str,
-        args: ScanArguments[Any],
-        needs_grad: ScanArguments[bool],
-        saved: Saved,
-        grad_z: Tensor,
-        grad_c: Tensor,
-    ) -> ScanArguments[Tensor | None]:
+        self, precision: str, args: Inputs, needs_grad: NeedsGrad, saved: Saved, grad_z: Tensor, grad_c: Tensor
+    ) -> Gradients:
         z, p, gates, candidate, h = saved
         steps, rows, units = h.shape
         reset, update = gates.chunk(2, -1)
@@ -328,7 +202,7 @@ class GRUScan(ScanCell):
         slope_reset = slope_candidate * p[..., 2 * units :] * reset * (1 - reset)
         grad_a = torch.cat([slope_reset, slope_update, slope_candidate], -1)
         grad_p = torch.cat([slope_reset, slope_update, slope_candidate * reset], -1)
-        carry_slope = update * scale
+        carry_slope = update * scale  # ∂z_t/∂z_{t-1} past W_hh
         weight_hh, grad_z_steps = PackedMatrix(args.weight_hh, rows, precision), list(grad_z)
         grad_a_steps, grad_p_steps = (list(grad.view(steps, rows, 3, units)) for grad in (grad_a, grad_p))
         grad_before = None  # z̄_t along step t + 1
@@ -337,18 +211,9 @@ class GRUScan(ScanCell):
                 grad_z_steps[t] = grad_z_steps[t] + grad_before
             grad_a_steps[t].mul_(grad_z_steps[t].unsqueeze(1))
             grad_p_steps[t].mul_(grad_z_steps[t].unsqueeze(1))
-            grad_before = _grad_state(weight_hh, grad_p[t], args.mask, grad_z_steps[t] * carry_slope[t])
-        grad_weight_hh, grad_mask = _grad_projections(grad_p, z[:-1], args, needs_grad, precision)
-        return ScanArguments(
-            a=grad_a,
-            weight_hh=grad_weight_hh,
-            bias_hh=grad_p.sum((0, 1)),
-            z_0=grad_before,
-            c_0=None,
-            mask=grad_mask,
-            factor=torch.stack(grad_z_steps) * h if needs_grad.factor else None,
-            shift=torch.stack(grad_z_steps) if needs_grad.shift else None,
-        )
+            grad_before = grad_state(weight_hh, grad_p[t], args.mask, grad_z_steps[t] * carry_slope[t])
+        gradients = shared_gradients(precision, args, needs_grad, z, h, grad_p, grad_z_steps)
+        return gradients._replace(a=grad_a, bias_hh=grad_p.sum((0, 1)), z_0=grad_before)
 
 
 def _identity(x: Tensor, out: Tensor) -> Tensor:

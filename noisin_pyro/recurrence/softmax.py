@@ -54,6 +54,7 @@ class Softmax(dist.Categorical):
         self.z, self.weight, self.bias, self.matmul_precision = z, weight, bias, matmul_precision
         if matmul_precision == "bfloat16":
             check_bfloat16_operands(z, weight, bias)
+        # Categorical's own constructor would compute and normalise the scores, so it is not called.
         self._num_events = bias.shape[-1]
         self._weights_are_shared = weight.dim() == 2 and bias.dim() == 1
         batch = z.shape[:-1] if self._weights_are_shared else self.scores.shape[:-1]
@@ -91,11 +92,12 @@ class Softmax(dist.Categorical):
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         y = value.expand(shape).reshape(-1).long()
+        # Sampled weights, autocast and torch.func need autograd's operations; no rows need no kernel that expects some.
         if not (self._weights_are_shared and custom_gradients_work(self.z.device) and len(y)):
             scores = self.scores.expand(*shape, self._num_events).reshape(len(y), self._num_events)
             return -F.cross_entropy(scores, y, reduction="none").reshape(shape)
         z = self.z.expand(*shape, self.z.shape[-1]).reshape(-1, self.z.shape[-1])
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():  # evaluation: no block is kept
             return _by_blocks(z, self.weight, self.bias, y, self.matmul_precision)[0].reshape(shape)
         log_prob: Any = _LogProb.apply(z, self.weight, self.bias, y, self.matmul_precision)
         return log_prob.reshape(shape)
@@ -136,6 +138,7 @@ class _LogProb(torch.autograd.Function):
         if not any(needs_grad):
             return _by_blocks(z, weight, bias, y, precision)[0]
         if len(z) > _block_rows(z, bias):
+            # The scores of all blocks are never in memory at once, so the gradient is taken while they exist.
             ones = torch.ones_like(z[:, 0])
             log_prob, ctx.unit_gradients = _by_blocks(z, weight, bias, y, precision, ones, needs_grad)
             return log_prob
@@ -207,6 +210,7 @@ def _gradients(
     log_p: Tensor, z: Tensor, weight: Tensor, y: Tensor, precision: str, grad: Tensor, needs_grad: _NeedsGrad
 ) -> _Gradients:
     """z̄, V̄ and b̄ as in :class:`_LogProb`; ``log_p`` is overwritten by s̄."""
+    # Elementwise passes over pieces that fit the cache: the scores are read from memory once, not once an operation.
     grad_bias = torch.zeros_like(log_p[0]) if needs_grad.bias else None
     rows = len(next(iter(_cache_pieces(log_p))))
     for piece, y_piece, grad_piece in zip(_cache_pieces(log_p), y.split(rows), grad.split(rows), strict=True):

@@ -16,7 +16,7 @@ from noisin_pyro.recurrence.cells import Cell, Weights
 from noisin_pyro.recurrence.dispatch import choose_backend
 from noisin_pyro.recurrence.matmul import check_bfloat16_operands, fast_linear, linear
 from noisin_pyro.recurrence.scan import scan
-from noisin_pyro.recurrence.scan_cells import ScanArguments
+from noisin_pyro.recurrence.scan_base import ScanArguments
 
 Shape = tuple[int, ...]
 
@@ -126,6 +126,7 @@ class Recurrence(Transition):
         return replace(self, z=z, c=c)
 
     def means(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Given z, no mean waits for another: all steps go through the cell in one call, with one product.
         start = self.z.expand(*z.shape[:-2], z.shape[-1]).unsqueeze(-2)
         previous = torch.cat([start, z[..., :-1, :]], -2)
         masked = previous if self.mask is None else previous * self.mask.unsqueeze(-2)
@@ -135,6 +136,7 @@ class Recurrence(Transition):
     def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
         z, c, path = self.z, self.c, []
         for t, a in enumerate(self._input_projections().unbind(-2)):
+            # The cell gets z itself beside the masked projection: a GRU carries it over unmasked.
             masked = z if self.mask is None else z * self.mask
             p = linear(masked.unsqueeze(-2), self.weights.hh, self.weights.bias_hh).squeeze(-2)
             mean, c = self.cell.step(a, p, z, c)
@@ -145,9 +147,10 @@ class Recurrence(Transition):
     def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         backend = self._backend(family, math.prod(noise.shape[:-2]))
         if backend == "loop":
+            # z_t = h_t + s(h_t, γ) ε_t, s = γ or γ h_t or a scale of the family's own
             step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
             return self.loop(lambda t, mean: mean + family.scale(mean, step_spread) * noises[t])
-        delta = spread * noise
+        delta = spread * noise  # γ ε of all steps at once, and so the gradient of γ in one sum
         if backend == "scan":
             # h + h ⊙ γ ε as h ⊙ (1 + γ ε): one operation a step, as for additive noise
             return self._scan(shift=delta) if family.form == "additive" else self._scan(factor=1 + delta)
@@ -163,7 +166,7 @@ class Recurrence(Transition):
         return fused.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
 
     def _backend(self, family: Family | None, rows: int) -> str:
-        numel = rows * self.event_shape[1]
+        numel = rows * self.event_shape[1]  # of one step: what decides which backend is faster
         shared, is_masked = self.weights.are_shared, self.mask is not None
         device, precision = self.inputs.device, self.matmul_precision
         return choose_backend(self.backend, self.cell, family, shared, device, numel, precision, is_masked)
@@ -227,6 +230,8 @@ class Recurrence(Transition):
     @staticmethod
     def _at(start: Tensor | None, path: Tensor, lengths: Tensor) -> Tensor:
         assert start is not None
+        # With the start in front, index 0 is the state carried in, as a length of 0 wants; a gather keeps it all on the
+        # device, without reading lengths.
         start = start.expand(*path.shape[:-2], path.shape[-1]).unsqueeze(-2)
         index = lengths[..., None, None].expand(*path.shape[:-2], 1, path.shape[-1])
         return torch.cat([start, path], -2).gather(-2, index).squeeze(-2)

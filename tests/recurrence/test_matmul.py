@@ -8,7 +8,7 @@ from noisin_pyro.models import CELLS, LanguageModel, NoisyRNN, SequenceModel
 from noisin_pyro.models.emissions import Categorical
 from noisin_pyro.recurrence.matmul import PackedMatrix, fast_linear, has_bfloat16, matmul, tf32, weight_gradient
 from noisin_pyro.recurrence.scan import scan
-from noisin_pyro.recurrence.scan_cells import ScanArguments
+from noisin_pyro.recurrence.scan_base import ScanArguments
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
 
