@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from noisin_pyro import noise
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
 
 __all__ = ["Recipe", "figure2", "icml_m", "table2", "table3", "zaremba"]

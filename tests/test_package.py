@@ -20,15 +20,16 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Each subpackage or module, and those below it that it may import.
 BELOW = {
-    "names": set(),
+    "_lookup": set(),
     "_tables": set(),
-    "noise": {"names"},
-    "data": {"names"},
+    "noise": {"_lookup"},
+    "data": {"_lookup"},
     "plots": set(),
-    "models": {"noise", "names"},
-    "inference": {"models", "noise", "data", "_tables", "names"},
-    "training": {"inference", "models", "noise", "data", "plots", "_tables", "names"},
-    "recipes": {"training", "noise", "names"},
+    "recurrence": {"noise", "_lookup"},
+    "models": {"recurrence", "noise", "_lookup"},
+    "inference": {"models", "noise", "data", "_tables", "_lookup"},
+    "training": {"inference", "models", "recurrence", "noise", "data", "plots", "_tables", "_lookup"},
+    "recipes": {"training", "noise", "_lookup"},
     "reproduction": {"recipes", "training", "plots", "_tables"},
     "commands": {
         "reproduction",
@@ -40,7 +41,7 @@ BELOW = {
         "data",
         "plots",
         "_tables",
-        "names",
+        "_lookup",
     },
     "cli": {"commands", "training"},
     "__main__": {"cli"},

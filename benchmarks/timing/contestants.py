@@ -136,16 +136,16 @@ NOISY_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "additive": ("additive, γ fixed", ADDITIVE),
     "additive-learned": ("additive, γ learned", ADDITIVE | {"learn_spread": True}),
     "multiplicative": ("multiplicative", MULTIPLICATIVE),
-    "additive-bfloat16": ("additive, matrix products in bfloat16", ADDITIVE | {"products": "bfloat16"}),
+    "additive-bfloat16": ("additive, matrix products in bfloat16", ADDITIVE | {"matmul_precision": "bfloat16"}),
     "multiplicative-bfloat16": (
         "multiplicative, matrix products in bfloat16",
-        MULTIPLICATIVE | {"products": "bfloat16"},
+        MULTIPLICATIVE | {"matmul_precision": "bfloat16"},
     ),
-    "additive-loop": ("additive, backend loop", ADDITIVE | {"engine": "loop"}),
-    "additive-fused": ("additive, backend fused", ADDITIVE | {"engine": "kernel"}),
-    "additive-scan": ("additive, backend scan", ADDITIVE | {"engine": "scan"}),
-    "multiplicative-loop": ("multiplicative, backend loop", MULTIPLICATIVE | {"engine": "loop"}),
-    "multiplicative-scan": ("multiplicative, backend scan", MULTIPLICATIVE | {"engine": "scan"}),
+    "additive-loop": ("additive, backend loop", ADDITIVE | {"backend": "loop"}),
+    "additive-fused": ("additive, backend fused", ADDITIVE | {"backend": "fused"}),
+    "additive-scan": ("additive, backend scan", ADDITIVE | {"backend": "scan"}),
+    "multiplicative-loop": ("multiplicative, backend loop", MULTIPLICATIVE | {"backend": "loop"}),
+    "multiplicative-scan": ("multiplicative, backend scan", MULTIPLICATIVE | {"backend": "scan"}),
 }
 LAYERS: dict[str, Contestant] = {
     "nn": Contestant("`nn.RNN` or `nn.LSTM`", _part(TorchLayers)),

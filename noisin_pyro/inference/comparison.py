@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from noisin_pyro._lookup import known
 from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference import arviz_adapter
@@ -18,7 +19,6 @@ from noisin_pyro.inference.evaluation import METHODS, evaluate
 from noisin_pyro.inference.generation import seeded
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.views import underlying
-from noisin_pyro.names import known
 
 Program = Callable[..., Any]
 
@@ -141,7 +141,7 @@ def compare(
 
 def _drops(model: Program) -> bool:
     program, _ = underlying(model)
-    return isinstance(program, SequenceModel) and program.rnn.dropout.drops
+    return isinstance(program, SequenceModel) and program.dropout.drops
 
 
 def _by_method(num_samples: int | Mapping[str, int] | None, methods: Sequence[str]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.sites import PARTICLES, priced_sites, refuse_wrong_sites, sample_sites, sampled_sites
-from noisin_pyro.models import innovations
+from noisin_pyro.models import innovations, site_info
 
 Program = Callable[..., Any]
 Latents = dict[str, Tensor]  # by site: (S, B, ...) of each sequence, (S, 1, ...) of what they share
@@ -92,7 +92,7 @@ def by_nuts(
     view = innovations(model)
     trace, _ = run(view, batch, 1)
     for site in sampled_sites(trace):
-        family = site["infer"].get("family")
+        family = site_info(site).family
         if site["fn"].support.is_discrete if family is None else family.discrete:
             raise ValueError(f"method='nuts' needs densities, but {site['name']!r} is discrete; use method='prior'")
     chains, diverging = [], []

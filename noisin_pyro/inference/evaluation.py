@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,21 +10,19 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation
 from pyro.poutine.util import prune_subsample_sites
 
+from noisin_pyro._lookup import known
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.estimates import Evaluation
 from noisin_pyro.inference.importance import importance
 from noisin_pyro.inference.particles import particle_filter
 from noisin_pyro.inference.predictors import predict
 from noisin_pyro.inference.sites import sampled_sites
-from noisin_pyro.models import noise_off
-from noisin_pyro.names import known
+from noisin_pyro.models import SpreadPrior, noise_off
 
 METHODS = {"mean": 0, "ensemble": 50, "importance": 100, "particle-filter": 400}
 """What can be asked for, and with how many samples by default."""
 
 ISLANDS, THRESHOLD = 4, 0.5
-
-_SPREAD = re.compile(r"(^|\.)spread_\d+\.gamma$")  # a γ with a prior is sampled, but does nothing where noise is off
 
 
 @torch.no_grad()
@@ -87,9 +84,11 @@ def evaluate(
     scored = model
     if method == "mean":
         scored = noise_off(model)
-        latents = _latents(scored, data, batch_size)
-        if not all(map(_SPREAD.search, latents)):
-            raise ValueError(f"method='mean' is of one network, but {latents[0]!r} is sampled; condition on it first")
+        # a γ with a prior is sampled, but has no effect where noise is off
+        latents = [site for site in _latents(scored, data, batch_size) if not isinstance(site["fn"], SpreadPrior)]
+        if latents:
+            name = latents[0]["name"]
+            raise ValueError(f"method='mean' is of one network, but {name!r} is sampled; condition on it first")
     random = bool(_latents(model, data, batch_size))
     kind = "predictor" if random else "exact"
     return predict(method, scored, data, num_samples if random else 0, kind, batch_size, log_probs)
@@ -137,8 +136,8 @@ def _islands(islands: int, num_samples: int) -> int:
     return islands
 
 
-def _latents(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> list[str]:
-    """What the model's program samples beside the data."""
+def _latents(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> list[Any]:
+    """The latent sites of the model's program."""
     batch = next(iter(data.batches(batch_size)))
     trace = poutine.trace(model).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
-    return [site["name"] for site in sampled_sites(prune_subsample_sites(trace))]
+    return sampled_sites(prune_subsample_sites(trace))

@@ -27,7 +27,7 @@ from noisin_pyro.inference.estimates import (
     summary_of_text,
 )
 from noisin_pyro.inference.sites import sample_sites
-from noisin_pyro.models import NoisyPath, SequenceModel, States, Steps, real_steps, underlying
+from noisin_pyro.models import NoisyPath, SequenceModel, States, StepwiseRNN, real_steps, underlying
 
 LARGEST = 2**24
 """Numbers in the largest tensor of one step; as many sequences are filtered at once as keep below it."""
@@ -116,7 +116,7 @@ def run(program: SequenceModel, windows: list[Batch], islands: int, particles: i
     log_w = torch.full((islands, particles, rows), uniform, dtype=torch.float64, device=windows[0].targets.device)
     total_ess, resamplings, increments, states = log_w.new_zeros(rows), log_w.new_zeros(rows), [], None
     for batch in windows:
-        walk = program.rnn.steps(program.embed(batch.inputs))
+        walk = program.rnn.stepwise(program.embed(batch.inputs))
         states = _spread_out(walk.start, all_particles) if states is None else states
         steps = batch.targets.shape[1]
         real = real_steps(row_lengths(batch).to(log_w.device), steps)
@@ -143,7 +143,7 @@ def _rows(batch: Batch, part: slice) -> Batch:
     return replace(batch, inputs=batch.inputs[part], targets=batch.targets[part], lengths=lengths)
 
 
-def _draw(walk: Steps, particles: int) -> Callable[[int, Tensor], Tensor]:
+def _draw(walk: StepwiseRNN, particles: int) -> Callable[[int, Tensor], Tensor]:
     """z_{l,t} of every particle from the model's own noise; the means of the inputs' are still the same for all."""
     return lambda layer, mean: walk.law(layer, mean.expand(particles, *mean.shape[-2:]))()
 
@@ -190,7 +190,7 @@ def _steppable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
 
 def _is_random(program: SequenceModel, batch: Batch) -> bool:
     """Whether a state is noisy; refuses what is random beside it, and states that are given."""
-    program.rnn.dropout.refuse(
+    program.dropout.refuse(
         "method='particle-filter' walks along the layers step by step, without masks",
         "method 'importance', 'ensemble' or 'mean'",
     )

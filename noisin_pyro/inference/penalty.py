@@ -17,8 +17,8 @@ from torch.distributions import Dirichlet, OneHotCategorical
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.sites import sampled_sites
 from noisin_pyro.models import EMISSIONS, Emission, NoisyPath, SequenceModel, real_steps, underlying
+from noisin_pyro.models.noisy_path import step_law
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.models.path import step_law
 
 LARGEST = 2**23
 """Numbers in the largest matrix of a block of steps."""
@@ -49,7 +49,7 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
         kind = type(program).__name__
         raise ValueError(f"noise_penalty: model must be a SequenceModel, in any view but noise_off, got {kind}")
     rnn = program.rnn
-    rnn.dropout.refuse("noise_penalty is of noise alone")
+    program.dropout.refuse("noise_penalty is of noise alone")
     if not rnn.noisy_layers:
         return 0.0
     if rnn.feedback:

@@ -95,7 +95,7 @@ def posterior(
         shared, at_once = _first_look(model, batch, num_particles)
         marginals = bool(shared) and num_particles != 0
         if marginals and isinstance(program := underlying(model)[0], SequenceModel):
-            program.rnn.dropout.refuse("x_marginal is by a particle filter, without masks", "num_particles=0")
+            program.dropout.refuse("x_marginal is by a particle filter, without masks", "num_particles=0")
         model = innovations(model) if options.method == "nuts" else model
         state_size(*_sizes(model, batch, options, marginals), options, max_memory, progress)
         if options.method == "nuts":

@@ -6,7 +6,7 @@ import math
 import sys
 from typing import NamedTuple
 
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 
 METHODS = ("prior", "guide", "nuts")
 OF_NUTS, OF_OTHERS = ("num_chains", "warmup_steps", "thin"), ("num_proposals",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,7 @@ from noisin_pyro.inference.arviz_adapter import Groups, Variables
 from noisin_pyro.inference.draws import Latents, is_shared, pieces, run
 from noisin_pyro.inference.evaluation import evaluate
 from noisin_pyro.inference.sites import sample_sites
-from noisin_pyro.models import NoisyPath, real_steps
-
-_SPREAD = re.compile(r"(?:^|.*\.)spread_(\d+)\.gamma$")
+from noisin_pyro.models import NoisyPath, SpreadPrior, real_steps, site_info
 
 
 def see(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, at_once: int) -> Groups:
@@ -69,13 +66,16 @@ def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
     latents: Variables = {}
     for site in sample_sites(trace):
         name, value = site["name"], site["value"]
-        computed = "computed" in site["infer"]
+        info = site_info(site)
+        computed = info.computed is not None
         if site["is_observed"] and not computed and name not in given:
             continue  # data, or what the user conditions on
         if computed or isinstance(site["fn"], NoisyPath):
             dims = ("sequence", "time", f"unit_{name.rpartition('_')[2]}")
             latents[name] = (dims, _padded(value.expand(size, *value.shape[-3:]), batch))
-        elif "family" not in site["infer"]:  # else the noise of a state, seen as that
+        elif info.family is None:  # else the noise of a state, seen as that
+            law = site["fn"]
+            name = f"gamma_{law.layer}" if isinstance(law, SpreadPrior) and law.layer is not None else name
             latents.update(_other(name, value, is_shared(site)))
     nodes: dict[str, Any] = dict(trace.nodes)
     emission = nodes["_RETURN"]["value"].emission
@@ -88,10 +88,8 @@ def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
     }
 
 
-def _other(site: str, value: Tensor, shared: bool) -> Variables:
-    """γ by its layer, and any other by its site's name."""
-    layer = _SPREAD.match(site)
-    name = site if layer is None else f"gamma_{layer[1]}"
+def _other(name: str, value: Tensor, shared: bool) -> Variables:
+    """What is no state, by its name."""
     first = () if shared else ("sequence",)
     value = value.squeeze(1) if shared else value
     own = value.dim() - 1 - len(first)

@@ -9,7 +9,7 @@ from pyro.distributions.util import is_identically_zero
 from pyro.poutine import Trace
 from torch import Tensor
 
-from noisin_pyro.models import NoisyPath
+from noisin_pyro.models import NoisyPath, site_info
 
 PARTICLES = "num_particles_vectorized"  # the plate of S samples, by the name that Pyro's ELBOs use
 
@@ -60,8 +60,8 @@ def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
 
 def _refuse_guide_of(site: Any) -> None:
     """What a guide may not sample, though the model has it."""
-    name, infer = site["name"], site["infer"]
-    if "computed" in infer:
+    name, info = site["name"], site_info(site)
+    if info.computed is not None:
         raise ValueError(
             f"guide samples {name!r}, which the model computes in this view; make the guide of the same view"
         )
@@ -69,12 +69,12 @@ def _refuse_guide_of(site: Any) -> None:
         raise ValueError(f"guide samples {name!r}, which the model observes; leave it out of the guide")
     if isinstance(site["fn"], NoisyPath):
         site["fn"].support  # noqa: B018  raises where no guide can act
-    elif "family" in infer and infer["family"].discrete:
+    elif info.family is not None and info.family.discrete:
         raise ValueError(
-            f"guide samples {name!r}, whose {infer['family'].name} noise is discrete; leave the site to the prior, "
+            f"guide samples {name!r}, whose {info.family.name} noise is discrete; leave the site to the prior, "
             "or use a family with a density"
         )
-    if infer.get("padding_is_flat"):
+    if info.padding_is_flat:
         raise ValueError(
             f"guide samples {name!r}, whose padded steps have no density, so there is no bound; "
             "use innovations(model), where they keep their prior"

@@ -98,8 +98,8 @@ def fit(
             after_epoch(progress.rows)
 
     taken = stepper(bound, optimizer, how.clip)
-    taking = {"scan": "scan in bfloat16"} if model.rnn.products == "bfloat16" else {}
-    engines = ", ".join(taking.get(way, way) for way in model.rnn.engines(ranks.split(batch_size) * how.particles))
+    taking = {"scan": "scan in bfloat16"} if model.rnn.matmul_precision == "bfloat16" else {}
+    engines = ", ".join(taking.get(way, way) for way in model.rnn.backends(ranks.split(batch_size) * how.particles))
     tqdm.write(f"{label:>13}, layers computed by: {engines}", file=sys.stderr)
     with Deferred().within() as interrupt:
 

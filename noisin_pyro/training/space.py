@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from noisin_pyro import noise
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.kinds import fits
 

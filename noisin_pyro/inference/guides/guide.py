@@ -18,7 +18,7 @@ from torch.distributions import Transform, biject_to
 
 from noisin_pyro.inference.guides.affine import Head, push
 from noisin_pyro.inference.guides.encoder import Encoder
-from noisin_pyro.models import NoisyRNN, SequenceModel, States, Steps, real_steps
+from noisin_pyro.models import NoisyRNN, SequenceModel, States, StepwiseRNN, real_steps
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.noise import biject_to_support
 
@@ -117,7 +117,9 @@ class Guide(PyroModule):
                 pyro.sample(f"{rnn.name}_{layer}{'_noise' if before else ''}", law)
 
 
-def _at_once(walk: Steps, heads: Heads, before: Layers, contexts: Layers, real: Tensor | None) -> tuple[Layers, Layers]:
+def _at_once(
+    walk: StepwiseRNN, heads: Heads, before: Layers, contexts: Layers, real: Tensor | None
+) -> tuple[Layers, Layers]:
     """ε_{1:T} of each layer where no map knows the path, and log |dε / dε_before| of each step."""
     pushed = {
         layer: push(noise, biject_to_support(_law(walk, layer)), heads[layer](contexts[layer], None, real))
@@ -131,7 +133,7 @@ class _Path:
     """A walk along the states, all layers together, that moves the noise on the way."""
 
     name: str
-    walk: Steps
+    walk: StepwiseRNN
     heads: Heads
     knows_states: bool
     before: Layers
@@ -183,13 +185,13 @@ class _Path:
 
 
 @pyro_method  # in the model's context, where weights and γ with priors are sites by their names
-def _read(model: SequenceModel, inputs: Tensor, state: State | None) -> tuple[Tensor, Steps]:
+def _read(model: SequenceModel, inputs: Tensor, state: State | None) -> tuple[Tensor, StepwiseRNN]:
     """What the first layer reads, and the walk along it."""
     x = model.embed(inputs)
-    return x, model.rnn.steps(x, state)
+    return x, model.rnn.stepwise(x, state)
 
 
-def _draw_before(rnn: NoisyRNN, layer: int, walk: Steps) -> Tensor:
+def _draw_before(rnn: NoisyRNN, layer: int, walk: StepwiseRNN) -> Tensor:
     """ε_{1:T} from its prior, ``(..., B, T, H)``."""
     law, (*batch, steps, _) = _law(walk, layer), walk.inputs.shape
     batch_shape = torch.broadcast_shapes(law.batch_shape, (*batch, steps))
@@ -197,7 +199,7 @@ def _draw_before(rnn: NoisyRNN, layer: int, walk: Steps) -> Tensor:
     return pyro.sample(f"{rnn.name}_{layer}_before", path, infer={"is_auxiliary": True})
 
 
-def _law(walk: Steps, layer: int, per_step: bool = False) -> TorchDistribution:
+def _law(walk: StepwiseRNN, layer: int, per_step: bool = False) -> TorchDistribution:
     """The law of ε over a layer's units, of one step ``(..., B)`` or with an axis of time behind it."""
     spread = walk.spreads[layer]
     assert spread is not None

@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from noisin_pyro.models import CELLS, NoisyRNN, Steps, innovations
+from noisin_pyro.models import CELLS, NoisyRNN, StepwiseRNN, innovations
 
 LAYERS, BATCH, TIME, FEATURES, UNITS = 2, 3, 4, 2, 5
 
@@ -25,7 +25,7 @@ def in_the_program(rnn: NoisyRNN, inputs: Tensor, state: Any) -> tuple[dict[int,
     return noise, *nodes["_RETURN"]["value"]
 
 
-def moved(walk: Steps, noise: dict[int, Tensor], layer: int, mean: Tensor) -> Tensor:
+def moved(walk: StepwiseRNN, noise: dict[int, Tensor], layer: int, mean: Tensor) -> Tensor:
     return mean + walk.scale(layer, mean) * noise[layer]
 
 
@@ -44,7 +44,7 @@ def test_same_noise_same_states(cell: str, options: dict[str, Any]) -> None:
     noise, z, end = in_the_program(rnn, inputs, given)
     assert noise
 
-    walk, path = rnn.steps(inputs, given), []
+    walk, path = rnn.stepwise(inputs, given), []
     states = walk.start
     for t in range(TIME):
         now = {layer: each[:, t] for layer, each in noise.items()}
@@ -61,6 +61,6 @@ def test_the_law_of_a_step_is_the_program_s() -> None:
     torch.manual_seed(0)
     rnn = NoisyRNN(FEATURES, UNITS, cell="sigmoid", noise="beta:native", spread=0.4).double()
     inputs, mean = torch.zeros(1, 1, FEATURES).double(), torch.rand(1, UNITS).double()
-    law = rnn.steps(inputs).law(1, mean)
+    law = rnn.stepwise(inputs).law(1, mean)
     torch.testing.assert_close(law.mean, mean)
     torch.testing.assert_close(law.variance, 0.16 * mean * (1 - mean))

@@ -12,10 +12,11 @@ from torch import Tensor
 
 import noisin_pyro as nz
 from noisin_pyro.inference.sites import sample_sites
-from noisin_pyro.models import CELLS, Dropout, Mask, regularizers
+from noisin_pyro.models import CELLS, Dropout, Mask
+from noisin_pyro.models.dropout import get
 
-from . import textbook
-from .programs import (
+from .. import textbook
+from ..small_layers import (
     BATCH,
     LENGTHS,
     STEPS,
@@ -50,10 +51,10 @@ def make_words(batch: int = BATCH) -> Tensor:
 
 
 def test_rates_are_those_of_the_papers() -> None:
-    assert regularizers.get("D") == Dropout(embedding=0.0, input=0.5, recurrent=0.4, output=0.5)
-    assert regularizers.get("variational-dropout") == Dropout(0.3, 0.5, 0.3, 0.5)
-    assert regularizers.get("variational-dropout", 0.2) == Dropout(0.2, 0.2, 0.2, 0.2)
-    assert not regularizers.get("none").drops and not regularizers.get("variational-dropout", 0.0).drops
+    assert get("D") == Dropout(embedding=0.0, input=0.5, recurrent=0.4, output=0.5)
+    assert get("variational-dropout") == Dropout(0.3, 0.5, 0.3, 0.5)
+    assert get("variational-dropout", 0.2) == Dropout(0.2, 0.2, 0.2, 0.2)
+    assert not get("none").drops and not get("variational-dropout", 0.0).drops
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_rates_are_those_of_the_papers() -> None:
 )
 def test_rates_that_cannot_be_are_refused(name: str, rate: float | None, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        regularizers.get(name, rate)
+        get(name, rate)
 
 
 def test_layers_have_no_embedding_to_drop() -> None:
@@ -98,7 +99,7 @@ def test_masks_have_their_rates_and_scale(name: str) -> None:
     # at each of the sites a two-sided z-test, false alarm rate 1e-4: |z| < 3.89 of the number of zeros
     pyro.set_rng_seed(0)
     model = nz.LanguageModel(200, 100, num_layers=2, regularizer=name)
-    rates = regularizers.get(name)
+    rates = get(name)
     found = masks(model, torch.randint(200, (64, 3)))
     where = {"input": rates.input, "recurrent": rates.recurrent}
     expected = {f"z_{layer}_{what}_mask": rate for layer in (1, 2) for what, rate in where.items()}
@@ -158,12 +159,12 @@ def textbook_run(
     return x * given["z_output_mask"].unsqueeze(-2), layers
 
 
-@pytest.mark.parametrize("engine", ["scan", "loop"])
+@pytest.mark.parametrize("backend", ["scan", "loop"])
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative", "bernoulli:multiplicative"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_layers_with_noise_and_masks_are_the_textbook_s_with_gradients(cell: str, noise: str, engine: str) -> None:
-    rnn = make_rnn(cell, noise, spread=0.3, num_layers=2)
-    rnn.dropout, rnn.engine = replace(ALL, embedding=0.0), engine
+def test_layers_with_noise_and_masks_are_the_textbook_s_with_gradients(cell: str, noise: str, backend: str) -> None:
+    rates = replace(ALL, embedding=0.0)
+    rnn = make_rnn(cell, noise, spread=0.3, num_layers=2, regularizer=rates, backend=backend)
     x, state = make_inputs().requires_grad_(), make_state(rnn)
     carried = [part.requires_grad_() for part in parts(state)]
     program = nz.innovations(rnn)
@@ -191,8 +192,7 @@ def test_layers_with_noise_and_masks_are_the_textbook_s_with_gradients(cell: str
 @pytest.mark.parametrize("particles", [None, 2])
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_view_sees_the_masked_transition(cell: str, particles: int | None) -> None:
-    rnn = make_rnn(cell, "gaussian", spread=0.3)
-    rnn.dropout = Dropout(input=0.4, recurrent=0.4)
+    rnn = make_rnn(cell, "gaussian", spread=0.3, regularizer=Dropout(input=0.4, recurrent=0.4))
     x = make_inputs()
     trace = traced(in_plates(rnn, particles), x)
     values = {site["name"]: site["value"] for site in sample_sites(trace) if site["name"].startswith("z")}
@@ -218,7 +218,7 @@ def test_noise_off_is_the_plain_network(cell: str) -> None:
 
 def test_rate_zero_is_none_bit_for_bit() -> None:
     words, results = make_words(), []
-    for regularizer in ("none", regularizers.get("variational-dropout", 0.0)):
+    for regularizer in ("none", get("variational-dropout", 0.0)):
         model = make_model(regularizer, noise="laplace", spread=0.4, num_layers=2)
         pyro.set_rng_seed(3)
         loss = nz.PriorAsGuide_ELBO(num_particles=2)(model)(words, words)
@@ -250,8 +250,8 @@ def test_particles_have_masks_of_their_own() -> None:
 def test_what_has_no_masks_is_refused() -> None:
     model, words = make_model(spread=0.2), make_words()
     data = nz.data.Sequences(words, words)
-    with pytest.raises(ValueError, match="has no masks"):
-        model.rnn.steps(model.embed(words))
+    with pytest.raises(ValueError, match="have no masks"):
+        model.rnn.stepwise(model.embed(words))
     for name in ("mean-field", "filtering", "smoothing"):
         with pytest.raises(ValueError, match=r"without masks, got Dropout.* or an automatic guide"):
             nz.guides.get(name, model)
@@ -259,7 +259,7 @@ def test_what_has_no_masks_is_refused() -> None:
     for program in (model, pyro.condition(model, given), nz.innovations(model)):
         with pytest.raises(ValueError, match=r"without masks, got Dropout.* or method 'importance'"):
             nz.evaluate(program, data, "particle-filter", num_samples=8)
-    model.rnn.engine = "kernel"
-    for run in (lambda: model(words), lambda: model.rnn.engines(BATCH)):
+    fused = make_model(spread=0.2, backend="fused")
+    for run in (lambda: fused(words), lambda: fused.rnn.backends(BATCH)):
         with pytest.raises(ValueError, match="dropout of its recurrence"):
             run()

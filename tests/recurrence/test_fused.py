@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.models import CELLS
-from noisin_pyro.models.kernels import Weights, deterministic, with_additive_noise
+from noisin_pyro.recurrence.cells import CELLS, Weights
+from noisin_pyro.recurrence.fused import deterministic, with_additive_noise
 
-from . import textbook
-from .programs import BATCH, PARTICLES, STEPS, UNITS, close, make_inputs, make_rnn, make_state, parts
+from .. import textbook
+from ..small_layers import BATCH, PARTICLES, STEPS, UNITS, close, make_inputs, make_rnn, make_state, parts
 
-WITH_KERNEL = [name for name, cell in CELLS.items() if cell.kernel is not None]
-REDUCIBLE = [name for name, cell in CELLS.items() if cell.reducible]
+WITH_KERNEL = [name for name, cell in CELLS.items() if cell.fused_kernel is not None]
+REDUCIBLE = [name for name, cell in CELLS.items() if cell.fused_kernel and cell.fused_kernel.additive_noise]
 
 
 def test_the_reduction_serves_every_cell_whose_state_enters_linearly() -> None:

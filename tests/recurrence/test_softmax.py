@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisin_pyro.models import softmax
-from noisin_pyro.models.softmax import Softmax
+from noisin_pyro.recurrence import softmax
+from noisin_pyro.recurrence.softmax import Softmax
 
-from .programs import BATCH, PARTICLES, close
+from ..small_layers import BATCH, PARTICLES, close
 
 OUTPUTS = 4
 
@@ -91,8 +91,8 @@ WEIGHTS: dict[str, Callable[[], Tensor]] = {
 def test_values_and_gradients_by_blocks_are_those_of_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, parts: tuple[Tensor, Tensor, Tensor, Tensor], weights: str, block: int
 ) -> None:
-    monkeypatch.setattr(softmax, "BLOCK", block)
-    monkeypatch.setattr(softmax, "PIECE", 3 * CLASSES)
+    monkeypatch.setattr(softmax, "BLOCK_NUMEL", block)
+    monkeypatch.setattr(softmax, "CACHE_NUMEL", 3 * CLASSES)
     z, weight, bias, y = parts
     up = WEIGHTS[weights]()
     expected, found = plainly(z, weight, bias, y), Softmax(z, weight, bias).log_prob(y)
@@ -110,7 +110,7 @@ def test_values_and_gradients_by_blocks_are_those_of_cross_entropy(
 
 @pytest.mark.parametrize("block", [10**6, 5 * CLASSES])
 def test_gradients_of_gradients(monkeypatch: pytest.MonkeyPatch, parts, block: int) -> None:
-    monkeypatch.setattr(softmax, "BLOCK", block)
+    monkeypatch.setattr(softmax, "BLOCK_NUMEL", block)
     *sources, y = parts
 
     def log_prob(*sources: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def test_a_large_vocabulary_passes_validation() -> None:
 
 
 def test_without_a_gradient_none_is_made(monkeypatch: pytest.MonkeyPatch, parts) -> None:
-    monkeypatch.setattr(softmax, "BLOCK", 5 * CLASSES)
+    monkeypatch.setattr(softmax, "BLOCK_NUMEL", 5 * CLASSES)
     made: list[int] = []
     monkeypatch.setattr(softmax, "_gradients", lambda *given: made.append(1))
     *given, y = parts

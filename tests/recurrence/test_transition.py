@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.models import CELLS
-from noisin_pyro.models.engine import ENGINES
-from noisin_pyro.models.kernels import Weights
-from noisin_pyro.models.scan import Given, Recurrence
 from noisin_pyro.noise import get
+from noisin_pyro.recurrence.cells import CELLS, Weights
+from noisin_pyro.recurrence.dispatch import BACKENDS
+from noisin_pyro.recurrence.transition import FixedMeans, Recurrence
 
-from . import textbook
-from .programs import (
+from .. import textbook
+from ..small_layers import (
     ADDITIVE,
     BATCH,
     FEATURES,
@@ -45,15 +44,15 @@ def leaves(recurrence: Recurrence) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "bernoulli", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_values_and_gradients_by_every_engine_are_the_textbook_loop_s(
-    name: str, noise: str, engine: str, masked: bool
+def test_values_and_gradients_by_every_backend_are_the_textbook_loop_s(
+    name: str, noise: str, backend: str, masked: bool
 ) -> None:
-    recurrence, family = replace(make_recurrence(name, noise, masked=masked), engine=engine), get(noise)
-    if engine == "kernel" and (name in ("gru", "identity") or ":" in noise or masked):
-        return  # there is none: test_engine.py
+    recurrence, family = replace(make_recurrence(name, noise, masked=masked), backend=backend), get(noise)
+    if backend == "fused" and (name in ("gru", "identity") or ":" in noise or masked):
+        return  # there is none: test_dispatch.py
     spread = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
     law = family.law(spread.detach().squeeze(-1), UNITS)
     epsilon = law.expand(torch.Size([PARTICLES, BATCH, STEPS])).sample().requires_grad_()
@@ -80,7 +79,7 @@ def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: s
     recurrence, family = make_recurrence(name, noise, 2, masked=masked), get(noise)
     steps = 3
     inputs = recurrence.inputs[..., :steps, :].detach().requires_grad_()
-    recurrence = replace(recurrence, inputs=inputs, engine="scan")
+    recurrence = replace(recurrence, inputs=inputs, backend="scan")
     epsilon = torch.randn(2, steps, UNITS, dtype=torch.float64, requires_grad=True)
     spread = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
 
@@ -97,16 +96,16 @@ def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: s
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("engine", ["scan", "kernel"])
+@pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("name", CELLS)
-def test_without_noise_every_engine_is_the_clean_rnn(name: str, engine: str, masked: bool) -> None:
-    if engine == "kernel" and (name == "identity" or masked):
+def test_without_noise_every_backend_is_the_clean_rnn(name: str, backend: str, masked: bool) -> None:
+    if backend == "fused" and (name == "identity" or masked):
         return
     recurrence = make_recurrence(name, masked=masked)
     weight = torch.randn(BATCH, STEPS, UNITS, dtype=torch.float64)
     results = []
-    for way in (engine, "loop"):
-        z, memory = replace(recurrence, engine=way).clean()
+    for each in (backend, "loop"):
+        z, memory = replace(recurrence, backend=each).clean()
         value = (weight * z.sin()).sum() + (0.0 if memory is None else memory.square().sum())
         results.append((z, *torch.autograd.grad(value, leaves(recurrence))))
     for found, expected in zip(*results, strict=True):
@@ -154,7 +153,7 @@ def test_final_state_is_at_each_sequence_s_end(name: str, lengths: Tensor | None
 
 def test_given_means_do_not_depend_on_the_noise() -> None:
     mean, family = make_inputs(), get("gaussian")
-    transition = Given(mean)
+    transition = FixedMeans(mean)
     assert (transition.batch_shape, transition.event_shape) == ((BATCH,), (STEPS, FEATURES))
     epsilon = torch.randn(PARTICLES, BATCH, STEPS, FEATURES, dtype=torch.float64)
     spread = torch.tensor([[0.3]], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Dropout for recurrent networks by name: masks that stay as they are along a sequence, each a site of the program."""
+"""Dropout for recurrent networks by name, with masks that are fixed along a sequence; each mask is a sample site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Size, Tensor
 
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 from noisin_pyro.noise import get as get_noise
 from noisin_pyro.noise.standardized import UnitDistribution
 
@@ -21,22 +21,22 @@ REGULARIZERS = ("none", "variational-dropout", "D")
 
 @dataclass(frozen=True)
 class Dropout:
-    """The share of units that each kind of mask drops, from 0 (no mask) up to, not including, 1.
+    """The probability p with which each kind of mask drops a unit, in [0, 1); 0 means no mask.
 
-    A mask is noise around 1: 0 by chance p, else 1 / (1 − p), so its mean is 1, and the network with its noise off is
-    the one to test ("weight averaging"), an ensemble of noisy ones Monte Carlo dropout. There is one draw for a
-    sequence in each call of the model (of a stream, for a column in each window); it is the same at all steps, and for
-    all gates: the source's "tied weights" (its "untied" ones draw a mask of inputs and recurrence for each gate).
+    A mask's elements are 0 with probability p and 1 / (1 − p) otherwise, so their mean is 1. The network with its noise
+    off is the source's "weight averaging", an ensemble of noisy runs its Monte Carlo dropout. A mask is drawn once for
+    each sequence and call of the model (on a stream, for each column and window). It is the same at all steps and for
+    all gates: the source's "tied weights" (its "untied" weights have a mask for each gate).
 
     Args:
-        embedding: of word types: a type that is dropped is 0 wherever it stands in the sequence.
-        input: of each layer's inputs.
-        recurrent: of what feeds back within each layer, W_hh (m ⊙ z_{t-1}). The state itself goes on as it is, and so
-            does the share of z_{t-1} that a GRU carries over.
-        output: of the last layer's states, as the emission reads them.
+        embedding: for word types: a dropped type is 0 wherever it stands in the sequence.
+        input: for each layer's inputs.
+        recurrent: for what feeds back within each layer, W_hh (m ⊙ z_{t-1}). The state itself is not masked, nor is the
+            share of z_{t-1} that a GRU carries over.
+        output: for the last layer's states, as the emission reads them.
 
     Raises:
-        ValueError: a rate that is not in [0, 1).
+        ValueError: for a rate that is not in [0, 1).
 
     Source: Gal and Ghahramani (2016), *A Theoretically Grounded Application of Dropout in Recurrent Neural Networks*.
     """
@@ -59,9 +59,14 @@ class Dropout:
         return any(dataclasses.astuple(self))
 
     def refuse(self, what: str, remedy: str = "") -> None:
-        """Raise a ValueError if any mask is drawn: ``what`` has none, and ``remedy`` helps beside going without."""
+        """Raise a ValueError if any mask is drawn.
+
+        Args:
+            what: what does not support masks, a clause.
+            remedy: what to use instead, beside no dropout.
+        """
         if self.drops:
-            raise ValueError(f"{what}, got {self}; take regularizer 'none'{remedy and f', or {remedy}'}")
+            raise ValueError(f"{what}, got {self}; use regularizer 'none'{remedy and f', or {remedy}'}")
 
 
 NONE = Dropout()
@@ -70,28 +75,28 @@ D = Dropout(input=0.5, recurrent=0.4, output=0.5)
 
 
 def get(name: str | Dropout, rate: float | None = None) -> Dropout:
-    """The rates of a regulariser.
+    """The rates of a regularizer.
 
     - ``"none"``: no dropout.
-    - ``"variational-dropout"``: of Gal and Ghahramani (2016), all four masks, at one ``rate``; by default at those
+    - ``"variational-dropout"``: all four masks of Gal and Ghahramani (2016), at one ``rate``; by default at the rates
       of their large model of Penn Treebank, 0.3 for embedding and recurrence and 0.5 for inputs and output.
-    - ``"D"``: that of the published NOISIN paper, 0.5 / 0.4 / 0.5 on input / recurrence / output. Whether its masks
-      stay along a sequence is left unsaid there; here they do.
+    - ``"D"``: dropout of the published NOISIN paper, 0.5 / 0.4 / 0.5 for input / recurrence / output. The paper does
+      not specify whether its masks are fixed along a sequence; here they are.
 
     Args:
-        name: one of these, or a :class:`Dropout`, which is returned as it is.
-        rate: for ``"variational-dropout"`` alone.
+        name: one of these, or a :class:`Dropout`, which is returned unchanged.
+        rate: for ``"variational-dropout"`` only.
 
     Raises:
-        ValueError: an unknown name, a rate out of range, or one that has no effect.
+        ValueError: for an unknown name, a rate out of range, or a rate that has no effect.
     """
     if not isinstance(name, Dropout):
         known("regularizer", name, REGULARIZERS)
     if rate is not None and name != "variational-dropout":
-        told = "D, whose rates are the paper's (0.5, 0.4, 0.5)" if name == "D" else f"regularizer {name!r}"
+        other = "D, whose rates are the paper's (0.5, 0.4, 0.5)" if name == "D" else f"regularizer {name!r}"
         raise ValueError(
-            f"dropout {rate!r} is the rate of regularizer 'variational-dropout', not of {told}; leave it out, or take "
-            "that"
+            f"dropout {rate!r} is the rate of regularizer 'variational-dropout', not of {other}; leave it out, or use "
+            "that regularizer"
         )
     if isinstance(name, Dropout):
         return name
@@ -100,26 +105,26 @@ def get(name: str | Dropout, rate: float | None = None) -> Dropout:
     return {"none": NONE, "variational-dropout": VARIATIONAL, "D": D}[name]
 
 
-def of_layers(given: str | Dropout) -> Dropout:
-    """The rates of layers alone, which have no embedding.
+def get_for_layers(name: str | Dropout) -> Dropout:
+    """The rates of a regularizer for layers alone, which have no embedding.
 
     Raises:
-        ValueError: what :func:`get` refuses, or dropout of an embedding that is asked for.
+        ValueError: as :func:`get`, or for a :class:`Dropout` with a rate of the embedding.
     """
-    if isinstance(given, Dropout) and given.embedding > 0:
+    if isinstance(name, Dropout) and name.embedding > 0:
         raise ValueError(
-            f"regularizer: layers have no embedding to drop words of, got embedding={given.embedding:g}; leave "
+            f"regularizer: layers have no embedding to drop words of, got embedding={name.embedding:g}; leave "
             "that out, or give it to a LanguageModel"
         )
-    return dataclasses.replace(get(given), embedding=0.0)
+    return dataclasses.replace(get(name), embedding=0.0)
 
 
 class Mask(UnitDistribution):
-    """The library's own multiplicative Bernoulli noise, of deviation √(p / (1 − p)) around 1; faster to draw.
+    """Multiplicative Bernoulli noise around 1 with standard deviation √(p / (1 − p)), faster to draw than the family.
 
     Args:
         rate: p.
-        ones: what it is around, ``(..., units)``.
+        ones: the mean, ``(..., units)``.
     """
 
     def __init__(self, rate: float, ones: Tensor) -> None:
@@ -133,7 +138,7 @@ class Mask(UnitDistribution):
 
     @property
     def noise(self) -> Any:
-        """The same law, by its name."""
+        """The same distribution from the family."""
         return get_noise("bernoulli:multiplicative")(self._mean, math.sqrt(self.rate / (1 - self.rate)))
 
     @property
@@ -149,7 +154,7 @@ class Mask(UnitDistribution):
         return self.noise.variance
 
     def rsample(self, sample_shape=Size()) -> Tensor:
-        """Zeros and 1 / (1 − p), exactly."""
+        """0 or 1 / (1 − p), exactly."""
         drawn = torch.rand(self._extended_shape(sample_shape), dtype=self._mean.dtype, device=self._mean.device)
         return torch.ge(drawn, self.rate, out=drawn).div_(1 - self.rate)
 
@@ -157,14 +162,14 @@ class Mask(UnitDistribution):
         return self.noise.log_prob(value)
 
     def clean(self) -> Tensor:
-        """What does nothing: ones."""
+        """A mask that drops nothing: ones."""
         return self._mean
 
 
 def draw(name: str, rate: float, like: Tensor, units: int) -> Tensor | None:
-    """A mask ``(..., B, units)`` for sequences ``like`` ``(..., B, T, ...)``, at the site of that name.
+    """Sample a mask ``(..., B, units)`` for sequences ``like`` ``(..., B, T, ...)``, at the site ``name``.
 
-    None where there is nothing to drop: at rate 0, which has no site, and with the noise off.
+    Returns None where nothing is dropped: at rate 0, which has no site, and with the noise off.
     """
     if rate == 0:
         return None

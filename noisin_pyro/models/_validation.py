@@ -1,8 +1,7 @@
-"""What layers are given, each as they need it, or a ValueError."""
+"""Checks and normal forms of the arguments of layers."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -10,16 +9,16 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from noisin_pyro.models.cells import Cell
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.noise import Family
+from noisin_pyro.recurrence.cells import Cell
 
 State = Tensor | tuple[Tensor, Tensor]
 AnySpread = float | Spread | Sequence[float | Spread]
 
 
-def each_spread(spread: AnySpread, num_layers: int, feedback: bool) -> Sequence[float | Spread]:
-    """One a layer, from the input's."""
+def spread_per_layer(spread: AnySpread, num_layers: int, feedback: bool) -> Sequence[float | Spread]:
+    """One spread for each layer, the lowest first."""
     if isinstance(spread, (Real, Spread)):
         if feedback:
             return [spread] * num_layers
@@ -30,11 +29,15 @@ def each_spread(spread: AnySpread, num_layers: int, feedback: bool) -> Sequence[
     return spread
 
 
-def own_spread(
+def layer_spread(
     layer: int, value: float | Spread, cell: Cell, family: Family, num_layers: int, units: int, feedback: bool
 ) -> Spread:
-    """A layer's own copy of a spread, if this family can have it there, around ``units`` means."""
-    spread = copy.deepcopy(value) if isinstance(value, Spread) else Spread(value)
+    """A layer's own copy of a spread around ``units`` means.
+
+    Raises:
+        ValueError: where the family cannot have that spread, or not at that layer.
+    """
+    spread = (value if isinstance(value, Spread) else Spread(value)).of_layer(layer)
     if spread.is_zero:
         return spread
     noise = f"{family.name}:{family.form}"
@@ -46,11 +49,11 @@ def own_spread(
     spread.keep_below(family.max_spread)
     if spread.fixed is None and not family.spread_is_pathwise:
         raise ValueError(
-            f"noise={noise!r} has its spread inside a discrete law, where it has no pathwise gradient; "
+            f"noise={noise!r} has its spread inside a discrete distribution, where it has no pathwise gradient; "
             "fix the spread (and choose it on a validation set), or use the additive form"
         )
     if family.has_innovations:
-        family.law(torch.ones(()), units)  # refuses one coupled unit
+        family.law(torch.ones(()), units)  # raises for a family that couples units, if there is only one
     if layer == 0 and family.form == "native":
         raise ValueError(
             f"noise={noise!r} needs a mean inside {family.mean_range}, and inputs can be anywhere; "
@@ -67,7 +70,11 @@ def own_spread(
 
 
 def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> None:
-    """Refuse inputs that are not ``(..., B, T, input_size)``, and lengths that are not ``(B,)`` from 0 to T."""
+    """Check that inputs are ``(..., B, T, input_size)`` and lengths ``(B,)`` from 0 to T.
+
+    Raises:
+        ValueError: where they are not.
+    """
     if inputs.dim() < 2 or inputs.shape[-1] != input_size or inputs.shape[-2] < 1:
         expected = f"(..., batch, time, {input_size}) with at least one step"
         raise ValueError(f"inputs must have shape {expected}, got {tuple(inputs.shape)}")
@@ -79,14 +86,19 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> Non
     if not isinstance(lengths, Tensor) or lengths.dtype not in integers or lengths.shape != inputs.shape[-3:-2]:
         got = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
         raise ValueError(f"lengths must be a tensor of integers, {tuple(inputs.shape[-3:-2])}, got {got}")
+    # on a GPU the comparison would wait for it
     if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= steps)).all()):
         raise ValueError(f"lengths must be from 0 to {steps}, got {int(lengths.min())} to {int(lengths.max())}")
 
 
-def starts(
+def initial_states(
     inputs: Tensor, state: State | None, cell: Cell, num_layers: int, hidden_size: int
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """(z_0, c_0) of each layer, ``(..., B, H)``."""
+    """(z_0, c_0) of each layer, ``(..., B, H)``; zeros if ``state`` is None.
+
+    Raises:
+        ValueError: for a state of another shape.
+    """
     if state is None:
         zeros = inputs.new_zeros(*inputs.shape[:-2], hidden_size)
         return [(zeros, zeros if cell.has_memory else None)] * num_layers
@@ -104,8 +116,8 @@ def starts(
 
 
 def _fits(cell: Cell, family: Family) -> bool:
-    """Whether a cell's states stay where a family's means live (an open interval)."""
-    (low, high), (least, most) = cell.range, family.mean_range
-    inside = low >= least and high <= most
-    at_the_end = cell.attains_range and (low == least > -math.inf or high == most < math.inf)
-    return inside and not at_the_end
+    """Whether a cell's means stay in a family's range of means, an open interval."""
+    (low, high), (lower, upper) = cell.range, family.mean_range
+    inside = low >= lower and high <= upper
+    reaches_end = cell.attains_range and (low == lower > -math.inf or high == upper < math.inf)
+    return inside and not reaches_end

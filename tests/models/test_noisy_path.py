@@ -11,8 +11,8 @@ from torch import Tensor
 from noisin_pyro.models import NoisyPath, real_steps
 from noisin_pyro.noise import describe
 
-from . import textbook
-from .programs import (
+from .. import textbook
+from ..small_layers import (
     ADDITIVE,
     BATCH,
     FEATURES,
