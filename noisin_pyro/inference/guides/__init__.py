@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.infer import autoguide
 
 from noisin_pyro.inference.guides.affine import COVARIANCES
-from noisin_pyro.inference.guides.guide import Guide
+from noisin_pyro.inference.guides.amortized import Guide
 from noisin_pyro.models import Mask, SequenceModel, innovations
 from noisin_pyro.names import known
 
