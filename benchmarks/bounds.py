@@ -37,7 +37,7 @@ def trained(model: nz.SequenceModel, name: str, covariance: str, steps: int) -> 
     """A guide at its best, for whatever the model may draw."""
     guide = nz.guides.get(name.partition(",")[0], model, covariance=covariance, hidden_size=HIDDEN)
     assert isinstance(guide, Guide)
-    bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(nz.innovations(model), guide)
+    bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(model, guide)
     optimizer = torch.optim.Adam(guide.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -50,9 +50,9 @@ def trained(model: nz.SequenceModel, name: str, covariance: str, steps: int) -> 
 
 def gap(model: nz.SequenceModel, guide: Guide | None, data: nz.data.Sequences, exact: Tensor) -> dict[str, float]:
     """log p(x) minus the ELBO in nats per step, from 20 draws a sequence, and its Monte Carlo error."""
-    view, draws = nz.innovations(model), []
+    draws = []
     for _ in range(20):
-        draws.append(nz.evaluate(view, data, method="importance", guide=guide, num_samples=1).nats_per_step)
+        draws.append(nz.evaluate(model, data, method="importance", guide=guide, num_samples=1).nats_per_step)
     found = torch.tensor(draws).double() + float(exact.sum()) / data.num_steps
     return {"gap": float(found.mean()), "error": float(found.std() / 20**0.5)}
 
@@ -104,8 +104,7 @@ def main(steps: int = 3000, held_out: int = 2000, seed: int = 0) -> None:
             print(f"{name:>20}", told["bounds"][name], flush=True)
         few = nz.data.Sequences(inputs[:200], x[:200])
         exact_few = -float(exact[:200].sum()) / few.num_steps
-        view = nz.innovations(model)
-        by_guide = nz.evaluate(view, few, method="importance", guide=guide, num_samples=200)
+        by_guide = nz.evaluate(model, few, method="importance", guide=guide, num_samples=200)
         filtered = nz.evaluate(model, few, method="particle-filter", num_samples=4000)
         told["estimates"] = {
             "exact_nats_per_step": exact_few,

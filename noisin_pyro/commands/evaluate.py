@@ -86,7 +86,7 @@ class Evaluate:
             guide = trained.guide if self.method == "importance" else None
             pyro.set_rng_seed(self.seed)
             found = evaluate(
-                trained.program,
+                trained.model,
                 steps(part, data, trained.config.run.device, trained.config.run.precision),
                 method=self.method,
                 num_samples=self.samples,

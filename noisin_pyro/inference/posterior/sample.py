@@ -200,6 +200,8 @@ def _attributes(model: Callable[..., Any], options: Options, seed: int | None) -
         "method": methods[options.method],
         "seed": "not given" if seed is None else seed,
     }
+    own = {name: getattr(options, name) for name in options.of_its_method()}
+    attributes |= {name: value for name, value in own.items() if value is not None}
     program, _ = underlying(model)
     if isinstance(program, SequenceModel):
         rnn = program.rnn

@@ -135,10 +135,8 @@ class TestMemory:
         size = sum(values.nbytes for group in groups for values in group.data_vars.values())
         told = capsys.readouterr().err
         latents = 1500 * 3 * 4 * 2 * 8
-        assert (
-            told
-            == f"posterior: 500 draws take {size / 1000:.3g} kB, and {latents / 1000:.3g} kB more while computing\n"
-        )
+        sizes = f"{size / 1000:.3g} kB, and {latents / 1000:.3g} kB more while computing"
+        assert told == f"posterior: 500 draws take {sizes}\n"
 
     def test_too_much_is_refused_before_it_is_drawn(self, capsys):
         model, data = make(), some_data()
