@@ -20,7 +20,7 @@ from torch import Tensor
 
 from noisin_pyro import NoisyRNN, SequenceModel
 from noisin_pyro.data import Batch
-from noisin_pyro.inference.particles import run
+from noisin_pyro.inference.filtering.particle_filter import run
 from noisin_pyro.models import States
 from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.provenance import provenance

@@ -78,18 +78,37 @@ def underlying(model: Model) -> tuple[Model, list[Messenger]]:
         the program, and the handlers of the conditions; enter them around whatever replaces a call of the model.
     """
     conditions: list[Messenger] = []
-    while True:
-        if isinstance(model, View):
-            handler, inner = model.handler, model.model
-        elif isinstance(wrapped := getattr(model, "func", None), functools.partial) and len(wrapped.args) == 2:
-            handler, inner = wrapped.args  # a callable in one of Pyro's handlers
-        else:
-            return model, conditions
+    while (wrapped := _unwrapped(model)) is not None:
+        handler, inner = wrapped
         if isinstance(handler, ConditionMessenger):
             conditions.append(handler)
         elif not isinstance(handler, _Handler) or handler.rewrite is _mean:
-            return model, conditions
+            break
         model = inner
+    return model, conditions
+
+
+def view_of(model: Model) -> Callable[[Model], Model] | None:
+    """The view that a model is in: ``unroll``, ``innovations`` or ``noise_off``, the outermost one; else None.
+
+    It looks below Pyro's own handlers (``condition``, ``block``, a plate), but not into a function that calls a view.
+    """
+    while (wrapped := _unwrapped(model)) is not None:
+        handler, model = wrapped
+        if isinstance(handler, _Handler):
+            return {_per_step: unroll, _noise: innovations, _mean: noise_off}[handler.rewrite]
+    return None
+
+
+def _unwrapped(model: Model) -> tuple[Any, Model] | None:
+    """The outermost effect handler around a model and what is inside it; None where there is no handler."""
+    if isinstance(model, View):
+        return model.handler, model.model
+    wrapped = getattr(model, "func", None)  # Pyro makes handler(fn) a partial of a function of (handler, fn)
+    if isinstance(wrapped, functools.partial) and len(wrapped.args) == 2:
+        handler, inner = wrapped.args
+        return handler, inner
+    return None
 
 
 def _per_step(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from noisin_pyro._tables import aligned
+from noisin_pyro.inference.evaluation.result import perplexity
 from noisin_pyro.training.folder import write_json
-from noisin_pyro.training.loop import perplexity
 from noisin_pyro.training.result import Measure, Result
 from noisin_pyro.training.space import Values
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate
+from noisin_pyro.inference.evaluation.result import perplexity
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import SequenceModel, innovations
+from noisin_pyro.models import SequenceModel
 from noisin_pyro.training import checkpoint, log
 from noisin_pyro.training.build import resolved
 from noisin_pyro.training.config import Config
@@ -77,7 +78,7 @@ def fit(
     how, batch_size, ranks = config.optimisation, config.data.batch_size, here()
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
     elbo = PriorAsGuide_ELBO(num_particles=how.particles, bound=how.bound, max_plate_nesting=1)
-    bound = averaging(elbo(model if guide is None else innovations(model), guide))
+    bound = averaging(elbo(model, guide))
     decay = (how.weight_decay, no_weights(bound))
     optimizer = build_optimizer(how.optimizer, bound.parameters(), how.learning_rate, how.average_after, *decay)
     # A text has an order; separate sequences come in a new one each epoch.
@@ -163,7 +164,7 @@ def validated(model: SequenceModel, guide: Guide | None, valid: Steps, data: Dat
     if guide is None:
         return scored(partial(evaluate, model, method="mean", batch_size=batch_size), valid)
     options = {"guide": guide, "num_samples": 1, "batch_size": batch_size}
-    return scored(partial(evaluate, innovations(model), method="importance", **options), valid)
+    return scored(partial(evaluate, model, method="importance", **options), valid)
 
 
 def rows_at_once(held_out: Steps, data: Data) -> int | None:
@@ -230,11 +231,6 @@ def _numbered(batches: Iterable[Batch], start: int) -> Iterator[tuple[int, Batch
         following = next(ahead, None)
         yield number, batch, following is None
         batch = following
-
-
-def perplexity(nats: float) -> float:
-    """exp(nats), infinite where a float ends."""
-    return math.exp(nats) if nats < 709 else math.inf
 
 
 def _tell(label: str, row: log.Row, better: bool, measure: str) -> None:

@@ -210,8 +210,8 @@ def stepper(bound: Bound, optimizer: torch.optim.Optimizer, clip: float | None =
     """What takes the steps of a run, captured where that can be.
 
     Args:
-        bound: ``PriorAsGuide_ELBO(...)(model)``, or of ``innovations(model)`` and a guide; one of several processes has
-            it :func:`~noisin_pyro.training.distributed.averaging`.
+        bound: ``PriorAsGuide_ELBO(...)(model)``, or of a model and a guide; one of several processes has it
+            :func:`~noisin_pyro.training.distributed.averaging`.
         optimizer: of its parameters.
         clip: largest norm of the whole gradient; ``None`` leaves it as it is.
     """

@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 import noisin_pyro as nz
-from noisin_pyro.inference.sites import sampled_sites
+from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import Mask
 
 Z = 4.89
@@ -135,9 +135,7 @@ def test_an_automatic_guide_leaves_the_masks_to_the_prior() -> None:
     guide = nz.guides.get("AutoNormal", model, init_scale=0.9)
     view = nz.innovations(model)
     nz.PriorAsGuide_ELBO()(view, guide)(sequences.inputs, sequences.targets).backward()
-    drawn = [
-        site["name"] for site in sampled_sites(poutine.trace(guide).get_trace(sequences.inputs, sequences.targets))
-    ]
+    drawn = [site["name"] for site in latent_sites(poutine.trace(guide).get_trace(sequences.inputs, sequences.targets))]
     assert "z_1_noise" in drawn and not [name for name in drawn if name.endswith("mask")]
     prior = nz.evaluate(view, sequences, "importance", num_samples=40_000)
     other = nz.evaluate(view, sequences, "importance", num_samples=40_000, guide=guide)

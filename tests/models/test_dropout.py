@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 import noisin_pyro as nz
-from noisin_pyro.inference.sites import sample_sites
+from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import CELLS, Dropout, Mask
 from noisin_pyro.models.dropout import get
 
@@ -38,7 +38,7 @@ WORDS = 11
 def masks(model: Callable, *given: object, **more: object) -> dict[str, Tensor]:
     """Every mask of one run."""
     trace = poutine.trace(model).get_trace(*given, **more)
-    return {site["name"]: site["value"] for site in sample_sites(trace) if isinstance(site["fn"], Mask)}
+    return {site["name"]: site["value"] for site in all_sites(trace) if isinstance(site["fn"], Mask)}
 
 
 def make_model(regularizer: str | Dropout = ALL, **options: object) -> nz.LanguageModel:
@@ -195,7 +195,7 @@ def test_every_view_sees_the_masked_transition(cell: str, particles: int | None)
     rnn = make_rnn(cell, "gaussian", spread=0.3, regularizer=Dropout(input=0.4, recurrent=0.4))
     x = make_inputs()
     trace = traced(in_plates(rnn, particles), x)
-    values = {site["name"]: site["value"] for site in sample_sites(trace) if site["name"].startswith("z")}
+    values = {site["name"]: site["value"] for site in all_sites(trace) if site["name"].startswith("z")}
     unrolled = traced(in_plates(nz.unroll(poutine.condition(rnn, values)), particles), x)
     close(unrolled.log_prob_sum(), trace.log_prob_sum())
     path = values.pop("z_1")

@@ -10,7 +10,7 @@ from pyro.infer import autoguide
 
 from noisin_pyro._lookup import known
 from noisin_pyro.inference.guides.affine import COVARIANCES
-from noisin_pyro.inference.guides.guide import Guide
+from noisin_pyro.inference.guides.amortized import Guide
 from noisin_pyro.models import Mask, SequenceModel, innovations
 
 __all__ = ["AUTOMATIC", "NAMED", "Guide", "get"]

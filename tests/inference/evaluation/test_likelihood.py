@@ -8,10 +8,10 @@ from torch import Tensor
 
 from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, evaluate, innovations, unroll
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference import importance, particles
+from noisin_pyro.inference import blocks
 from noisin_pyro.models import CELLS
 
-from .programs import likelihood_by_enumeration
+from ..programs import likelihood_by_enumeration
 
 METHODS = ["importance", "particle-filter"]
 LENGTHS = torch.tensor([3, 1, 2])
@@ -67,8 +67,7 @@ def test_every_kind_of_network(method, cell, options, assert_mean):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_does_not_matter_how_much_is_computed_at_once(method, assert_mean, monkeypatch):
-    monkeypatch.setattr(importance, "LARGEST", 2)
-    monkeypatch.setattr(particles, "LARGEST", 8000)
+    monkeypatch.setattr(blocks, "MAX_NUMEL", {"importance": 2, "particle-filter": 8000}[method])
     assert_mean(ratios(sequence_model("lstm"), method, batch_size=1000), 1.0)
 
 

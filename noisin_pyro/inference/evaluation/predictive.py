@@ -1,8 +1,7 @@
-"""Predictors: one network's probabilities, or the average of many noisy ones', step by step."""
+"""Predictive probabilities of one network, or the average over noisy runs, step by step."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,15 +11,16 @@ from pyro import poutine
 from torch import Tensor
 
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.estimates import (
+from noisin_pyro.inference.evaluation.result import (
     Evaluation,
     in_reading_order,
-    jackknife,
+    jackknife_variance,
+    leave_one_out,
     row_lengths,
     summary,
     summary_of_text,
-    without_each,
 )
+from noisin_pyro.inference.importance_weights import log_mean_exp
 from noisin_pyro.models import real_steps
 
 
@@ -33,30 +33,30 @@ def predict(
     batch_size: int | None = None,
     log_probs: bool = False,
 ) -> Evaluation:
-    """The probabilities of one run of ``model``, or the average of ``num_samples`` runs'."""
+    """Score by the probabilities of one run of ``model``, or by their average over ``num_samples`` runs."""
     scores, lengths = _score(model, data, batch_size)
     error = torch.zeros(())
     if num_samples:
         others = [_score(model, data, batch_size)[0] for _ in range(num_samples - 1)]
         scores, error = average(torch.stack([scores, *others]))
     pieces = list(scores.split(lengths.tolist()))
-    if isinstance(data, Stream):  # a call's rows come after those of the call before: bring each column together
+    if isinstance(data, Stream):  # pieces are ordered by window, then by column: join the pieces of each column
         text = torch.cat([torch.cat(pieces[column :: data.batch_size]) for column in range(data.batch_size)])
-        found = summary_of_text(method, text, kind, float(error), num_samples)
-        return replace(found, log_probs=text) if log_probs else found
+        result = summary_of_text(method, text, kind, float(error), num_samples)
+        return replace(result, log_probs=text) if log_probs else result
     totals = torch.stack([piece.sum() for piece in pieces])
-    found = summary(method, totals, lengths, kind, float(error), num_samples)
-    return replace(found, log_probs=in_reading_order(pieces, data)) if log_probs else found
+    result = summary(method, totals, lengths, kind, float(error), num_samples)
+    return replace(result, log_probs=in_reading_order(pieces, data)) if log_probs else result
 
 
 def average(runs: Tensor) -> tuple[Tensor, Tensor]:
-    """Average S runs' probabilities ``(S, N)`` step by step, and the jackknife error of the sum of their logs."""
-    left_out = without_each(runs).sum(1)
-    return runs.logsumexp(0) - math.log(len(runs)), jackknife(left_out).sqrt()
+    """The logarithms of the probabilities averaged over S runs, ``(N,)`` from ``(S, N)``, and the jackknife error of
+    their sum."""
+    return log_mean_exp(runs), jackknife_variance(leave_one_out(runs).sum(1)).sqrt()
 
 
 def _score(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> tuple[Tensor, Tensor]:
-    """log p(x_t | ·) of every real step in one run, ``(N,)``, and how many steps each sequence has."""
+    """log p(x_t | ·) of every real step in one run, ``(N,)``, and the number of steps of each sequence."""
     scores, lengths, state = [], [], None
     for batch in data.batches(batch_size):
         with poutine.block():

@@ -1,4 +1,4 @@
-"""Importance weights of whole sequences, and the bound log (1/S) Σ_s w_s that they give."""
+"""Importance weights of whole sequences, the bound log (1/S) Σ_s w_s that they give, and statistics of them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,43 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from noisin_pyro.inference.sites import PARTICLES, priced_sites, sample_sites, sampled_sites, scored_sites
+from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, latent_sites, scored_sites
 
 Traces = Sequence[tuple[Trace, Trace]]
+
+PARETO_K_THRESHOLD = 0.7
+"""k̂ up to which a mean of importance weights can be trusted (Vehtari et al. 2024)."""
+
+
+def log_mean_exp(log_w: Tensor) -> Tensor:
+    """log (1/S) Σ_s exp(log w_s), ``(...)``, from ``(S, ...)``."""
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
+    """(Σ_s w_s)² / Σ_s w_s² along ``dim``."""
+    return (2 * log_w.logsumexp(dim) - (2 * log_w).logsumexp(dim)).exp()
 
 
 def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[Tensor, Tensor]:
     """Σ over sequences of log (1/S) Σ_s w_s, scaled for subsampling, and a surrogate with an unbiased gradient.
 
     Args:
-        traces: one pair whose particles are vectorised in dimension -(nesting + 1), or S pairs.
+        traces: one pair whose particles are vectorized in dimension -(nesting + 1), or S pairs.
         nesting: how deep the model's own plates go.
         num_particles: S.
 
     Raises:
-        ValueError: for a latent outside the plate of the sequences, or sites of different scales.
+        ValueError: a latent site outside the plate of the sequences, or sites with different scales.
     """
     log_w = sequence_weights(traces, nesting, num_particles)
     plates = _sequence_plates(traces[0][0])
     scale = _common_scale(*traces[0], plates)
-    value = log_w.logsumexp(0) - math.log(num_particles)
-    # what all sequences share is observed, so it is the same in every sample: it stays outside the logarithm
+    value = log_mean_exp(log_w)
+    # sites outside the sequences' plates are observed, hence equal in all samples: they stay outside the logarithm
     shared: Any = torch.zeros(())
     for model_trace, _ in traces:
-        for site in sample_sites(model_trace):
+        for site in all_sites(model_trace):
             if site["is_observed"] and not _plates(site) >= plates:
                 shared = shared + site["log_prob_sum"] / num_particles
     surrogate = value
@@ -47,23 +60,23 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
 
 
 def sequence_weights(traces: Traces, nesting: int, num_particles: int) -> Tensor:
-    """log w of each sample and sequence, ``(S, ...)`` with the sequences' plates behind, without scales.
+    """log w of each sample and sequence, ``(S, ...)`` with the sequences' plates on the right, without scales.
 
-    Arguments as above; what is observed outside the sequences' plates has no part in it.
+    Arguments as in :func:`log_mean_weights`. Sites that are observed outside the sequences' plates do not enter.
 
     Raises:
-        ValueError: for a latent outside the plate of the sequences.
+        ValueError: a latent site outside the plate of the sequences.
     """
     plates = _sequence_plates(traces[0][0])
     for model_trace, guide_trace in traces:
-        _refuse_outside(plates, sampled_sites(model_trace) + sampled_sites(guide_trace))
+        _refuse_outside(plates, latent_sites(model_trace) + latent_sites(guide_trace))
     return _particles_first([log_weights(*pair, plates) for pair in traces], nesting, num_particles)
 
 
 def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> Tensor:
     """log p(x, z_guided | z_prior) - log q(z_guided) of each sequence, without scales."""
-    terms = [_sum_to(_unscaled(site), site, plates) for site in _priced_inside(model_trace, guide_trace, plates)]
-    terms += [-_sum_to(_unscaled(site), site, plates) for site in sample_sites(guide_trace)]
+    terms = [_sum_to(_unscaled(site), site, plates) for site in _bound_sites_inside(model_trace, guide_trace, plates)]
+    terms += [-_sum_to(_unscaled(site), site, plates) for site in all_sites(guide_trace)]
     total: Any = torch.zeros(())
     for term in terms:
         total = total + term
@@ -71,8 +84,8 @@ def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) 
 
 
 def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
-    """The plates that the observed sites within plates share: a log-mean-exp is taken for each element of them."""
-    stacks = [plates for site in sample_sites(model_trace) if site["is_observed"] and (plates := _plates(site))]
+    """The plates that the observed sites within plates share; each of their elements has weights of its own."""
+    stacks = [plates for site in all_sites(model_trace) if site["is_observed"] and (plates := _plates(site))]
     common = frozenset.intersection(*stacks) if stacks else frozenset()
     if stacks and not common:
         raise ValueError(
@@ -81,8 +94,8 @@ def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
     return common
 
 
-def _priced_inside(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> list[Any]:
-    return [site for site in priced_sites(model_trace, guide_trace) if _plates(site) >= plates]
+def _bound_sites_inside(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> list[Any]:
+    return [site for site in bound_sites(model_trace, guide_trace) if _plates(site) >= plates]
 
 
 def _plates(site: Any) -> frozenset[Any]:
@@ -94,20 +107,20 @@ def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
         missing = [plate.name for plate in plates - _plates(site)]
         if missing:
             raise ValueError(
-                f"importance weights are of each sequence, but {site['name']!r} is sampled outside the plate "
-                f"{missing[0]!r}, so the sequences share it; condition on it, or take what needs no weights of each: "
+                f"each sequence needs importance weights of its own, but {site['name']!r} is sampled outside the plate "
+                f"{missing[0]!r}, so all sequences share it; condition on it, or use what needs no such weights: "
                 "to train, bound='elbo'; to evaluate, method='mean' or 'ensemble'"
             )
 
 
 def _common_scale(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> float | Tensor:
-    sites = _priced_inside(model_trace, guide_trace, plates) + sample_sites(guide_trace)
+    sites = _bound_sites_inside(model_trace, guide_trace, plates) + all_sites(guide_trace)
     scales = [site["scale"] for site in sites]
     first = scales[0] if scales else 1.0
     for scale in scales:
         if scale is not first and not bool(torch.all(torch.as_tensor(scale) == torch.as_tensor(first))):
             raise ValueError(
-                'bound="importance" needs one scale for all sites, or it bounds nothing; '
+                'bound="importance" needs the same scale at all sites, or it is not a bound; '
                 f'got {first} and {scale}; use bound="elbo" with scaled terms'
             )
     return first
@@ -118,7 +131,7 @@ def _unscaled(site: Any) -> Tensor:
 
 
 def _sum_to(term: Tensor, site: Any, plates: frozenset[Any]) -> Tensor:
-    """Sum out the plates that are inside a sequence."""
+    """Sum over the plates that are inside a sequence."""
     for plate in _plates(site) - plates:
         if -plate.dim <= term.dim():
             term = term.sum(plate.dim, keepdim=True)
@@ -126,7 +139,7 @@ def _sum_to(term: Tensor, site: Any, plates: frozenset[Any]) -> Tensor:
 
 
 def _particles_first(log_w: list[Tensor], nesting: int, num_particles: int) -> Tensor:
-    """``(S, ...)`` with the sequences' plates behind."""
+    """``(S, ...)`` with the sequences' plates on the right."""
     if len(log_w) > 1 or num_particles == 1:
         return torch.stack(torch.broadcast_tensors(*log_w))
     shape = torch.broadcast_shapes(log_w[0].shape, (num_particles,) + (1,) * nesting)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import noisin_pyro as nz
 from noisin_pyro.inference.guides import AUTOMATIC, NAMED
-from noisin_pyro.inference.sites import sample_sites
+from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import CELLS, NoisyRNN, SequenceModel
 
 CONTINUOUS = ["laplace", "logistic", "gumbel", "gamma", "exponential", "chi2", "beta", "dirichlet"]
@@ -55,16 +55,16 @@ def traces(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **k
 def log_weights(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **kwargs: Any) -> Tensor:
     """log p(x, ε) - log q(ε), a number for each particle and sequence."""
     in_model, in_guide = traces(model, guide, *args, particles=particles, **kwargs)
-    terms = [site["log_prob"] for site in sample_sites(in_model) if "log_prob" in site]
-    terms += [-site["log_prob"] for site in sample_sites(in_guide)]
+    terms = [site["log_prob"] for site in all_sites(in_model) if "log_prob" in site]
+    terms += [-site["log_prob"] for site in all_sites(in_guide)]
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
 
 def price(model: SequenceModel, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
     """log p(ε) - log q(ε) of one draw."""
     in_model, in_guide = traces(model, guide, *args, **kwargs)
-    terms = [site["log_prob_sum"] for site in sample_sites(in_model) if not site["is_observed"]]
-    terms += [-site["log_prob_sum"] for site in sample_sites(in_guide)]
+    terms = [site["log_prob_sum"] for site in all_sites(in_model) if not site["is_observed"]]
+    terms += [-site["log_prob_sum"] for site in all_sites(in_guide)]
     return torch.stack(terms).sum()
 
 
@@ -170,7 +170,7 @@ def test_its_density_is_the_gaussian_s():
 def drawn(guide: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
     pyro.set_rng_seed(1)
     trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    return {site["name"]: site["value"] for site in sample_sites(trace) if site["name"].endswith("_noise")}
+    return {site["name"]: site["value"] for site in all_sites(trace) if site["name"].endswith("_noise")}
 
 
 @pytest.mark.parametrize(("name", "sees"), [("filtering", False), ("smoothing", True), ("mean-field", True)])

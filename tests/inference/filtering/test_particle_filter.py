@@ -10,7 +10,8 @@ import torch
 
 from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
 from noisin_pyro.data import Batch, Sequences, Stream
-from noisin_pyro.inference.particles import Filtered, _parents, _resample, run
+from noisin_pyro.inference.filtering.particle_filter import Filtered, run
+from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.models import CELLS, Emission, States
 
 
@@ -79,24 +80,24 @@ class TestResampling:
     def test_is_systematic(self):
         # each particle has the whole part of K·W offspring, or one more
         log_w = torch.randn(2, 50, 3).double().log_softmax(1)
-        parents = _parents(log_w, torch.ones(2, 3, dtype=torch.bool))
+        ancestors = systematic_ancestors(log_w, torch.ones(2, 3, dtype=torch.bool))
         for island, row in itertools.product(range(2), range(3)):
-            offspring = parents[island, :, row].bincount(minlength=50)
+            offspring = ancestors[island, :, row].bincount(minlength=50)
             expected = 50 * log_w[island, :, row].exp()
             assert ((offspring - expected).abs() < 1).all() and offspring.sum() == 50
 
     def test_has_the_weights_as_its_mean(self, assert_mean):
         log_w = torch.randn(5).double().log_softmax(0).reshape(1, 5, 1).expand(4000, 5, 1)
-        parents = _parents(log_w, torch.ones(4000, 1, dtype=torch.bool)).squeeze(-1)
-        offspring = torch.nn.functional.one_hot(parents, 5).sum(1).double()
+        ancestors = systematic_ancestors(log_w, torch.ones(4000, 1, dtype=torch.bool)).squeeze(-1)
+        offspring = torch.nn.functional.one_hot(ancestors, 5).sum(1).double()
         assert_mean(offspring, 5 * log_w[0, :, 0].exp())
 
-    def test_takes_every_state_of_the_parent_and_leaves_the_others_alone(self):
+    def test_takes_every_state_of_the_ancestor_and_leaves_the_others_alone(self):
         due = torch.tensor([[True, False], [False, True]])
         log_w = torch.full((2, 4, 2), -math.inf).double()
         log_w[:, 2] = 0.0  # all weight is on the third
         number = torch.arange(16.0).reshape(8, 2, 1)
-        states = _resample(States((number, number + 100), (number + 200, None)), _parents(log_w, due))
+        states = select(States((number, number + 100), (number + 200, None)), systematic_ancestors(log_w, due))
         expected = number.reshape(2, 4, 2).clone()
         expected[0, :, 0], expected[1, :, 1] = number[2, 0], number[6, 1]
         for found, shift in zip((*states.z, states.c[0]), (0, 100, 200), strict=True):

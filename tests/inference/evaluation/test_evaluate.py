@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.predictors import average
+from noisin_pyro.inference.evaluation.predictive import average
 
 TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
 

@@ -21,7 +21,7 @@ from noisin_pyro import (
     innovations,
 )
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.arviz_adapter import pareto_k
+from noisin_pyro.inference.arviz import pareto_k
 
 
 def drawn(model: SequenceModel, batch: int, steps: int) -> Sequences:
@@ -161,7 +161,7 @@ class TestGuides:
             pyro.sample("total", dist.Delta(out.emission.log_prob(targets).sum()), obs=torch.zeros(()).double())
             return out
 
-        with pytest.raises(ValueError, match="model must open a plate over its 3 sequences"):
+        with pytest.raises(ValueError, match="model must open a plate of dimension -1 over its 3 sequences"):
             evaluate(poutine.block(program, hide=["x"]), Stream(torch.randint(5, (9,)), 3, 5), "importance")
 
 

@@ -1,4 +1,4 @@
-"""What ArviZ computes for us, from plain arrays to plain arrays: all that depends on its version is here."""
+"""Calls of ArviZ on plain arrays. All code that depends on its version is here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-Variables = dict[str, tuple[tuple[str, ...], np.ndarray]]  # by name: its dimensions' names, and its values
+Variables = dict[str, tuple[tuple[str, ...], np.ndarray]]  # by name: the names of its dimensions, and its values
 Groups = dict[str, Variables]
 
 EQUAL = 1e-3
-"""Log-weights that differ by less are those of equal weights, but for rounding in float32: no tail to fit."""
+"""Log-weights that differ by less are equal up to rounding in float32; they have no tail to fit."""
 
 
 def to_arviz(groups: Mapping[str, Variables], coords: Mapping[str, Any], attrs: Mapping[str, Any]) -> Any:
-    """What ArviZ reads: an ``InferenceData`` of version 0.23, an ``xarray.DataTree`` of version 1.
+    """An ``InferenceData`` (ArviZ 0.23) or an ``xarray.DataTree`` (ArviZ 1).
 
     Args:
-        groups: ``posterior`` and so on; draws have the dimensions ``chain`` and ``draw`` in front.
-        coords: of each dimension that is not counted from 0.
-        attrs: of the whole and of each group: strings and numbers.
+        groups: ``posterior`` and so on; the first dimensions of draws are ``chain`` and ``draw``.
+        coords: coordinates of the dimensions that do not count from 0.
+        attrs: attributes of the whole and of each group, strings and numbers.
     """
     import xarray
 
@@ -38,9 +38,9 @@ def to_arviz(groups: Mapping[str, Variables], coords: Mapping[str, Any], attrs: 
 
 
 def interval(probability: float, plot: bool = False) -> dict[str, Any]:
-    """The keywords that ask for highest-density intervals of this probability: of ``az.summary``, or of the plots.
+    """Keyword arguments for highest-density intervals of this probability, for ``az.summary`` or for plots.
 
-    To be given always: ArviZ's own is of highest density and 94 per cent in version 0.23, of equal tails and 89 in 1.
+    Pass them always: the default interval is 94 % highest-density in ArviZ 0.23 and 89 % equal-tailed in ArviZ 1.
     """
     if _is_before_1():
         return {"hdi_prob": probability}
@@ -48,10 +48,10 @@ def interval(probability: float, plot: bool = False) -> dict[str, Any]:
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """The shape k̂ of the Pareto tail of each row of log-weights, ``(N, S)`` to ``(N,)``.
+    """The shape k̂ of the Pareto tail of each row of log-weights, ``(N,)`` from ``(N, S)``.
 
-    Infinite where fewer than five weights are in the tail (with fewer than some 25 samples, or where all but a few
-    vanish), -infinite where all weights are equal.
+    Infinite if fewer than five weights are in the tail (with fewer than about 25 samples, or if all but a few weights
+    vanish), -infinite if all weights are equal.
 
     Source: Vehtari, Simpson, Gelman, Yao, Gabry, *Pareto smoothed importance sampling*, JMLR 25 (2024).
     """
@@ -59,11 +59,11 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     highest = log_weights.max(1)
     equal = log_weights.min(1) > highest - EQUAL
     fitted = np.isfinite(highest) & ~equal
-    found = np.where(equal, -np.inf, np.inf)
+    k = np.where(equal, -np.inf, np.inf)
     if fitted.any():
-        with np.errstate(all="ignore"):  # hopeless tails overflow on the way to a large k̂
-            _, found[fitted] = _psislw(log_weights[fitted])
-    return found
+        with np.errstate(all="ignore"):  # very heavy tails overflow on the way to a large k̂
+            _, k[fitted] = _psislw(log_weights[fitted])
+    return k
 
 
 def _psislw(log_weights: np.ndarray) -> Any:
@@ -71,7 +71,7 @@ def _psislw(log_weights: np.ndarray) -> Any:
         return load().psislw(log_weights)
     from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
 
-    return array_stats.psislw(-log_weights)  # it takes log-likelihoods, whose weights are their inverses
+    return array_stats.psislw(-log_weights)  # it takes log-likelihoods, which are minus the log-weights
 
 
 def _is_before_1() -> bool:
@@ -79,9 +79,9 @@ def _is_before_1() -> bool:
 
 
 def load() -> Any:
-    """The package, imported where it is first needed: that takes a second or two."""
+    """The package ``arviz``, imported on first use because that takes a second or two."""
     with warnings.catch_warnings():
-        # once a day version 0.23 announces version 1
+        # version 0.23 announces version 1 once a day
         warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing a major refactor", FutureWarning)
         import arviz
 

@@ -1,4 +1,4 @@
-"""What is to be seen of a model's draws, as plain arrays with named dimensions."""
+"""The groups of an ``InferenceData``, as plain arrays with named dimensions."""
 
 from __future__ import annotations
 
@@ -12,68 +12,73 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from noisin_pyro.data import Batch, Sequences
-from noisin_pyro.inference.arviz_adapter import Groups, Variables
-from noisin_pyro.inference.draws import Latents, is_shared, pieces, run
-from noisin_pyro.inference.evaluation import evaluate
-from noisin_pyro.inference.sites import sample_sites
+from noisin_pyro.inference.arviz import Groups, Variables
+from noisin_pyro.inference.blocks import blocks
+from noisin_pyro.inference.evaluation.evaluate import evaluate
+from noisin_pyro.inference.posterior.samplers import Latents, is_shared, run
+from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import NoisyPath, SpreadPrior, real_steps, site_info
 
 
-def see(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, at_once: int) -> Groups:
-    """Run the model at so many draws of its latents; what is not among them is drawn from the prior.
+def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, at_once: int) -> Groups:
+    """Run the model at ``num_draws`` draws of its latents; latents that are not given are drawn from the prior.
+
+    Args:
+        latents: draws of sites, ``(num_draws, B, ...)`` or ``(num_draws, 1, ...)``.
+        at_once: number of draws in one run of the model.
 
     Returns:
-        ``posterior`` (states, γ, weights), ``posterior_predictive`` and ``log_likelihood``, a draw along each array's
-        first axis, which is not among the named dimensions.
+        ``posterior`` (states, γ, weights), ``posterior_predictive`` and ``log_likelihood``. The first axis of each
+        array is the draw, which is not among the named dimensions.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for piece in pieces(num_draws, at_once):
-        given = {name: value[piece] for name, value in latents.items()}
-        size = piece.stop - piece.start
+    groups: dict[str, dict[str, Any]] = {}
+    for block in blocks(num_draws, at_once):
+        given = {name: value[block] for name, value in latents.items()}
+        size = block.stop - block.start
         trace, _ = run(poutine.condition(model, given), batch, size)
         for group, variables in _groups(trace, batch, given, size).items():
             for name, (dims, values) in variables.items():
-                whole = found.setdefault(group, {})
-                if name not in whole:
-                    whole[name] = (dims, np.empty((num_draws, *values.shape[1:]), values.dtype))
-                whole[name][1][piece] = values
-    return found
+                arrays = groups.setdefault(group, {})
+                if name not in arrays:
+                    arrays[name] = (dims, np.empty((num_draws, *values.shape[1:]), values.dtype))
+                arrays[name][1][block] = values
+    return groups
 
 
 def observed(batch: Batch) -> Variables:
-    """The data themselves."""
+    """The observed data."""
     return {"x": (_x_dims(batch), _padded(batch.targets.unsqueeze(0), batch)[0])}
 
 
 def coordinates(batch: Batch) -> dict[str, np.ndarray]:
-    """Of the dimensions whose numbers are not indices from 0: time counts from 1, as sites do."""
+    """Coordinates of the dimensions that do not count from 0: time counts from 1, as sites do."""
     return {"time": np.arange(1, batch.targets.shape[1] + 1)}
 
 
 def marginal(model: Callable[..., Any], data: Sequences, shared: Latents, num_particles: int) -> Variables:
-    """log p(x | γ, weights) of each sequence, by a particle filter at each draw of what the sequences share."""
+    """log p(x | γ, weights) of each sequence, by a particle filter at each draw of the shared latents."""
     rows = []
     for draw in range(len(next(iter(shared.values())))):
         given = {name: value[draw, 0] for name, value in shared.items()}
         network = poutine.condition(model, given)
-        found = evaluate(network, data, "particle-filter", num_particles, log_probs=True, islands=1)
-        assert found.log_probs is not None
-        rows.append(found.log_probs.sum(-1))
+        result = evaluate(network, data, "particle-filter", num_particles, log_probs=True, islands=1)
+        assert result.log_probs is not None
+        rows.append(result.log_probs.sum(-1))
     return {"x_marginal": (("sequence",), torch.stack(rows).cpu().numpy())}
 
 
 def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
     latents: Variables = {}
-    for site in sample_sites(trace):
+    for site in all_sites(trace):
         name, value = site["name"], site["value"]
         info = site_info(site)
         computed = info.computed is not None
         if site["is_observed"] and not computed and name not in given:
-            continue  # data, or what the user conditions on
+            continue  # data, or a site that the user conditions on
         if computed or isinstance(site["fn"], NoisyPath):
             dims = ("sequence", "time", f"unit_{name.rpartition('_')[2]}")
             latents[name] = (dims, _padded(value.expand(size, *value.shape[-3:]), batch))
-        elif info.family is None:  # else the noise of a state, seen as that
+        elif info.family is None:  # else the noise of a state, which is in the posterior as the state
             law = site["fn"]
             name = f"gamma_{law.layer}" if isinstance(law, SpreadPrior) and law.layer is not None else name
             latents.update(_other(name, value, is_shared(site)))
@@ -89,7 +94,7 @@ def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
 
 
 def _other(name: str, value: Tensor, shared: bool) -> Variables:
-    """What is no state, by its name."""
+    """A latent other than a state, under its name."""
     first = () if shared else ("sequence",)
     value = value.squeeze(1) if shared else value
     own = value.dim() - 1 - len(first)

@@ -13,7 +13,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from noisin_pyro import LanguageModel, Spread, compare, evaluate, innovations
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.comparison import COLUMNS
+from noisin_pyro.inference.evaluation.compare import COLUMNS
 
 DATA = Stream(torch.randint(5, (41,), generator=torch.Generator().manual_seed(0)), batch_size=4, window=6)
 SAMPLES = {"ensemble": 10, "importance": 60, "particle-filter": 200}
@@ -132,4 +132,4 @@ def test_refusals(models):
     random = LanguageModel(5, 4, spread=Spread(prior=dist.LogNormal(0.0, 1.0))).double()
     with pytest.raises(ValueError, match="is sampled outside") as refused:
         compare({"random": random}, DATA, methods=["mean", "importance"])
-    assert refused.value.__notes__ == ["in the number of 'random' by 'importance'"]
+    assert refused.value.__notes__ == ["in the score of 'random' by 'importance'"]

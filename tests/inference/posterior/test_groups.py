@@ -1,6 +1,5 @@
 """What a posterior holds, under which names, what it takes, and what is refused."""
 
-import importlib
 import warnings
 from typing import Any
 
@@ -13,9 +12,10 @@ import torch
 
 import noisin_pyro as nz
 from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.inference import blocks
 from noisin_pyro.models import NoisyRNN, SequenceModel
 
-from .. import arviz_lines
+from ... import arviz_lines
 from .posteriors import LIMIT, drawn_from, look, make, some_data, z_scores
 
 
@@ -111,7 +111,7 @@ class TestGroups:
     def test_draws_in_pieces(self, linear_gaussian, exact_posterior, monkeypatch):
         model = linear_gaussian()
         data = drawn_from(model, batch=2, steps=1)
-        monkeypatch.setattr(importlib.import_module("noisin_pyro.inference.posterior"), "LARGEST", 300)
+        monkeypatch.setattr(blocks, "MAX_NUMEL", 300)
         found = look(model, data, num_samples=1000, num_proposals=10_000)
         mean, covariance = exact_posterior(data.targets, 1.0)
         deviation = covariance.diagonal().sqrt().unflatten(0, (1, 2)).expand_as(mean)
@@ -135,7 +135,8 @@ class TestMemory:
         size = sum(values.nbytes for group in groups for values in group.data_vars.values())
         told = capsys.readouterr().err
         latents = 1500 * 3 * 4 * 2 * 8
-        assert told == f"posterior: 500 draws take {size / 1000:.3g} kB, and {latents / 1000:.3g} kB more while made\n"
+        sizes = f"{size / 1000:.3g} kB, and {latents / 1000:.3g} kB more while computing"
+        assert told == f"posterior: 500 draws take {sizes}\n"
 
     def test_too_much_is_refused_before_it_is_drawn(self, capsys):
         model, data = make(), some_data()
@@ -169,9 +170,9 @@ class TestWarningsAndRefusals:
         [
             ({"method": "nut"}, "method must be one of prior, guide, nuts, got 'nut'; did you mean 'nuts'"),
             ({"method": "guide"}, "method='guide' needs a guide, got none"),
-            ({"method": "nuts", "guide": lambda *_, **__: None}, "method='nuts' has no use for a guide"),
+            ({"method": "nuts", "guide": lambda *_, **__: None}, "method='nuts' does not use a guide"),
             ({"method": "nuts", "num_proposals": 5}, "num_proposals has no effect on method='nuts'"),
-            ({"num_chains": 2}, "num_chains has no effect on method='prior'; drop it, or take method='nuts'"),
+            ({"num_chains": 2}, "num_chains has no effect on method='prior'; drop it, or use method='nuts'"),
             ({"thin": 2}, "thin has no effect on method='prior': its draws are independent"),
             ({"num_samples": 0}, "num_samples must be a whole number of at least 1, got 0"),
             ({"num_proposals": 1.5}, "num_proposals must be a whole number of at least 1, got 1.5"),

@@ -9,6 +9,7 @@ from pyro import poutine
 
 from noisin_pyro import evaluate, innovations
 from noisin_pyro.data import Sequences
+from noisin_pyro.inference.evaluation.result import perplexity
 
 STEPS, SEQUENCES = 3, 40
 
@@ -23,7 +24,7 @@ def data(linear_gaussian) -> Sequences:
 
 def test_difference_of_two_spreads_is_that_of_the_exact_likelihoods(linear_gaussian, exact_log_likelihood, data):
     one, two = (evaluate(linear_gaussian(spread=spread), data, "particle-filter", 4000) for spread in (1.0, 0.3))
-    found = one.minus(two)
+    found = one.difference(two)
     exact = [-exact_log_likelihood(data.targets, spread) for spread in (1.0, 0.3)]
     difference = exact[0] - exact[1]
     # 4.9 standard errors of the noise: a false alarm in a million
@@ -43,7 +44,7 @@ def test_standard_error_of_padded_sequences_is_the_ratio_s(linear_gaussian, data
     one, two = (evaluate(linear_gaussian(spread=spread), padded, "particle-filter", 40) for spread in (1.0, 0.3))
     assert one.totals is not None and two.totals is not None
     nats = two.totals - one.totals
-    found = one.minus(two)
+    found = one.difference(two)
     assert found.nats_per_step == pytest.approx((nats.sum() / lengths.sum()).item())
     # the jackknife of a ratio of sums agrees with its linearisation up to terms of order 1/N
     left_out = (nats.sum() - nats) / (lengths.sum() - lengths)
@@ -53,20 +54,25 @@ def test_standard_error_of_padded_sequences_is_the_ratio_s(linear_gaussian, data
 
 def test_a_model_and_itself(linear_gaussian, data):
     one = evaluate(linear_gaussian(spread=0.0), data)
-    found = one.minus(one)
+    found = one.difference(one)
     assert (found.nats_per_step, found.standard_error, found.monte_carlo_error) == (0.0, 0.0, 0.0)
     noisy = evaluate(linear_gaussian(), data, "particle-filter", 40)
-    assert noisy.minus(one).nats_per_step == pytest.approx(noisy.nats_per_step - one.nats_per_step)
+    assert noisy.difference(one).nats_per_step == pytest.approx(noisy.nats_per_step - one.nats_per_step)
 
 
 def test_refusals(linear_gaussian, data):
     model = linear_gaussian()
     estimate = evaluate(model, data, "particle-filter", 40)
     bound = evaluate(innovations(model), data, "importance", 30)
-    with pytest.raises(ValueError, match="kind 'bound' and the other 'estimate'"):
-        bound.minus(estimate)
+    with pytest.raises(ValueError, match="of kinds 'bound' and 'estimate'"):
+        bound.difference(estimate)
     fewer = Sequences(data.inputs[:5], data.targets[:5])
-    with pytest.raises(ValueError, match=r"other sequences \(40 and 5, with 120 and 15 steps\)"):
-        estimate.minus(evaluate(model, fewer, "particle-filter", 40))
-    with pytest.raises(ValueError, match="was read from a file"):
-        estimate.minus(replace(estimate, totals=None))
+    with pytest.raises(ValueError, match=r"different sequences \(40 and 5, with 120 and 15 steps\)"):
+        estimate.difference(evaluate(model, fewer, "particle-filter", 40))
+    with pytest.raises(ValueError, match="read from a file"):
+        estimate.difference(replace(estimate, totals=None))
+
+
+def test_perplexity_has_no_overflow():
+    assert perplexity(2.0) == pytest.approx(math.e**2)
+    assert perplexity(1e4) == math.inf

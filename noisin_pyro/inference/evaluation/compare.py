@@ -1,4 +1,4 @@
-"""Models and guides side by side: one table, in which each number says what it is."""
+"""Models and guides side by side in one table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from noisin_pyro._lookup import known
 from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference import arviz_adapter
-from noisin_pyro.inference.estimates import Evaluation
-from noisin_pyro.inference.evaluation import METHODS, evaluate
+from noisin_pyro.inference import arviz
+from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
+from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.generation import seeded
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.views import underlying
@@ -37,7 +37,7 @@ COLUMNS = {
     "parameters": ("parameters", ",d"),
     "seconds_per_step": ("s/step", ".2g"),
 }
-"""The columns of a comparison, and how each is headed and shown as text."""
+"""The columns of a comparison, each with its heading and its format as text."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,24 @@ class Comparison:
     """A table over models, guides and methods.
 
     Attributes:
-        rows: a record for each number, with the keys of ``COLUMNS``, None where one does not apply.
+        rows: a record for each score, with the keys of ``COLUMNS``; None where one does not apply.
 
             - ``model``: its name; ``method``, ``kind``, ``nats_per_step``, ``monte_carlo_error``, ``standard_error``,
               ``pareto_k`` and ``effective_samples`` are those of :class:`Evaluation`; ``samples`` is its
-              ``num_samples``, None where nothing was sampled;
-            - ``guide``: of ``"importance"``, the guide's kind, or ``"prior"``;
-            - ``gap``: in nats per step, the model's log-likelihood minus the number's: how far the number is above the
-              reference, the same model's exact number, or else its particle filter's. A bound's gap is positive, but
-              for errors; a predictor's is negative where it predicts better than the model's own likelihood. None for
-              the reference itself, and without one;
-            - ``parameters``: of the model, and of the guide in its row; None for programs that are no modules;
-            - ``seconds_per_step``: of the evaluation, per real step of the data, all samples together.
+              ``num_samples``, None if nothing was sampled;
+            - ``guide``: for ``"importance"``, the kind of the guide, or ``"prior"``;
+            - ``gap``: ``nats_per_step`` minus that of the reference, which is the same model's exact score, or else its
+              particle filter's. The gap of a bound is positive up to errors; that of a predictor is negative if it
+              predicts better than the model's own likelihood. None for the reference itself, and without one;
+            - ``parameters``: number of parameters of the model, and of the guide in its row; None for programs that are
+              not modules;
+            - ``seconds_per_step``: time of the evaluation per real step of the data, for all samples together.
     """
 
     rows: list[dict[str, Any]]
 
     def text(self) -> str:
-        """The table in columns; a minus sign alone where something does not apply."""
+        """The table as aligned text, with ``-`` where a column does not apply."""
         shown = [
             ["-" if row[column] is None else format(row[column], form) for column, (_, form) in COLUMNS.items()]
             for row in self.rows
@@ -73,11 +73,11 @@ class Comparison:
         return self.text()
 
     def csv(self) -> str:
-        """The table as CSV, with all digits; an empty cell where something does not apply."""
+        """The table as CSV at full precision, with empty cells where a column does not apply."""
         return comma_separated([list(COLUMNS), *([row[column] for column in COLUMNS] for row in self.rows)])
 
     def to_csv(self, path: str | Path) -> None:
-        """Write it to a file."""
+        """Write the table to a CSV file."""
         Path(path).write_text(self.csv(), encoding="utf-8", newline="")
 
 
@@ -92,19 +92,20 @@ def compare(
     """Score models on the same data, by several methods each.
 
     Args:
-        models: by name, a model as :func:`evaluate` takes it, or a pair of the view on whose sites a guide acts and
-            that guide; ``"importance"`` draws from the prior, and then from the guide, which tells what that gains. The
-            same model may be there more than once.
-        data: what they are scored on.
-        methods: which numbers, in this order; by default all that a model has: one with dropout has no particle filter.
-            A deterministic model has one number, and is given once.
-        num_samples: for every method that samples, or by method; by default those of :func:`evaluate`.
+        models: by name, a model or a pair ``(model, guide)``, each as :func:`evaluate` takes it. With a guide,
+            ``"importance"`` is computed from the prior and then from the guide. The same model may occur more than
+            once.
+        data: held-out data.
+        methods: the methods to use, in this order; default: all that apply (the particle filter does not apply to
+            models with dropout). A deterministic model has one exact score, and one row.
+        num_samples: for all methods that sample, or by method; default: as for :func:`evaluate`.
         batch_size: as for :func:`evaluate`.
-        seed: what each number begins with, so that it does not depend on the others; torch's generators are left as
-            they were. By default they are used and go on.
+        seed: seed of each score, which then does not depend on the others; torch's generators keep their state. By
+            default torch's generators are used.
 
     Raises:
-        ValueError: no models, no methods or unknown ones, or what :func:`evaluate` refuses, noting of which number.
+        ValueError: no models, no methods, an unknown method, or an error of :func:`evaluate`, with a note that names
+            the model and the method.
     """
     if not models:
         raise ValueError('models must hold at least one, as in {"noisy": model}, got none')
@@ -113,29 +114,29 @@ def compare(
         raise ValueError(f"methods must hold at least one of {', '.join(METHODS)}, got none")
     samples = _by_method(num_samples, asked)
     if "importance" in asked:
-        arviz_adapter.load()  # before the clock runs
+        arviz.load()  # before the clock runs
     rows = []
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
-        found: list[dict[str, Any]] = []
+        own_rows: list[dict[str, Any]] = []
         own = [method for method in asked if methods is not None or method != "particle-filter" or not _drops(model)]
-        numbers: list[tuple[str, Program | None]] = [(method, None) for method in own]
+        scores: list[tuple[str, Program | None]] = [(method, None) for method in own]
         if guide is not None and "importance" in own:
-            numbers.insert(own.index("importance") + 1, ("importance", guide))
-        for method, used in numbers:
-            options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": used}
+            scores.insert(own.index("importance") + 1, ("importance", guide))
+        for method, proposal in scores:
+            options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": proposal}
             try:
                 with seeded(seed, _device(data)):
                     started = time.perf_counter()
-                    number = evaluate(model, data, method, **options)
+                    result = evaluate(model, data, method, **options)
                     seconds = time.perf_counter() - started
             except ValueError as error:
-                error.add_note(f"in the number of {name!r} by {method!r}")
+                error.add_note(f"in the score of {name!r} by {method!r}")
                 raise
-            found.append(_record(name, number, model, used, seconds))
-            if number.kind == "exact":
+            own_rows.append(_record(name, result, model, proposal, seconds))
+            if result.kind == "exact":
                 break
-        rows += _with_gaps(found)
+        rows += _with_gaps(own_rows)
     return Comparison(rows)
 
 
@@ -152,32 +153,32 @@ def _by_method(num_samples: int | Mapping[str, int] | None, methods: Sequence[st
         if not sampling:
             raise ValueError(f"num_samples={num_samples} has no effect on methods {', '.join(methods)}; drop it")
         return dict.fromkeys(sampling, num_samples)
-    return {known("num_samples by method", method, sampling): number for method, number in num_samples.items()}
+    return {known("num_samples by method", method, sampling): count for method, count in num_samples.items()}
 
 
-def _record(name: str, number: Evaluation, model: Program, guide: Program | None, seconds: float) -> dict[str, Any]:
+def _record(name: str, result: Evaluation, model: Program, guide: Program | None, seconds: float) -> dict[str, Any]:
     source = None
-    if number.method == "importance" and number.kind != "exact":
+    if result.method == "importance" and result.kind != "exact":
         source = "prior" if guide is None else getattr(guide, "__name__", type(guide).__name__)
     return {
         "model": name,
-        "method": number.method,
+        "method": result.method,
         "guide": source,
-        "samples": number.num_samples or None,
-        "kind": number.kind,
-        "nats_per_step": number.nats_per_step,
-        "monte_carlo_error": number.monte_carlo_error,
-        "standard_error": number.standard_error,
+        "samples": result.num_samples or None,
+        "kind": result.kind,
+        "nats_per_step": result.nats_per_step,
+        "monte_carlo_error": result.monte_carlo_error,
+        "standard_error": result.standard_error,
         "gap": None,
-        "pareto_k": number.pareto_k,
-        "effective_samples": number.effective_samples,
+        "pareto_k": result.pareto_k,
+        "effective_samples": result.effective_samples,
         "parameters": _parameters(model, guide),
-        "seconds_per_step": seconds / number.num_steps,
+        "seconds_per_step": seconds / result.num_steps,
     }
 
 
 def _with_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One model's rows, each with its distance from the reference: all numbers are negative log-probabilities."""
+    """One model's rows, each with its distance from the reference."""
     references = [row for row in rows if row["method"] == "particle-filter"]
     if references:
         for row in rows:
@@ -187,7 +188,7 @@ def _with_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _parameters(*programs: Program | None) -> int | None:
-    """Parameters of all programs together, each counted once."""
+    """Number of parameters of all programs together, each counted once."""
     modules = [program for program in programs if isinstance(program, torch.nn.Module)]
     if not isinstance(programs[0], torch.nn.Module):
         return None

@@ -10,29 +10,24 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from noisin_pyro.data import Batch, Sequences, Stream
-from noisin_pyro.inference.arviz_adapter import pareto_k
+from noisin_pyro.inference.arviz import pareto_k
+from noisin_pyro.inference.blocks import LargestTensor, block_size, blocks
 from noisin_pyro.inference.elbo import PriorAsGuide_ELBO
-from noisin_pyro.inference.estimates import (
+from noisin_pyro.inference.evaluation.result import (
     Evaluation,
     by_step,
-    effective_samples,
     in_reading_order,
-    log_mean,
+    jackknife_variance,
+    leave_one_out,
     readings,
     row_lengths,
     summary,
     summary_of_text,
 )
+from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size, log_mean_exp
 from noisin_pyro.models import real_steps
-
-LARGEST = 2**24
-"""Numbers in the largest tensor of one call; as many samples are drawn at once as keep below it."""
-
-RELIABLE = 0.7  # k̂ up to which the mean of the weights can be trusted (Vehtari et al. 2024)
 
 
 def importance(
@@ -44,8 +39,11 @@ def importance(
     batch_size: int | None = None,
     log_probs: bool = False,
 ) -> Evaluation:
-    """Score by ``num_samples`` samples of each sequence: log w = log p(x, z | z_prior) − log q(z), where q is the
-    guide's law and z_prior what it leaves to the prior. ``random`` tells whether the model samples anything."""
+    """Score by ``num_samples`` samples of each sequence.
+
+    log w = log p(x, z | z_prior) − log q(z), where q is the law of the guide and z_prior the sites that it leaves to
+    the prior. ``random`` says whether the model samples anything.
+    """
     log_w, running, lengths, text = [], [], [], None
     for reading in readings(data, batch_size):
         row = row_lengths(*reading)
@@ -55,38 +53,38 @@ def importance(
         running += [] if steps is None else [each[:length] for each, length in zip(steps, row.tolist(), strict=True)]
         text = _in_equal_parts(weights, reading) if isinstance(data, Stream) else None
     all_w, all_lengths = torch.cat(log_w, 1), torch.cat(lengths)
-    totals, variances = log_mean(all_w)
+    totals, variances = log_mean_exp(all_w), jackknife_variance(leave_one_out(all_w))
     error = math.sqrt(float(variances.sum())) if random else 0.0
     more: dict[str, Any] = {}
     if len(all_w) > 1:
         k = pareto_k(all_w.T.cpu().numpy())
         more = {
             "pareto_k": float(k.max()),
-            "unreliable": float((k > RELIABLE).mean()),
-            "effective_samples": float(effective_samples(all_w).mean()),
+            "unreliable": float((k > PARETO_K_THRESHOLD).mean()),
+            "effective_samples": float(effective_sample_size(all_w).mean()),
         }
     kind = "bound" if random else "exact"
     samples = num_samples if random else 0
     if text is None:
-        found = summary("importance", totals, all_lengths, kind, error, samples, **more)
+        result = summary("importance", totals, all_lengths, kind, error, samples, **more)
     else:
-        found = summary_of_text("importance", text, kind, error, samples, **more)
-    return replace(found, log_probs=in_reading_order(running, data)) if log_probs else found
+        result = summary_of_text("importance", text, kind, error, samples, **more)
+    return replace(result, log_probs=in_reading_order(running, data)) if log_probs else result
 
 
 def _weigh(
     model: Callable[..., Any], guide: Callable[..., Any] | None, reading: list[Batch], num_samples: int, log_probs: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """log w after each of W windows, ``(W, S, B)``, and where it is asked for the increments, from step to step, of the
-    logarithm of the mean weight until then, ``(B, T)``."""
+    """log w after each of W windows, ``(W, S, B)``, and, if requested, the increments from step to step of the
+    logarithm of the mean weight so far, ``(B, T)``."""
     first, depth, at_once = reading[0], 1, 1
-    if num_samples > 1:  # one sample is in no plate of samples: there is nothing to look at before
-        with Largest() as largest:
+    if num_samples > 1:  # a single sample needs no plate of samples, so neither its depth nor a block size
+        with LargestTensor() as largest:
             depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, lengths=first.lengths)
-        at_once = max(1, LARGEST // largest.numbers)
+        at_once = block_size(largest.numel)
     log_w, total = [], torch.tensor(-math.inf)
-    for start in range(0, num_samples, at_once):
-        elbo = PriorAsGuide_ELBO(min(at_once, num_samples - start), max_plate_nesting=depth)
+    for block in blocks(num_samples, at_once):
+        elbo = PriorAsGuide_ELBO(block.stop - block.start, max_plate_nesting=depth)
         weights, steps = _along(elbo, model, guide, reading, log_probs)
         log_w.append(weights)
         if steps is not None:
@@ -113,8 +111,8 @@ def _along(
     reading: list[Batch],
     log_probs: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """log w of some samples after each window, ``(W, S, B)``, and log p(x_t | z_t), ``(S, B, T)``, carried along the
-    windows."""
+    """log w of a block of samples after each window, ``(W, S, B)``, and log p(x_t | z_t), ``(S, B, T)``, carried along
+    the windows."""
     weights, steps, state = [], [], None
     for batch in reading:
         rows = batch.targets.shape[0]
@@ -124,8 +122,8 @@ def _along(
             )
         if log_w.shape != (elbo.num_particles, rows):
             raise ValueError(
-                f"model must open a plate over its {rows} sequences, of dimension -1, for weights of each; got weights "
-                f"of shape {tuple(log_w.shape)}"
+                f"model must open a plate of dimension -1 over its {rows} sequences, so that each has weights; got "
+                f"weights of shape {tuple(log_w.shape)}"
             )
         (out,) = returned
         weights.append(log_w.double())
@@ -136,15 +134,3 @@ def _along(
                 log_prob = log_prob.where(real_steps(batch.lengths, log_prob.shape[-1]), 0.0)
             steps.append(log_prob.expand(elbo.num_particles, *log_prob.shape[-2:]))
     return torch.stack(weights).cumsum(0), torch.cat(steps, -1) if log_probs else None
-
-
-class Largest(TorchDispatchMode):
-    """Watches a run for its largest tensor."""
-
-    numbers = 1
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        sizes = [each.numel() for each in tree_leaves(made) if isinstance(each, Tensor)]
-        self.numbers = max(self.numbers, *sizes, 1)
-        return made

@@ -1,4 +1,4 @@
-"""What is asked of a posterior: options that apply, and a size that fits."""
+"""The options of ``posterior``, and a check of the size of its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHAINS = 4
 
 
 class Options(NamedTuple):
-    """What was asked for, with the defaults of its method."""
+    """The options of :func:`posterior`, with the defaults of its method."""
 
     method: str
     num_samples: int
@@ -24,16 +24,16 @@ class Options(NamedTuple):
     thin: int
 
     @property
-    def kept(self) -> int:
-        """Draws of all chains together."""
+    def num_draws(self) -> int:
+        """Number of draws of all chains together, after thinning."""
         return self.num_chains * -(-self.num_samples // self.thin)
 
     def of_its_method(self) -> tuple[str, ...]:
-        """The names of those that apply."""
+        """Names of the options that apply to the method."""
         return OF_NUTS if self.method == "nuts" else OF_OTHERS
 
 
-def asked(
+def checked_options(
     method: str | None,
     guide: object,
     num_samples: int,
@@ -42,17 +42,21 @@ def asked(
     warmup_steps: int | None,
     thin: int | None,
 ) -> Options:
-    """The options, if each is in range and applies."""
+    """The options with their defaults.
+
+    Raises:
+        ValueError: an option that is out of range or does not apply to the method.
+    """
     method = known("method", ("prior" if guide is None else "guide") if method is None else method, METHODS)
     if (guide is None) == (method == "guide"):
-        wrong = "needs a guide, got none" if guide is None else "has no use for a guide; drop it"
+        wrong = "needs a guide, got none" if guide is None else "does not use a guide; drop it"
         raise ValueError(f"method={method!r} {wrong}")
     given = {"num_proposals": num_proposals, "num_chains": num_chains, "warmup_steps": warmup_steps, "thin": thin}
     for name, value in given.items():
         if value is not None and (name in OF_NUTS) != (method == "nuts"):
             others = "'nuts'" if name in OF_NUTS else "'prior' or 'guide'"
-            hint = ": its draws are independent, take fewer num_samples" if name == "thin" else ""
-            raise ValueError(f"{name} has no effect on method={method!r}{hint}; drop it, or take method={others}")
+            hint = ": its draws are independent, use fewer num_samples" if name == "thin" else ""
+            raise ValueError(f"{name} has no effect on method={method!r}{hint}; drop it, or use method={others}")
     for name, value in {"num_samples": num_samples, **given}.items():
         least = 0 if name == "warmup_steps" else 1
         if value is not None and (not isinstance(value, int) or value < least):
@@ -67,19 +71,23 @@ def asked(
     )
 
 
-def state_size(result: int, made_from: int, options: Options, max_memory: int, progress: bool) -> None:
-    """Say what it will take, in bytes; refuse what is too much."""
-    what = f"{options.kept} draws take {_bytes(result)}, and {_bytes(made_from)} more while made"
-    if result + made_from > max_memory:
-        factor = math.ceil((result + made_from) / max_memory)
-        less = f"num_samples={max(1, options.num_samples // factor)}"
-        less = f"thin={options.thin * factor}" if options.method == "nuts" else less
+def check_memory(result: int, intermediate: int, options: Options, max_memory: int, progress: bool) -> None:
+    """Report on standard error the bytes that the result and its intermediate draws take.
+
+    Raises:
+        ValueError: more than ``max_memory``.
+    """
+    message = f"{options.num_draws} draws take {_bytes(result)}, and {_bytes(intermediate)} more while computing"
+    if result + intermediate > max_memory:
+        factor = math.ceil((result + intermediate) / max_memory)
+        remedy = f"num_samples={max(1, options.num_samples // factor)}"
+        remedy = f"thin={options.thin * factor}" if options.method == "nuts" else remedy
         raise ValueError(
-            f"max_memory: {what}, more than {_bytes(max_memory)}; ask for less (about {less}), give fewer sequences, "
-            "or raise max_memory"
+            f"max_memory: {message}, more than {_bytes(max_memory)}; use fewer draws (about {remedy}), fewer "
+            "sequences, or a larger max_memory"
         )
     if progress:
-        print(f"posterior: {what}", file=sys.stderr)
+        print(f"posterior: {message}", file=sys.stderr)
 
 
 def _bytes(number: float) -> str:
