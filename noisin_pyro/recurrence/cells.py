@@ -150,6 +150,7 @@ class Tanh(Cell):
 class Sigmoid(Cell):
     """h_t = σ(a + p)."""
 
+    # An open interval: float32 can round σ to 0 or 1, which NoisyPath clamps for families that need the inside.
     name, range = "sigmoid", (0.0, 1.0)
     fused_kernel, scan_cell = FusedKernel("rnn_tanh", sigmoid_as_tanh=True), scan_cells.SIGMOID
 
@@ -160,6 +161,7 @@ class Sigmoid(Cell):
 class Relu(Cell):
     """h_t = max(a + p, 0)."""
 
+    # It attains 0, an atom of multiplicative noise and an end of native gamma's means.
     name, range, attains_range = "relu", (0.0, math.inf), True
     fused_kernel, scan_cell = FusedKernel("rnn_relu"), scan_cells.RELU
 
@@ -184,7 +186,7 @@ class LSTM(Cell):
 
     def step(self, a: Tensor, p: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         assert c is not None
-        i, f, g, o = (a + p).chunk(4, -1)
+        i, f, g, o = (a + p).chunk(4, -1)  # torch's order of the blocks, so that its state dicts load
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -212,6 +214,7 @@ class GRU(Cell):
     def step(self, a: Tensor, p: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, None]:
         a_reset, a_update, a_new = a.chunk(3, -1)
         p_reset, p_update, p_new = p.chunk(3, -1)
+        # reset multiplies p_n with its bias b_hn, as in torch and cuDNN, not z as in the original GRU
         update = torch.sigmoid(a_update + p_update)
         new = torch.tanh(a_new + torch.sigmoid(a_reset + p_reset) * p_new)
         return (1 - update) * new + update * z, None

@@ -126,7 +126,7 @@ class PackedMatrix:
         self.matrix = rounded(matrix, precision)
         self.packed: Any = None
         if _uses_onednn(matrix) and rows * matrix.numel() >= MIN_ONEDNN_SIZE:
-            # oneDNN chooses the layout for this number of rows; another number works, but slower.
+            # oneDNN chooses the layout for this number of rows.
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix.mT.contiguous(), rows)
 
     def matmul(self, x: Tensor, plus: Tensor | None = None) -> Tensor:

@@ -27,7 +27,7 @@ def scan(cell: Cell, args: ScanArguments[Any], matmul_precision: str = "float32"
         matmul_precision: of the products with W_hh, forward and backward, as for :class:`NoisyRNN`.
     """
     path, memory = _Scan.apply(cell, matmul_precision, *args)  # type: ignore[misc]
-    return path, memory if cell.has_memory else None
+    return path, memory if cell.has_memory else None  # an autograd function returns tensors only, here an empty one
 
 
 class _Scan(torch.autograd.Function):
@@ -36,6 +36,7 @@ class _Scan(torch.autograd.Function):
         assert cell.scan_cell is not None
         ctx.cell, ctx.precision = cell, precision
         path, memory, saved = cell.scan_cell.forward(precision, ScanArguments(*tensors))
+        # Not as attributes of ctx: so autograd frees them after backward, and refuses ones that were written to since.
         ctx.save_for_backward(*tensors, *saved)
         return path, memory
 

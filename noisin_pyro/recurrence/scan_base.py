@@ -98,6 +98,7 @@ def unbind(path: Tensor | None, steps: int) -> list[Any]:
 
 def grad_state(weight_hh: PackedMatrix, grad_p: Tensor, mask: Tensor | None, plus: Tensor) -> Tensor:
     """z̄ = plus + m ⊙ (W_hhᵀ p̄): back along p = W_hh (m ⊙ z)."""
+    # W_hhᵀ p̄ of a row is p̄ W_hh: the packed matrix is W_hh itself here, and W_hhᵀ in forward.
     if mask is None:
         return weight_hh.matmul(grad_p, plus)  # the sum is fused into the product
     return torch.addcmul(plus, weight_hh.matmul(grad_p), mask)
@@ -116,6 +117,7 @@ def shared_gradients(
 
     W̄_hh = Σ_t p̄_t (m ⊙ z_{t-1})ᵀ and m̄ = Σ_t (W_hhᵀ p̄_t) ⊙ z_{t-1} take one product each for all steps.
     """
+    # Time and rows as one dimension: the sum over t is the product's own.
     flat, z_before = grad_p.flatten(0, 1), z[:-1]
     grad_mask = None
     if needs_grad.mask:
