@@ -148,7 +148,7 @@ def test_marginals_of_random_weights_have_no_masks_and_say_so() -> None:
     rnn = nz.NoisyRNN(1, 2, spread=0.3, regularizer=RATES)
     model = nz.SequenceModel(rnn, "bernoulli", 1, weight_prior="normal").double()
     options: dict = {"num_samples": 10, "num_proposals": 20, "progress": False}
-    with pytest.raises(ValueError, match="take regularizer 'none', or num_particles=0"):
+    with pytest.raises(ValueError, match="use regularizer 'none', or num_particles=0"):
         nz.posterior(model, data(), **options)
     with pytest.warns(UserWarning, match="k̂"):
         found = nz.posterior(model, data(), num_particles=0, **options)
