@@ -45,7 +45,7 @@ class NoisyLayers(TorchLayers):
     def __init__(
         self, shape: Shape, device: torch.device, spread: float, learn_spread: bool = False, **options: Any
     ) -> None:
-        self.options = options | {"spread": Spread(spread, learn=learn_spread)}
+        self.options: dict[str, Any] = options | {"spread": Spread(spread, learn=learn_spread)}
         super().__init__(shape, device)
 
     def build(self, shape: Shape) -> nn.Module:
