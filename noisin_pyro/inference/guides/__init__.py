@@ -1,4 +1,4 @@
-"""Guides by name, for ``PriorAsGuide_ELBO()(nz.innovations(model), nz.guides.get(name, model))``."""
+"""Guides by name, for ``PriorAsGuide_ELBO()(model, nz.guides.get(name, model))``."""
 
 from __future__ import annotations
 
