@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro.conf
 
 from noisin_pyro.commands.options import Named
-from noisin_pyro.recipes import TABLES, Recipe
 from noisin_pyro.reproduction import How, reproduce
+from noisin_pyro.reproduction.recipes import TABLES, Recipe
 from noisin_pyro.reproduction.report import TITLES
 
 

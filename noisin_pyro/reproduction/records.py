@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noisin_pyro.recipes import Recipe
+from noisin_pyro.reproduction.recipes import Recipe
 from noisin_pyro.training import Config, Result
 from noisin_pyro.training.config import to_json
 from noisin_pyro.training.folder import CONFIG, LOG, write_json
@@ -25,7 +25,7 @@ class Record:
     """One row with one seed: the paper's numbers and ours, and all that it takes to run it again.
 
     Attributes:
-        table, row, method, group, source, unsaid: the :class:`~noisin_pyro.recipes.Recipe`'s.
+        table, row, method, group, source, unsaid: the :class:`~noisin_pyro.reproduction.recipes.Recipe`'s.
         paper_test_perplexity, paper_validation_perplexity: what the paper reports.
         test_perplexity, validation_perplexity: ours, noise off.
         ensemble_test_perplexity: averaged over noisy runs; ``None`` if nothing is random.

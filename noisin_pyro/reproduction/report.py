@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from noisin_pyro import plots
 from noisin_pyro._tables import markdown
-from noisin_pyro.recipes import TABLES
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differing, options, read_records
+from noisin_pyro.search.search_space import chosen
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.space import chosen
 
 TITLES = {
     "table2": "Table 2 of the draft: Penn Treebank, test perplexity",

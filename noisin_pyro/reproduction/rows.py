@@ -14,15 +14,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from noisin_pyro.recipes import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
 from noisin_pyro.reproduction import records, report
-from noisin_pyro.training import Config, Paused, Result, search, train
+from noisin_pyro.reproduction.recipes import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
+from noisin_pyro.search import search
+from noisin_pyro.search.result import NoneSucceeded, Trial, settings_in
+from noisin_pyro.search.search_space import Values, combinations, plain
+from noisin_pyro.search.search_space import chosen as replaced
+from noisin_pyro.training import Config, Paused, Result, train
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
-from noisin_pyro.training.found import NoneSucceeded, Trial, settings_in
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.space import Values, combinations, plain
-from noisin_pyro.training.space import chosen as replaced
 
 SEARCH, BEYOND = "search", "beyond"  # folders of a row's candidates, in the row's; BEYOND-1 and so on: one trial each
 

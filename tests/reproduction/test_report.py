@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from noisin_pyro.recipes import Recipe, figure2, table2
 from noisin_pyro.reproduction import Record, claims, table
+from noisin_pyro.reproduction.recipes import Recipe, figure2, table2
 from noisin_pyro.reproduction.records import options
 from noisin_pyro.reproduction.report import body, figure, order, rows, text
-from noisin_pyro.training.space import chosen
+from noisin_pyro.search.search_space import chosen
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
 NOISIN = table2("tanh", 1, "NOISIN")  # 131.9

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from noisin_pyro.recipes import figure2, icml_m, table2, table3
 from noisin_pyro.reproduction import How, Record, read_records, reproduce, rows
-from noisin_pyro.training import Config, Result, train, worker
-from noisin_pyro.training.found import Trial
+from noisin_pyro.reproduction.recipes import figure2, icml_m, table2, table3
+from noisin_pyro.search import trial_runner
+from noisin_pyro.search.result import Trial
+from noisin_pyro.training import Config, Result, train
 from noisin_pyro.training.log import read as read_log
 
 from ..processes import run_or_fail
@@ -153,7 +154,7 @@ def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
             raise FloatingPointError("not finite")
         return train(config, *other)
 
-    monkeypatch.setattr(worker, "train", diverges)
+    monkeypatch.setattr(trial_runner, "train", diverges)
     recipes = [table2("tanh", 1, "NOISIN"), table2("tanh", 1, "Dropout")]
     assert not reproduce(recipes, tmp_path, How(seeds=1, trials=2, trial_epochs=1, changes=small))
     assert [record.method for record in read_records(tmp_path, "table2")] == ["Dropout"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from noisin_pyro.search.search_space import Range, Space, Values, combinations, fields
 from noisin_pyro.training.kinds import fits
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.space import Range, Space, Values, combinations, fields
 
 JOURNAL = "optuna.journal"
 _REDRAWN = 20  # proposals that have been tried already before something else is taken

@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 
+from noisin_pyro.search import optuna_study as study
+from noisin_pyro.search.result import SearchResult, settings_in
+from noisin_pyro.search.search_space import Space, combinations, plain, require
+from noisin_pyro.search.trial_runner import Worker
 from noisin_pyro.training import folder as folders
-from noisin_pyro.training import interrupts, study
+from noisin_pyro.training import interrupts
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.distributed import take_device
 from noisin_pyro.training.fingerprint import fingerprint
-from noisin_pyro.training.found import Found, settings_in
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.result import Measure
-from noisin_pyro.training.space import Space, combinations, plain, require
-from noisin_pyro.training.worker import Worker
 
 
 def search(
@@ -39,7 +40,7 @@ def search(
     seed: int = 0,
     finish: bool = True,
     after_epoch: AfterEpoch = lambda rows: None,
-) -> Found:
+) -> SearchResult:
     """Train ``trials`` runs of ``config``, each with other values from ``space``, and the best of them to its end.
 
     A trial is a run in ``trial-0``, ``trial-1`` and so on in ``folder``, without its twin, which is left after

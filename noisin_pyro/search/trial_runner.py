@@ -12,24 +12,25 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from noisin_pyro.search import optuna_study as study
+from noisin_pyro.search.result import NoneSucceeded, SearchResult, Trial
+from noisin_pyro.search.search_space import Space, chosen, combinations
 from noisin_pyro.training import folder as folders
-from noisin_pyro.training import log, study
+from noisin_pyro.training import log
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.found import Found, NoneSucceeded, Trial
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch, Paused
 from noisin_pyro.training.options import Run
 from noisin_pyro.training.progress import Progress
 from noisin_pyro.training.result import Measure
 from noisin_pyro.training.run import train
-from noisin_pyro.training.space import Space, chosen, combinations
 
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Of the search in ``folder``; arguments as :func:`~noisin_pyro.training.search`.
+    """Of the search in ``folder``; arguments as :func:`~noisin_pyro.search.search`.
 
     Args:
         optuna, study: Optuna, and its record of the trials, which the workers share.
@@ -48,7 +49,7 @@ class Worker:
     measure: Measure
     after_epoch: AfterEpoch
 
-    def done(self, finish: bool) -> Found:
+    def done(self, finish: bool) -> SearchResult:
         """All trials that others leave, and the best one to its end."""
         while (claim := self._next()) is not None:
             number, held = claim
@@ -69,9 +70,9 @@ class Worker:
             self._lock(best.number).unlink(missing_ok=True)
         return dataclasses.replace(found, result=result)
 
-    def found(self) -> Found:
+    def found(self) -> SearchResult:
         """What is known now."""
-        return Found(self.folder, [_trial(each) for each in self.study.trials], self.measure)
+        return SearchResult(self.folder, [_trial(each) for each in self.study.trials], self.measure)
 
     def _next(self) -> tuple[int, ExitStack] | None:
         """The next trial, held from others: one that was left by a worker that has died, or a new one."""

@@ -9,10 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.recipes import FIRST_SEED, ICML_STEPS, SEARCH_SEED, TABLES, Recipe, figure2, icml_m, table2, table3
+from noisin_pyro.reproduction.recipes import (
+    FIRST_SEED,
+    ICML_STEPS,
+    SEARCH_SEED,
+    TABLES,
+    Recipe,
+    figure2,
+    icml_m,
+    table2,
+    table3,
+)
+from noisin_pyro.search.search_space import chosen, combinations
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, load_corpus, steps
-from noisin_pyro.training.space import chosen, combinations
 
 ALL = [recipe for make in TABLES.values() for recipe in make()]
 

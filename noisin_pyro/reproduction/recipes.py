@@ -16,8 +16,6 @@ from noisin_pyro import noise
 from noisin_pyro.names import known
 from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
 
-__all__ = ["Recipe", "figure2", "icml_m", "table2", "table3", "zaremba"]
-
 Method = Literal["NOISIN", "NOISIN*", "Dropout", "None", "NOISIN, additive", "NOISIN*, additive"]
 Cell = Literal["tanh", "sigmoid", "relu"]
 Candidates = Mapping[str, tuple[Any, ...]]

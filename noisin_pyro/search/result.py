@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from noisin_pyro._tables import aligned
+from noisin_pyro.search.search_space import Values
 from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.loop import perplexity
 from noisin_pyro.training.result import Measure, Result
-from noisin_pyro.training.space import Values
 
 SEARCH = "search.json"
 
@@ -45,7 +45,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found.
 
     Attributes:
@@ -105,7 +105,7 @@ class Found:
 
 
 def settings_in(folder: Path) -> dict[str, Any] | None:
-    """What :meth:`Found.write` kept there; ``None`` where no search has begun.
+    """What :meth:`SearchResult.write` kept there; ``None`` where no search has begun.
 
     Raises:
         ValueError: a file that is damaged.
