@@ -13,7 +13,7 @@ import tyro.conf
 
 from noisin_pyro.commands.options import Named
 from noisin_pyro.search import Range, SearchResult, Space, search
-from noisin_pyro.search.result import SEARCH, settings_in
+from noisin_pyro.search.result import SEARCH, read_settings
 from noisin_pyro.training import Config, Run
 from noisin_pyro.training.config import from_json
 
@@ -124,7 +124,7 @@ class Sweep:
             dataclasses.replace(Sweep(), held=self.held)
         ):
             raise ValueError("a resumed search keeps its options, but for more trials; leave the others out")
-        told = settings_in(where)
+        told = read_settings(where)
         if told is None:
             raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to go on with; name the folder of one")
         space = {

@@ -15,7 +15,7 @@ from noisin_pyro import plots
 from noisin_pyro._tables import markdown
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differing, options, read_records
-from noisin_pyro.search.search_space import chosen
+from noisin_pyro.search.search_space import with_values
 from noisin_pyro.training.checkpoint import replacing
 from noisin_pyro.training.locks import alone
 
@@ -215,7 +215,7 @@ def _others(records: Sequence[Record]) -> list[str]:
         f"data {Path(now).name}" if name == "data.name" else f"{name.partition('.')[2].replace('_', ' ')} {now}"
         for record in records
         for name, (_, now) in differing(
-            options(chosen(recipes[record.row].config, record.chosen)), record.config
+            options(with_values(recipes[record.row].config, record.chosen)), record.config
         ).items()
     }
     return sorted(found)

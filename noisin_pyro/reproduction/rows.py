@@ -17,9 +17,10 @@ from tqdm import tqdm
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.reproduction.recipes import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
 from noisin_pyro.search import search
-from noisin_pyro.search.result import NoneSucceeded, Trial, settings_in
-from noisin_pyro.search.search_space import Values, combinations, plain
-from noisin_pyro.search.search_space import chosen as replaced
+from noisin_pyro.search.result import NoTrialSucceeded, Trial, read_settings
+from noisin_pyro.search.search_space import Values, combinations
+from noisin_pyro.search.search_space import to_json as plain
+from noisin_pyro.search.search_space import with_values as replaced
 from noisin_pyro.training import Config, Paused, Result, train
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
@@ -94,7 +95,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
             except Paused:
                 done = False
                 break
-            except (FloatingPointError, NoneSucceeded) as error:
+            except (FloatingPointError, NoTrialSucceeded) as error:
                 tqdm.write(f"{told}: {error}; without a record", file=sys.stderr)
                 done = False
             except BaseException as error:
@@ -137,7 +138,7 @@ def _require_same(path: Path, recipe: Recipe, how: How) -> None:
     if _is_to_lengthen(path, recipe):
         expected["optimisation"]["epochs"] = found.config["optimisation"]["epochs"]
     differs = _differences(expected, found.config)
-    tried = settings_in(path.parent / SEARCH) if recipe.space else None
+    tried = read_settings(path.parent / SEARCH) if recipe.space else None
     if tried is not None:
         wanted = {
             "space": plain(recipe.space),
@@ -183,7 +184,7 @@ def _chosen(recipe: Recipe, where: Path, how: How, clock: Clock) -> Values:
     """The values that are best in validation, among the recipe's candidates and those beyond.
 
     Raises:
-        NoneSucceeded: all have diverged.
+        NoTrialSucceeded: all have diverged.
     """
     epochs = how.trial_epochs or recipe.trial_epochs
     config = replaced(
@@ -195,7 +196,7 @@ def _chosen(recipe: Recipe, where: Path, how: How, clock: Clock) -> Values:
             return search(
                 config, space, folder, trials, epochs, prune=False, finish=False, after_epoch=clock.check
             ).trials
-        except NoneSucceeded as error:
+        except NoTrialSucceeded as error:
             if folder.name == SEARCH:
                 raise
             tqdm.write(f"{folder}: {error}", file=sys.stderr)

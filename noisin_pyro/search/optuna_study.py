@@ -1,153 +1,107 @@
-"""What Optuna does for a search: it keeps the trials, proposes values, and says which trials are hopeless."""
+"""What Optuna does in a search: it stores the trials, proposes values, and says which trials to prune."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
+from filelock import FileLock
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
-from noisin_pyro.search.search_space import Range, Space, Values, combinations, fields
-from noisin_pyro.training.kinds import fits
-from noisin_pyro.training.locks import alone
+from noisin_pyro.search.search_space import Range, Space, Values, combinations, is_float
 
 JOURNAL = "optuna.journal"
-_REDRAWN = 20  # proposals that have been tried already before something else is taken
+_MAX_REDRAWS = 20
 
 
-@contextmanager
-def quiet() -> Iterator[Any]:
-    """Optuna itself, within without its log and its warnings of what is experimental.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise ValueError(
-            f'a search needs Optuna ({error}); install it with: pip install "noisin_pyro[sweep]"'
-        ) from error
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield optuna
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-class _Turn:
-    """A lock for Optuna's journal that ends with its holder, SIGKILL included; Optuna's own then lasts 30 seconds."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._held = path, ExitStack()
-
-    def acquire(self) -> bool:
-        self._held.enter_context(alone(self._path, wait=True))
-        return True
-
-    def release(self) -> None:
-        self._held.close()
-
-
-def opened(optuna: Any, url: str | None, folder: Path, name: str, warm_up: int | None) -> Any:
-    """The study of that name, made if there is none.
-
-    Args:
-        url: of a database; ``None`` is a journal in ``folder``.
-        warm_up: epochs before a trial can be called hopeless; ``None`` calls none so.
+def open_database(url: str) -> tuple[BaseStorage, str]:
+    """Optuna's storage in a database, and its URL without the password.
 
     Raises:
-        ValueError: a database that cannot be opened.
+        ValueError: no URL of a database, or one that cannot be opened.
     """
+    from sqlalchemy.engine import make_url  # a dependency of Optuna
+
+    public = url
     try:
-        if url is None:
-            path = folder / JOURNAL
-            _mend(path)
-            journal = optuna.storages.journal
-            storage: Any = journal.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=_Turn(path)))
-        else:
-            storage = url
-        return optuna.create_study(
-            study_name=name,
-            storage=storage,
-            load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(),  # asked for nothing: see proposed
-            pruner=optuna.pruners.NopPruner()
-            if warm_up is None
-            else optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=warm_up),
-        )
-    except Exception as error:  # of any database's driver
-        told = str(error).partition("\n")[0]
+        public = make_url(url).render_as_string(hide_password=True)
+        return optuna.storages.get_storage(url), public
+    except Exception as error:  # each database driver has its own
+        message = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise ValueError(
-            f"storage {without_password(url) if url else str(folder / JOURNAL)!r} cannot be opened "
-            f"({type(error).__name__}: {told}); name another, or leave it out"
+            f"storage {public!r} cannot be opened ({message}); give a URL such as sqlite:///sweeps.db, or leave it out"
         ) from error
 
 
-def proposed(optuna: Any, space: Space, trials: list[Any], wanted: int, seed: int) -> Values:
-    """Values for the next trial: a function of the trials before and of the seed, so that a kill changes nothing.
+def open_journal(path: Path) -> BaseStorage:
+    """Optuna's storage in a file, which processes and machines can share."""
+    # A lock of the operating system ends with its process; Optuna's own would hold up the next one for 30 seconds.
+    lock: Any = FileLock(path.with_name(f".{path.name}.lock"))
+    backend = JournalFileBackend(str(path), lock_obj=lock)
+    with lock:  # a kill or a full disk can leave half a line, which Optuna cannot read once another follows
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    return JournalStorage(backend)
 
-    A space of choices is gone through in order, where ``wanted`` trials suffice for that; else Optuna's tree-structured
-    Parzen estimator proposes, and nothing finite is tried twice.
+
+def open_study(storage: BaseStorage, name: str, prune_after: int | None) -> optuna.Study:
+    """The study of that name, created if there is none; ``prune_after`` epochs a trial can be pruned."""
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(),  # proposes nothing: see propose
+        pruner=optuna.pruners.NopPruner()
+        if prune_after is None
+        else optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=prune_after),
+    )
+
+
+def add_trial(study: optuna.Study, values: Values, space: Space) -> None:
+    """Add a running trial in one step: a process killed in ``Study.ask`` could leave one with some of its values."""
+    state = optuna.trial.TrialState.RUNNING
+    study.add_trial(optuna.trial.create_trial(state=state, params=values, distributions=_distributions(space)))
+
+
+def running_trial(study: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:
+    """The running trial of that number, whichever process began it."""
+    study_id = storage.get_study_id_from_name(study.study_name)
+    return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def propose(space: Space, trials: list[FrozenTrial], max_trials: int, seed: int) -> Values:
+    """Values for the next trial: a function of the trials so far and the seed, so that a search can be resumed.
+
+    The combinations of choices are tried in order if there are enough trials for all of them. Otherwise Optuna's TPE
+    sampler proposes values, and no combination of a finite space is tried twice.
     """
     tried = [trial.params for trial in trials]
-    left = [each for each in combinations(space) or () if each not in tried]
-    if left and len(tried) + len(left) <= wanted:
+    left = [values for values in combinations(space) or () if values not in tried]
+    if left and len(tried) + len(left) <= max_trials:
         return left[0]
     values: Values = {}
-    for redrawn in range(_REDRAWN):
-        random = int(np.random.SeedSequence([seed, len(trials), redrawn]).generate_state(1)[0])
-        sampler = optuna.samplers.TPESampler(seed=random, multivariate=True, constant_liar=True)
+    for redraw in range(_MAX_REDRAWS):
+        sampler_seed = int(np.random.SeedSequence([seed, len(trials), redraw]).generate_state(1)[0])
+        sampler = optuna.samplers.TPESampler(seed=sampler_seed, multivariate=True, constant_liar=True)
         study = optuna.create_study(sampler=sampler)
         study.add_trials(trials)
-        values = {**study.ask(distributions(optuna, space)).params}
+        values = study.ask(_distributions(space)).params
         if values not in tried:
             return values
     return left[np.random.default_rng([seed, len(trials)]).integers(len(left))] if left else values
 
 
-def distributions(optuna: Any, space: Space) -> dict[str, Any]:
-    """The space in Optuna's words."""
-
-    def each(name: str, values: tuple[Any, ...] | Range) -> Any:
-        kinds = optuna.distributions
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    def distribution(name: str, values: tuple[Any, ...] | Range) -> BaseDistribution:
         if not isinstance(values, Range):
-            return kinds.CategoricalDistribution(values)
-        kind = kinds.FloatDistribution if fits(0.5, fields()[name]) else kinds.IntDistribution
-        return kind(values.low, values.high, log=values.log)
+            return CategoricalDistribution(values)
+        if is_float(name):
+            return FloatDistribution(values.low, values.high, log=values.log)
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
 
-    return {name: each(name, values) for name, values in space.items()}
-
-
-def without_password(url: str) -> str:
-    """The address of a database, fit to be read by others.
-
-    Raises:
-        ValueError: no such address.
-    """
-    from sqlalchemy.engine import make_url  # comes with Optuna
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError as error:
-        raise ValueError(
-            f"storage must be the address of a database, such as sqlite:///sweeps.db, got {url!r}"
-        ) from error
-
-
-def _mend(path: Path) -> None:
-    """Drop half a line, which a full disk or a power cut leaves at a journal's end, before another is added to it."""
-    if not path.exists():
-        return
-    with alone(path, wait=True):
-        content = path.read_bytes()
-        if (whole := content.rfind(b"\n") + 1) < len(content):
-            os.truncate(path, whole)
+    return {name: distribution(name, values) for name, values in space.items()}

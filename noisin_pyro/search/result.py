@@ -1,7 +1,8 @@
-"""What a search found: its trials, as objects, as a table and, with how they came about, in ``search.json``."""
+"""The result of a search: its trials as objects, as a table, and in ``search.json``."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -15,22 +16,23 @@ from noisin_pyro.training.loop import perplexity
 from noisin_pyro.training.result import Measure, Result
 
 SEARCH = "search.json"
+_STATES = ("complete", "running", "pruned", "failed")  # in a table's order
 
 
-class NoneSucceeded(ValueError):
-    """Every trial of a search was refused, or diverged."""
+class NoTrialSucceeded(ValueError):
+    """Every trial of a search was refused or diverged."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination of values, and how far it was tried.
+    """One combination of values, and how far it was trained.
 
     Attributes:
         number: from 0; its run is in the folder ``trial-<number>``.
         values: by the dotted names of the fields.
-        state: ``"complete"``; ``"pruned"``, left early as hopeless; ``"failed"``, refused or diverged; ``"running"``.
-        epochs: done.
-        valid_nats: the best validation so far, in nats per step; ``None`` before the first.
+        state: ``"complete"``; ``"pruned"``, stopped early; ``"failed"``, refused or diverged; or ``"running"``.
+        epochs: number of epochs so far.
+        valid_nats: the best validation loss so far, in nats per step; ``None`` before the first epoch.
         seconds: of these epochs.
         message: why it failed.
     """
@@ -43,16 +45,22 @@ class Trial:
     seconds: float
     message: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The trial in ``search.json``."""
+        number = math.inf if self.valid_nats is None else perplexity(self.valid_nats)
+        finite = number if math.isfinite(number) else None  # JSON has no infinity
+        return dataclasses.asdict(self) | {"seconds": round(self.seconds, 1), "valid_perplexity": finite}
+
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        folder: where it is on disk.
+        folder: of the search.
         trials: by their numbers.
-        measure: what to show of them: perplexities for a text, nats per step (a whole chord) for music.
-        result: of the best trial, trained to its end; ``None`` if that was not asked for, or is another worker's.
+        measure: what the table shows: perplexity for a text, nats per step (a whole chord) for music.
+        result: of the best trial, trained to its end; ``None`` without ``finish``, or if another worker trains it.
     """
 
     folder: Path
@@ -62,7 +70,7 @@ class SearchResult:
 
     @property
     def best(self) -> Trial | None:
-        """The complete trial of the best validation, the first of equal ones; ``None`` before any is complete."""
+        """The complete trial with the lowest validation loss, the first of equal ones; ``None`` if none is complete."""
         return next((trial for trial in sorted(self.trials, key=_rank) if trial.state == "complete"), None)
 
     def table(self) -> str:
@@ -70,64 +78,45 @@ class SearchResult:
         names = list(dict.fromkeys(name for trial in self.trials for name in trial.values))
         lines = [["trial", *(name.partition(".")[2].replace("_", " ") for name in names), "epochs", "validation", ""]]
         for trial in sorted(self.trials, key=_rank):
-            number = "-" if trial.valid_nats is None else self._shown(trial.valid_nats)
-            values = (_told(trial.values[name]) for name in names)
+            values = (trial.values[name] for name in names)
+            cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
             state = "" if trial.state == "complete" else trial.state
-            lines.append([str(trial.number), *values, str(trial.epochs), number, state])
-        reasons: dict[str | None, list[str]] = {}
+            lines.append([str(trial.number), *cells, str(trial.epochs), self._shown(trial.valid_nats), state])
+        failed: dict[str | None, list[str]] = {}
         for trial in self.trials:
             if trial.state == "failed":
-                reasons.setdefault(trial.message, []).append(str(trial.number))
-        told = [f"failed, {', '.join(numbers)}: {message}" for message, numbers in reasons.items()]
-        return "\n".join([aligned(lines), *told])
+                failed.setdefault(trial.message, []).append(str(trial.number))
+        messages = [f"failed, {', '.join(numbers)}: {message}" for message, numbers in failed.items()]
+        return "\n".join([aligned(lines), *messages])
 
-    def _shown(self, nats: float) -> str:
+    def _shown(self, nats: float | None) -> str:
+        if nats is None:
+            return "-"
         return f"{perplexity(nats):.1f}" if self.measure == "perplexity" else f"{nats:.3f}"
 
-    def write(self, settings: dict[str, Any]) -> None:
-        """``search.json``: the settings, then every trial."""
-        best = self.best
-        trials = [
-            {
-                "number": trial.number,
-                "values": trial.values,
-                "state": trial.state,
-                "epochs": trial.epochs,
-                "valid_nats": trial.valid_nats,
-                "valid_perplexity": _finite(trial.valid_nats),
-                "seconds": round(trial.seconds, 1),
-                "message": trial.message,
-            }
-            for trial in self.trials
-        ]
-        found = {"best": None if best is None else best.number, "of_each_trial": trials}
-        write_json(self.folder / SEARCH, settings | found)
+    def write(self, settings: dict[str, Any] | None = None) -> None:
+        """Write ``search.json``: the search's settings, by default those that it has, and every trial."""
+        settings = read_settings(self.folder) if settings is None else settings
+        assert settings is not None
+        best = None if self.best is None else self.best.number
+        trials = [trial.to_json() for trial in self.trials]
+        write_json(self.folder / SEARCH, settings | {"best": best, "of_each_trial": trials})
 
 
-def settings_in(folder: Path) -> dict[str, Any] | None:
-    """What :meth:`SearchResult.write` kept there; ``None`` where no search has begun.
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings in ``search.json``; ``None`` if the folder has none.
 
     Raises:
-        ValueError: a file that is damaged.
+        ValueError: the file is damaged.
     """
     try:
-        kept = json.loads((folder / SEARCH).read_bytes())
-        return {key: kept[key] for key in kept if key not in ("best", "of_each_trial")}
+        content = json.loads((folder / SEARCH).read_bytes())
+        return {key: content[key] for key in content if key not in ("best", "of_each_trial")}
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder / SEARCH} is damaged ({error}); restore it, or search anew elsewhere") from error
 
 
-def _rank(trial: Trial) -> tuple[Any, ...]:
-    order = ("complete", "running", "pruned", "failed").index(trial.state)
-    return order, trial.valid_nats is None, trial.valid_nats or 0.0, trial.number
-
-
-def _finite(nats: float | None) -> float | None:
-    number = math.inf if nats is None else perplexity(nats)
-    return number if math.isfinite(number) else None  # JSON has no infinity
-
-
-def _told(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _rank(trial: Trial) -> tuple[int, bool, float, int]:
+    return _STATES.index(trial.state), trial.valid_nats is None, trial.valid_nats or 0.0, trial.number

@@ -1,32 +1,33 @@
-"""A search for the best configuration in validation: many short runs, of which the best is trained to its end."""
+"""A search for the configuration that is best in validation."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
 import shlex
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from noisin_pyro.search import optuna_study as study
-from noisin_pyro.search.result import SearchResult, settings_in
-from noisin_pyro.search.search_space import Space, combinations, plain, require
-from noisin_pyro.search.trial_runner import Worker
+from noisin_pyro.search.result import SearchResult, read_settings
+from noisin_pyro.search.search_space import Space, combinations, to_json, validate
+from noisin_pyro.training import config as configs
 from noisin_pyro.training import folder as folders
 from noisin_pyro.training import interrupts
 from noisin_pyro.training.build import load_corpus, resolved
-from noisin_pyro.training.config import Config, to_json
+from noisin_pyro.training.config import Config
 from noisin_pyro.training.distributed import take_device
 from noisin_pyro.training.fingerprint import fingerprint
 from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
-from noisin_pyro.training.result import Measure
 
 
 def search(
@@ -43,124 +44,140 @@ def search(
 ) -> SearchResult:
     """Train ``trials`` runs of ``config``, each with other values from ``space``, and the best of them to its end.
 
-    A trial is a run in ``trial-0``, ``trial-1`` and so on in ``folder``, without its twin, which is left after
-    ``trial_epochs`` epochs; its schedule and patience are those of ``config``, so that going on is the same run. The
-    best has the lowest validation so far. Combinations that are refused, or diverge, are trials that have failed.
-    ``search.json`` tells of every trial, and is written after each.
+    A trial is a run in ``trial-0``, ``trial-1`` and so on in ``folder``, without a deterministic twin, which stops
+    after ``trial_epochs`` epochs. Schedule and patience are those of ``config``, so the best trial continues to the
+    same numbers as a run without a search. It is the one with the lowest validation loss. Values that are refused, and
+    runs that diverge, are failed trials. ``search.json`` lists every trial.
 
-    Called again with the same arguments, after whatever ended it, a search goes on and ends in the same values and
-    numbers; with more ``trials`` it does so many. Several processes or machines that see the same folder share the
-    trials when each makes the call, at any time; the last to be done trains the best one to its end.
+    Called again with the same arguments, after any interruption, a search resumes and ends with the same values and
+    numbers; with more ``trials`` it continues to that many. Processes, also on several machines that see the folder,
+    share the trials if each makes the call, at any time; the last one to finish trains the best trial to its end.
 
     Args:
-        config: what is held fixed; its folder and twin are left aside.
+        config: the options that all trials share; its folder and twin are ignored.
         space: what is searched, by dotted names of fields:
-            ``{"noise.family": ("gaussian", "gamma"), "noise.spread": Range(0.1, 1.0, log=True)}``. Choices of which
-            there are no more combinations than ``trials`` are all tried, once each; else values are proposed by
-            Optuna's TPE sampler, no combination of choices twice.
-        folder: new or empty, or that of the search to go on with; ``None`` is ``runs/DATA-sweep-1`` and so on.
-        trials: how many.
-        trial_epochs: most epochs of a trial.
-        prune: stop trials whose validation is worse than the median of others at the same epoch, but for the first
-            half of their epochs and the first three trials.
-        storage: address of a database for Optuna; by default its journal in ``folder``.
+            ``{"noise.family": ("gaussian", "gamma"), "noise.spread": Range(0.1, 1.0, log=True)}``. If ``trials`` are
+            enough for all combinations of choices, each is tried once. Otherwise Optuna's TPE sampler proposes values,
+            and no combination of choices is tried twice.
+        folder: new or empty, or that of the search to resume; ``None`` is ``runs/DATA-sweep-1`` and so on.
+        trials: number of trials.
+        trial_epochs: maximum number of epochs of a trial.
+        prune: stop trials whose validation loss is worse than the median of others at the same epoch, except in the
+            first half of their epochs and the first three trials.
+        storage: URL of a database for Optuna; by default a journal in ``folder``.
         seed: of the proposals; that of the runs is ``config.run.seed``.
-        finish: train the best to its end.
-        after_epoch: as for ``train``, after each epoch of each trial and of the best one, and before each trial.
+        finish: train the best trial to its end.
+        after_epoch: as for ``train``, called after each epoch of each trial and of the best one, and before each trial.
 
     Raises:
-        Paused: ``after_epoch`` has; the same call goes on.
-        ValueError: a space, number or folder that cannot be, another search's folder, Optuna is not installed, no trial
+        Paused: from ``after_epoch``; the same call resumes.
+        ValueError: an invalid space, number or folder, the folder of another search, no Optuna, no trial that
             succeeded, or what ``train`` refuses.
     """
     for option, value, least in (("trials", trials, 1), ("trial epochs", trial_epochs, 1), ("seed", seed, 0)):
         if not value >= least:
             raise ValueError(f"{option} must be at least {least}, got {value}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a search is not for torchrun: start it several times instead, the workers share its trials")
-    require(space, config)
-    with study.quiet() as optuna, interrupts.raised():
+        raise ValueError("a search cannot run under torchrun; start it several times instead, to share its trials")
+    validate(space, config)
+    with _quiet_optuna(), interrupts.raised():
+        from noisin_pyro.search import optuna_study
+        from noisin_pyro.search.trial_runner import TrialRunner
+
         take_device(config.run.device)
         corpus = load_corpus(config.data)
-        config = dataclasses.replace(
-            config,
-            data=resolved(config.data),
-            run=dataclasses.replace(config.run, folder=None, resume=None, twin=False),
-        )
-        told = {
-            "space": plain(space),
-            "trial_epochs": trial_epochs,
-            "prune": prune,
-            "seed": seed,
-            "storage": None if storage is None else study.without_password(storage),
-            "config": _held(config, space),
-            **fingerprint(corpus),
-        }
-        made = folder is None or not folder.exists()
+        run = dataclasses.replace(config.run, folder=None, resume=None, twin=False)
+        config = dataclasses.replace(config, data=resolved(config.data), run=run)
+        database, public_url = (None, None) if storage is None else optuna_study.open_database(storage)
+        fixed = {
+            "space": to_json(space), "trial_epochs": trial_epochs, "prune": prune, "seed": seed, "storage": public_url,
+            "config": _shared_options(config, space), **fingerprint(corpus),
+        }  # fmt: skip
         where = folders.make(folder, f"{corpus.name}-sweep")
-        with contextlib.ExitStack() as refused, alone(where, wait=True):
-            if made:
-                refused.callback(_remove_empty, where)
-            every = combinations(space)
-            growing = {"trials": trials, "sampler": "grid" if every is not None and len(every) <= trials else "TPE"}
-            settings = _settings(where, growing, told) | provenance(torch.device(config.run.device))
-            settings["versions"]["optuna"] = optuna.__version__
-            measure: Measure = "nats" if corpus.vocabulary is None else "perplexity"
-            warm_up = max(1, math.ceil(trial_epochs / 2)) if prune else None
-            kept = study.opened(optuna, storage, where, settings["study"], warm_up)
-            worker = Worker(
-                optuna, kept, config, space, where, trials, trial_epochs, seed, settings, measure, after_epoch
+        measure = "nats" if corpus.vocabulary is None else "perplexity"
+        with alone(where, wait=True):
+            settings = _settings(where, fixed, trials, space) | provenance(torch.device(config.run.device))
+            settings["versions"]["optuna"] = version("optuna")
+            if read_settings(where) is None:  # then a folder without this file is empty, whenever a search is killed
+                SearchResult(where, [], measure).write(settings)
+            database = database or optuna_study.open_journal(where / optuna_study.JOURNAL)
+            study = optuna_study.open_study(database, settings["study"], math.ceil(trial_epochs / 2) if prune else None)
+            runner = TrialRunner(
+                study, database, config, space, where, trials, trial_epochs, seed, measure, after_epoch
             )
-            worker.found().write(settings)
-            refused.pop_all()
+            runner.result().write(settings)
         try:
-            return worker.done(finish)
+            result = runner.run()
+            return runner.finish(result) if finish else result
         except BaseException as error:
-            if not isinstance(error, ValueError | FloatingPointError):  # in place of what the trial says of itself
-                error.__notes__ = [f"go on with: noisin sweep --resume {shlex.quote(str(where))}"]
+            if not isinstance(error, ValueError | FloatingPointError):  # instead of how to resume the trial alone
+                error.__notes__ = [f"resume with: noisin sweep --resume {shlex.quote(str(where))}"]
             raise
 
 
-def _held(config: Config, space: Space) -> dict[str, Any]:
-    """The options that hold for every trial; what the fields that are searched had before says nothing."""
-    groups = json.loads(to_json(config))
-    for name in space:
-        group, _, field = name.partition(".")
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Within, Optuna logs errors only, and does not warn about its experimental features."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ValueError(
+            f'a search needs Optuna ({error}); install it with: pip install "noisin_pyro[sweep]"'
+        ) from error
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _shared_options(config: Config, space: Space) -> dict[str, Any]:
+    """The options of every trial, without those that are searched."""
+    groups = json.loads(configs.to_json(config))
+    for group, _, field in (name.partition(".") for name in space):
         del groups[group][field]
     return groups
 
 
-def _settings(where: Path, growing: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    """What ``search.json`` says of the search as a whole, if that agrees with what it said before."""
-    told = json.loads(json.dumps(told))  # as it will be read again
-    before = settings_in(where)
+def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> dict[str, Any]:
+    """The settings for ``search.json``, which are those of the search in the folder if there is one.
+
+    Raises:
+        ValueError: the folder holds another search, or something else.
+    """
+    grid = combinations(space)
+    growing = {"trials": trials, "sampler": "grid" if grid is not None and len(grid) <= trials else "TPE"}
+    before = read_settings(where)
     if before is None:
-        folders.sweep(where)  # of a search killed before its first trial
-        (where / study.JOURNAL).unlink(missing_ok=True)
+        folders.sweep(where)  # of a search killed while it wrote this file for the first time
         folders.require_empty(where)
-        return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | told
-    changed = _differences(told, before)
-    if growing["trials"] < before["trials"]:
-        changed.append(f"trials {growing['trials']} (there: {before['trials']}, which can only grow)")
-    if changed:
+        return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | fixed
+    new, old = _flat(json.loads(json.dumps(fixed))), _flat({key: before.get(key) for key in fixed})
+    differences = [
+        f"{name.removeprefix('config ').replace('_', ' ')} {new.get(name)} (there: {old.get(name)})"
+        for name in new | old
+        if new.get(name) != old.get(name) and name not in _DATA_LOCATION
+    ]
+    if trials < before["trials"]:
+        differences.append(f"trials {trials} (there: {before['trials']}, which can only grow)")
+    if differences:
         raise ValueError(
-            f"folder {str(where)!r} is of another search, got {', '.join(changed)}; leave them as they were, or choose "
+            f"folder {str(where)!r} has another search, got {', '.join(differences)}; keep its settings, or choose "
             "another folder"
         )
     return before | growing
 
 
-def _remove_empty(where: Path) -> None:
-    with contextlib.suppress(OSError):  # something is there: another worker was quicker
-        where.rmdir()
+# Where the data are may differ between machines; the fingerprint says whether they are the same.
+_DATA_LOCATION = ("config data name", "config data root", "config data files")
 
 
-def _differences(now: dict[str, Any], before: dict[str, Any], name: str = "") -> list[str]:
-    found = []
-    for key in dict.fromkeys([*now, *(before if name else ())]):
-        told, new, old = f"{name} {key}".strip(), now.get(key), before.get(key)
-        if isinstance(new, dict) and isinstance(old, dict):
-            found += _differences(new, old, told)
-        elif new != old and told not in ("config data name", "config data root", "config data files"):
-            found.append(f"{told.removeprefix('config ').replace('_', ' ')} {new} (there: {old})")
-    return found  # where the data are may differ between machines: the fingerprint tells whether they are the same
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their names, joined by spaces."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,23 +1,24 @@
-"""What a search chooses from: fields of a configuration by their dotted names, each with choices or a range."""
+"""What is searched: fields of a configuration by their dotted names, each with choices or a range."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from noisin_pyro import noise
 from noisin_pyro.names import known
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.kinds import fits
 
-MOST_LISTED = 10_000  # combinations; a space of more is sampled as if it were endless
-_PROBED = 1_000  # combinations that are tried before a value is said to be refused in all
-# What makes trials' numbers incomparable, and what each trial has of its own.
-_HELD = {
+MAX_COMBINATIONS = 10_000
+"""A space with more combinations is sampled as if it were infinite."""
+
+_MAX_PROBES = 1_000  # combinations that are tried before a value counts as impossible
+# Trials with different data cannot be compared; folders are set for each trial.
+_NOT_SEARCHED = {
     "data.name", "data.root", "data.files", "data.min_count", "data.max_vocabulary", "run.folder", "run.resume",
     "run.twin",
 }  # fmt: skip
@@ -25,13 +26,15 @@ _HELD = {
 
 @dataclass(frozen=True)
 class Range:
-    """All numbers from ``low`` to ``high``, both included; whole ones where the field is of whole numbers.
+    """All numbers from ``low`` to ``high``, both included; integers if the field is an integer.
 
     Args:
-        log: search the logarithm evenly.
+        low: the lower bound.
+        high: the upper bound.
+        log: sample uniformly in the logarithm.
 
     Raises:
-        ValueError: ends that are not finite or not in order, or not above 0 where ``log``.
+        ValueError: bounds that are not finite or not in order, or not positive with ``log``.
     """
 
     low: float
@@ -39,8 +42,8 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        ends = (self.low, self.high)
-        if not all(fits(end, float) and math.isfinite(end) for end in ends) or not self.low < self.high:
+        numbers = all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (self.low, self.high))
+        if not numbers or not self.low < self.high:
             raise ValueError(f"range must be from a number to a larger one, got {self.low!r} to {self.high!r}")
         if self.log and self.low <= 0:
             raise ValueError(f"range with log must be of positive numbers, got {self.low!r} to {self.high!r}")
@@ -50,20 +53,17 @@ Space = Mapping[str, tuple[Any, ...] | Range]
 """What is searched: choices or a :class:`Range` for each dotted name of a field of :class:`Config`."""
 
 Values = dict[str, Any]
+"""A value for each dotted name."""
 
 
-def fields() -> dict[str, Any]:
-    """The dotted names of what can be searched, with their types."""
-    return {
-        name: hint
-        for group, kind in get_type_hints(Config).items()
-        for field, hint in get_type_hints(kind).items()
-        if (name := f"{group}.{field}") not in _HELD
-    }
+def is_float(name: str) -> bool:
+    """Whether the field with this dotted name takes any real number."""
+    hint = _fields()[name]
+    return float in (hint, *get_args(hint))
 
 
-def chosen(config: Config, values: Mapping[str, Any]) -> Config:
-    """``config`` with these values in place of its own.
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy of ``config`` with these values, given by dotted names.
 
     Raises:
         ValueError: a combination that :class:`Config` refuses.
@@ -75,64 +75,70 @@ def chosen(config: Config, values: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **groups)
 
 
-def require(space: Space, config: Config) -> None:
-    """Refuse a space that holds what no trial could have.
+def validate(space: Space, config: Config) -> None:
+    """Check that every value of the space is possible in some trial.
 
     Raises:
-        ValueError: an empty space, a name that is no field's, no choices, one twice, or a value that :class:`Config`
-            refuses whatever the others are.
+        ValueError: an empty space, an unknown name, no choices, a repeated choice, or a value that :class:`Config`
+            refuses whatever the other values are.
     """
     if not space:
         raise ValueError("space is empty; give at least one field to search, such as noise.spread")
     for name, values in space.items():
-        hint = fields()[known("space: a name", name, fields())]
+        known("space: a name", name, _fields())
         if isinstance(values, Range):
-            if not fits(values.low, hint) or not fits(values.high, hint):
-                raise ValueError(f"space: {name} cannot be from {values.low!r} to {values.high!r}: not of its type")
-        elif not isinstance(values, tuple) or not values:
+            continue
+        if not isinstance(values, tuple) or not values:
             raise ValueError(f"space: {name} must have a tuple of choices or a Range, got {values!r}")
-        elif not all(value is None or isinstance(value, str | int | float) for value in values):
-            raise ValueError(f"space: choices of {name} must be text, numbers, booleans or None, got {values!r}")
-        elif len(set(values)) < len(values):
+        if len(set(values)) < len(values):
             raise ValueError(f"space: {name} has a choice twice in {values!r}; leave one out")
-    probes = {name: _probes(values) for name, values in space.items()}
-    for name, values in probes.items():
+    bounds = {name: (each.low, each.high) for name, each in space.items() if isinstance(each, Range)}
+    choices: dict[str, tuple[Any, ...]] = {**space, **bounds}  # pyright: ignore[reportAssignmentType]
+    for name, values in choices.items():
         for value in values:
-            _require_possible(config, name, value, {**probes, name: (value,)})
+            _require_possible(config, name, choices | {name: (value,)})
 
 
 def combinations(space: Space) -> list[Values] | None:
-    """Every combination, the last field changing fastest; ``None`` where there is a range, or too many."""
-    choices = [values for values in space.values() if not isinstance(values, Range)]
-    if len(choices) < len(space) or math.prod(map(len, choices)) > MOST_LISTED:
+    """Every combination, the last field changing fastest; ``None`` if there is a range, or too many."""
+    choices = {name: values for name, values in space.items() if not isinstance(values, Range)}
+    if len(choices) < len(space) or math.prod(map(len, choices.values())) > MAX_COMBINATIONS:
         return None
-    return list(_product(dict(zip(space, choices, strict=True))))
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
-def plain(space: Space) -> dict[str, Any]:
-    """The space for JSON: lists of choices, and ranges as dictionaries."""
+def to_json(space: Space) -> dict[str, Any]:
+    """The space for JSON: choices as lists, and ranges as dictionaries."""
     return {
         name: dataclasses.asdict(values) if isinstance(values, Range) else list(values)
         for name, values in space.items()
     }
 
 
-def _probes(values: tuple[Any, ...] | Range) -> tuple[Any, ...]:
-    return (values.low, values.high) if isinstance(values, Range) else values
+def from_json(space: Mapping[str, Any]) -> Space:
+    """The space that :func:`to_json` was given."""
+    return {name: Range(**values) if isinstance(values, dict) else tuple(values) for name, values in space.items()}
 
 
-def _product(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[Values]:
-    return (dict(zip(choices, each, strict=True)) for each in itertools.product(*choices.values()))
+def _fields() -> dict[str, Any]:
+    """The dotted names of the fields that can be searched, with their types."""
+    return {
+        name: hint
+        for group, options in get_type_hints(Config).items()
+        for field, hint in get_type_hints(options).items()
+        if (name := f"{group}.{field}") not in _NOT_SEARCHED
+    }
 
 
-def _require_possible(config: Config, name: str, value: Any, probes: Mapping[str, tuple[Any, ...]]) -> None:
+def _require_possible(config: Config, name: str, choices: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse the one choice of ``name`` if no combination with it is a configuration."""
     refusal: ValueError | None = None
-    for values in itertools.islice(_product(probes), _PROBED):
+    for values in itertools.islice(itertools.product(*choices.values()), _MAX_PROBES):
         try:
+            with_values(config, dict(zip(choices, values, strict=True)))
             if name == "noise.family":
-                noise.get(value)
-            chosen(config, values)
+                noise.get(choices[name][0])
             return
         except ValueError as error:
             refusal = error
-    raise ValueError(f"space: {name} cannot be {value!r}: {refusal}") from refusal
+    raise ValueError(f"space: {name} cannot be {choices[name][0]!r}: {refusal}") from refusal

@@ -1,20 +1,22 @@
-"""One worker's part of a search: it takes a trial that nobody has, trains it, and tells what came of it."""
+"""One worker of a search: it trains trials that no other worker has, and records how they end."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import optuna
 import torch
+from filelock import AcquireReturnProxy, FileLock, Timeout
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from noisin_pyro.search import optuna_study as study
-from noisin_pyro.search.result import NoneSucceeded, SearchResult, Trial
-from noisin_pyro.search.search_space import Space, chosen, combinations
+from noisin_pyro.search.optuna_study import add_trial, propose, running_trial
+from noisin_pyro.search.result import NoTrialSucceeded, SearchResult, Trial
+from noisin_pyro.search.search_space import Space, combinations, with_values
 from noisin_pyro.training import folder as folders
 from noisin_pyro.training import log
 from noisin_pyro.training.config import Config
@@ -28,148 +30,141 @@ from noisin_pyro.training.run import train
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-@dataclass(frozen=True)
-class Worker:
-    """Of the search in ``folder``; arguments as :func:`~noisin_pyro.search.search`.
+class TrialComplete(Paused):
+    """The trial has had its epochs."""
 
-    Args:
-        optuna, study: Optuna, and its record of the trials, which the workers share.
-        settings: of the search as a whole, for ``search.json``.
+
+class TrialPruned(Paused):
+    """The trial is worse than the others."""
+
+
+@dataclass(frozen=True)
+class TrialRunner:
+    """A worker of the search in ``folder``; other arguments as in :func:`~noisin_pyro.search.search`.
+
+    A running trial belongs to the process that holds its lock. ``Study.optimize`` would count an interrupted trial as
+    failed and never resume one that a killed process left; Optuna's own retries need the heartbeats of a database.
     """
 
-    optuna: Any
-    study: Any
+    study: optuna.Study
+    storage: BaseStorage
     config: Config
     space: Space
     folder: Path
     trials: int
     trial_epochs: int
     seed: int
-    settings: dict[str, Any]
     measure: Measure
     after_epoch: AfterEpoch
 
-    def done(self, finish: bool) -> SearchResult:
-        """All trials that others leave, and the best one to its end."""
-        while (claim := self._next()) is not None:
-            number, held = claim
-            with held:
-                self._try(number)
-        found = self.found()
-        if any(trial.state == "running" for trial in found.trials):
-            tqdm.write("the last trials are other workers'; the last of these trains the best", file=sys.stderr)
-            return found
-        best = found.best
-        if best is None:
-            raise NoneSucceeded(f"no trial succeeded; the first: {found.trials[0].message}")
-        if not finish or (held := self._claimed(best.number)) is None:  # another is finishing it
-            return found
-        with held:
-            tqdm.write(f"trial {best.number} is the best, and goes on", file=sys.stderr)
-            result = train(Config(run=Run(resume=self._place(best.number))), self.after_epoch)
-            self._lock(best.number).unlink(missing_ok=True)
-        return dataclasses.replace(found, result=result)
+    def run(self) -> SearchResult:
+        """Run trials until all are finished or with other workers."""
+        while (claim := self._claim_next()) is not None:
+            number, lock = claim
+            with lock:
+                self._run_trial(number)
+        return self.result()
 
-    def found(self) -> SearchResult:
-        """What is known now."""
-        return SearchResult(self.folder, [_trial(each) for each in self.study.trials], self.measure)
+    def finish(self, result: SearchResult) -> SearchResult:
+        """Train the best trial to its end, unless another worker does.
 
-    def _next(self) -> tuple[int, ExitStack] | None:
-        """The next trial, held from others: one that was left by a worker that has died, or a new one."""
+        Raises:
+            NoTrialSucceeded: there is no best one.
+        """
+        if any(trial.state == "running" for trial in result.trials):
+            tqdm.write("the last trials are with other workers; the last worker trains the best", file=sys.stderr)
+            return result
+        if (best := result.best) is None:
+            raise NoTrialSucceeded(f"no trial succeeded; the first: {result.trials[0].message}")
+        if (lock := self._claim(best.number)) is None:
+            return result
+        with lock:
+            tqdm.write(f"trial {best.number} is the best; training it to its end", file=sys.stderr)
+            trained = train(Config(run=Run(resume=self._run_folder(best.number))), self.after_epoch)
+        return dataclasses.replace(result, result=trained)
+
+    def result(self) -> SearchResult:
+        """The trials so far."""
+        return SearchResult(self.folder, [_to_trial(trial) for trial in self.study.trials], self.measure)
+
+    def _claim_next(self) -> tuple[int, AcquireReturnProxy] | None:
+        """A trial and its lock: one that a killed worker left, or a new one; ``None`` if there are no more."""
         with alone(self.folder, wait=True):
-            known = self.study.trials
-            for trial in known:
-                if not trial.state.is_finished() and (held := self._claimed(trial.number)) is not None:
-                    return trial.number, held
-            every = combinations(self.space)
-            if len(known) >= (self.trials if every is None else min(self.trials, len(every))):
-                return None
-            self.study.add_trial(
-                self.optuna.trial.create_trial(
-                    state=self.optuna.trial.TrialState.RUNNING,
-                    params=study.proposed(self.optuna, self.space, known, self.trials, self.seed),
-                    distributions=study.distributions(self.optuna, self.space),
-                )
-            )
-            held = self._claimed(len(known))
-            assert held is not None
-            self.found().write(self.settings)
-            return len(known), held
+            trials, grid = self.study.trials, combinations(self.space)
+            candidates = [trial.number for trial in trials if not trial.state.is_finished()]
+            if len(trials) < (self.trials if grid is None else min(self.trials, len(grid))):
+                candidates.append(len(trials))
+            for number in candidates:
+                if (lock := self._claim(number)) is not None:
+                    if number == len(trials):
+                        add_trial(self.study, propose(self.space, trials, self.trials, self.seed), self.space)
+                        self.result().write()
+                    return number, lock
+        return None
 
-    def _try(self, number: int) -> None:
-        """Train a trial for its epochs, from the start or from where it was."""
-        frozen = self.study.trials[number]
-        trial, where = self.optuna.trial.Trial(self.study, frozen._trial_id), self._place(number)
-        self.after_epoch([])  # before there is any
-        told = ", ".join(f"{name} {value}" for name, value in frozen.params.items())
-        tqdm.write(f"trial {number}: {told}", file=sys.stderr)
-        states, rows = self.optuna.trial.TrialState, []
-        state, message, done = states.COMPLETE, None, False
-        begun = any((where / name).exists() for name in (folders.LAST, folders.BEFORE))
-        if not begun and where.exists():
-            with alone(where):
-                for path in where.iterdir():  # killed before there was anything to go on from
-                    path.unlink()
+    def _claim(self, number: int) -> AcquireReturnProxy | None:
+        """The lock of a trial, beside that of its run, which holds only while it trains; ``None`` if it is taken."""
         try:
-            config = chosen(self.config, frozen.params)
-
-            def after_epoch(so_far: list[log.Row]) -> None:
-                nonlocal state, done
-                rows[:] = so_far
-                for row in rows[len(self.study.trials[number].intermediate_values) :]:
-                    trial.report(row["valid_nats"], int(row["epoch"]))
-                done = len(rows) >= self.trial_epochs or Progress(rows).finished(config.optimisation)
-                if not done and trial.should_prune():
-                    state, done = states.PRUNED, True
-                if done:
-                    raise Paused
-                self.after_epoch(rows)
-
-            here = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
-            train(Config(run=Run(resume=where)) if begun else here, after_epoch)
-        except Paused:
-            if not done:  # to be gone on with
-                raise
-        except (FloatingPointError, torch.OutOfMemoryError) as error:
-            state, message = states.FAIL, str(error)
-        except ValueError as error:
-            if begun:  # then it is not the combination that is refused
-                raise
-            state, message = states.FAIL, str(error)
-        with alone(self.folder, wait=True):
-            trial.set_user_attr("seconds", sum(row["seconds"] for row in rows))
-            trial.set_user_attr("message", message)
-            reported = self.study.trials[number].intermediate_values.values()
-            self.study.tell(number, min(reported) if state == states.COMPLETE else None, state=state)
-            self.found().write(self.settings)
-            self._lock(number).unlink()
-
-    def _claimed(self, number: int) -> ExitStack | None:
-        """The trial held from other workers; ``None`` where one that lives has it."""
-        held = ExitStack()
-        self._lock(number).touch()
-        try:
-            held.enter_context(alone(self._lock(number)))
-        except (ValueError, FileNotFoundError):  # it has it, or was done with it a moment ago
+            return FileLock(self.folder / f".trial-{number}.lock").acquire(blocking=False)
+        except Timeout:
             return None
-        return held
 
-    def _place(self, number: int) -> Path:
+    def _run_trial(self, number: int) -> None:
+        """Train a trial for its epochs, from the start or from where it was, and record how it ends."""
+        self.after_epoch([])  # may leave the search before the trial begins
+        trial, where, message = running_trial(self.study, self.storage, number), self._run_folder(number), None
+        values = ", ".join(f"{name} {trial.params[name]}" for name in self.space)
+        tqdm.write(f"trial {number}: {values}", file=sys.stderr)
+        resume = (where / folders.CONFIG).exists()
+        state = TrialState.COMPLETE
+        try:
+            self._train(trial, where, resume)
+        except TrialComplete:
+            pass
+        except TrialPruned:
+            state = TrialState.PRUNED
+        except (ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
+            if resume and isinstance(error, ValueError):  # not the values: these are refused before a run begins
+                raise
+            state, message = TrialState.FAIL, str(error)
+        with alone(self.folder, wait=True):
+            trial.set_user_attr("message", message)
+            losses = self.study.trials[number].intermediate_values.values()
+            self.study.tell(number, min(losses) if state == TrialState.COMPLETE else None, state=state)
+            self.result().write()
+
+    def _train(self, trial: optuna.Trial, where: Path, resume: bool) -> None:
+        """Train until the trial is complete or pruned, which end it as exceptions."""
+        config = with_values(self.config, trial.params)
+
+        def after_epoch(rows: list[log.Row]) -> None:
+            reported = len(self.study.trials[trial.number].intermediate_values)
+            for row in rows[reported:]:
+                trial.report(row["valid_nats"], int(row["epoch"]))
+            trial.set_user_attr("seconds", sum(row["seconds"] for row in rows))
+            if len(rows) >= self.trial_epochs or Progress(rows).finished(config.optimisation):
+                raise TrialComplete
+            if trial.should_prune():
+                raise TrialPruned
+            self.after_epoch(rows)
+
+        if not resume:
+            folders.sweep(where)  # of a process killed while it wrote the configuration
+        new = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
+        train(Config(run=Run(resume=where)) if resume else new, after_epoch)
+
+    def _run_folder(self, number: int) -> Path:
         return self.folder / f"trial-{number}"
 
-    def _lock(self, number: int) -> Path:
-        # The run's folder is locked by its run; this tells whose turn it is before and after.
-        return self.folder / f"trial-{number}.lock"
 
-
-def _trial(frozen: Any) -> Trial:
-    values = frozen.intermediate_values.values()
+def _to_trial(trial: FrozenTrial) -> Trial:
+    losses = trial.intermediate_values.values()
     return Trial(
-        number=frozen.number,
-        values=frozen.params,
-        state=_STATES.get(frozen.state.name, "running"),
-        epochs=len(values),
-        valid_nats=min(values, default=None),
-        seconds=frozen.user_attrs.get("seconds", 0.0),
-        message=frozen.user_attrs.get("message"),
+        number=trial.number,
+        values=trial.params,
+        state=_STATES.get(trial.state.name, "running"),
+        epochs=len(losses),
+        valid_nats=min(losses, default=None),
+        seconds=trial.user_attrs.get("seconds", 0.0),
+        message=trial.user_attrs.get("message"),
     )

@@ -20,7 +20,7 @@ from noisin_pyro.reproduction.recipes import (
     table2,
     table3,
 )
-from noisin_pyro.search.search_space import chosen, combinations
+from noisin_pyro.search.search_space import combinations, with_values
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, load_corpus, steps
 
@@ -73,7 +73,7 @@ def test_no_seed_of_version_0_1_is_used() -> None:
 @pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: f"{recipe.table}-{recipe.row}")
 def test_every_candidate_is_a_run_that_can_be_configured(recipe: Recipe) -> None:
     for values in combinations(recipe.space) or []:
-        assert isinstance(chosen(recipe.config, values), Config)
+        assert isinstance(with_values(recipe.config, values), Config)
 
 
 def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:

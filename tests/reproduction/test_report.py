@@ -10,7 +10,7 @@ from noisin_pyro.reproduction import Record, claims, table
 from noisin_pyro.reproduction.recipes import Recipe, figure2, table2
 from noisin_pyro.reproduction.records import options
 from noisin_pyro.reproduction.report import body, figure, order, rows, text
-from noisin_pyro.search.search_space import chosen
+from noisin_pyro.search.search_space import with_values
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
 NOISIN = table2("tanh", 1, "NOISIN")  # 131.9
@@ -115,7 +115,7 @@ def test_figure_2_shows_every_row(tmp_path: Path) -> None:
 
 def test_a_table_names_the_options_that_differ_from_its_recipes() -> None:
     there = {"data.name": "there/pydocs", "model.hidden_size": 8, "data.batch_size": 20}
-    other = dataclasses.replace(NONE, config=chosen(NONE.config, there))
+    other = dataclasses.replace(NONE, config=with_values(NONE.config, there))
     assert "other than" not in text([record(NONE, 140.0)])
     report = text([record(other, 140.0, chosen={"data.batch_size": 20}), record(NOISIN, 140.0)])
     assert "\n\nOptions other than the recipes': data pydocs, hidden size 8.\n\n" in report
