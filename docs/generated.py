@@ -16,7 +16,8 @@ from noisin_pyro import noise, plots
 from noisin_pyro._tables import markdown as table
 from noisin_pyro.commands.families import Families
 from noisin_pyro.reproduction import Record, read_records
-from noisin_pyro.reproduction.recipes import FIRST_SEED, TABLES
+from noisin_pyro.reproduction.recipe import FIRST_SEED
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES, body, text
 from noisin_pyro.training.log import Row
 from noisin_pyro.training.log import read as read_log

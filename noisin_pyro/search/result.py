@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class SearchResult:
     @property
     def best(self) -> Trial | None:
         """The complete trial with the lowest validation loss, the first of equal ones; ``None`` if none is complete."""
-        return next((trial for trial in sorted(self.trials, key=_rank) if trial.state == "complete"), None)
+        return best_trial(self.trials) if any(trial.state == "complete" for trial in self.trials) else None
 
     def table(self) -> str:
         """The trials, a line each, best first."""
@@ -101,6 +102,18 @@ class SearchResult:
         best = None if self.best is None else self.best.number
         trials = [trial.to_json() for trial in self.trials]
         write_json(self.folder / SEARCH, settings | {"best": best, "of_each_trial": trials})
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The complete trial with the lowest validation loss, the first of equal ones.
+
+    Raises:
+        NoTrialSucceeded: none is complete.
+    """
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if not complete:
+        raise NoTrialSucceeded(f"no trial succeeded; the first: {trials[0].message}")
+    return min(complete, key=lambda trial: trial.valid_nats or 0.0)
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:

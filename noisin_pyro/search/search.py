@@ -66,7 +66,7 @@ def search(
             first half of their epochs and the first three trials.
         storage: URL of a database for Optuna; by default a journal in ``folder``.
         seed: of the proposals; that of the runs is ``config.run.seed``.
-        finish: train the best trial to its end.
+        finish: train the best trial to its end. Otherwise the search may also end without one that succeeded.
         after_epoch: as for ``train``, called after each epoch of each trial and of the best one, and before each trial.
 
     Raises:

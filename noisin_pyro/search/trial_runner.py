@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from noisin_pyro.search.optuna_study import add_trial, propose, running_trial
-from noisin_pyro.search.result import NoTrialSucceeded, SearchResult, Trial
+from noisin_pyro.search.result import SearchResult, Trial, best_trial
 from noisin_pyro.search.search_space import Space, combinations, with_values
 from noisin_pyro.training import folder as folders
 from noisin_pyro.training import log
@@ -74,8 +74,7 @@ class TrialRunner:
         if any(trial.state == "running" for trial in result.trials):
             tqdm.write("the last trials are with other workers; the last worker trains the best", file=sys.stderr)
             return result
-        if (best := result.best) is None:
-            raise NoTrialSucceeded(f"no trial succeeded; the first: {result.trials[0].message}")
+        best = best_trial(result.trials)
         if (lock := self._claim(best.number)) is None:
             return result
         with lock:

@@ -9,17 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.reproduction.recipes import (
-    FIRST_SEED,
-    ICML_STEPS,
-    SEARCH_SEED,
-    TABLES,
-    Recipe,
-    figure2,
-    icml_m,
-    table2,
-    table3,
-)
+from noisin_pyro.reproduction import Recipe, figure2, icml_m, table2, table3
+from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED
+from noisin_pyro.reproduction.recipes import ICML_STEPS, TABLES
 from noisin_pyro.search.search_space import combinations, with_values
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, load_corpus, steps

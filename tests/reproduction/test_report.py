@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from noisin_pyro.reproduction import Record, claims, table
-from noisin_pyro.reproduction.recipes import Recipe, figure2, table2
+from noisin_pyro.reproduction import Recipe, Record, claims, figure2, table, table2
 from noisin_pyro.reproduction.records import options
 from noisin_pyro.reproduction.report import body, figure, order, rows, text
 from noisin_pyro.search.search_space import with_values
@@ -20,7 +19,7 @@ DROPOUT = table2("tanh", 1, "Dropout")  # 138.3
 def record(recipe: Recipe, test: float, seed: int = 0, ensemble: float | None = None, **other: Any) -> Record:
     rows = [{"epoch": epoch, "valid_perplexity": 200.0 / epoch, "train_perplexity": 190.0 / epoch} for epoch in (1, 2)]
     values: dict[str, Any] = {
-        "unsaid": [], "paper_test_perplexity": recipe.paper_test, "paper_validation_perplexity": None,
+        "unspecified": [], "paper_test_perplexity": recipe.paper_test, "paper_validation_perplexity": None,
         "test_perplexity": test, "validation_perplexity": test + 5, "ensemble_test_perplexity": ensemble,
         "seed": seed, "epochs": 7, "best_epoch": 4, "seconds": 1.0, "spreads": {}, "chosen": {},
         "config": options(recipe.config),
