@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import tyro.conf
 
 from noisin_pyro.commands.options import Named
-from noisin_pyro.training import Config, Found, Range, Run, Space, search
+from noisin_pyro.search import Range, SearchResult, Space, search
+from noisin_pyro.search.result import SEARCH, read_settings
+from noisin_pyro.training import Config, Run
 from noisin_pyro.training.config import from_json
-from noisin_pyro.training.found import SEARCH, settings_in
 
 TRIALS = 12
 _SHORT = {  # the options that have a field's values, and that which holds it fixed
@@ -103,7 +104,7 @@ class Sweep:
             print(f"\ntrial {found.best.number}, trained to its end\n{found.result.table()}")
         print(f"\nall of it: {found.folder / SEARCH}")
 
-    def _searched(self) -> Found:
+    def _searched(self) -> SearchResult:
         where = self.held.run.resume
         if where is not None:
             return self._resumed(where)
@@ -118,12 +119,12 @@ class Sweep:
             self.held.run.seed,
         )
 
-    def _resumed(self, where: Path) -> Found:
+    def _resumed(self, where: Path) -> SearchResult:
         if dataclasses.replace(self, held=Held(run=SearchRun(resume=where)), trials=None, storage=None) != (
             dataclasses.replace(Sweep(), held=self.held)
         ):
             raise ValueError("a resumed search keeps its options, but for more trials; leave the others out")
-        told = settings_in(where)
+        told = read_settings(where)
         if told is None:
             raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to go on with; name the folder of one")
         space = {

@@ -11,7 +11,7 @@ import pytest
 from noisin_pyro.cli import _parse
 from noisin_pyro.commands.reproduce import Reproduce
 from noisin_pyro.commands.sweep import Sweep
-from noisin_pyro.recipes import icml_m
+from noisin_pyro.reproduction.recipes import icml_m
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_interrupted_it_prints_how_to_resume(
     assert _sweep(texts, *options) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     command = f"noisin sweep --resume {tmp_path / 's'}"
-    assert last == f"noisin: interrupted; go on with: {command}"
+    assert last == f"noisin: interrupted; resume with: {command}"
     assert main(command.split()[1:]) == 0
     assert [trial["state"] for trial in json.loads((tmp_path / "s" / "search.json").read_text())["of_each_trial"]] == [
         "complete", "complete"
@@ -100,7 +100,7 @@ def test_interrupted_it_prints_how_to_resume(
         ("--trials 0", "trials must be at least 1"),
         ("--trial-epochs 0", "trial epochs must be at least 1"),
         ("--storage nothing://here", "storage 'nothing://here' cannot be opened"),
-        ("--storage sweeps.db", "must be the address of a database"),
+        ("--storage sweeps.db", "storage 'sweeps.db' cannot be opened"),
         ("--hidden-size 0", "hidden size must be at least 1"),
     ],
 )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from noisin_pyro.recipes import TABLES
 from noisin_pyro.reproduction import read_records
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import text
 
 ROOT = Path(__file__).parents[2]
