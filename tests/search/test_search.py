@@ -184,8 +184,11 @@ def test_refused_combinations_are_failed_trials_and_the_search_continues(texts: 
     assert {trial["message"] for trial in _trials(tmp_path / "s")} == {trial.message for trial in result.trials}
     assert sum(line.startswith("failed, ") for line in result.table().splitlines()) == 2
 
+    impossible = {"noise.family": ("gamma:native",)}
     with pytest.raises(ValueError, match=r"no trial succeeded.*needs a mean inside"):
-        search(_config(texts), {"noise.family": ("gamma:native",)}, tmp_path / "none", trials=1, trial_epochs=1)
+        search(_config(texts), impossible, tmp_path / "none", trials=1, trial_epochs=1)
+    none = search(_config(texts), impossible, tmp_path / "none", trials=1, trial_epochs=1, finish=False)
+    assert none.best is None and [trial.state for trial in none.trials] == ["failed"]
 
 
 def test_trials_that_diverge_have_failed(texts: Texts, tmp_path: Path) -> None:
@@ -333,3 +336,19 @@ def test_a_trial_of_another_worker_is_skipped(texts: Texts, tmp_path: Path, afte
     result = again()
     assert [trial.state for trial in result.trials] == ["complete"] * 3
     assert result.result is not None and result.best is not None
+
+
+def test_a_worker_with_fewer_trials_keeps_the_larger_number(texts: Texts, tmp_path: Path) -> None:
+    config, space = _config(texts, epochs=1), {"noise.spread": (0.1, 0.8, 1.5)}
+
+    def another_worker(rows: list[log.Row]) -> None:
+        after_epoch.clear()
+        search(config, space, tmp_path / "s", trials=3, trial_epochs=1, finish=False)
+
+    after_epoch = [another_worker]
+    result = search(
+        config, space, tmp_path / "s", trials=2, trial_epochs=1, finish=False,
+        after_epoch=lambda rows: after_epoch[0](rows) if after_epoch else None,
+    )  # fmt: skip
+    assert [trial.state for trial in result.trials] == ["complete"] * 3
+    assert json.loads((tmp_path / "s" / "search.json").read_text())["trials"] == 3
