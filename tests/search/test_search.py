@@ -283,7 +283,9 @@ def test_a_space_may_combine_dependent_options(texts: Texts, tmp_path: Path) -> 
     assert [trial.state for trial in result.trials] == ["complete"] * 2
 
 
-@pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0), ("a", "b")])
+@pytest.mark.parametrize(
+    "ends", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0), ("a", "b"), (False, True)]
+)
 def test_a_range_has_two_ends_in_order(ends: Any) -> None:
     with pytest.raises(ValueError, match="range must be from"):
         Range(*ends)
@@ -352,3 +354,20 @@ def test_a_worker_with_fewer_trials_keeps_the_larger_number(texts: Texts, tmp_pa
     )  # fmt: skip
     assert [trial.state for trial in result.trials] == ["complete"] * 3
     assert json.loads((tmp_path / "s" / "search.json").read_text())["trials"] == 3
+
+
+def test_a_journal_that_ends_in_half_a_line_is_mended(texts: Texts, tmp_path: Path) -> None:
+    config, space = _config(texts, epochs=1), {"noise.spread": Range(0.1, 0.8)}
+    first = search(config, space, tmp_path / "s", trials=1, trial_epochs=1, finish=False)
+    with (tmp_path / "s" / "optuna.journal").open("ab") as journal:
+        journal.write(b'{"op_code":4,"worker')  # by a process that was killed while it wrote
+    for trials in (2, 3):
+        more = search(config, space, tmp_path / "s", trials=trials, trial_epochs=1, finish=False)
+        assert len(more.trials) == trials and more.trials[0] == first.trials[0]
+
+
+def test_a_password_is_in_no_message(tmp_path: Path) -> None:
+    space = {"noise.spread": (0.1,)}
+    with pytest.raises(ValueError, match=r"storage 'nothing://me:\*\*\*@here' cannot be opened") as refusal:
+        search(Config(), space, tmp_path / "s", trials=1, trial_epochs=1, storage="nothing://me:secret@here")
+    assert "secret" not in str(refusal.value) and not (tmp_path / "s").exists()
