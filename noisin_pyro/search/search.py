@@ -29,6 +29,9 @@ from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
 
+# Where the data are may differ between machines; the fingerprint says whether they are the same.
+_DATA_LOCATION = ("config data name", "config data root", "config data files")
+
 
 def search(
     config: Config,
@@ -74,9 +77,8 @@ def search(
         ValueError: an invalid space, number or folder, the folder of another search, no Optuna, no trial that
             succeeded, or what ``train`` refuses.
     """
-    for option, value, least in (("trials", trials, 1), ("trial epochs", trial_epochs, 1), ("seed", seed, 0)):
-        if not value >= least:
-            raise ValueError(f"{option} must be at least {least}, got {value}")
+    _require_at_least(1, trials=trials, trial_epochs=trial_epochs)
+    _require_at_least(0, seed=seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a search cannot run under torchrun; start it several times instead, to share its trials")
     validate(space, config)
@@ -113,6 +115,12 @@ def search(
             if not isinstance(error, ValueError | FloatingPointError):  # instead of how to resume the trial alone
                 error.__notes__ = [f"resume with: noisin sweep --resume {shlex.quote(str(where))}"]
             raise
+
+
+def _require_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if not value >= least:
+            raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {value}")
 
 
 @contextmanager
@@ -169,10 +177,6 @@ def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> 
             "another folder"
         )
     return before | growing
-
-
-# Where the data are may differ between machines; the fingerprint says whether they are the same.
-_DATA_LOCATION = ("config data name", "config data root", "config data files")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        numbers = all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (self.low, self.high))
+        numbers = all(type(bound) in (int, float) and math.isfinite(bound) for bound in (self.low, self.high))
         if not numbers or not self.low < self.high:
             raise ValueError(f"range must be from a number to a larger one, got {self.low!r} to {self.high!r}")
         if self.log and self.low <= 0:
