@@ -11,7 +11,7 @@ from torch import Tensor
 
 from noisin_pyro.recipes import FIRST_SEED, ICML_STEPS, SEARCH_SEED, TABLES, Recipe, figure2, icml_m, table2, table3
 from noisin_pyro.training import Config
-from noisin_pyro.training.build import build_model, load_corpus, steps
+from noisin_pyro.training.build import build_model, dataset, load_corpus
 from noisin_pyro.training.space import chosen, combinations
 
 ALL = [recipe for make in TABLES.values() for recipe in make()]
@@ -77,7 +77,7 @@ def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:
 def test_parameters_of_the_medium_model_are_the_published_papers() -> None:
     recipe = icml_m("none")
     corpus = load_corpus(recipe.config.data)
-    assert sum(1 for _ in steps(corpus.train, recipe.config.data, "cpu").batches()) == ICML_STEPS
+    assert sum(1 for _ in dataset(corpus.train, recipe.config.data, "cpu").batches()) == ICML_STEPS
     model = build_model(recipe.config, corpus)
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(13e6, rel=0.03)
 

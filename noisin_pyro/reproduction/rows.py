@@ -14,13 +14,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from noisin_pyro._files import exclusive_lock
 from noisin_pyro.recipes import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
 from noisin_pyro.reproduction import records, report
-from noisin_pyro.training import Config, Paused, Result, search, train
+from noisin_pyro.training import Config, Result, StopTraining, search, train
 from noisin_pyro.training.build import load_corpus, resolved
-from noisin_pyro.training.folder import CONFIG, read_config, sweep
 from noisin_pyro.training.found import NoneSucceeded, Trial, settings_in
-from noisin_pyro.training.locks import alone
+from noisin_pyro.training.rundir.layout import CONFIG, read_config, remove_partial_files
 from noisin_pyro.training.space import Values, combinations, plain
 from noisin_pyro.training.space import chosen as replaced
 
@@ -78,7 +78,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             try:
-                held.enter_context(alone(path.parent))
+                held.enter_context(exclusive_lock(path.parent))
             except ValueError:
                 tqdm.write(f"{recipe.table}, {recipe.row}: under way in another process", file=sys.stderr)
                 done = False
@@ -90,7 +90,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
                 clock.check()
                 tqdm.write(told, file=sys.stderr)
                 records.write(path, _run(recipe, path.parent, seed, how, clock))
-            except Paused:
+            except StopTraining:
                 done = False
                 break
             except (FloatingPointError, NoneSucceeded) as error:
@@ -116,10 +116,10 @@ class Clock:
         """Called after each epoch.
 
         Raises:
-            Paused: the time is up.
+            StopTraining: the time is up.
         """
         if self.end is not None and monotonic() >= self.end:
-            raise Paused
+            raise StopTraining
 
 
 def _is_to_lengthen(path: Path, recipe: Recipe) -> bool:
@@ -233,7 +233,7 @@ def _trained(config: Config, where: Path, clock: Clock) -> Result:
         ValueError: it was begun with other options.
     """
     if not (where / CONFIG).exists():
-        sweep(where)  # of a run killed while it wrote its configuration
+        remove_partial_files(where)  # of a run killed while it wrote its configuration
         return train(replaced(config, {"run.folder": where}), after_epoch=clock.check)
     there, epochs = read_config(where), config.optimisation.epochs
     if epochs > there.optimisation.epochs:

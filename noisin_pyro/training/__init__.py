@@ -17,11 +17,11 @@ __all__ = [
     "Model",
     "Noise",
     "Optimisation",
-    "Paused",
     "Range",
     "Result",
     "Run",
     "Space",
+    "StopTraining",
     "fit",
     "search",
     "train",
@@ -29,7 +29,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from noisin_pyro.training.found import Found
-    from noisin_pyro.training.loop import Paused, fit
+    from noisin_pyro.training.loop import StopTraining, fit
     from noisin_pyro.training.result import Result
     from noisin_pyro.training.run import train
     from noisin_pyro.training.search import search
@@ -38,7 +38,7 @@ else:
     # Imported on first use (PEP 562): options, and with them ``noisin train --help``, do without torch.
     _MODULES = {
         "Found": "found",
-        "Paused": "loop",
+        "StopTraining": "loop",
         "Range": "space",
         "Result": "result",
         "Space": "space",

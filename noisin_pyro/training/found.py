@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noisin_pyro._files import write_json
 from noisin_pyro._tables import aligned
-from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.loop import perplexity
 from noisin_pyro.training.result import Measure, Result
 from noisin_pyro.training.space import Values

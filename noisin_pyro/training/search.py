@@ -13,17 +13,16 @@ from typing import Any
 
 import torch
 
-from noisin_pyro.training import folder as folders
-from noisin_pyro.training import interrupts, study
+from noisin_pyro._files import exclusive_lock
+from noisin_pyro.training import signals, study
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.config import Config, to_json
-from noisin_pyro.training.distributed import take_device
-from noisin_pyro.training.fingerprint import fingerprint
+from noisin_pyro.training.distributed import set_device
 from noisin_pyro.training.found import Found, settings_in
-from noisin_pyro.training.locks import alone
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.result import Measure
+from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
 from noisin_pyro.training.space import Space, combinations, plain, require
 from noisin_pyro.training.worker import Worker
 
@@ -78,8 +77,8 @@ def search(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a search is not for torchrun: start it several times instead, the workers share its trials")
     require(space, config)
-    with study.quiet() as optuna, interrupts.raised():
-        take_device(config.run.device)
+    with study.quiet() as optuna, signals.raise_on_sigterm():
+        set_device(config.run.device)
         corpus = load_corpus(config.data)
         config = dataclasses.replace(
             config,
@@ -96,8 +95,8 @@ def search(
             **fingerprint(corpus),
         }
         made = folder is None or not folder.exists()
-        where = folders.make(folder, f"{corpus.name}-sweep")
-        with contextlib.ExitStack() as refused, alone(where, wait=True):
+        where = make_folder(folder, f"{corpus.name}-sweep")
+        with contextlib.ExitStack() as refused, exclusive_lock(where, wait=True):
             if made:
                 refused.callback(_remove_empty, where)
             every = combinations(space)
@@ -134,9 +133,9 @@ def _settings(where: Path, growing: dict[str, Any], told: dict[str, Any]) -> dic
     told = json.loads(json.dumps(told))  # as it will be read again
     before = settings_in(where)
     if before is None:
-        folders.sweep(where)  # of a search killed before its first trial
+        remove_partial_files(where)  # of a search killed before its first trial
         (where / study.JOURNAL).unlink(missing_ok=True)
-        folders.require_empty(where)
+        require_empty(where)
         return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | told
     changed = _differences(told, before)
     if growing["trials"] < before["trials"]:

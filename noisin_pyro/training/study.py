@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from noisin_pyro._files import exclusive_lock
 from noisin_pyro.training.kinds import fits
-from noisin_pyro.training.locks import alone
 from noisin_pyro.training.space import Range, Space, Values, combinations, fields
 
 JOURNAL = "optuna.journal"
@@ -49,7 +49,7 @@ class _Turn:
         self._path, self._held = path, ExitStack()
 
     def acquire(self) -> bool:
-        self._held.enter_context(alone(self._path, wait=True))
+        self._held.enter_context(exclusive_lock(self._path, wait=True))
         return True
 
     def release(self) -> None:
@@ -147,7 +147,7 @@ def _mend(path: Path) -> None:
     """Drop half a line, which a full disk or a power cut leaves at a journal's end, before another is added to it."""
     if not path.exists():
         return
-    with alone(path, wait=True):
+    with exclusive_lock(path, wait=True):
         content = path.read_bytes()
         if (whole := content.rfind(b"\n") + 1) < len(content):
             os.truncate(path, whole)

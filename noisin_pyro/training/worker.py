@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from noisin_pyro.training import folder as folders
-from noisin_pyro.training import log, study
+from noisin_pyro._files import exclusive_lock
+from noisin_pyro.training import study
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.found import Found, NoneSucceeded, Trial
-from noisin_pyro.training.locks import alone
-from noisin_pyro.training.loop import AfterEpoch, Paused
+from noisin_pyro.training.loop import AfterEpoch, StopTraining
 from noisin_pyro.training.options import Run
-from noisin_pyro.training.progress import Progress
 from noisin_pyro.training.result import Measure
 from noisin_pyro.training.run import train
+from noisin_pyro.training.rundir import metrics_log
+from noisin_pyro.training.rundir.layout import BEFORE, LAST
+from noisin_pyro.training.rundir.train_state import TrainState
 from noisin_pyro.training.space import Space, chosen, combinations
 
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
@@ -75,7 +76,7 @@ class Worker:
 
     def _next(self) -> tuple[int, ExitStack] | None:
         """The next trial, held from others: one that was left by a worker that has died, or a new one."""
-        with alone(self.folder, wait=True):
+        with exclusive_lock(self.folder, wait=True):
             known = self.study.trials
             for trial in known:
                 if not trial.state.is_finished() and (held := self._claimed(trial.number)) is not None:
@@ -104,29 +105,29 @@ class Worker:
         tqdm.write(f"trial {number}: {told}", file=sys.stderr)
         states, rows = self.optuna.trial.TrialState, []
         state, message, done = states.COMPLETE, None, False
-        begun = any((where / name).exists() for name in (folders.LAST, folders.BEFORE))
+        begun = any((where / name).exists() for name in (LAST, BEFORE))
         if not begun and where.exists():
-            with alone(where):
+            with exclusive_lock(where):
                 for path in where.iterdir():  # killed before there was anything to go on from
                     path.unlink()
         try:
             config = chosen(self.config, frozen.params)
 
-            def after_epoch(so_far: list[log.Row]) -> None:
+            def after_epoch(so_far: list[metrics_log.Row]) -> None:
                 nonlocal state, done
                 rows[:] = so_far
                 for row in rows[len(self.study.trials[number].intermediate_values) :]:
                     trial.report(row["valid_nats"], int(row["epoch"]))
-                done = len(rows) >= self.trial_epochs or Progress(rows).finished(config.optimisation)
+                done = len(rows) >= self.trial_epochs or TrainState(rows).is_finished(config.optimisation)
                 if not done and trial.should_prune():
                     state, done = states.PRUNED, True
                 if done:
-                    raise Paused
+                    raise StopTraining
                 self.after_epoch(rows)
 
             here = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
             train(Config(run=Run(resume=where)) if begun else here, after_epoch)
-        except Paused:
+        except StopTraining:
             if not done:  # to be gone on with
                 raise
         except (FloatingPointError, torch.OutOfMemoryError) as error:
@@ -135,7 +136,7 @@ class Worker:
             if begun:  # then it is not the combination that is refused
                 raise
             state, message = states.FAIL, str(error)
-        with alone(self.folder, wait=True):
+        with exclusive_lock(self.folder, wait=True):
             trial.set_user_attr("seconds", sum(row["seconds"] for row in rows))
             trial.set_user_attr("message", message)
             reported = self.study.trials[number].intermediate_values.values()
@@ -148,7 +149,7 @@ class Worker:
         held = ExitStack()
         self._lock(number).touch()
         try:
-            held.enter_context(alone(self._lock(number)))
+            held.enter_context(exclusive_lock(self._lock(number)))
         except (ValueError, FileNotFoundError):  # it has it, or was done with it a moment ago
             return None
         return held

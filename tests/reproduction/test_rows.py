@@ -15,7 +15,7 @@ from noisin_pyro.recipes import figure2, icml_m, table2, table3
 from noisin_pyro.reproduction import How, Record, read_records, reproduce, rows
 from noisin_pyro.training import Config, Result, train, worker
 from noisin_pyro.training.found import Trial
-from noisin_pyro.training.log import read as read_log
+from noisin_pyro.training.rundir.metrics_log import read as read_log
 
 from ..processes import run_or_fail
 

@@ -10,9 +10,10 @@ from matplotlib.image import imread
 
 from noisin_pyro.data import Stream
 from noisin_pyro.inference import evaluate
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, checkpoint, train
-from noisin_pyro.training.build import build_model, load_corpus, steps
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, train
+from noisin_pyro.training.build import build_model, dataset, load_corpus
 from noisin_pyro.training.config import from_json
+from noisin_pyro.training.rundir import checkpointer
 
 Texts = tuple[Path, Path, Path]
 
@@ -67,9 +68,10 @@ def test_the_numbers_are_those_of_the_best_model_on_disk(texts: Texts, tmp_path:
     result = train(config)
     corpus = load_corpus(config.data)
     model = build_model(config, corpus)
-    model.load_state_dict(checkpoint.load(result.folder / "best.pt")["model"])
+    model.load_state_dict(checkpointer.load(result.folder / "best.pt")["model"])
     for part, expected in ((corpus.valid, result.valid), (corpus.test, result.test)):
-        assert evaluate(model, steps(part, config.data, "cpu")).nats_per_step == pytest.approx(expected.nats_per_step)
+        held_out = dataset(part, config.data, "cpu", held_out=True)
+        assert evaluate(model, held_out).nats_per_step == pytest.approx(expected.nats_per_step)
     assert result.valid.nats_per_step == pytest.approx(min(row["valid_nats"] for row in result.log))
 
 
@@ -132,7 +134,7 @@ def test_a_folder_is_a_text_too_and_options_of_other_data_are_refused(texts: Tex
     by_folder, by_files = load_corpus(Data(name=str(folder))), load_corpus(Data(files=texts))
     assert isinstance(by_files.train, torch.Tensor) and isinstance(by_folder.train, torch.Tensor)
     assert torch.equal(by_folder.train, by_files.train)
-    assert isinstance(steps(by_files.train, Data(files=texts), "cpu"), Stream)
+    assert isinstance(dataset(by_files.train, Data(files=texts), "cpu"), Stream)
     small = load_corpus(Data(files=texts, max_vocabulary=4)).vocabulary
     assert small is not None and len(small) == 4
     with pytest.raises(ValueError, match="root"):

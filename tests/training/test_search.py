@@ -14,6 +14,7 @@ import optuna
 import pytest
 import torch
 
+from noisin_pyro._files import exclusive_lock
 from noisin_pyro.training import (
     Config,
     Data,
@@ -21,15 +22,13 @@ from noisin_pyro.training import (
     Model,
     Noise,
     Optimisation,
-    Paused,
     Range,
     Run,
-    checkpoint,
-    locks,
-    log,
+    StopTraining,
     search,
     train,
 )
+from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 from ..hooks import AfterStep
 from ..processes import run_or_fail
@@ -54,16 +53,16 @@ def _trials(folder: Path) -> list[dict[str, Any]]:
     return trials
 
 
-def _bits(folder: Path) -> tuple[list[log.Row], dict[str, Any], dict[str, torch.Tensor]]:
+def _bits(folder: Path) -> tuple[list[metrics_log.Row], dict[str, Any], dict[str, torch.Tensor]]:
     """All numbers of a finished run, times apart, and its parameters."""
-    rows = log.read(folder / "log.csv")
+    rows = metrics_log.read(folder / "log.csv")
     for row in rows:
         del row["seconds"], row["tokens_per_second"]
     content = json.loads((folder / "result.json").read_text())
     return (
         rows,
         {key: content[key] for key in ("valid", "test", "test_ensemble", "best_epoch")},
-        (checkpoint.load(folder / "best.pt")["model"]),
+        (checkpointer.load(folder / "best.pt")["model"]),
     )
 
 
@@ -83,18 +82,18 @@ def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, t
     train(of("whole"), lambda rows: counted.append(len(rows)))
     assert counted == [1, 2, 3, 4]
 
-    def pause(rows: list[log.Row]) -> None:
+    def pause(rows: list[metrics_log.Row]) -> None:
         if len(rows) == epochs:
-            raise Paused
+            raise StopTraining
 
-    with pytest.raises(Paused) as paused:
+    with pytest.raises(StopTraining) as paused:
         train(of("broken"), pause)
     assert not getattr(paused.value, "__notes__", [])
     files = {"config.json", "log.csv", "best.pt", "last.pt", *(["before.pt"] if epochs > 1 else [])}
     assert {path.name for path in (tmp_path / "broken").iterdir()} == files
-    with pytest.raises(Paused):  # there already
+    with pytest.raises(StopTraining):  # there already
         train(Config(run=Run(resume=tmp_path / "broken")), pause)
-    assert len(log.read(tmp_path / "broken" / "log.csv")) == epochs
+    assert len(metrics_log.read(tmp_path / "broken" / "log.csv")) == epochs
     train(Config(run=Run(resume=tmp_path / "broken")))
     _assert_same_run(tmp_path / "broken", tmp_path / "whole")
 
@@ -111,7 +110,7 @@ def test_choices_are_all_tried_once_and_the_best_is_the_run_without_a_search(tex
         and result.result.folder == tmp_path / "s" / f"trial-{best.number}"
     )
     for trial in result.trials:
-        rows = log.read(tmp_path / "s" / f"trial-{trial.number}" / "log.csv")
+        rows = metrics_log.read(tmp_path / "s" / f"trial-{trial.number}" / "log.csv")
         assert trial.valid_nats == pytest.approx(min(row["valid_nats"] for row in rows[:2]), rel=1e-5)
         assert len(rows) == (4 if trial == best else 2)
 
@@ -320,7 +319,6 @@ def test_a_killed_search_has_the_same_result_and_workers_share_its_trials(texts:
     assert len(list((tmp_path / "shared").glob("*/result.json"))) == 1
 
 
-@pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
 def test_a_trial_of_another_worker_is_skipped(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
     def again() -> Found:
         return search(_config(texts), {"noise.spread": (0.1, 0.8, 1.5)}, tmp_path / "s", trials=3, trial_epochs=2)
@@ -328,7 +326,7 @@ def test_a_trial_of_another_worker_is_skipped(texts: Texts, tmp_path: Path, afte
     after_step(1, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         again()
-    with locks.alone(tmp_path / "s" / "trial-0.lock"):
+    with exclusive_lock(tmp_path / "s" / "trial-0.lock"):
         result = again()
         assert [trial.state for trial in result.trials] == ["running", "complete", "complete"]
         assert result.result is None and not list(tmp_path.glob("s/*/result.json"))
