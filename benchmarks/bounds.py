@@ -18,8 +18,8 @@ from linear_gaussian import STEPS, TRUTH, linear_gaussian, log_likelihood, sampl
 from torch import Tensor
 
 import noisin_pyro as nz
+from noisin_pyro._files import write_json
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 

@@ -29,12 +29,14 @@ import tyro
 from chorales_table import write_table
 
 import noisin_pyro as nz
+from noisin_pyro._files import write_json
 from noisin_pyro.data import Corpus, Sequences
-from noisin_pyro.training import Data, Inference, Model, Noise, Optimisation, Result, Run, log
-from noisin_pyro.training.folder import CONFIG, LOG, RESULT, write_json
-from noisin_pyro.training.reading import read_run
-from noisin_pyro.training.result import numbers
+from noisin_pyro.training import Data, Inference, Model, Noise, Optimisation, Result, Run
+from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir import metrics_log
+from noisin_pyro.training.rundir.layout import CONFIG, LOG, RESULT
+from noisin_pyro.training.rundir.load import load_run
 
 ROOT = Path(__file__).parents[1]
 NOISES = {
@@ -106,7 +108,7 @@ def train(name: str, root: Path, minutes: float, seed: int) -> dict[str, Any]:
 
 def seconds(where: Path) -> float:
     """Seconds that a run has spent on training and validation."""
-    return sum(row["seconds"] for row in log.read(where / LOG))
+    return sum(row["seconds"] for row in metrics_log.read(where / LOG))
 
 
 def score(name: str, root: Path, seed: int, scale: float = 1.0) -> dict[str, nz.Evaluation]:
@@ -145,7 +147,7 @@ def best(name: str, root: Path) -> tuple[Any, Any, Corpus]:
     if name == "dmm":
         trained = dmm.best(root / name)
         return trained.model, trained.guide, nz.data.load("jsb")
-    run = read_run(root / name)
+    run = load_run(root / name)
     return run.model, run.guide, run.corpus
 
 
@@ -193,7 +195,7 @@ def main(
             print(f"{name:>13}, done", file=sys.stderr)
             continue
         extra = train(name, root, minutes, seed)
-        evaluations = {method: numbers(result) for method, result in score(name, root, seed, scale).items()}
+        evaluations = {method: evaluation_as_dict(result) for method, result in score(name, root, seed, scale).items()}
         spent = seconds(root / name) + extra.get("search", {}).get("seconds", 0.0)
         extra |= {"minutes": spent / 60, "seed": seed, "evaluations": evaluations}
         command = f"python benchmarks/chorales.py --only {name} --minutes {minutes:g} --seed {seed}"

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from noisin_pyro.plots.style import STYLES
-from noisin_pyro.training.folder import CONFIG, RESULT
+from noisin_pyro.training.rundir.layout import CONFIG, RESULT
 
 COLUMNS = {
     "mean": "noise off",

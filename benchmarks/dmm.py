@@ -32,13 +32,13 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from noisin_pyro._files import exclusive_lock, write_json
 from noisin_pyro.data import Sequences, load
 from noisin_pyro.models import Output, real_steps
-from noisin_pyro.training import checkpoint, folder, generators, log
-from noisin_pyro.training.fingerprint import fingerprint, require_same
-from noisin_pyro.training.locks import alone
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir import checkpointer, metrics_log
+from noisin_pyro.training.rundir.layout import BEST, CONFIG, LAST, LOG, RESULT, fingerprint, require_same_data
 
 Step = Callable[..., tuple[Tensor, Tensor]]
 
@@ -217,15 +217,15 @@ class Training:
     def save(self, where: Path) -> None:
         content = {"steps": self.steps, "rows": self.rows, "order": self.order.get_state()}
         parts = {"model": self.dmm.state_dict(), "optimizer": self.optimizer.state_dict()}
-        checkpoint.save(where, content | parts | {"generators": generators.states()})
+        checkpointer.save(where, content | parts | {"generators": checkpointer.rng_state()})
 
     def restore(self, where: Path) -> None:
-        content = checkpoint.load(where)
+        content = checkpointer.load(where)
         self.steps, self.rows = content["steps"], content["rows"]
         self.order.set_state(content["order"])
         self.dmm.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
-        generators.restore(content["generators"])
+        checkpointer.set_rng_state(content["generators"])
 
 
 @torch.no_grad()
@@ -239,9 +239,9 @@ def negative_bound(dmm: DeepMarkovModel, data: Sequences) -> float:
 
 def best(where: Path, keys: int = 88) -> DeepMarkovModel:
     """Load the best model in validation of the run in a folder."""
-    settings = json.loads((where / folder.CONFIG).read_text())["settings"]
+    settings = json.loads((where / CONFIG).read_text())["settings"]
     dmm = DeepMarkovModel(keys, Settings(**settings | {"betas": tuple(settings["betas"])}))
-    dmm.load_state_dict(checkpoint.load(where / folder.BEST)["model"])
+    dmm.load_state_dict(checkpointer.load(where / BEST)["model"])
     return dmm
 
 
@@ -251,17 +251,17 @@ def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None 
     corpus = load("jsb")
     assert isinstance(corpus.train, Sequences) and isinstance(corpus.valid, Sequences)
     where.mkdir(parents=True, exist_ok=True)
-    with program_settings(), alone(where):
+    with program_settings(), exclusive_lock(where):
         run = Training(corpus.train, settings, seed)
-        last = where / folder.LAST
+        last = where / LAST
         if last.exists():
-            require_same(where, corpus)
+            require_same_data(where, corpus)
             run.restore(last)
         else:
             config = {"minutes": minutes, "seed": seed, "settings": asdict(settings)}
             config |= provenance(torch.device("cpu")) | fingerprint(corpus)
-            folder.write_json(where / folder.CONFIG, config)
-        log.rewrite(where / folder.LOG, run.rows)
+            write_json(where / CONFIG, config)
+        metrics_log.rewrite(where / LOG, run.rows)
         while (epoch := len(run.rows) * settings.validate_every) < settings.epochs:
             if sum(row["seconds"] for row in run.rows) >= 60 * minutes:
                 break
@@ -274,15 +274,15 @@ def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None 
             if not math.isfinite(row["valid_nats"]):
                 raise FloatingPointError(f"epoch {row['epoch']}: the loss is {row['valid_nats']}")
             if all(row["valid_nats"] < other["valid_nats"] for other in run.rows):
-                checkpoint.save(where / folder.BEST, {"model": run.dmm.state_dict(), "epoch": row["epoch"]})
+                checkpointer.save(where / BEST, {"model": run.dmm.state_dict(), "epoch": row["epoch"]})
             run.rows.append(row)
-            log.append(where / folder.LOG, row)
+            metrics_log.append(where / LOG, row)
             run.save(last)
             print("dmm  " + "  ".join(f"{name} {value:.5g}" for name, value in row.items()), file=sys.stderr)
         chosen = min(run.rows, key=lambda row: row["valid_nats"])
         epochs = {"epochs": run.rows[-1]["epoch"], "best_epoch": chosen["epoch"], "valid_nats": chosen["valid_nats"]}
         seconds = sum(row["seconds"] for row in run.rows)
-        folder.write_json(where / folder.RESULT, {"name": "dmm", "seconds": seconds, "spreads": {}} | epochs)
+        write_json(where / RESULT, {"name": "dmm", "seconds": seconds, "spreads": {}} | epochs)
 
 
 def main(where: tyro.conf.Positional[Path], minutes: float = 60.0, seed: int = 0) -> None:

@@ -16,9 +16,9 @@ from noisin_pyro.data import Stream
 from noisin_pyro.recurrence.cells import CELLS
 from noisin_pyro.recurrence.dispatch import BACKENDS
 from noisin_pyro.training.loop import train_epoch
-from noisin_pyro.training.optimizers import build_optimizer
+from noisin_pyro.training.optim import build_optimizer
 from noisin_pyro.training.run import program_settings
-from noisin_pyro.training.stepper import CapturedStepper, Stepper
+from noisin_pyro.training.train_step import CUDAGraphTrainStep, TrainStep
 
 MAX_DIFFERENCE = 1e-9  # of float64 results that differ only in the order of operations
 
@@ -51,13 +51,13 @@ def captured_differences(device: str) -> dict[str, float]:
     Without noise, since a replayed graph draws other random numbers. On a CPU the captured function is simply called.
     """
     differences = {}
-    captured = CapturedStepper if device == "cuda" else partial(CapturedStepper, record=lambda step: step)
+    captured = CUDAGraphTrainStep if device == "cuda" else partial(CUDAGraphTrainStep, record=lambda step: step)
     for cell in ("tanh", "lstm", "gru"):
         torch.manual_seed(0)
         stream = Stream(torch.randint(50, (4 * 10 * 60 + 7,)), 4, 10).to(device)
         model = LanguageModel(50, 16, 2, cell=cell, spread=0.0).double().to(device)
         parameters = []
-        for kind in (Stepper, captured):
+        for kind in (TrainStep, captured):
             bound = PriorAsGuide_ELBO(max_plate_nesting=1)(copy.deepcopy(model))
             steps = kind(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1)
             for _ in range(2):
@@ -81,7 +81,7 @@ def synchronizing_steps(device: str) -> dict[str, str]:
             spread = Spread(0.3, learn=noise.startswith("gaussian"))
             model = LanguageModel(50, 16, 2, cell=cell, noise=noise, spread=spread).to(device)
             bound = PriorAsGuide_ELBO(max_plate_nesting=1)(model)
-            steps = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 5.0)
+            steps = CUDAGraphTrainStep(bound, build_optimizer("adam", bound.parameters(), 0.01), 5.0)
             for number, batch in enumerate(Stream(torch.randint(50, (200,)), 4, 10).to(device).batches(), start=1):
                 if batch.lengths is None:
                     steps.take(batch, number)

@@ -19,10 +19,10 @@ from timing.interleaved import paired_ratio, quartiles, time_in_turns
 from torch import Tensor
 
 from noisin_pyro import NoisyRNN, SequenceModel
+from noisin_pyro._files import write_json
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering.particle_filter import run
 from noisin_pyro.models import States
-from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 

@@ -21,8 +21,8 @@ from timing.contestants import CONTESTANTS
 from timing.measure import MeasureOptions, add_memory, measure
 from timing.report import summary, write_table
 
+from noisin_pyro._files import write_json
 from noisin_pyro._lookup import known
-from noisin_pyro.training.folder import write_json
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = MeasureOptions()

@@ -24,12 +24,12 @@ from torch import Tensor
 
 import noisin_pyro as nz
 from noisin_pyro import plots
+from noisin_pyro._files import write_json
 from noisin_pyro.inference import Bound
 from noisin_pyro.training import Inference, Noise
-from noisin_pyro.training.folder import write_json
-from noisin_pyro.training.log import Row
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir.metrics_log import Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS, RUNS = ROOT / "results" / "spreads", ROOT / "runs" / "spreads"

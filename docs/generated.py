@@ -19,8 +19,8 @@ from noisin_pyro.reproduction import Record, read_records
 from noisin_pyro.reproduction.recipe import FIRST_SEED
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES, body, text
-from noisin_pyro.training.log import Row
-from noisin_pyro.training.log import read as read_log
+from noisin_pyro.training.rundir.metrics_log import Row
+from noisin_pyro.training.rundir.metrics_log import read as read_log
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

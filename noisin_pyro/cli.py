@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import tyro
 
 from noisin_pyro.commands import SUMMARIES, load
-from noisin_pyro.training.interrupts import Interrupted
+from noisin_pyro.training.signals import Interrupted
 
 _DESCRIPTION = """Noisy recurrent networks as Pyro programs.
 
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(f"noisin {version('noisin_pyro')}")
         else:
-            _parse(arguments).run()
+            command = _parse(arguments)
+            with _logging_to_stderr():
+                command.run()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has closed the pipe, as in: noisin families | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,14 +58,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Print what is logged, above the progress bars."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    logger, handler = logging.getLogger("noisin_pyro"), logging.StreamHandler(sys.stderr)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
 def _print_error(error: BaseException, otherwise: str) -> None:
     """Print the error's first line and its notes, on one line; under torchrun, in one process."""
     first = str(error).splitlines()[0] if str(error) else otherwise
     text = "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from noisin_pyro.training.distributed import first_to_tell
+        from noisin_pyro.training.distributed import log_once
 
-        if not first_to_tell(text):
+        if not log_once(text):
             return
     print(text, file=sys.stderr)
 

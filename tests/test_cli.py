@@ -123,7 +123,7 @@ def test_an_interrupted_run_leaves_the_best_model_and_the_curves(
     assert main(["train", "--data", str(folder), "--folder", str(folder / "run"), *options.split()]) == 130
     assert (
         capsys.readouterr().err.splitlines()[-1]
-        == f"noisin: interrupted; go on with: noisin train --resume {folder / 'run'}"
+        == f"noisin: interrupted; resume with: noisin train --resume {folder / 'run'}"
     )
     assert {path.name for path in (folder / "run").iterdir()} == {
         "before.pt", "best.pt", "config.json", "curves.png", "last.pt", "log.csv",

@@ -14,8 +14,8 @@ from noisin_pyro import Config, PriorAsGuide_ELBO
 from noisin_pyro.data import Batch, Corpus, Sequences, Vocabulary
 from noisin_pyro.training import Model, Noise, Optimisation, Run
 from noisin_pyro.training.build import build_model
-from noisin_pyro.training.optimizers import build_optimizer
-from noisin_pyro.training.stepper import Stepper, stepper
+from noisin_pyro.training.optim import build_optimizer
+from noisin_pyro.training.train_step import TrainStep, make_train_step
 from timing.baselines import (
     GAMMA,
     CUDAGraphTorchTraining,
@@ -62,15 +62,15 @@ class NoisinTraining:
         self.optimizer = build_optimizer(
             options.optimizer, self.bound.parameters(), options.learning_rate, options.average_after
         )
-        self.stepper = (stepper if cuda_graph else Stepper)(self.bound, self.optimizer, options.clip)
+        self.train_step = (make_train_step if cuda_graph else TrainStep)(self.bound, self.optimizer, options.clip)
         self.batches = itertools.cycle(batches)
         self.nats = math.nan
 
     def step(self) -> float:
         """Forward, backward, clipping and update; returns the loss in nats per time step that was read last."""
-        self.stepper.take(next(self.batches), 1)
-        if self.stepper.batches >= self.stepper.every:  # a captured step's loss is read only once in a while
-            read = self.stepper.read()
+        self.train_step(next(self.batches), 1)
+        if self.train_step.batches >= self.train_step.read_every:  # a captured step's loss is read only once in a while
+            read = self.train_step.read()
             self.nats = read.nats / read.steps
         return self.nats
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from noisin_pyro import plots
+from noisin_pyro._files import atomic_write
 from noisin_pyro.commands.options import (
     DataRoot,
     Device,
@@ -17,12 +18,11 @@ from noisin_pyro.commands.options import (
     require_seed,
 )
 from noisin_pyro.inference import compare
-from noisin_pyro.training.build import steps
-from noisin_pyro.training.checkpoint import replacing
-from noisin_pyro.training.fingerprint import fingerprint
-from noisin_pyro.training.loop import rows_at_once
-from noisin_pyro.training.reading import Trained, read_run
+from noisin_pyro.training.build import dataset
+from noisin_pyro.training.loop import eval_rows
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir.layout import fingerprint
+from noisin_pyro.training.rundir.load import LoadedRun, load_run
 
 LEGEND = """
 Lower is better. Both errors are standard errors in nats per step: MC (Monte Carlo) over the noise, data over the
@@ -89,31 +89,31 @@ class Compare:
             given = ", ".join(map(str, self.folders)) or "none"
             raise ValueError(f"folders must be of at least one run, each given once, got {given}")
         with program_settings():
-            first = read_run(self.folders[0], self.device, self.data_root)
-            others = [read_run(folder, first.config.run.device, self.data_root) for folder in self.folders[1:]]
+            first = load_run(self.folders[0], self.device, self.data_root)
+            others = [load_run(folder, first.config.run.device, self.data_root) for folder in self.folders[1:]]
             runs = dict(zip(map(str, self.folders), [first, *others], strict=True))
             _require_same_data(runs)
             data = cut(first.config, self.eval_batch_size, self.window)
             part = getattr(first.corpus, self.split)
-            held_out = steps(part, data, first.config.run.device, first.config.run.precision, held_out=True)
+            held_out = dataset(part, data, first.config.run.device, first.config.run.precision, held_out=True)
             table = compare(
                 {name: _entry(trained) for name, trained in runs.items()},
                 held_out,
                 methods=self.methods,
                 num_samples=self.samples,
-                batch_size=rows_at_once(held_out, data),
+                batch_size=eval_rows(held_out, data),
                 seed=self.seed,
             )
         if self.csv is not None:
-            with replacing(self.csv) as file:
+            with atomic_write(self.csv) as file:
                 file.write(table.csv().encode())
         if self.png is not None:
-            with replacing(self.png) as file:
+            with atomic_write(self.png) as file:
                 plots.comparison(table.rows).savefig(file, format="png")
         print(f"{first.corpus.name}, {self.split} part\n\n{table}\n{LEGEND}")
 
 
-def _require_same_data(runs: dict[str, Trained]) -> None:
+def _require_same_data(runs: dict[str, LoadedRun]) -> None:
     kinds = {
         name: (fingerprint(trained.corpus), f"{trained.corpus.name} in {trained.config.run.precision}")
         for name, trained in runs.items()
@@ -127,6 +127,6 @@ def _require_same_data(runs: dict[str, Trained]) -> None:
             )
 
 
-def _entry(trained: Trained) -> Any:
+def _entry(trained: LoadedRun) -> Any:
     """The model, with its guide if it has one."""
     return trained.model if trained.guide is None else (trained.model, trained.guide)

@@ -9,17 +9,16 @@ from typing import Annotated, Literal
 import pyro
 from torch import Tensor
 
+from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
-from noisin_pyro.training.build import steps
-from noisin_pyro.training.checkpoint import replacing
-from noisin_pyro.training.folder import write_json
-from noisin_pyro.training.loop import rows_at_once
-from noisin_pyro.training.reading import read_run
-from noisin_pyro.training.result import numbers
+from noisin_pyro.training.build import dataset
+from noisin_pyro.training.loop import eval_rows
+from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir.load import load_run
 
 KINDS = {
     "exact": "the log-likelihood itself",
@@ -82,10 +81,10 @@ class Evaluate:
         if self.json is not None and self.json == self.per_token:
             raise ValueError(f"json and per token are one file, {str(self.json)!r}; give each its own name")
         with program_settings():
-            trained = read_run(self.folder, self.device, self.data_root)
+            trained = load_run(self.folder, self.device, self.data_root)
             data = cut(trained.config, self.eval_batch_size, self.window)
             part = getattr(trained.corpus, self.split)
-            held_out = steps(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
+            held_out = dataset(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
             guide = trained.guide if self.method == "importance" else None
             pyro.set_rng_seed(self.seed)
             found = evaluate(
@@ -93,17 +92,17 @@ class Evaluate:
                 held_out,
                 method=self.method,
                 num_samples=self.samples,
-                batch_size=rows_at_once(held_out, data),
+                batch_size=eval_rows(held_out, data),
                 log_probs=self.per_token is not None,
                 guide=guide,
             )
         if self.per_token is not None:
             assert found.log_probs is not None
-            with replacing(self.per_token) as file:
+            with atomic_write(self.per_token) as file:
                 file.write(comma_separated(_rows(trained.corpus, part, found.log_probs)).encode())
         if self.json is not None:
             about = {"folder": self.folder, "split": self.split} | ({} if guide is None else {"guide": guide.__name__})
-            write_json(self.json, about | numbers(found))
+            write_json(self.json, about | evaluation_as_dict(found))
         source = "the prior" if guide is None else f"the run's {guide.__name__} guide"
         print(self._table(trained.corpus, found, source))
 

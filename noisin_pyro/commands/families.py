@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from noisin_pyro import noise, plots
+from noisin_pyro._files import atomic_write
 from noisin_pyro._tables import aligned
 from noisin_pyro.commands.options import NewFile, require_new
-from noisin_pyro.training.checkpoint import replacing
 
 SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # where a law depends on them; the mean is for laws with an upper bound of 1
 
@@ -42,7 +42,7 @@ class Families:
             "\na native one has mean h."
         )
         if self.png is not None:
-            with replacing(self.png) as file:
+            with atomic_write(self.png) as file:
                 plots.families(_panels()).savefig(file, format="png")
             print(f"\npicture of each law: {self.png}")
 

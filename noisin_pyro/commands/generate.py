@@ -15,8 +15,8 @@ from noisin_pyro.data import Vocabulary
 from noisin_pyro.data.vocabulary import EOS, UNK
 from noisin_pyro.inference import generate
 from noisin_pyro.models import noise_off
-from noisin_pyro.training.reading import read_run
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir.load import load_run
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Generate:
         """
         require_seed(self.seed)
         with program_settings():
-            trained = read_run(self.folder, self.device, self.data_root)
+            trained = load_run(self.folder, self.device, self.data_root)
             vocabulary = trained.corpus.vocabulary
             if vocabulary is None:
                 raise ValueError(

@@ -41,12 +41,12 @@ class Train:
         """
         if self.config.run.resume is None:
             return self
-        from noisin_pyro.training.resume import refuse_contradictions, stored
+        from noisin_pyro.training.rundir.resume import require_same_options, stored_config
 
-        before = stored(self.config.run.resume)
+        before = stored_config(self.config.run.resume)
         given = parse(Train(before))
         longer = given.config.optimisation.epochs > before.optimisation.epochs  # the one option that may differ
-        refuse_contradictions(_with_epochs_of(before, given.config) if longer else given.config, before)
+        require_same_options(_with_epochs_of(before, given.config) if longer else given.config, before)
         return given
 
     def run(self) -> None:
@@ -55,14 +55,14 @@ class Train:
         Raises:
             ValueError: Options or data that cannot be used.
         """
-        from noisin_pyro.training.distributed import first_to_tell
-        from noisin_pyro.training.folder import CURVES
-        from noisin_pyro.training.resume import stored
+        from noisin_pyro.training.distributed import log_once
         from noisin_pyro.training.run import train
+        from noisin_pyro.training.rundir.layout import CURVES
+        from noisin_pyro.training.rundir.resume import stored_config
 
         config, epochs = self.config, None
         if config.run.resume is not None:
-            before = stored(config.run.resume)
+            before = stored_config(config.run.resume)
             if config.optimisation.epochs > before.optimisation.epochs:
                 config, epochs = _with_epochs_of(before, config), config.optimisation.epochs
         result = train(config, epochs=epochs)
@@ -70,7 +70,7 @@ class Train:
         samples = config.run.ensemble_samples
         ensemble = f"; ensemble of {samples} noisy runs" if result.ensemble is not None else ""
         text = f"{measure}, noise off{ensemble}\n{result.table()}\nlearning curves: {result.folder / CURVES}"
-        if first_to_tell(text):
+        if log_once(text):
             print(text)
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noisin_pyro._files import write_json
 from noisin_pyro.reproduction.recipe import Recipe
 from noisin_pyro.training import Config, Result
 from noisin_pyro.training.config import to_json
-from noisin_pyro.training.folder import CONFIG, LOG, write_json
 from noisin_pyro.training.kinds import checked
-from noisin_pyro.training.log import Row
-from noisin_pyro.training.log import read as read_log
+from noisin_pyro.training.rundir.layout import CONFIG, LOG
+from noisin_pyro.training.rundir.metrics_log import Row
+from noisin_pyro.training.rundir.metrics_log import read as read_log
 
 _NOT_COMPARED = ("run", "seed"), ("run", "folder"), ("data", "root")
 

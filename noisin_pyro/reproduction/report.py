@@ -12,12 +12,11 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from noisin_pyro import plots
+from noisin_pyro._files import atomic_write, exclusive_lock
 from noisin_pyro._tables import markdown
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differences, options, read_records
 from noisin_pyro.search.search_space import with_values
-from noisin_pyro.training.checkpoint import replacing
-from noisin_pyro.training.locks import alone
 
 TITLES = {
     "table2": "Table 2 of the draft: Penn Treebank, test perplexity",
@@ -173,14 +172,14 @@ def write(folder: Path, name: str) -> None:
     """Write the table ``NAME.md`` from the records in ``folder``, and for figure 2 ``figure2.png``."""
     if not (folder / name).exists():
         return
-    with alone(folder / name, wait=True):  # otherwise a process that has read fewer records could be the last to write
+    with exclusive_lock(folder / name, wait=True):  # else a process that has read fewer could write last
         records = read_records(folder, name)
         if not records:
             return
-        with replacing(folder / f"{name}.md") as file:
+        with atomic_write(folder / f"{name}.md") as file:
             file.write(text(records).encode())
         if name == "figure2":
-            with replacing(folder / f"{name}.png") as file:
+            with atomic_write(folder / f"{name}.png") as file:
                 figure(records).savefig(file, format="png")
 
 

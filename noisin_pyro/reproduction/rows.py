@@ -13,15 +13,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from noisin_pyro._files import exclusive_lock
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
 from noisin_pyro.search import search
 from noisin_pyro.search.result import NoTrialSucceeded, Trial, best_trial, read_settings
 from noisin_pyro.search.search_space import Values, combinations, to_json, with_values
-from noisin_pyro.training import Config, Paused, Result, train
+from noisin_pyro.training import Config, Result, StopTraining, train
 from noisin_pyro.training.build import load_corpus, resolved
-from noisin_pyro.training.folder import CONFIG, read_config, sweep
-from noisin_pyro.training.locks import alone
+from noisin_pyro.training.rundir.layout import CONFIG, read_config, remove_partial_files
 
 SEARCH, BEYOND = "search", "beyond"
 """In a row's folder, those of its search, and of the single trials beyond: ``beyond-1`` and so on."""
@@ -65,10 +65,10 @@ class TimeLimit:
         """Called after each epoch.
 
         Raises:
-            Paused: the time is up.
+            StopTraining: the time is up.
         """
         if self.end is not None and monotonic() >= self.end:
-            raise Paused
+            raise StopTraining
 
 
 def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOptions) -> bool:
@@ -103,7 +103,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOpti
     try:
         for path, recipe, seed in runs:
             done &= _run_if_missing(path, recipe, seed, options, limit)
-    except Paused:
+    except StopTraining:
         done = False
     for table in dict.fromkeys(recipe.table for recipe in recipes):
         report.write(folder, table)
@@ -118,7 +118,7 @@ def _run_if_missing(path: Path, recipe: Recipe, seed: int, options: Reproduction
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as lock:
         try:
-            lock.enter_context(alone(path.parent))
+            lock.enter_context(exclusive_lock(path.parent))
         except ValueError:
             tqdm.write(f"{name}: another process runs it", file=sys.stderr)
             return False
@@ -246,7 +246,7 @@ def _train(config: Config, where: Path, limit: TimeLimit) -> Result:
         ValueError: the run there has other options.
     """
     if not (where / CONFIG).exists():
-        sweep(where)  # of a run killed while it wrote its configuration
+        remove_partial_files(where)  # of a run killed while it wrote its configuration
         return train(with_values(config, {"run.folder": where}), after_epoch=limit.check)
     there, epochs = read_config(where), config.optimisation.epochs
     if epochs > there.optimisation.epochs:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noisin_pyro._files import write_json
 from noisin_pyro._tables import aligned
 from noisin_pyro.inference.evaluation.result import perplexity
 from noisin_pyro.search.search_space import Values
-from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.result import Measure, Result
 
 SEARCH = "search.json"

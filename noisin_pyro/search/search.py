@@ -16,18 +16,17 @@ from typing import Any
 
 import torch
 
+from noisin_pyro._files import exclusive_lock
 from noisin_pyro.search.result import SearchResult, read_settings
 from noisin_pyro.search.search_space import Space, combinations, to_json, validate
 from noisin_pyro.training import config as configs
-from noisin_pyro.training import folder as folders
-from noisin_pyro.training import interrupts
+from noisin_pyro.training import signals
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.distributed import take_device
-from noisin_pyro.training.fingerprint import fingerprint
-from noisin_pyro.training.locks import alone
+from noisin_pyro.training.distributed import set_device
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
+from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
 
 # Where the data are may differ between machines; the fingerprint says whether they are the same.
 _DATA_LOCATION = ("config data name", "config data root", "config data files")
@@ -82,11 +81,11 @@ def search(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a search cannot run under torchrun; start it several times instead, to share its trials")
     validate(space, config)
-    with _quiet_optuna(), interrupts.raised():
+    with _quiet_optuna(), signals.raise_on_sigterm():
         from noisin_pyro.search import optuna_study
         from noisin_pyro.search.trial_runner import TrialRunner
 
-        take_device(config.run.device)
+        set_device(config.run.device)
         corpus = load_corpus(config.data)
         run = dataclasses.replace(config.run, folder=None, resume=None, twin=False)
         config = dataclasses.replace(config, data=resolved(config.data), run=run)
@@ -95,9 +94,9 @@ def search(
             "space": to_json(space), "trial_epochs": trial_epochs, "prune": prune, "seed": seed, "storage": public_url,
             "config": _shared_options(config, space), **fingerprint(corpus),
         }  # fmt: skip
-        where = folders.make(folder, f"{corpus.name}-sweep")
+        where = make_folder(folder, f"{corpus.name}-sweep")
         measure = "nats" if corpus.vocabulary is None else "perplexity"
-        with alone(where, wait=True):
+        with exclusive_lock(where, wait=True):
             settings = _settings(where, fixed, trials, space) | provenance(torch.device(config.run.device))
             settings["versions"]["optuna"] = version("optuna")
             if read_settings(where) is None:  # then a folder without this file is empty, whenever a search is killed
@@ -160,8 +159,8 @@ def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> 
     growing = {"trials": trials, "sampler": "grid" if grid is not None and len(grid) <= trials else "TPE"}
     before = read_settings(where)
     if before is None:
-        folders.sweep(where)  # of a search killed while it wrote this file for the first time
-        folders.require_empty(where)
+        remove_partial_files(where)  # of a search killed while it wrote this file for the first time
+        require_empty(where)
         return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | fixed
     new, old = _flat(json.loads(json.dumps(fixed))), _flat({key: before.get(key) for key in fixed})
     differences = [

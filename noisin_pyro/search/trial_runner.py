@@ -14,27 +14,27 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from noisin_pyro._files import exclusive_lock
 from noisin_pyro.search.optuna_study import add_trial, propose, running_trial
 from noisin_pyro.search.result import SearchResult, Trial, best_trial
 from noisin_pyro.search.search_space import Space, combinations, with_values
-from noisin_pyro.training import folder as folders
-from noisin_pyro.training import log
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.locks import alone
-from noisin_pyro.training.loop import AfterEpoch, Paused
+from noisin_pyro.training.loop import AfterEpoch, StopTraining
 from noisin_pyro.training.options import Run
-from noisin_pyro.training.progress import Progress
 from noisin_pyro.training.result import Measure
 from noisin_pyro.training.run import train
+from noisin_pyro.training.rundir import metrics_log
+from noisin_pyro.training.rundir.layout import CONFIG, remove_partial_files
+from noisin_pyro.training.rundir.train_state import TrainState
 
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-class TrialComplete(Paused):
+class TrialComplete(StopTraining):
     """The trial has had its epochs."""
 
 
-class TrialPruned(Paused):
+class TrialPruned(StopTraining):
     """The trial is worse than the others."""
 
 
@@ -88,7 +88,7 @@ class TrialRunner:
 
     def _claim_next(self) -> tuple[int, AcquireReturnProxy] | None:
         """A trial and its lock: one that a killed worker left, or a new one; ``None`` if there are no more."""
-        with alone(self.folder, wait=True):
+        with exclusive_lock(self.folder, wait=True):
             trials, grid = self.study.trials, combinations(self.space)
             candidates = [trial.number for trial in trials if not trial.state.is_finished()]
             if len(trials) < (self.trials if grid is None else min(self.trials, len(grid))):
@@ -114,7 +114,7 @@ class TrialRunner:
         trial, where, message = running_trial(self.study, self.storage, number), self._run_folder(number), None
         values = ", ".join(f"{name} {trial.params[name]}" for name in self.space)
         tqdm.write(f"trial {number}: {values}", file=sys.stderr)
-        resume = (where / folders.CONFIG).exists()
+        resume = (where / CONFIG).exists()
         state = TrialState.COMPLETE
         try:
             self._train(trial, where, resume)
@@ -126,7 +126,7 @@ class TrialRunner:
             if resume and isinstance(error, ValueError):  # not the values: these are refused before a run begins
                 raise
             state, message = TrialState.FAIL, str(error)
-        with alone(self.folder, wait=True):
+        with exclusive_lock(self.folder, wait=True):
             trial.set_user_attr("message", message)
             losses = self.study.trials[number].intermediate_values.values()
             self.study.tell(number, min(losses) if state == TrialState.COMPLETE else None, state=state)
@@ -136,19 +136,19 @@ class TrialRunner:
         """Train until the trial is complete or pruned, which end it as exceptions."""
         config = with_values(self.config, trial.params)
 
-        def after_epoch(rows: list[log.Row]) -> None:
+        def after_epoch(rows: list[metrics_log.Row]) -> None:
             reported = len(self.study.trials[trial.number].intermediate_values)
             for row in rows[reported:]:
                 trial.report(row["valid_nats"], int(row["epoch"]))
             trial.set_user_attr("seconds", sum(row["seconds"] for row in rows))
-            if len(rows) >= self.trial_epochs or Progress(rows).finished(config.optimisation):
+            if len(rows) >= self.trial_epochs or TrainState(rows).is_finished(config.optimisation):
                 raise TrialComplete
             if trial.should_prune():
                 raise TrialPruned
             self.after_epoch(rows)
 
         if not resume:
-            folders.sweep(where)  # of a process killed while it wrote the configuration
+            remove_partial_files(where)  # of a process killed while it wrote the configuration
         new = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
         train(Config(run=Run(resume=where)) if resume else new, after_epoch)
 

@@ -13,21 +13,21 @@ __all__ = [
     "Model",
     "Noise",
     "Optimisation",
-    "Paused",
     "Result",
     "Run",
+    "StopTraining",
     "fit",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from noisin_pyro.training.loop import Paused, fit
+    from noisin_pyro.training.loop import StopTraining, fit
     from noisin_pyro.training.result import Result
     from noisin_pyro.training.run import train
 else:
     # Imported on first use (PEP 562): options, and with them ``noisin train --help``, do without torch.
     _MODULES = {
-        "Paused": "loop",
+        "StopTraining": "loop",
         "Result": "result",
         "fit": "loop",
         "train": "run",

@@ -1,4 +1,4 @@
-"""From a configuration to the data and the model it names."""
+"""Builds the data, the model and the guide that a configuration describes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, i
 from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.options import Data
+from noisin_pyro.training.sharding import SequenceData
 
 WINDOW = 35
 EVAL_BATCH_SIZE = 10
-"""Columns that a held-out text is read in, as in PyTorch's word language model example."""
+"""Columns of a held-out text, as in PyTorch's word language model example."""
 
 
 def load_corpus(data: Data) -> Corpus:
-    """The corpus that the options name.
+    """Load the corpus that the options name.
 
     Raises:
         ValueError: no such data, or an option that does not apply to it.
     """
-    kept: dict[str, Any] = {
+    text_options: dict[str, Any] = {
         option: value
         for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
         if value is not None
     }
     kind = _kind(data)
-    if kept and kind != "text":
-        raise ValueError(f"{' and '.join(kept)}: only for a text of your own, not {data.name!r}; leave it out")
+    if text_options and kind != "text":
+        raise ValueError(f"{' and '.join(text_options)}: only for a text of your own, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
         raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a path; leave it out")
     if kind == "name":
@@ -45,13 +46,13 @@ def load_corpus(data: Data) -> Corpus:
     if kind == "music":
         return load_music(data.name)
     if data.files is None:
-        return load_text(data.name, name=Path(data.name).resolve().name, **kept)
+        return load_text(data.name, name=Path(data.name).resolve().name, **text_options)
     train, valid, test = data.files
-    return load_text(train=train, valid=valid, test=test, name=train.stem, **kept)
+    return load_text(train=train, valid=valid, test=test, name=train.stem, **text_options)
 
 
 def resolved(data: Data) -> Data:
-    """The same, by paths that lead there from any working folder, and with the size that held-out data are read in."""
+    """The same options with absolute paths and the evaluation batch size filled in."""
     held_out = data.batch_size if _is_music(data) else EVAL_BATCH_SIZE
     return dataclasses.replace(
         data,
@@ -63,7 +64,7 @@ def resolved(data: Data) -> Data:
 
 
 def _kind(data: Data) -> Literal["text", "music", "name"]:
-    """What the options point to; a name goes before a path."""
+    """The kind of data that the options name; a known name takes precedence over a path."""
     if data.files is not None:
         return "text"
     if _is_mat(data.name):
@@ -82,11 +83,10 @@ def _is_mat(name: str) -> bool:
     return name not in NAMES and Path(name).suffix.lower() == ".mat"
 
 
-def steps(
+def dataset(
     part: Tensor | Sequences, data: Data, device: str, precision: str = "float32", held_out: bool = False
-) -> Sequences | Stream:
-    """A part of a corpus, ready to be walked through: a text cut into columns and windows, sequences as they are, their
-    numbers in that precision.
+) -> SequenceData:
+    """A part of a corpus as batches: a text cut into columns and windows, or sequences in that precision.
 
     Args:
         held_out: cut a text into ``data.eval_batch_size`` columns instead of ``data.batch_size``, so that its
@@ -109,10 +109,17 @@ def steps(
     return Stream(part, columns, WINDOW if data.window is None else data.window).to(device)
 
 
-def build_model(config: Config, corpus: Corpus) -> SequenceModel:
-    """The model: a language model for a text, Bernoulli emissions over the 88 keys for music.
+def datasets(config: Config, corpus: Corpus) -> tuple[SequenceData, SequenceData, SequenceData]:
+    """The training, validation and test parts of a run's data; raises as :func:`dataset`."""
+    options = config.data, config.run.device, config.run.precision
+    train = dataset(corpus.train, *options)
+    return train, dataset(corpus.valid, *options, held_out=True), dataset(corpus.test, *options, held_out=True)
 
-    In float64 too it starts from the weights that are drawn in float32.
+
+def build_model(config: Config, corpus: Corpus) -> SequenceModel:
+    """Build the model: a language model for a text, Bernoulli emissions over the 88 keys for music.
+
+    Initial weights are drawn in float32, also for float64.
 
     Raises:
         ValueError: an option that the model, the noise or the kind of data refuses.
@@ -146,14 +153,14 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
 
 
 def build_guide(config: Config, model: SequenceModel) -> Guide | None:
-    """The guide, or None where the prior is the guide.
+    """Build the guide; ``None`` if the prior is the guide.
 
     Raises:
         ValueError: noise that no guide can act on.
     """
-    how = config.inference
-    if how.guide == "prior":
+    options = config.inference
+    if options.guide == "prior":
         return None
-    guide = guides.get(how.guide, model, covariance=how.covariance, hidden_size=how.hidden_size)
+    guide = guides.get(options.guide, model, covariance=options.covariance, hidden_size=options.hidden_size)
     assert isinstance(guide, Guide)
     return guide

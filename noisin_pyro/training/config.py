@@ -39,7 +39,7 @@ class Config:
 
     def __post_init__(self) -> None:
         from noisin_pyro.training.kinds import checked
-        from noisin_pyro.training.optimizers import optimizer_class
+        from noisin_pyro.training.optim import optimizer_class
 
         for group in dataclasses.fields(self):
             checked(getattr(self, group.name))
@@ -88,7 +88,7 @@ class Config:
             raise ValueError(f"data is {self.data.name!r} and files are given too; leave one of them out")
 
     def _refuse_what_has_no_effect(self) -> None:
-        from noisin_pyro.training.optimizers import averages, decay, optimizer_class
+        from noisin_pyro.training.optim import averages, default_weight_decay, optimizer_class
 
         how, noise = self.optimisation, self.noise
         _ = self._dropout  # refuses a rate that has no effect
@@ -104,7 +104,7 @@ class Config:
             raise ValueError(
                 f"average after is for optimizer 'ASGD', not {how.optimizer!r}; leave it out, or take that"
             )
-        if how.weight_decay is not None and decay(how.optimizer) is None:
+        if how.weight_decay is not None and default_weight_decay(how.optimizer) is None:
             raise ValueError(f"weight decay: {how.optimizer} has none; leave it out, or take another optimizer")
         if how.bound == "importance" and how.particles < 2:
             raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")

@@ -1,13 +1,14 @@
-"""The processes that train one model together, as ``torchrun`` starts them; a process alone is the case of one.
+"""Processes that train one model together, as ``torchrun`` starts them; a single process is a world of size 1.
 
-Each has the same model and its own rows of every batch (:mod:`~noisin_pyro.training.shares`). Torch's
-DistributedDataParallel averages their gradients, so that all take the same step. What is a run's and not a step's, its
-folder, its clock and its messages, is the first one's.
+Each has the same model and its own rows of every batch (:mod:`~noisin_pyro.training.sharding`). PyTorch's
+DistributedDataParallel averages their gradients, so that all take the same step. Rank zero alone writes, keeps the time
+and reports.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -24,59 +25,56 @@ from torch.nn.parallel import DistributedDataParallel
 from noisin_pyro.inference import Bound
 
 T = TypeVar("T")
-_GROUPS = itertools.count()  # of this process, hence the same in all
+_GROUPS = itertools.count()  # counts the groups of this process, hence the same in all
 TIMEOUT: timedelta | None = None
-"""How long a process waits for the others before it gives up; by default PyTorch's own, half an hour."""
+"""How long a process waits for the others; by default as long as PyTorch does, half an hour."""
+
+logger = logging.getLogger("noisin_pyro")
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Which of how many processes this is. All call each method, in the same order.
+class World:
+    """The processes that train together. All of them call each method, in the same order.
 
     Attributes:
-        rank: its number, from 0.
-        size: how many there are.
+        rank: number of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
-    @property
-    def writes(self) -> bool:
-        """Whether this is the one that writes."""
-        return self.rank == 0
-
-    def once(self, do: Callable[[], T]) -> T:
-        """What ``do`` returns to the writer, which alone calls it, for all; where it raises, all raise the same."""
+    def on_rank_zero(self, call: Callable[[], T]) -> T:
+        """Call a function on rank zero alone, and return its result on all ranks; what it raises, all raise."""
         if self.size == 1:
-            return do()
-        found: list[Any] = [None, None]
-        if self.writes:
+            return call()
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
             try:
-                found[0] = do()
+                outcome[0] = call()
             except Exception as error:
-                found[1] = error
-        dist.broadcast_object_list(found)
-        if found[1] is not None:
-            raise found[1]
-        return found[0]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
-    def gathered(self, value: T) -> list[T]:
-        """Everybody's value, in the order of ranks."""
+    def all_gather(self, value: T) -> list[T]:
+        """The values of all ranks, in their order."""
         values: list[Any] = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
 
     def sum(self, value: float) -> float:
-        """The sum of everybody's."""
-        return self._reduced(value, op="SUM")[0]
+        """Sum over the ranks."""
+        return self._all_reduce(value, op="SUM")[0]
 
-    def most(self, *values: float) -> list[float]:
-        """The largest of everybody's, of each of the values."""
-        return self._reduced(*values, op="MAX")
+    def all_max(self, *values: float) -> list[float]:
+        """Maximum over the ranks, of each of the values."""
+        return self._all_reduce(*values, op="MAX")
 
-    def _reduced(self, *values: float, op: str) -> list[float]:
+    def _all_reduce(self, *values: float, op: str) -> list[float]:
         if self.size == 1:
             return list(values)
         reduced = torch.tensor(values, dtype=torch.float64)
@@ -84,13 +82,13 @@ class Ranks:
         return reduced.tolist()
 
     def split(self, batch_size: int) -> int:
-        """This one's part of a batch of that size.
+        """Number of this process's rows of a batch.
 
         Raises:
-            ValueError: a size that cannot be shared equally.
+            ValueError: a batch size that is no multiple of the number of processes.
         """
-        part, over = divmod(batch_size, self.size)
-        if over or not part:
+        part, rest = divmod(batch_size, self.size)
+        if rest or not part:
             sizes = f"{part * self.size} or {(part + 1) * self.size}" if part else f"{self.size}"
             raise ValueError(
                 f"batch size must be a multiple of the {self.size} processes, which share each batch equally, got "
@@ -99,76 +97,77 @@ class Ranks:
         return part
 
     def rows(self, count: int) -> slice:
-        """This one's of so many rows; the parts of two processes differ by at most one."""
+        """This process's block of ``count`` rows; the blocks of two processes differ by at most one row."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
-def here() -> Ranks:
-    """This process among those it has joined."""
-    if dist.is_available() and dist.is_initialized():
-        return Ranks(dist.get_rank(), dist.get_world_size())
-    return Ranks()
+SINGLE = World()
+"""A single process."""
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Within, the processes that ``torchrun`` has started, if there are several, are connected: by gloo, and by nccl
-    between GPUs. The first of each machine alone has its messages on stderr.
+def world() -> Iterator[World]:
+    """Connect the processes that ``torchrun`` has started, by gloo, and by NCCL between GPUs.
+
+    Without ``torchrun`` it is :data:`SINGLE`. If a process group exists already, that is used, and not destroyed.
 
     Raises:
-        ConnectionError: another of them has ended, or has not answered within ``TIMEOUT``.
+        ConnectionError: another process has ended, or has not answered within ``TIMEOUT``.
     """
-    if not _are_several() or dist.is_initialized():
-        yield
+    if dist.is_available() and dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size())
+        return
+    if not _is_distributed():
+        yield SINGLE
         return
     store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
-    # of its own name, or it would connect to what is left of the one before
-    named = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # pyright: ignore[reportPrivateImportUsage]
+    # A prefix of its own for each group: without it, the keys that an earlier one has left are taken for this one's.
+    store = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # pyright: ignore[reportPrivateImportUsage]
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, store=named, rank=rank, world_size=size, timeout=TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        with _silence() if _local("RANK", 0) > 0 else nullcontext():
-            yield
+        with _silence() if rank > 0 else nullcontext():
+            yield World(rank, size)
     except RuntimeError as error:  # gloo, and torch where it uses it, have no class of their own for this
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):
             raise
-        what = (
+        problem = (
             "has not answered in time (it may hang, or the network between them may be down)"
             if "Timed out" in str(error)
             else "has ended (its message, or torchrun's report, says how)"
         )
-        message = ConnectionError(f"another process of this run {what}, and the others cannot go on without it")
-        message.__notes__ = getattr(error, "__notes__", [])
-        raise message from error
+        lost = ConnectionError(f"another process of this run {problem}, and the others cannot go on without it")
+        lost.__notes__ = getattr(error, "__notes__", [])
+        raise lost from error
     finally:
         dist.destroy_process_group()
 
 
-def take_device(name: str) -> None:
-    """See to it that ``"cuda"`` means, of several GPUs, the one of this process's number.
+def set_device(name: str, world: World = SINGLE) -> None:
+    """Make ``"cuda"`` mean, of several GPUs, the one with this process's number on its machine.
 
     Raises:
-        ValueError: there is none, or not one for each process of this machine.
+        ValueError: there is no GPU, or not one for each process of this machine.
     """
     if name != "cuda":
         return
     if not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
-    processes, gpus = _local("WORLD_SIZE", 1), torch.cuda.device_count()
+    processes, gpus = _on_this_machine("WORLD_SIZE", 1), torch.cuda.device_count()
     if gpus < processes:
         raise ValueError(f"device 'cuda': {processes} processes need as many GPUs, and here are {gpus}; start fewer")
-    if here().size > 1:
-        torch.cuda.set_device(_local("RANK", 0))
+    if world.size > 1:
+        torch.cuda.set_device(_on_this_machine("RANK", 0))
 
 
-def reseed(seed: int) -> None:
-    """Give each process noise of its own; that of the first goes on as that of a single one would."""
-    if (rank := here().rank) > 0:
-        pyro.set_rng_seed(int(np.random.SeedSequence((seed, rank)).generate_state(1)[0]))
+def reseed(seed: int, world: World) -> None:
+    """Give each rank noise of its own; rank zero's is the same as a single process's."""
+    if world.rank > 0:
+        pyro.set_rng_seed(int(np.random.SeedSequence((seed, world.rank)).generate_state(1)[0]))
 
 
-class _Averaging(DistributedDataParallel):
-    """A bound whose gradients are averaged over the processes; all else is to be had of it as before."""
+class _DataParallelBound(DistributedDataParallel):
+    """A bound whose gradients are averaged over the processes, and which has the bound's attributes."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -177,39 +176,44 @@ class _Averaging(DistributedDataParallel):
             return getattr(super().__getattr__("module"), name)
 
 
-def averaging(bound: Bound) -> Bound:
-    """The same bound, a call of which is the start of one step of all processes.
+def data_parallel(bound: Bound, world: World) -> Bound:
+    """The same bound, with gradients averaged over the processes; all of them call it at each step.
 
-    The graph is static, so that parameters that the loss does not depend on are found once, and keep no gradient.
+    The graph is static, so that parameters on which the loss does not depend are found once, and get no gradient.
     """
-    return bound if here().size == 1 else cast(Bound, _Averaging(bound, static_graph=True))
+    return bound if world.size == 1 else cast(Bound, _DataParallelBound(bound, static_graph=True))
 
 
-def first_to_tell(text: str) -> bool:
-    """Whether no other process has told this yet: what all have to say is said once, what one has to say, by that one.
+def log_once(text: str) -> bool:
+    """Whether this is the first process to ask this about ``text``: it is then the one to print it.
 
-    It outlives the connection, since it asks ``torchrun``.
+    This asks ``torchrun``, and so works after the processes are disconnected.
     """
-    if not _are_several():
+    if not _is_distributed():
         return True
     address, wait = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timedelta(seconds=5)
     try:
         store = dist.TCPStore(*address, is_master=False, timeout=wait, wait_for_workers=False)  # type: ignore[attr-defined]
-        return store.add(f"told {os.environ['TORCHELASTIC_RESTART_COUNT']}: {text}", 1) == 1
+        return store.add(f"printed {os.environ['TORCHELASTIC_RESTART_COUNT']}: {text}", 1) == 1
     except dist.DistError:  # torchrun has ended
         return True
 
 
-def _are_several() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def _local(what: str, otherwise: int) -> int:
-    """What ``torchrun`` says of this machine alone."""
-    return int(os.environ.get(f"LOCAL_{what}", otherwise))
+def _on_this_machine(variable: str, default: int) -> int:
+    """One of the variables that ``torchrun`` sets for this machine alone."""
+    return int(os.environ.get(f"LOCAL_{variable}", default))
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        yield
+    """Log nothing, and print nothing to stderr."""
+    logger.disabled = True
+    try:
+        with open(os.devnull, "w") as null, redirect_stderr(null):
+            yield
+    finally:
+        logger.disabled = False

@@ -1,4 +1,4 @@
-"""What a number depends on beside the configuration: commit, versions, processor, device, threads and processes."""
+"""What the numbers of a run depend on beside its configuration: commit, versions, processor, device, threads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 
-from noisin_pyro.training.distributed import here
 
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """All of it, for ``config.json``."""
+def provenance(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """Commit, versions, processor, device, threads and number of processes, for ``config.json``."""
     return {
         "commit": commit(),
         "versions": {
@@ -27,7 +25,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "processor": processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "processes": here().size,
+        "processes": processes,
     }
 
 

@@ -1,4 +1,4 @@
-"""What a run found, as an object, as JSON and as a table."""
+"""The result of a run, as an object, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import Any, Literal
 
 from noisin_pyro._tables import aligned
 from noisin_pyro.inference import Evaluation
-from noisin_pyro.training import log
-from noisin_pyro.training.folder import LOG, RESULT
 from noisin_pyro.training.kinds import checked
-from noisin_pyro.training.log import Row
+from noisin_pyro.training.rundir import metrics_log
+from noisin_pyro.training.rundir.layout import LOG, RESULT
+from noisin_pyro.training.rundir.metrics_log import Row
 
 Measure = Literal["perplexity", "nats"]
-# the numbers, and their keys in result.json
+# attributes, and their keys in result.json
 _PARTS = {"valid": "valid", "test": "test", "ensemble": "test_ensemble", "bound": "test_bound"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run found.
+    """The result of a run.
 
     Attributes:
         name: ``"noisy"`` or ``"deterministic"``.
-        folder: where it is on disk.
+        folder: the run's.
         log: the rows of ``log.csv``.
-        best_epoch: the epoch whose model was best in validation: it was kept, and the numbers below are its.
+        best_epoch: the epoch whose model was best in validation; the evaluations are of this model.
         valid: validation, noise off; of a guide, its bound by one draw a sequence.
         test: test, noise off.
         ensemble: test, averaged over noisy runs; ``None`` if nothing is random or no samples were asked for.
         bound: test, the guide's bound by one draw a sequence; ``None`` where the prior was the guide.
-        measure: what to show of them: perplexities for a text, nats per step (a whole chord) for music.
+        measure: what :meth:`table` shows: perplexities for a text, nats per step (a whole chord) for music.
         seconds: of all epochs and the last tests.
         twin: the deterministic network's result, if it was trained too.
     """
@@ -51,8 +51,8 @@ class Result:
     seconds: float
     twin: Result | None = None
 
-    def numbers(self) -> dict[str, Any]:
-        """What ``result.json`` says of this run, each number with its kind and errors."""
+    def as_dict(self) -> dict[str, Any]:
+        """What ``result.json`` holds, each evaluation with its kind and errors."""
         parts = {key: getattr(self, name) for name, key in _PARTS.items()}
         return {
             "name": self.name,
@@ -60,7 +60,7 @@ class Result:
             "best_epoch": self.best_epoch,
             "seconds": round(self.seconds, 1),
             "spreads": {key: value for key, value in self.log[self.best_epoch - 1].items() if key.startswith("gamma_")},
-            **{key: part and numbers(part) for key, part in parts.items()},
+            **{key: part and evaluation_as_dict(part) for key, part in parts.items()},
         }
 
     def table(self) -> str:
@@ -73,45 +73,43 @@ class Result:
         for run in (self, self.twin):
             if run is not None:
                 parts = [getattr(run, column) for column in columns]
-                numbers = ["-" if part is None else self._shown(part) for part in parts]
-                lines.append([run.name, f"{run.best_epoch} of {len(run.log)}", *numbers])
+                cells = ["-" if part is None else self._shown(part) for part in parts]
+                lines.append([run.name, f"{run.best_epoch} of {len(run.log)}", *cells])
         return aligned(lines)
 
-    def _shown(self, number: Evaluation) -> str:
-        return f"{number.perplexity:.1f}" if self.measure == "perplexity" else f"{number.nats_per_step:.3f}"
+    def _shown(self, evaluation: Evaluation) -> str:
+        return f"{evaluation.perplexity:.1f}" if self.measure == "perplexity" else f"{evaluation.nats_per_step:.3f}"
 
 
 def read(folder: Path, measure: Measure) -> Result:
-    """The result that a finished run left in ``folder``, without its twin's; ``measure`` is that of its data.
+    """Read the result of a finished run, without its twin's; ``measure`` is that of its data.
 
     Raises:
         ValueError: a log or a result that is damaged.
     """
-    rows = log.require_whole(log.read(folder / LOG))
+    rows = metrics_log.require_whole(metrics_log.read(folder / LOG))
     try:
-        told = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # older ones knew no guides
-        parts: dict[str, Any] = {name: _evaluation(told[key]) for name, key in _PARTS.items()}
+        content = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # recorded ones of 0.1 lack it
+        parts: dict[str, Any] = {name: _evaluation(content[key]) for name, key in _PARTS.items()}
         result = Result(
-            name=told["name"],
+            name=content["name"],
             folder=folder,
             log=rows,
-            best_epoch=told["best_epoch"],
+            best_epoch=content["best_epoch"],
             measure=measure,
-            seconds=told["seconds"],
+            seconds=content["seconds"],
             **parts,
         )
         checked(result)
         if not 1 <= result.best_epoch <= len(rows):
             raise ValueError(f"best epoch {result.best_epoch} of {len(rows)}")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder / RESULT} is damaged ({error}); remove it, to train and test what it told once more"
-        ) from error
+        raise ValueError(f"{folder / RESULT} is damaged ({error}); remove it to test the run again") from error
     return result
 
 
-def numbers(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation for JSON, which has no word for infinity or for the error of a single sequence, not a number."""
+def evaluation_as_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation for JSON, with null for numbers that are not finite: JSON has neither infinity nor NaN."""
     fields = {field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation) if field.repr}
     fields["perplexity"] = evaluation.perplexity
     return {
@@ -119,11 +117,11 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _evaluation(numbers: dict[str, Any] | None) -> Evaluation | None:
-    if numbers is None:
+def _evaluation(content: dict[str, Any] | None) -> Evaluation | None:
+    if content is None:
         return None
-    always = {field.name for field in dataclasses.fields(Evaluation) if field.default is dataclasses.MISSING}
-    kept: dict[str, Any] = {key: math.nan if numbers[key] is None else numbers[key] for key in always}
-    some = {field.name for field in dataclasses.fields(Evaluation) if field.repr} - always
-    kept |= {key: numbers[key] for key in some & numbers.keys()}  # of methods that older results do not know
-    return checked(Evaluation(**kept))
+    required = {field.name for field in dataclasses.fields(Evaluation) if field.default is dataclasses.MISSING}
+    values: dict[str, Any] = {key: math.nan if content[key] is None else content[key] for key in required}
+    optional = {field.name for field in dataclasses.fields(Evaluation) if field.repr} - required
+    values |= {key: content[key] for key in optional & content.keys()}  # recorded ones of 0.1 lack some
+    return checked(Evaluation(**values))

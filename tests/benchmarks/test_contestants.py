@@ -67,7 +67,7 @@ def test_a_step_moves_every_weight_and_carries_the_state(make: Any, name: str, s
     assert all(math.isfinite(loss) for loss in losses) and losses[0] != losses[1]
     moved = {key: not torch.equal(value, before[key]) for key, value in weights(contestant).items()}
     assert all(moved.values()), moved
-    state = getattr(contestant, "stepper", contestant).state
+    state = getattr(contestant, "train_step", contestant).state
     states = state if isinstance(state, tuple) else (state,)
     assert len(states) == (2 if shape["cell"] == "lstm" else 1)
     for state in states:

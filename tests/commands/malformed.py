@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from noisin_pyro.cli import main
-from noisin_pyro.training import checkpoint, log
+from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 Test = Callable[..., Any]
 MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # that many times the usual examples, drawn anew each time
@@ -95,8 +95,8 @@ def require_whole(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} - {"curves.png", "spreads.png", "deterministic"} == {
         "config.json", "log.csv", "result.json", "best.pt", "last.pt",
     }  # fmt: skip
-    assert all(value.isfinite().all() for value in checkpoint.load(folder / "best.pt")["model"].values())
-    assert log.require_whole(log.read(folder / "log.csv"))
+    assert all(value.isfinite().all() for value in checkpointer.load(folder / "best.pt")["model"].values())
+    assert metrics_log.require_whole(metrics_log.read(folder / "log.csv"))
     assert works_or_is_refused(["evaluate", str(folder)])
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from noisin_pyro import generate, noise_off
 from noisin_pyro.cli import main
-from noisin_pyro.training.reading import read_run
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir.load import load_run
 
 
 def _output(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -21,7 +21,7 @@ def test_it_prints_the_words_of_generate_after_the_prompt(
 ) -> None:
     output = _output([str(run), "one two", "three", "--steps", "30", "--seed", "5", *options], capsys)
     with program_settings():
-        trained = read_run(run)
+        trained = load_run(run)
         vocabulary = trained.corpus.vocabulary
         assert vocabulary is not None
         model = noise_off(trained.model) if options else trained.model

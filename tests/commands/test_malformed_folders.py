@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisin_pyro.cli import main
-from noisin_pyro.training import checkpoint
+from noisin_pyro.training.rundir import checkpointer
 
 from .. import hooks
 from .malformed import contents, damaged, fuzz, otherwise, require_whole
@@ -77,7 +77,7 @@ def _damage(folder: Path, name: str, data: st.DataObject) -> None:
         file.write_text(json.dumps(data.draw(otherwise(json.loads(whole))), default=str))
     elif kind == "content":
         file.write_bytes(whole)
-        content = data.draw(otherwise(checkpoint.load(file)))
+        content = data.draw(otherwise(checkpointer.load(file)))
         torch.save(content, file)
 
 

@@ -14,7 +14,7 @@ from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED
 from noisin_pyro.reproduction.recipes import ICML_STEPS, TABLES
 from noisin_pyro.search.search_space import combinations, with_values
 from noisin_pyro.training import Config
-from noisin_pyro.training.build import build_model, load_corpus, steps
+from noisin_pyro.training.build import build_model, dataset, load_corpus
 
 ALL = [recipe for make in TABLES.values() for recipe in make()]
 
@@ -79,7 +79,7 @@ def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:
 def test_parameters_of_the_medium_model_are_the_published_papers() -> None:
     recipe = icml_m("none")
     corpus = load_corpus(recipe.config.data)
-    assert sum(1 for _ in steps(corpus.train, recipe.config.data, "cpu").batches()) == ICML_STEPS
+    assert sum(1 for _ in dataset(corpus.train, recipe.config.data, "cpu").batches()) == ICML_STEPS
     model = build_model(recipe.config, corpus)
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(13e6, rel=0.03)
 

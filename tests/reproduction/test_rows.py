@@ -25,7 +25,7 @@ from noisin_pyro.reproduction import (
 from noisin_pyro.search import trial_runner
 from noisin_pyro.search.result import Trial
 from noisin_pyro.training import Config, Result, train
-from noisin_pyro.training.log import read as read_log
+from noisin_pyro.training.rundir.metrics_log import read as read_log
 
 from ..processes import run_or_fail
 

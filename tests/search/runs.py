@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from noisin_pyro.training import Config, Data, Model, Optimisation, Run, checkpoint, log
+from noisin_pyro.training import Config, Data, Model, Optimisation, Run
+from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 Texts = tuple[Path, Path, Path]
 FAMILIES = ("gaussian", "gaussian:multiplicative")
@@ -28,16 +29,16 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
     return trials
 
 
-def _bits(folder: Path) -> tuple[list[log.Row], dict[str, Any], dict[str, torch.Tensor]]:
+def _bits(folder: Path) -> tuple[list[metrics_log.Row], dict[str, Any], dict[str, torch.Tensor]]:
     """All numbers of a finished run, times apart, and its parameters."""
-    rows = log.read(folder / "log.csv")
+    rows = metrics_log.read(folder / "log.csv")
     for row in rows:
         del row["seconds"], row["tokens_per_second"]
     content = json.loads((folder / "result.json").read_text())
     return (
         rows,
         {key: content[key] for key in ("valid", "test", "test_ensemble", "best_epoch")},
-        (checkpoint.load(folder / "best.pt")["model"]),
+        (checkpointer.load(folder / "best.pt")["model"]),
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 from filelock import FileLock
 
 from noisin_pyro.search import Range, SearchResult, search
-from noisin_pyro.training import Config, Noise, Paused, Run, log, train
+from noisin_pyro.training import Config, Noise, Run, StopTraining, train
+from noisin_pyro.training.rundir import metrics_log
 
 from ..hooks import AfterStep
 from ..processes import run_or_fail
@@ -29,18 +30,18 @@ def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, t
     train(of("whole"), lambda rows: counted.append(len(rows)))
     assert counted == [1, 2, 3, 4]
 
-    def pause(rows: list[log.Row]) -> None:
+    def pause(rows: list[metrics_log.Row]) -> None:
         if len(rows) == epochs:
-            raise Paused
+            raise StopTraining
 
-    with pytest.raises(Paused) as paused:
+    with pytest.raises(StopTraining) as paused:
         train(of("broken"), pause)
     assert not getattr(paused.value, "__notes__", [])
     files = {"config.json", "log.csv", "best.pt", "last.pt", *(["before.pt"] if epochs > 1 else [])}
     assert {path.name for path in (tmp_path / "broken").iterdir()} == files
-    with pytest.raises(Paused):  # there already
+    with pytest.raises(StopTraining):  # there already
         train(Config(run=Run(resume=tmp_path / "broken")), pause)
-    assert len(log.read(tmp_path / "broken" / "log.csv")) == epochs
+    assert len(metrics_log.read(tmp_path / "broken" / "log.csv")) == epochs
     train(Config(run=Run(resume=tmp_path / "broken")))
     assert_same_run(tmp_path / "broken", tmp_path / "whole")
 
@@ -106,7 +107,7 @@ def test_a_trial_of_another_worker_is_skipped(texts: Texts, tmp_path: Path, afte
 def test_a_worker_with_fewer_trials_keeps_the_larger_number(texts: Texts, tmp_path: Path) -> None:
     config, space = small_config(texts, epochs=1), {"noise.spread": (0.1, 0.8, 1.5)}
 
-    def another_worker(rows: list[log.Row]) -> None:
+    def another_worker(rows: list[metrics_log.Row]) -> None:
         after_epoch.clear()
         search(config, space, tmp_path / "s", trials=3, trial_epochs=1, finish=False)
 

@@ -10,7 +10,8 @@ import optuna
 import pytest
 
 from noisin_pyro.search import Range, search
-from noisin_pyro.training import Config, Model, Noise, Run, log, train
+from noisin_pyro.training import Config, Model, Noise, Run, train
+from noisin_pyro.training.rundir import metrics_log
 
 from .runs import FAMILIES, Texts, assert_same_run, read_trials, small_config
 
@@ -27,7 +28,7 @@ def test_choices_are_all_tried_once_and_the_best_is_the_run_without_a_search(tex
         and result.result.folder == tmp_path / "s" / f"trial-{best.number}"
     )
     for trial in result.trials:
-        rows = log.read(tmp_path / "s" / f"trial-{trial.number}" / "log.csv")
+        rows = metrics_log.read(tmp_path / "s" / f"trial-{trial.number}" / "log.csv")
         assert trial.valid_nats == pytest.approx(min(row["valid_nats"] for row in rows[:2]), rel=1e-5)
         assert len(rows) == (4 if trial == best else 2)
 

@@ -12,8 +12,9 @@ from scipy.io import savemat
 from noisin_pyro.cli import main
 from noisin_pyro.data import Sequences
 from noisin_pyro.recurrence.matmul import has_bfloat16
-from noisin_pyro.training import Data, checkpoint
+from noisin_pyro.training import Data
 from noisin_pyro.training.build import load_corpus
+from noisin_pyro.training.rundir import checkpointer
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_float64_is_the_same_run_in_more_digits(kind: str, texts: tuple[Path, Pa
         assert main(["evaluate", str(run), "--json", str(run / "again.json")]) == 0
         results = [json.loads((run / name).read_text()) for name in ("result.json", "again.json")]
         assert results[1]["nats_per_step"] == results[0]["test"]["nats_per_step"]
-        weights[precision] = checkpoint.load(run / "best.pt")["model"]
+        weights[precision] = checkpointer.load(run / "best.pt")["model"]
     for name, value in weights["float64"].items():
         assert value.dtype == torch.float64
         torch.testing.assert_close(weights["float32"][name].double(), value, rtol=1e-4, atol=1e-5)

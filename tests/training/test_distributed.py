@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from noisin_pyro.cli import main
-from noisin_pyro.training import checkpoint, log
-from noisin_pyro.training.distributed import Ranks, take_device
+from noisin_pyro.training.distributed import World, set_device
+from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 from ..processes import run_or_fail
 from . import together
@@ -53,7 +53,7 @@ Several = tuple[int, Path, subprocess.CompletedProcess[str]]
 
 
 def results(several: Several) -> dict[str, Any]:
-    return checkpoint.load(several[1] / "found.pt")
+    return checkpointer.load(several[1] / "found.pt")
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) 
 )
 def test_the_refusal_names_sizes_that_can(size: int, batch_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Ranks(0, size).split(batch_size)
+        World(0, size).split(batch_size)
 
 
 def _same_run(one: Path, other: Path) -> None:
@@ -117,9 +117,9 @@ def _same_run(one: Path, other: Path) -> None:
         path.name for path in other.rglob("*")
     } - {"curves.png"}  # fmt: skip
     for part in (".", "deterministic"):
-        best = [checkpoint.load(run / part / "best.pt") for run in (one, other)]
+        best = [checkpointer.load(run / part / "best.pt") for run in (one, other)]
         torch.testing.assert_close(best[0], best[1], rtol=0, atol=0)
-        rows = [log.read(run / part / "log.csv") for run in (one, other)]
+        rows = [metrics_log.read(run / part / "log.csv") for run in (one, other)]
         for row in (*rows[0], *rows[1]):
             del row["seconds"], row["tokens_per_second"]
         assert rows[0] == rows[1]
@@ -133,8 +133,8 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="4 processes need as many GPUs, and here are 3; start fewer"):
-        take_device("cuda")
-    take_device("cpu")
+        set_device("cuda")
+    set_device("cpu")
 
 
 @pytest.mark.slow
@@ -168,9 +168,9 @@ def test_a_killed_process_ends_the_run_which_resumes_with_the_same_number_or_one
     assert killed.returncode != 0 and not (run / "result.json").exists()
     assert errors(killed) == [
         "noisin: another process of this run has ended (its message, or torchrun's report, says how), and the others "
-        f"cannot go on without it; go on with: noisin train --resume {run}"
+        f"cannot go on without it; resume with: noisin train --resume {run}"
     ]
-    assert checkpoint.load(run / "last.pt")["progress"]["under_way"]["batches"] == 8
+    assert checkpointer.load(run / "last.pt")["progress"]["under_way"]["batches"] == 8
     shutil.copytree(run, texts / "alone")
     # as the pages have it
     again = torchrun(2, "--no-python", str(Path(sys.executable).with_name("noisin")), "train", "--resume", str(run))
@@ -180,7 +180,7 @@ def test_a_killed_process_ends_the_run_which_resumes_with_the_same_number_or_one
 
     assert main(["train", "--resume", str(texts / "alone")]) == 0
     assert "warning: processes changed since this run began; its noise" in capsys.readouterr().err
-    rows = [log.read(folder / "log.csv") for folder in (texts / "alone", run)]
+    rows = [metrics_log.read(folder / "log.csv") for folder in (texts / "alone", run)]
     assert [row["epoch"] for row in rows[0]] == [1, 2]
     nats = [row[1]["train_nats"] for row in rows]
     assert nats[0] != nats[1] and nats[0] == pytest.approx(nats[1], rel=0.1)

@@ -11,10 +11,11 @@ import torch
 
 import noisin_pyro as nz
 from noisin_pyro.inference import Bound
-from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, checkpoint, train
-from noisin_pyro.training.interrupts import Interrupted
-from noisin_pyro.training.reading import read_run
-from noisin_pyro.training.schedules import kl_weight
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, train
+from noisin_pyro.training.optim import kl_weight
+from noisin_pyro.training.rundir import checkpointer
+from noisin_pyro.training.rundir.load import load_run
+from noisin_pyro.training.signals import Interrupted
 
 from ..hooks import AfterStep
 
@@ -39,7 +40,7 @@ def test_a_guide_is_trained_saved_and_loaded(guide: str, texts: Texts, tmp_path:
     assert result.bound is not None and result.bound.kind == "bound" and math.isfinite(result.bound.nats_per_step)
     assert result.log[-1]["train_nats"] < result.log[0]["train_nats"]
 
-    trained = read_run(tmp_path / "run")
+    trained = load_run(tmp_path / "run")
     assert trained.guide is not None
     new = nz.guides.get(guide, trained.model, covariance="full", hidden_size=5)
     assert isinstance(new, nz.guides.Guide)
@@ -52,8 +53,8 @@ def test_a_guide_is_trained_saved_and_loaded(guide: str, texts: Texts, tmp_path:
 def test_without_a_guide_there_is_no_bound(texts: Texts, tmp_path: Path) -> None:
     result = train(config(texts, tmp_path / "run", "prior"))
     assert result.bound is None and result.valid.kind == "predictor"
-    assert "guide" not in checkpoint.load(tmp_path / "run" / "best.pt")
-    assert read_run(tmp_path / "run").guide is None
+    assert "guide" not in checkpointer.load(tmp_path / "run" / "best.pt")
+    assert load_run(tmp_path / "run").guide is None
 
 
 def test_a_run_with_a_guide_resumes_to_the_same_bits(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:
@@ -76,7 +77,7 @@ def test_a_run_with_a_guide_resumes_to_the_same_bits(texts: Texts, tmp_path: Pat
             breaks += 1
             broken = Config(run=Run(resume=folder))
     assert breaks == 2
-    best = [checkpoint.load(path / "best.pt") for path in (tmp_path / "whole", folder)]
+    best = [checkpointer.load(path / "best.pt") for path in (tmp_path / "whole", folder)]
     for part in ("model", "guide"):
         for name, value in best[0][part].items():
             assert torch.equal(best[1][part][name], value), name

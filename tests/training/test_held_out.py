@@ -9,8 +9,8 @@ import pytest
 from noisin_pyro.cli import main
 from noisin_pyro.data import Stream
 from noisin_pyro.training import Config, Data, Model, Optimisation, Run, train
-from noisin_pyro.training.build import load_corpus, resolved, steps
-from noisin_pyro.training.folder import read_config
+from noisin_pyro.training.build import dataset, load_corpus, resolved
+from noisin_pyro.training.rundir.layout import read_config
 
 Texts = tuple[Path, Path, Path]
 
@@ -75,7 +75,7 @@ def test_a_configuration_says_its_columns_and_one_of_version_0_1_keeps_its_readi
 def test_training_and_held_out_texts_have_their_own_columns(texts: Texts) -> None:
     data = Data(files=texts, batch_size=4)
     corpus = load_corpus(data)
-    parts = [steps(corpus.valid, data, "cpu", held_out=held_out) for held_out in (False, True)]
+    parts = [dataset(corpus.valid, data, "cpu", held_out=held_out) for held_out in (False, True)]
     assert [part.batch_size for part in parts if isinstance(part, Stream)] == [4, 10]
 
 

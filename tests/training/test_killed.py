@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisin_pyro.training import checkpoint, log
+from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 from ..processes import run_or_fail
 
@@ -35,12 +35,12 @@ def test_killed_twenty_times_a_run_ends_in_the_same_bits(texts: tuple[Path, Path
     (whole,) = _run(texts, tmp_path / "whole", 0)
     for broken in _run(texts, tmp_path / "broken", KILLS):
         for part in (".", "deterministic"):
-            actual, expected = (checkpoint.load(run / part / "best.pt") for run in (broken, whole))
+            actual, expected = (checkpointer.load(run / part / "best.pt") for run in (broken, whole))
             assert actual["epoch"] == expected["epoch"]
             assert actual["model"].keys() == expected["model"].keys()
             for name, value in expected["model"].items():
                 assert torch.equal(actual["model"][name], value), f"{part}/{name}"
-            rows = [log.read(run / part / "log.csv") for run in (broken, whole)]
+            rows = [metrics_log.read(run / part / "log.csv") for run in (broken, whole)]
             for row in (*rows[0], *rows[1]):
                 del row["seconds"], row["tokens_per_second"]
             assert rows[0] == rows[1]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from noisin_pyro.cli import main
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Result, Run, checkpoint, train
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Result, Run, train
+from noisin_pyro.training.rundir import checkpointer
 
 Texts = tuple[Path, Path, Path]
 
@@ -33,7 +34,7 @@ def _lengthen(folder: Path, epochs: int) -> Result:
 
 def _numbers(folder: Path) -> tuple[object, ...]:
     told = json.loads((folder / "result.json").read_text())
-    weights = checkpoint.load(folder / "best.pt")["model"]
+    weights = checkpointer.load(folder / "best.pt")["model"]
     return told["valid"], told["test"], told["test_ensemble"], {k: v.tolist() for k, v in weights.items()}
 
 
@@ -83,4 +84,4 @@ def test_other_options_are_refused_before_anything_is_changed(texts: Texts, tmp_
     with pytest.raises(ValueError, match=r"hidden size 7 \(there: 6\)"):
         train(config, epochs=4)
     assert (folder / "result.json").exists()
-    assert torch.is_tensor(checkpoint.load(folder / "last.pt")["model"]["embedding.weight"])
+    assert torch.is_tensor(checkpointer.load(folder / "last.pt")["model"]["embedding.weight"])

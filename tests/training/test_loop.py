@@ -11,7 +11,8 @@ from torch import nn
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Optimisation, checkpoint, fit, log, loop
+from noisin_pyro.training import Config, Data, Optimisation, fit, loop
+from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 
 def _config(**options: object) -> Config:
@@ -55,14 +56,14 @@ def test_the_loss_is_nats_per_step_of_padded_sequences_too(shuffled: bool) -> No
     bound = PriorAsGuide_ELBO()(model)
     still = torch.optim.SGD(bound.parameters(), lr=0.0)
     order = torch.Generator().manual_seed(1) if shuffled else None
-    nats = loop.train_epoch(loop.stepper(bound, still), data.batches(2, order))
+    nats = loop.train_epoch(loop.make_train_step(bound, still), data.batches(2, order))
     assert nats == pytest.approx(evaluate(model, data).nats_per_step, abs=1e-12)
 
 
 def test_log_has_the_spread_of_every_noisy_layer_and_a_learned_one_moves(stream: Stream, tmp_path: Path) -> None:
     model = LanguageModel(11, 6, num_layers=2, spread=Spread(0.5, learn=True), input_spread=0.2)
     rows = fit(model, stream, stream, _config(epochs=2, learning_rate=0.02, particles=2), tmp_path)
-    assert log.read(tmp_path / "log.csv") == [pytest.approx(row, rel=1e-5) for row in rows]
+    assert metrics_log.read(tmp_path / "log.csv") == [pytest.approx(row, rel=1e-5) for row in rows]
     for row in rows:
         assert row["gamma_0"] == pytest.approx(0.2)
         assert row["train_perplexity"] == pytest.approx(math.exp(row["train_nats"]))
@@ -84,7 +85,7 @@ def test_it_stops_when_validation_no_longer_improves_and_saves_the_best(
 
     monkeypatch.setattr(loop, "evaluate", scripted)
     rows = fit(LanguageModel(11, 6), stream, stream, _config(epochs=5, patience=2), tmp_path)
-    best = checkpoint.load(tmp_path / "best.pt")
+    best = checkpointer.load(tmp_path / "best.pt")
     assert [row["valid_nats"] for row in rows] == [3.0, 2.0, 2.5, 2.25]
     assert (best["epoch"], best["valid_nats"]) == (2, 2.0)
     assert torch.equal(best["model"]["embedding.weight"], seen[1])
@@ -120,7 +121,7 @@ def test_an_infinite_validation_loss_stops_and_leaves_the_best_model(
     monkeypatch.setattr(loop, "evaluate", lambda *_, **__: Evaluation("mean", "exact", next(scores), 0.0, 0.0, 103, 0))
     with pytest.raises(FloatingPointError, match="epoch 2/3, validation"):
         fit(LanguageModel(11, 6), stream, stream, _config(epochs=3), tmp_path)
-    assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 1
+    assert checkpointer.load(tmp_path / "best.pt")["epoch"] == 1
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "ASGD", "RMSprop", "AdamW"])
@@ -132,7 +133,7 @@ def test_any_optimizer_by_name(stream: Stream, tmp_path: Path, optimizer: str) -
 def test_averaged_weights_are_validated_and_saved_while_the_others_are_trained(stream: Stream, tmp_path: Path) -> None:
     model = LanguageModel(11, 6, spread=Spread(0.5, learn=True))
     rows = fit(model, stream, stream, _config(epochs=3, optimizer="ASGD", learning_rate=1.0), tmp_path)
-    best = checkpoint.load(tmp_path / "best.pt")
+    best = checkpointer.load(tmp_path / "best.pt")
     averaged = copy.deepcopy(model)
     averaged.load_state_dict(best["model"])
     assert not torch.equal(averaged.embedding.weight, model.embedding.weight)

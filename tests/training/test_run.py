@@ -1,5 +1,6 @@
 """Whole runs on a tiny text: their numbers and their files."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from matplotlib.image import imread
 
 from noisin_pyro.data import Stream
 from noisin_pyro.inference import evaluate
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, checkpoint, train
-from noisin_pyro.training.build import build_model, load_corpus, steps
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, train
+from noisin_pyro.training.build import build_model, dataset, load_corpus, resolved
 from noisin_pyro.training.config import from_json
+from noisin_pyro.training.rundir import checkpointer
 
 Texts = tuple[Path, Path, Path]
 
@@ -47,7 +49,8 @@ def test_a_run_writes_its_configuration_log_model_result_and_pictures(texts: Tex
     assert {path.name for path in (result.folder / "deterministic").iterdir()} == files
     for picture in ("curves.png", "spreads.png"):
         assert imread(result.folder / picture).std() > 0.01
-    assert from_json((result.folder / "config.json").read_text()) == config
+    written = dataclasses.replace(config, data=resolved(config.data))  # with the columns of held-out texts
+    assert from_json((result.folder / "config.json").read_text()) == written
 
     content = json.loads((result.folder / "result.json").read_text())
     assert content["versions"]["torch"] == torch.__version__
@@ -65,9 +68,10 @@ def test_the_numbers_are_those_of_the_best_model_on_disk(texts: Texts, tmp_path:
     result = train(config)
     corpus = load_corpus(config.data)
     model = build_model(config, corpus)
-    model.load_state_dict(checkpoint.load(result.folder / "best.pt")["model"])
+    model.load_state_dict(checkpointer.load(result.folder / "best.pt")["model"])
     for part, expected in ((corpus.valid, result.valid), (corpus.test, result.test)):
-        assert evaluate(model, steps(part, config.data, "cpu")).nats_per_step == pytest.approx(expected.nats_per_step)
+        held_out = dataset(part, config.data, "cpu", held_out=True)
+        assert evaluate(model, held_out).nats_per_step == pytest.approx(expected.nats_per_step)
     assert result.valid.nats_per_step == pytest.approx(min(row["valid_nats"] for row in result.log))
 
 
@@ -130,7 +134,7 @@ def test_a_folder_is_a_text_too_and_options_of_other_data_are_refused(texts: Tex
     by_folder, by_files = load_corpus(Data(name=str(folder))), load_corpus(Data(files=texts))
     assert isinstance(by_files.train, torch.Tensor) and isinstance(by_folder.train, torch.Tensor)
     assert torch.equal(by_folder.train, by_files.train)
-    assert isinstance(steps(by_files.train, Data(files=texts), "cpu"), Stream)
+    assert isinstance(dataset(by_files.train, Data(files=texts), "cpu"), Stream)
     small = load_corpus(Data(files=texts, max_vocabulary=4)).vocabulary
     assert small is not None and len(small) == 4
     with pytest.raises(ValueError, match="root"):

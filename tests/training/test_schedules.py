@@ -6,14 +6,13 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from noisin_pyro.training.optimizers import build_optimizer
-from noisin_pyro.training.schedules import rate, set_rate
+from noisin_pyro.training.optim import build_optimizer, scheduled_rate, set_rate
 
 VALID = [5.0, 4.0, 4.0, 4.5, 3.9, 3.8, 4.2, 3.7]
 
 
 def _rates(schedule: str, **options: float) -> list[float]:
-    return [rate(schedule, 30.0, VALID[:epoch], **options) for epoch in range(len(VALID))]
+    return [scheduled_rate(schedule, 30.0, VALID[:epoch], **options) for epoch in range(len(VALID))]
 
 
 def test_each_by_hand() -> None:

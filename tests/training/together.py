@@ -26,25 +26,14 @@ from noisin_pyro.cli import main
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import (
-    Config,
-    Data,
-    Inference,
-    Model,
-    Noise,
-    Optimisation,
-    Run,
-    checkpoint,
-    distributed,
-    fit,
-    train,
-)
-from noisin_pyro.training.distributed import averaging, here, joined, reseed
-from noisin_pyro.training.interrupts import Interrupted
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, distributed, fit, train
+from noisin_pyro.training.distributed import SINGLE, World, data_parallel, reseed
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.run import program_settings
-from noisin_pyro.training.shares import scored
-from noisin_pyro.training.stepper import stepper
+from noisin_pyro.training.rundir import checkpointer
+from noisin_pyro.training.sharding import scored
+from noisin_pyro.training.signals import Interrupted
+from noisin_pyro.training.train_step import make_train_step
 
 BATCH = 4
 GRADIENTS, DIRECTIONS = 200, 8
@@ -93,19 +82,19 @@ FITS: dict[str, tuple[Callable[[], SequenceModel], Read, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def fitted(name: str, folder: Path) -> dict[str, Any]:
+def fitted(name: str, folder: Path, world: World = SINGLE) -> dict[str, Any]:
     """The log and the weights of a whole fit in float64."""
     make, data, options = FITS[name]
     pyro.set_rng_seed(1)
     model = make().double()
     folder.mkdir(exist_ok=True)
     config = Config(data=Data(batch_size=BATCH), optimisation=Optimisation(**{"epochs": 2} | options))
-    rows = fit(model, data(4), data(5), config, folder)
+    rows = fit(model, data(4), data(5), config, folder, world=world)
     numbers = [{name: row[name] for name in ("train_nats", "valid_nats", "learning_rate")} for row in rows]
     return {"rows": numbers, "weights": dict(model.state_dict())}
 
 
-def scores() -> dict[str, Any]:
+def scores(world: World = SINGLE) -> dict[str, Any]:
     """Numbers of held-out data: of a stream, of sequences, and of fewer sequences than there may be processes."""
     pyro.set_rng_seed(1)
     speaker = LanguageModel(11, 6, spread=0.0).double()
@@ -113,7 +102,7 @@ def scores() -> dict[str, Any]:
     results = {}
     for model, data in ((speaker, words(num_steps=1203)), (player, chords()), (player, chords().rows(slice(3)))):
         for method in ("mean", "importance"):
-            number = scored(lambda part, model=model, method=method: evaluate(model, part, method), data)
+            number = scored(lambda part, model=model, method=method: evaluate(model, part, method), data, world)
             results[f"{len(results)}, {method}"] = {
                 "numbers": torch.tensor([number.nats_per_step, number.standard_error], dtype=torch.float64),
                 "steps": number.num_steps,
@@ -123,13 +112,13 @@ def scores() -> dict[str, Any]:
     return results
 
 
-def gradients() -> torch.Tensor:
+def gradients(world: World = SINGLE) -> torch.Tensor:
     """First gradients of the same batch, each with new noise, along that of γ and some directions, ``(N, D)``."""
     pyro.set_rng_seed(2)
     model = LanguageModel(11, 4, spread=Spread(0.5, learn=True), regularizer="D").double()
     *_, last = words().batches()
     ragged = Batch(last.inputs.repeat(1, 6), last.targets.repeat(1, 6), torch.tensor([6, 6, 3, 1]), carried=False)
-    bound = averaging(PriorAsGuide_ELBO(max_plate_nesting=1)(model))
+    bound = data_parallel(PriorAsGuide_ELBO(max_plate_nesting=1)(model), world)
     still = torch.optim.SGD(bound.parameters(), lr=0.0)
     per_step = []
 
@@ -137,8 +126,8 @@ def gradients() -> torch.Tensor:
         per_step.append(torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None]))
 
     still.register_step_post_hook(look)
-    reseed(2)
-    train_epoch(stepper(bound, still), [ragged] * GRADIENTS)
+    reseed(2, world)
+    train_epoch(make_train_step(bound, still, world=world), [ragged] * GRADIENTS)
     size = len(per_step[0])
     directions = torch.randn(size, DIRECTIONS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     assert model.rnn.spread_1.excess_unconstrained.grad is not None
@@ -148,18 +137,18 @@ def gradients() -> torch.Tensor:
     return torch.stack(per_step) @ directions
 
 
-def noise() -> list[list[float]]:
+def noise(world: World = SINGLE) -> list[list[float]]:
     """The first draws of each process after one seed, and after the same again."""
     drawn = []
     for _ in range(2):
         pyro.set_rng_seed(7)
-        reseed(7)
-        drawn.append(here().gathered(torch.randn(3).tolist()))
+        reseed(7, world)
+        drawn.append(world.all_gather(torch.randn(3).tolist()))
     assert drawn[0] == drawn[1]
     return drawn[0]
 
 
-def diverged(folder: Path) -> list[str]:
+def diverged(folder: Path, world: World) -> list[str]:
     """The error in each process if one row of the batch, of the last process, has a loss that is not finite."""
     model = LanguageModel(12, 6, num_layers=2)
     with torch.no_grad():
@@ -169,14 +158,14 @@ def diverged(folder: Path) -> list[str]:
     message = ""
     try:
         data = Stream(tokens, BATCH, 10)
-        fit(model, data, data, Config(data=Data(batch_size=BATCH)), folder)
+        fit(model, data, data, Config(data=Data(batch_size=BATCH)), folder, world=world)
     except FloatingPointError as error:
         message = str(error)
     assert not (folder / "last.pt").exists()
-    return here().gathered(message)
+    return world.all_gather(message)
 
 
-def refused() -> list[str]:
+def refused(world: World) -> list[str]:
     """The error in each process if the one that writes cannot."""
 
     def full() -> None:
@@ -184,10 +173,10 @@ def refused() -> list[str]:
 
     message = ""
     try:
-        here().once(full)
+        world.on_rank_zero(full)
     except OSError as error:
         message = str(error)
-    return here().gathered(message)
+    return world.all_gather(message)
 
 
 def config(texts: Path, folder: Path) -> Config:
@@ -207,21 +196,21 @@ def at_step(step: int, do: Callable[[], object]) -> None:
     steps = itertools.count(1)
 
     def hook(*_: object) -> None:
-        if next(steps) == step and here().rank == here().size - 1:
+        if next(steps) == step and dist.get_rank() == dist.get_world_size() - 1:
             do()
 
     register_optimizer_step_post_hook(hook)
 
 
-def interrupted(texts: Path, folder: Path) -> list[int]:
+def interrupted(texts: Path, folder: Path, world: World) -> list[int]:
     """Interrupt a run by a signal to its last process, and resume it; the steps after which each process stopped."""
     at_step(7, lambda: signal.raise_signal(signal.SIGTERM))
     steps = 0
     try:
         train(config(texts, folder))
     except Interrupted:
-        steps = checkpoint.load(folder / "last.pt")["progress"]["under_way"]["batches"]
-    stopped = here().gathered(steps)
+        steps = checkpointer.load(folder / "last.pt")["progress"]["under_way"]["batches"]
+    stopped = world.all_gather(steps)
     train(Config(run=Run(resume=folder)))
     return stopped
 
@@ -229,19 +218,19 @@ def interrupted(texts: Path, folder: Path) -> list[int]:
 def everything(folder: Path) -> None:
     texts = folder.parent
     assert main(["train", "--data", str(texts), "--batch-size", "5", "--folder", str(folder / "uneven")]) == 2
-    with joined(), program_settings():
+    with distributed.world() as world, program_settings():
         results = {
-            "fits": {name: fitted(name, folder / f"fit {number}") for number, name in enumerate(FITS)},
-            "scores": scores(),
-            "gradients": gradients(),
-            "noise": noise(),
-            "diverged": diverged(folder),
-            "refused": refused(),
-            "stopped": None if here().size > 2 else interrupted(texts, folder / "broken"),
+            "fits": {name: fitted(name, folder / f"fit {number}", world) for number, name in enumerate(FITS)},
+            "scores": scores(world),
+            "gradients": gradients(world),
+            "noise": noise(world),
+            "diverged": diverged(folder, world),
+            "refused": refused(world),
+            "stopped": None if world.size > 2 else interrupted(texts, folder / "broken", world),
         }
-        if here().size == 2:
+        if world.size == 2:
             train(config(texts, folder / "whole"))
-        here().once(lambda: checkpoint.save(folder / "found.pt", results))
+        world.on_rank_zero(lambda: checkpointer.save(folder / "found.pt", results))
 
 
 def hang() -> None:
@@ -252,10 +241,10 @@ def hang() -> None:
     while store.add("ready", 0) < int(os.environ["WORLD_SIZE"]):  # so that the time is not that of the imports
         time.sleep(0.01)
     try:
-        with joined():
-            if here().rank == here().size - 1:
+        with distributed.world() as world:
+            if world.rank == world.size - 1:
                 signal.pause()
-            here().gathered(None)
+            world.all_gather(None)
     except ConnectionError as error:
         sys.exit(f"noisin: {error}")
 

@@ -10,11 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noisin_pyro.training import Config, Data, Model, Optimisation, Run, checkpoint, train
-from noisin_pyro.training.reading import read_run
+from noisin_pyro.training import Config, Data, Model, Optimisation, Run, train
 from noisin_pyro.training.run import program_settings
+from noisin_pyro.training.rundir import checkpointer
+from noisin_pyro.training.rundir.load import load_run
 
-from .texts import write_texts
+from ..texts import write_texts
 
 Texts = tuple[Path, Path, Path]
 FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -44,8 +45,8 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_the_model_is_the_best_one(run: Path) -> None:
-    loaded = read_run(run)
-    saved = checkpoint.load(run / "best.pt")["model"]
+    loaded = load_run(run)
+    saved = checkpointer.load(run / "best.pt")["model"]
     torch.testing.assert_close(loaded.model.state_dict(), saved, rtol=0, atol=0)
     assert loaded.config.model.hidden_size == 4 and loaded.corpus.vocabulary is not None
 
@@ -54,26 +55,26 @@ def test_no_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(ValueError, match=r"is not a run's folder: it has no config\.json"):
-            read_run(folder)
+            load_run(folder)
 
 
 def test_no_best_model(run: Path) -> None:
     (run / "best.pt").unlink()
     with pytest.raises(ValueError, match=r"has no best\.pt"):
-        read_run(run)
+        load_run(run)
 
 
 def test_weights_that_are_not_finite(run: Path) -> None:
-    best = checkpoint.load(run / "best.pt")
+    best = checkpointer.load(run / "best.pt")
     best["model"]["embedding.weight"][0, 0] = torch.nan
-    checkpoint.save(run / "best.pt", best)
+    checkpointer.save(run / "best.pt", best)
     with pytest.raises(ValueError, match="not finite"):
-        read_run(run)
+        load_run(run)
 
 
 def test_outside_the_settings_of_a_program(run: Path) -> None:
     with pyro.settings.context(module_local_params=False), pytest.raises(ValueError, match="program_settings"):
-        read_run(run)
+        load_run(run)
 
 
 def test_another_text_than_it_was_trained_on(texts: Texts, tmp_path: Path) -> None:
@@ -81,14 +82,14 @@ def test_another_text_than_it_was_trained_on(texts: Texts, tmp_path: Path) -> No
     for text in texts:
         text.write_text("other words than before, and more of them\n" * 9)
     with pytest.raises(ValueError, match="have changed since"):
-        read_run(run)
+        load_run(run)
 
 
 @pytest.mark.parametrize("content", [{"model": {}}, {"epoch": 1}, [1, 2], {"model": None}, {"model": {"rnn": 3}}])
 def test_another_model(run: Path, content: dict) -> None:
-    checkpoint.save(run / "best.pt", content)
+    checkpointer.save(run / "best.pt", content)
     with pytest.raises(ValueError, match=r"does not fit|it holds a list"):
-        read_run(run)
+        load_run(run)
 
 
 @FUZZ
@@ -99,7 +100,7 @@ def test_a_best_model_with_damaged_bytes(run: Path, data: st.DataObject) -> None
         cut = data.draw(st.integers(0, len(whole) - 100))
         (run / "best.pt").write_bytes(whole[:cut] + data.draw(st.binary(max_size=20)))
         with pytest.raises(ValueError, match=r"best\.pt.* (cannot be read|does not fit)"):
-            read_run(run)
+            load_run(run)
     finally:
         (run / "best.pt").write_bytes(whole)
 
@@ -117,7 +118,7 @@ def test_a_configuration_with_a_value_that_is_none_of_its_field_s(run: Path, dat
     try:
         (run / "config.json").write_text(json.dumps(content))
         try:
-            read_run(run)  # some values are as good as the run's own
+            load_run(run)  # some values are as good as the run's own
         except ValueError as error:
             assert str(error)
     finally:
@@ -128,9 +129,9 @@ def test_a_configuration_with_a_value_that_is_none_of_its_field_s(run: Path, dat
 def test_a_damaged_configuration(run: Path, text: str) -> None:
     (run / "config.json").write_bytes(text.encode("latin1"))
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
-        read_run(run)
+        load_run(run)
 
 
 def test_a_run_can_move(run: Path, tmp_path: Path) -> None:
     shutil.move(run, tmp_path / "elsewhere")
-    assert read_run(tmp_path / "elsewhere", device="cpu").config.model.hidden_size == 4
+    assert load_run(tmp_path / "elsewhere", device="cpu").config.model.hidden_size == 4

@@ -7,7 +7,7 @@ import io
 import math
 from pathlib import Path
 
-from noisin_pyro.training.checkpoint import replacing
+from noisin_pyro._files import atomic_write
 
 Row = dict[str, float]
 COLUMNS = {
@@ -25,7 +25,7 @@ def append(path: Path, row: Row) -> None:
 def rewrite(path: Path, rows: list[Row]) -> None:
     """The log of these rows alone, whatever it was before."""
     if rows:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(_text(rows, titled=True).encode())
     else:
         path.unlink(missing_ok=True)

@@ -8,7 +8,13 @@ import torch
 import noisin_pyro as nz
 from noisin_pyro.models import Spread
 from noisin_pyro.training.kinds import alike
-from noisin_pyro.training.optimizers import averaged, build_optimizer, decay, load_state, no_weights
+from noisin_pyro.training.optim import (
+    averaged_weights,
+    build_optimizer,
+    default_weight_decay,
+    load_state,
+    spared_from_decay,
+)
 
 
 @pytest.mark.parametrize("after", [0, 3])
@@ -29,7 +35,7 @@ def test_averaged_sgd_is_sgd_beside_the_mean_of_its_weights(after: int) -> None:
         visited.append(plain.weight.detach().clone())
     last = line.weight.detach().clone()
     torch.testing.assert_close(last, visited[-1])
-    with averaged(optimizers[0]):  # torch leaves the first of the steps to average out
+    with averaged_weights(optimizers[0]):  # torch leaves the first of the steps to average out
         torch.testing.assert_close(line.weight.detach(), torch.stack(visited[after + 1 :]).mean(0))
     assert torch.equal(line.weight, last)
 
@@ -37,7 +43,7 @@ def test_averaged_sgd_is_sgd_beside_the_mean_of_its_weights(after: int) -> None:
 def test_an_optimizer_without_averages_leaves_the_weights_alone() -> None:
     line = torch.nn.Linear(3, 2)
     before = line.weight.detach().clone()
-    with averaged(build_optimizer("Adam", line.parameters(), 0.1)):
+    with averaged_weights(build_optimizer("Adam", line.parameters(), 0.1)):
         assert torch.equal(line.weight, before)
 
 
@@ -98,7 +104,7 @@ def loss_of(bound: torch.nn.Module) -> torch.Tensor:
 def test_a_step_of_sgd_is_that_of_the_loss_with_half_the_squared_weights() -> None:
     plain, decaying = make_bound(), make_bound()
     first = build_optimizer("sgd", plain.parameters(), 0.1)
-    second = build_optimizer("sgd", decaying.parameters(), 0.1, weight_decay=0.3, spared=no_weights(decaying))
+    second = build_optimizer("sgd", decaying.parameters(), 0.1, weight_decay=0.3, spared=spared_from_decay(decaying))
     weights = [p for name, p in plain.named_parameters() if "spread" not in name]
     assert len(weights) == len(list(plain.parameters())) - 1
     (loss_of(plain) + 0.15 * torch.stack([w.square().sum() for w in weights]).sum()).backward()
@@ -113,7 +119,7 @@ def test_a_step_of_sgd_is_that_of_the_loss_with_half_the_squared_weights() -> No
 def test_weights_decay_and_spreads_do_not(name: str) -> None:
     bound = make_bound()
     before = {name: p.detach().clone() for name, p in bound.named_parameters()}
-    optimizer = build_optimizer(name, bound.parameters(), 0.01, weight_decay=0.5, spared=no_weights(bound))
+    optimizer = build_optimizer(name, bound.parameters(), 0.01, weight_decay=0.5, spared=spared_from_decay(bound))
     for parameter in bound.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -127,14 +133,16 @@ def test_weights_decay_and_spreads_do_not(name: str) -> None:
 def test_without_decay_there_is_one_group_with_the_optimizer_s_own() -> None:
     bound = make_bound()
     for name in ("adam", "adamw"):  # 0 is 0, whatever the optimiser's own is
-        plain = build_optimizer(name, bound.parameters(), 0.1, weight_decay=0.0, spared=no_weights(bound))
+        plain = build_optimizer(name, bound.parameters(), 0.1, weight_decay=0.0, spared=spared_from_decay(bound))
         assert [group["weight_decay"] for group in plain.param_groups] == [0.0]
-    own = build_optimizer("adamw", bound.parameters(), 0.1, spared=no_weights(bound))
-    assert [group["weight_decay"] for group in own.param_groups] == [0.01, 0.0] and decay("adamw") == 0.01
+    own = build_optimizer("adamw", bound.parameters(), 0.1, spared=spared_from_decay(bound))
+    assert [group["weight_decay"] for group in own.param_groups] == [0.01, 0.0] and default_weight_decay(
+        "adamw"
+    ) == 0.01
     assert sum(len(group["params"]) for group in own.param_groups) == len(list(bound.parameters()))
 
 
 def test_an_optimizer_without_decay_refuses_one() -> None:
-    assert decay("rprop") is None
+    assert default_weight_decay("rprop") is None
     with pytest.raises(ValueError, match=r"weight decay 0\.1: Rprop has none"):
         build_optimizer("rprop", make_bound().parameters(), 0.1, weight_decay=0.1)

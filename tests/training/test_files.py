@@ -1,15 +1,18 @@
-"""One writer in a run's folder: the second is refused, and a lock does not outlive its holder."""
+"""Locks: a second run in a folder is refused, and a lock does not outlive its holder."""
 
+import errno
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from noisin_pyro._files import exclusive_lock
 from noisin_pyro.cli import main
-from noisin_pyro.training import locks
-from noisin_pyro.training.locks import alone
 
 from .. import hooks
 from ..hooks import AfterStep
@@ -18,8 +21,8 @@ from ..processes import environment
 HOLDER = """
 import sys
 from pathlib import Path
-from noisin_pyro.training.locks import alone
-with alone(Path(sys.argv[1])):
+from noisin_pyro._files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -39,13 +42,12 @@ def stopped(texts: Texts, tmp_path: Path, after_step: AfterStep) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
 def test_a_second_run_is_refused_until_the_first_is_gone(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path.name: path.read_bytes() for path in stopped.iterdir()}
     command = [sys.executable, "-c", HOLDER, str(stopped)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=environment(), text=True, **pipes) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
+        before = {path.name: path.read_bytes() for path in stopped.iterdir()}
         capsys.readouterr()
         assert main(["train", "--resume", str(stopped)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -53,12 +55,11 @@ def test_a_second_run_is_refused_until_the_first_is_gone(stopped: Path, capsys: 
         assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
         holder.send_signal(signal.SIGKILL)
     assert main(["train", "--resume", str(stopped)]) == 0
-    files = {"best.pt", "config.json", "last.pt", "log.csv", "result.json"}
+    files = {"best.pt", "last.pt", "config.json", "log.csv", "result.json"}
     assert {path.name for path in (stopped / "deterministic").iterdir()} == files
     assert {path.name for path in stopped.iterdir()} == files | {"curves.png", "deterministic"}
 
 
-@pytest.mark.skipif(locks.fcntl is None, reason="needs fcntl")
 @pytest.mark.parametrize("inner", ["", "deterministic"])
 def test_a_run_and_its_twin_are_locked_while_they_train(texts: Texts, tmp_path: Path, inner: str) -> None:
     run, refused = tmp_path / "run", []
@@ -67,35 +68,39 @@ def test_a_run_and_its_twin_are_locked_while_they_train(texts: Texts, tmp_path: 
         in_twin = (run / "deterministic").exists()
         if in_twin == bool(inner) and not refused:
             for folder in {run, run / inner}:
-                with pytest.raises(ValueError, match="another run is writing") as error, alone(folder):
+                with pytest.raises(ValueError, match="another run is writing") as error, exclusive_lock(folder):
                     pass
                 refused.append(error)
 
     with hooks.after_each_step(look):
         assert _start(texts, run) == 0
     assert len(refused) == (2 if inner else 1)
-    with alone(run):
+    with exclusive_lock(run):
         pass
 
 
-def test_a_system_without_locks_is_reported(
-    stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locks, "fcntl", None)
-    capsys.readouterr()
-    assert main(["train", "--resume", str(stopped)]) == 0
-    assert f"warning: {str(stopped)!r} cannot be locked" in capsys.readouterr().err
-
-
 def test_a_disk_without_locks_is_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NoLocks:
-        LOCK_EX = LOCK_NB = 0
+    def acquire(self: FileLock, **_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
 
-        def flock(self, handle: int, operation: int) -> None:
-            raise OSError(38, "not implemented")
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with exclusive_lock(tmp_path):
+        assert "cannot be locked (No locks available)" in caplog.text
 
-    monkeypatch.setattr(locks, "fcntl", NoLocks())
-    with alone(tmp_path):
-        assert "cannot be locked" in capsys.readouterr().err
+
+def test_a_lock_is_waited_for_and_leaves_no_file(tmp_path: Path) -> None:
+    events = []
+
+    def wait() -> None:
+        with exclusive_lock(tmp_path, wait=True):
+            events.append("second")
+
+    second = threading.Thread(target=wait)
+    with exclusive_lock(tmp_path):
+        second.start()
+        time.sleep(0.2)
+        events.append("first")
+    second.join()
+    assert events == ["first", "second"] and not list(tmp_path.iterdir())

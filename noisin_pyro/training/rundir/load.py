@@ -1,4 +1,4 @@
-"""A run's folder, read back: configuration, data and best model."""
+"""Loading a run from its folder: configuration, data and best model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import build_guide, build_model, load_corpus
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.fingerprint import require_same
-from noisin_pyro.training.folder import load_best, read_config
+from noisin_pyro.training.rundir.checkpointer import load_best
+from noisin_pyro.training.rundir.layout import read_config, require_same_data
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a run's folder holds.
+class LoadedRun:
+    """A run that is loaded from its folder.
 
     Attributes:
-        config: what the run was told, with the device and the data's root that it is read with.
-        corpus: its data, read anew.
+        config: the run's, with the device and the data's root that it is loaded with.
+        corpus: its data.
         model: its best model, on ``config.run.device``.
         guide: the guide that was trained with it; ``None`` where the prior was the guide.
     """
@@ -35,9 +35,9 @@ class Trained:
     guide: Guide | None
 
 
-def read_run(folder: Path, device: str | None = None, root: Path | None = None) -> Trained:
-    """The best model of a finished or unfinished run, and the data it was trained on; to be called, and the model
-    used, within :func:`~noisin_pyro.training.run.program_settings`.
+def load_run(folder: Path, device: str | None = None, root: Path | None = None) -> LoadedRun:
+    """Load the best model of a finished or unfinished run, and its data. Call this, and use the model,
+    within :func:`~noisin_pyro.training.run.program_settings`.
 
     Args:
         folder: a folder that ``train`` wrote, a twin's too.
@@ -49,7 +49,7 @@ def read_run(folder: Path, device: str | None = None, root: Path | None = None) 
             a call outside those settings.
     """
     if not pyro.settings.get("module_local_params"):
-        raise ValueError("read_run makes a model whose parameters are its own: call it within program_settings()")
+        raise ValueError("load_run makes a model whose parameters are its own: call it within program_settings()")
     config = read_config(folder)
     data, run = config.data, config.run
     config = dataclasses.replace(
@@ -60,8 +60,8 @@ def read_run(folder: Path, device: str | None = None, root: Path | None = None) 
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     corpus = load_corpus(config.data)
-    require_same(folder, corpus)
+    require_same_data(folder, corpus)
     model = build_model(config, corpus).to(config.run.device)
     guide = build_guide(config, model)
     load_best(folder, model, guide)
-    return Trained(config, corpus, model, guide)
+    return LoadedRun(config, corpus, model, guide)

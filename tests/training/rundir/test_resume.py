@@ -15,23 +15,11 @@ import torch
 
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import (
-    Config,
-    Data,
-    Model,
-    Noise,
-    Optimisation,
-    Run,
-    checkpoint,
-    fit,
-    generators,
-    log,
-    loop,
-    train,
-)
-from noisin_pyro.training.interrupts import Interrupted
+from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, fit, loop, train
+from noisin_pyro.training.rundir import checkpointer, metrics_log
+from noisin_pyro.training.signals import Interrupted
 
-from ..hooks import AfterStep
+from ...hooks import AfterStep
 
 Texts = tuple[Path, Path, Path]
 CLOCKS = {"seconds", "tokens_per_second"}
@@ -113,8 +101,8 @@ def test_a_fit_stopped_anywhere_resumes_to_the_same_bits(
     _same(rows, whole)
     _same(dict(again.state_dict()), dict(model.state_dict()))
     for file in ("last.pt", "best.pt"):
-        _same(*(checkpoint.load(tmp_path / name / file) for name in ("broken", "whole")))
-    _same(*(log.read(tmp_path / name / "log.csv") for name in ("broken", "whole")))
+        _same(*(checkpointer.load(tmp_path / name / file) for name in ("broken", "whole")))
+    _same(*(metrics_log.read(tmp_path / name / "log.csv") for name in ("broken", "whole")))
 
 
 def test_minutes_count_training_and_validation_but_not_the_time_between_runs(
@@ -127,7 +115,7 @@ def test_minutes_count_training_and_validation_but_not_the_time_between_runs(
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
 
-    def run(name: str, seconds: float, resume: bool = False) -> list[log.Row]:
+    def run(name: str, seconds: float, resume: bool = False) -> list[metrics_log.Row]:
         again, _ = _words()
         config = Config(
             data=Data(batch_size=4), optimisation=Optimisation(epochs=9, patience=None, minutes=seconds / 60)
@@ -147,10 +135,10 @@ def test_minutes_count_training_and_validation_but_not_the_time_between_runs(
         next(clock)  # the break
     rows = run("broken", 3 * epoch - 0.5, resume=True)
     assert rows == [row | {"tokens_per_second": pytest.approx(row["tokens_per_second"])} for row in whole]
-    _same(*(checkpoint.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))
+    _same(*(checkpointer.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))
 
     assert run("broken", 3 * epoch - 0.5, resume=True) == rows, "stopped by the clock: nothing is left to do"
-    _same(*(checkpoint.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))
+    _same(*(checkpointer.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))
 
 
 def test_every_generator_is_restored_from_a_file(tmp_path: Path) -> None:
@@ -158,10 +146,10 @@ def test_every_generator_is_restored_from_a_file(tmp_path: Path) -> None:
         return [torch.rand(()).item(), torch.randn(3)[2].item(), np.random.normal(), random.gauss(0.0, 1.0)]
 
     draw()  # leaves the second of a pair behind, in numpy and in Python
-    checkpoint.save(tmp_path / "last.pt", generators.states())
+    checkpointer.save(tmp_path / "last.pt", checkpointer.rng_state())
     expected = draw()
     pyro.set_rng_seed(7)
-    generators.restore(checkpoint.load(tmp_path / "last.pt"))
+    checkpointer.set_rng_state(checkpointer.load(tmp_path / "last.pt"))
     assert draw() == expected
 
 
@@ -177,10 +165,15 @@ def _config(texts: Texts, folder: Path) -> Config:
 
 def _numbers(folder: Path) -> list[object]:
     results = [json.loads((part / "result.json").read_text()) for part in (folder, folder / "deterministic")]
-    logs = [log.read(part / "log.csv") for part in (folder, folder / "deterministic")]
+    logs = [metrics_log.read(part / "log.csv") for part in (folder, folder / "deterministic")]
     for each in results:
         del each["seconds"], each["run"]
-    return [results, logs, checkpoint.load(folder / "best.pt"), checkpoint.load(folder / "deterministic" / "best.pt")]
+    return [
+        results,
+        logs,
+        checkpointer.load(folder / "best.pt"),
+        checkpointer.load(folder / "deterministic" / "best.pt"),
+    ]
 
 
 def _steps(texts: Texts) -> int:
@@ -198,7 +191,7 @@ def test_a_run_resumes_with_the_network_it_was_training(
     with pytest.raises(Interrupted) as stop:
         train(_config(texts, tmp_path / "broken"))
     assert stop.value.signum == signal.SIGTERM
-    assert stop.value.__notes__ == [f"go on with: noisin train --resume {tmp_path / 'broken'}"]
+    assert stop.value.__notes__ == [f"resume with: noisin train --resume {tmp_path / 'broken'}"]
     assert (tmp_path / "broken" / "result.json").exists() == (where == "twin")
     resumed = train(Config(run=Run(resume=tmp_path / "broken")))
     _same(_numbers(tmp_path / "broken"), _numbers(tmp_path / "whole"))

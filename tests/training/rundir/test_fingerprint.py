@@ -9,9 +9,9 @@ import torch
 
 from noisin_pyro.cli import main
 from noisin_pyro.data import Corpus, Sequences, Vocabulary
-from noisin_pyro.training.fingerprint import KEY, fingerprint
+from noisin_pyro.training.rundir.layout import FINGERPRINT, fingerprint
 
-from ..hooks import AfterStep
+from ...hooks import AfterStep
 
 Texts = tuple[Path, Path, Path]
 SMALL = "--batch-size 4 --window 10 --hidden-size 4 --epochs 1 --ensemble-samples 0 --no-twin"
@@ -33,7 +33,7 @@ def test_a_single_word_token_or_length_changes_the_fingerprint() -> None:
         _text(), _text("b a"), _text("a bb"), _text(train=[0, 1, 1]), _text(train=[0, 1, 2, 0], valid=[1, 2]),
         _text(test=[0, 2, 1]), _music(3), _music(2),
     ]  # fmt: skip
-    assert len({fingerprint(corpus)[KEY] for corpus in corpora}) == len(corpora)
+    assert len({fingerprint(corpus)[FINGERPRINT] for corpus in corpora}) == len(corpora)
     assert fingerprint(_text()) == fingerprint(_text()) and fingerprint(_music(2)) == fingerprint(_music(2))
 
 
@@ -65,7 +65,7 @@ def test_a_run_without_a_fingerprint_is_read(texts: Texts, tmp_path: Path) -> No
     run = tmp_path / "run"
     assert main(["train", "--files", *map(str, texts), *SMALL.split(), "--folder", str(run)]) == 0
     settings = json.loads((run / "config.json").read_text())
-    assert json.loads((run / "result.json").read_text())[KEY] == settings.pop(KEY)
+    assert json.loads((run / "result.json").read_text())[FINGERPRINT] == settings.pop(FINGERPRINT)
     (run / "config.json").write_text(json.dumps(settings))
     assert main(["evaluate", str(run)]) == main(["train", "--resume", str(run)]) == 0
 

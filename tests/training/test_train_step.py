@@ -18,9 +18,9 @@ from noisin_pyro.inference import Bound, PriorAsGuide_ELBO, guides
 from noisin_pyro.models import LanguageModel, Spread, innovations
 from noisin_pyro.noise import describe, families, get
 from noisin_pyro.training import loop
-from noisin_pyro.training.optimizers import build_optimizer
+from noisin_pyro.training.optim import build_optimizer
 from noisin_pyro.training.run import program_settings
-from noisin_pyro.training.stepper import WARM, CapturedStepper, Stepper
+from noisin_pyro.training.train_step import WARMUP_STEPS, CUDAGraphTrainStep, TrainStep
 
 WORDS = 11
 
@@ -56,10 +56,10 @@ class Recorder:
         return replay
 
 
-def trained(bound: Bound, stream: Stream, name: str, make_stepper: Callable) -> tuple[list[float], int]:
+def trained(bound: Bound, stream: Stream, name: str, make_step: Callable) -> tuple[list[float], int]:
     optimizer = build_optimizer(name, bound.parameters(), 0.01)
     pyro.set_rng_seed(2)
-    steps = make_stepper(bound, optimizer, 0.1)
+    steps = make_step(bound, optimizer, 0.1)
     seen: list[int] = []
     nats = []
     for epoch in range(3):
@@ -81,15 +81,15 @@ def test_captured_steps_are_those_taken_one_by_one(
     with program_settings():
         bound = make(cell, noise, learn, particles)
         other = copy.deepcopy(bound)
-        expected, steps = trained(bound, stream, optimizer, Stepper)
-        losses, readings = trained(other, stream, optimizer, lambda *given: CapturedStepper(*given, record=recorder))
+        expected, steps = trained(bound, stream, optimizer, TrainStep)
+        losses, readings = trained(other, stream, optimizer, lambda *given: CUDAGraphTrainStep(*given, record=recorder))
     assert losses == pytest.approx(expected, abs=1e-12)
     for parameter, same in zip(other.parameters(), bound.parameters(), strict=True):
         torch.testing.assert_close(parameter, same, rtol=0, atol=1e-12)
     batches = len(list(stream.batches()))
     assert steps == 3 * batches and readings == 3  # an epoch is shorter than what is read at once
     full = batches - 2  # the first carries nothing, the last is ragged
-    assert recorder.recorded == 2 and recorder.replays == 3 * full - 2 * WARM  # twice, for two learning rates
+    assert recorder.recorded == 2 and recorder.replays == 3 * full - 2 * WARMUP_STEPS  # twice, for two learning rates
 
 
 class NoWaiting(TorchDispatchMode):
@@ -136,9 +136,9 @@ def test_a_captured_step_waits_for_nothing(stream: Stream, cell: str, noise: str
         bound = make(cell, noise, learn)
         optimizer = build_optimizer("adam", bound.parameters(), 0.01)
         recorder = Recorder()
-        stepper = CapturedStepper(bound, optimizer, 0.1, record=recorder)
-        for number, batch in zip(range(1, WARM + 3), stream.batches(), strict=False):
-            stepper.take(batch, number)
+        train_step = CUDAGraphTrainStep(bound, optimizer, 0.1, record=recorder)
+        for number, batch in zip(range(1, WARMUP_STEPS + 3), stream.batches(), strict=False):
+            train_step(batch, number)
         assert recorder.step is not None
         with NoWaiting():
             recorder.step()
@@ -152,9 +152,9 @@ def test_a_captured_step_of_a_guide_waits_for_nothing(stream: Stream, name: str)
         guide = guides.get(name, model)
         bound = PriorAsGuide_ELBO(max_plate_nesting=1)(innovations(model), guide)
         recorder = Recorder()
-        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1, record=recorder)
-        for number, batch in zip(range(1, WARM + 3), stream.batches(), strict=False):
-            stepper.take(batch, number)
+        train_step = CUDAGraphTrainStep(bound, build_optimizer("adam", bound.parameters(), 0.01), 0.1, record=recorder)
+        for number, batch in zip(range(1, WARMUP_STEPS + 3), stream.batches(), strict=False):
+            train_step(batch, number)
         assert recorder.step is not None
         with NoWaiting():
             recorder.step()
@@ -164,9 +164,9 @@ def test_a_short_last_window_leaves_the_graph_as_it_is() -> None:
     stream, recorder = Stream(torch.randint(WORDS, (4 * 53,)), 4, 5), Recorder()  # the last has 3 steps, none padded
     with program_settings():
         bound = make()
-        stepper = CapturedStepper(bound, build_optimizer("adam", bound.parameters(), 0.01), record=recorder)
+        train_step = CUDAGraphTrainStep(bound, build_optimizer("adam", bound.parameters(), 0.01), record=recorder)
         for _ in range(3):
-            loop.train_epoch(stepper, stream.batches())
+            loop.train_epoch(train_step, stream.batches())
     assert [batch.targets.shape[1] for batch in stream.batches()][-1] == 3
     assert recorder.recorded == 1
 
@@ -175,18 +175,18 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> 
     with program_settings():
         bound = make()
         optimizer = build_optimizer("adam", bound.parameters(), 0.01)
-        stepper = CapturedStepper(bound, optimizer, 0.1, record=Recorder())
+        train_step = CUDAGraphTrainStep(bound, optimizer, 0.1, record=Recorder())
         batches = list(stream.batches())
         for number, batch in enumerate(batches[:7], start=1):
-            stepper.take(batch, number)
+            train_step(batch, number)
         before = [parameter.detach().clone() for parameter in bound.parameters()]
-        assert isinstance(stepper.state, tuple)
-        for part in stepper.state:  # the buffers that the captured step reads
+        assert isinstance(train_step.state, tuple)
+        for part in train_step.state:  # the buffers that the captured step reads
             part.fill_(float("nan"))
         for number, batch in enumerate(batches[7:9], start=8):
-            stepper.take(batch, number)
+            train_step(batch, number)
         with pytest.raises(FloatingPointError, match="training, by step 9: the loss is nan"):
-            stepper.read()
+            train_step.read()
     for parameter, start in zip(bound.parameters(), before, strict=True):
         assert torch.equal(parameter, start)
 
@@ -194,9 +194,9 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(stream: Stream) -> 
 def test_only_one_process_on_a_gpu_captures_and_only_what_can_be_held_back(stream: Stream) -> None:
     cpu, gpu, bound = torch.device("cpu"), torch.device("cuda"), make()
     fused, other = (build_optimizer(name, bound.parameters(), 0.01) for name in ("adam", "rmsprop"))
-    assert CapturedStepper.can(fused, gpu)
-    assert not CapturedStepper.can(fused, cpu) and not CapturedStepper.can(other, gpu)
-    assert type(loop.stepper(bound, fused)) is Stepper
+    assert CUDAGraphTrainStep.is_supported(fused, gpu)
+    assert not CUDAGraphTrainStep.is_supported(fused, cpu) and not CUDAGraphTrainStep.is_supported(other, gpu)
+    assert type(loop.make_train_step(bound, fused)) is TrainStep
 
 
 def test_sequences_of_their_own_lengths_are_taken_one_by_one() -> None:
@@ -205,7 +205,7 @@ def test_sequences_of_their_own_lengths_are_taken_one_by_one() -> None:
     with program_settings():
         bound, recorder = make(), Recorder()
         optimizer = build_optimizer("adam", bound.parameters(), 0.01)
-        stepper = CapturedStepper(bound, optimizer, 0.1, record=recorder)
+        train_step = CUDAGraphTrainStep(bound, optimizer, 0.1, record=recorder)
         for number, batch in enumerate(data.batches(2), start=1):
-            stepper.take(batch, number)
-        assert stepper.read().steps == data.num_steps and recorder.recorded == 0
+            train_step(batch, number)
+        assert train_step.read().steps == data.num_steps and recorder.recorded == 0

@@ -1,0 +1,136 @@
+"""Resuming a run: its options are those in its folder, and options that are given may not contradict them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noisin_pyro._files import exclusive_lock, write_json
+from noisin_pyro.training.build import resolved
+from noisin_pyro.training.config import Config, to_json
+from noisin_pyro.training.distributed import SINGLE, World
+from noisin_pyro.training.provenance import provenance
+from noisin_pyro.training.rundir.layout import CONFIG, LAST, RESULT, read_config, read_settings
+
+logger = logging.getLogger("noisin_pyro")
+
+
+def stored_config(folder: Path) -> Config:
+    """Read the configuration of the run in ``folder``, with ``run.resume`` set to resume it.
+
+    Raises:
+        ValueError: not a run's folder, or a configuration that cannot be read.
+    """
+    config = read_config(folder)
+    return replace(config, run=replace(config.run, resume=folder))
+
+
+def config_to_resume(config: Config, epochs: int | None, world: World) -> Config:
+    """The stored configuration of the run in ``config.run.resume``, for at most ``epochs`` epochs if that is given.
+
+    Raises:
+        ValueError: the run cannot be resumed, options contradict it, or it cannot be lengthened.
+    """
+    folder = config.run.resume
+    assert folder is not None
+    stored = world.on_rank_zero(lambda: stored_config(folder))  # before it is lengthened, in all processes
+    require_same_options(with_stored_defaults(config, stored), stored)
+    warn_of_changes(folder, world)
+    if epochs is not None:
+        world.on_rank_zero(lambda: lengthen(folder, epochs))
+        stored = replace(stored, optimisation=replace(stored.optimisation, epochs=epochs))
+    return replace(stored, run=replace(stored.run, folder=folder, resume=None))
+
+
+def lengthen(folder: Path, epochs: int) -> None:
+    """Set the maximum number of epochs of a run and of its twin, whether they are finished or not.
+
+    Resumed, the run trains the epochs that are missing, to the same numbers as if they had been asked for at once, and
+    is tested again. A run that its patience has ended does not get longer.
+
+    Args:
+        folder: the run's.
+        epochs: at least as many as before.
+
+    Raises:
+        ValueError: not a run's folder, fewer epochs than before, another process that writes there, or a finished run
+            without its last checkpoint. Nothing is changed then.
+    """
+    runs = [run for run in (folder, folder / "deterministic") if (run / CONFIG).exists()] or [folder]
+    with ExitStack() as locks:
+        for run in runs:
+            before = read_config(run).optimisation.epochs
+            if epochs < before:
+                raise ValueError(
+                    f"epochs must be at least {before}, as the run in {str(run)!r} was asked, got {epochs}"
+                )
+            if epochs > before and (run / RESULT).exists() and not (run / LAST).exists():
+                raise ValueError(
+                    f"epochs {epochs}: the run in {str(run)!r} is finished after at most {before}, and its last "
+                    f"checkpoint, {LAST}, has been removed; train a new one"
+                )
+            locks.enter_context(exclusive_lock(run))
+        for run in runs:
+            config = read_config(run)
+            if epochs == config.optimisation.epochs:
+                continue
+            longer = replace(config, optimisation=replace(config.optimisation, epochs=epochs))
+            settings = read_settings(run) | json.loads(to_json(longer))
+            # The result goes first: a run killed between the two is then unfinished, with the options it had.
+            (run / RESULT).unlink(missing_ok=True)
+            write_json(run / CONFIG, settings)
+
+
+def require_same_options(config: Config, stored: Config) -> None:
+    """Raise if the two differ in an option.
+
+    Raises:
+        ValueError: naming the options.
+    """
+    options = (_options(replace(each, data=resolved(each.data))) for each in (config, stored))
+    pairs = zip(*options, strict=True)
+    changed = [f"{name} {new!s} (there: {old!s})" for (name, new), (_, old) in pairs if new != old]
+    if changed:
+        raise ValueError(
+            f"a resumed run keeps its options, got {', '.join(changed)}; leave them out, or train a new one"
+        )
+
+
+def with_stored_defaults(config: Config, stored: Config) -> Config:
+    """``config`` with the stored value of each option that has its default."""
+    default = Config()
+    groups: dict[str, Any] = {}
+    for group in dataclasses.fields(Config):
+        given, old, usual = (getattr(each, group.name) for each in (config, stored, default))
+        names = [field.name for field in dataclasses.fields(given)]
+        unset = {name: getattr(old, name) for name in names if getattr(given, name) == getattr(usual, name)}
+        groups[group.name] = replace(given, **unset)
+    return replace(config, **groups)
+
+
+def warn_of_changes(folder: Path, world: World = SINGLE) -> None:
+    """Log a warning if versions, device, threads or processes are not those that the run began with."""
+    began = read_settings(folder)
+    now = provenance(torch.device(began["run"]["device"]), world.size)
+    changed = [key for key, value in now.items() if began.get(key) != value]
+    if changed:
+        logger.warning(
+            "warning: %s changed since this run began; %s",
+            " and ".join(changed),
+            "its noise will be other noise" if "processes" in changed else "numbers may differ in the last digits",
+        )
+
+
+def _options(config: Config) -> Iterator[tuple[str, Any]]:
+    for group in dataclasses.fields(config):
+        values = getattr(config, group.name)
+        for field in dataclasses.fields(values):
+            yield field.name.replace("_", " "), getattr(values, field.name)
