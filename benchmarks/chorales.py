@@ -120,15 +120,15 @@ def score(name: str, root: Path, seed: int, scale: float = 1.0) -> dict[str, nz.
     """
     draws, runs, samples, particles = (4 * max(1, int(scale * number / 4)) for number in SAMPLES)
     with program_settings():
-        model, view, guide, corpus = best(name, root)
+        model, guide, corpus = best(name, root)
         test = corpus.test
         assert isinstance(test, Sequences)
         methods: dict[str, Callable[[], nz.Evaluation]] = {
             "mean": lambda: nz.evaluate(model, test, method="mean"),
             "ensemble": lambda: nz.evaluate(model, test, method="ensemble", num_samples=runs),
-            "elbo": lambda: elbo(view, guide, test, draws),
+            "elbo": lambda: elbo(model, guide, test, draws),
             "importance": lambda: nz.evaluate(
-                view, test, method="importance", guide=guide, num_samples=samples, batch_size=BATCH
+                model, test, method="importance", guide=guide, num_samples=samples, batch_size=BATCH
             ),
             "particle-filter": lambda: nz.evaluate(
                 model, test, method="particle-filter", num_samples=particles, batch_size=BATCH
@@ -142,19 +142,20 @@ def score(name: str, root: Path, seed: int, scale: float = 1.0) -> dict[str, nz.
     return results
 
 
-def best(name: str, root: Path) -> tuple[Any, Any, Any, Corpus]:
-    """A contestant's best model, the view whose sites its guide samples, the guide, and the data."""
+def best(name: str, root: Path) -> tuple[Any, Any, Corpus]:
+    """A contestant's best model, its guide, and the data."""
     if name == "dmm":
         trained = dmm.best(root / name)
-        return None, trained.model, trained.guide, nz.data.load("jsb")
+        return trained.model, trained.guide, nz.data.load("jsb")
     run = load_run(root / name)
-    return run.model, run.model if run.guide is None else nz.innovations(run.model), run.guide, run.corpus
+    return run.model, run.guide, run.corpus
 
 
-def elbo(view: Any, guide: Any, data: Sequences, draws: int) -> nz.Evaluation:
+def elbo(model: Any, guide: Any, data: Sequences, draws: int) -> nz.Evaluation:
     """The mean of ``draws`` ELBOs with one sample per sequence each."""
     evaluations = [
-        nz.evaluate(view, data, method="importance", guide=guide, num_samples=1, batch_size=BATCH) for _ in range(draws)
+        nz.evaluate(model, data, method="importance", guide=guide, num_samples=1, batch_size=BATCH)
+        for _ in range(draws)
     ]
     nats = torch.tensor([each.nats_per_step for each in evaluations]).double()
     error = float(nats.std()) / draws**0.5 if evaluations[0].num_samples else 0.0

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from noisin_pyro import LanguageModel, NoisyRNN, PriorAsGuide_ELBO, Spread
 from noisin_pyro.data import Stream
-from noisin_pyro.models.cells import CELLS
-from noisin_pyro.models.engine import ENGINES
+from noisin_pyro.recurrence.cells import CELLS
+from noisin_pyro.recurrence.dispatch import BACKENDS
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.optim import build_optimizer
 from noisin_pyro.training.run import program_settings
@@ -29,9 +29,9 @@ def backend_differences(device: str) -> dict[str, float]:
     for cell in CELLS:
         for noise in ("gaussian", "gaussian:multiplicative"):
             results = {}
-            for backend in ENGINES:
+            for backend in BACKENDS:
                 torch.manual_seed(0)
-                rnn = NoisyRNN(3, 5, 2, cell=cell, noise=noise, engine=backend).double().to(device)
+                rnn = NoisyRNN(3, 5, 2, cell=cell, noise=noise, backend=backend).double().to(device)
                 x = torch.randn(4, 7, 3, device=device, dtype=torch.float64)
                 torch.manual_seed(1)
                 try:

@@ -21,7 +21,7 @@ from torch import Tensor
 from noisin_pyro import NoisyRNN, SequenceModel
 from noisin_pyro._files import write_json
 from noisin_pyro.data import Batch
-from noisin_pyro.inference.particles import run
+from noisin_pyro.inference.filtering.particle_filter import run
 from noisin_pyro.models import States
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
@@ -33,7 +33,7 @@ SPREAD, RESAMPLING_THRESHOLD, SEED = 0.3, 0.5, 0
 
 def forward(model: SequenceModel, batch: Batch, at_once: bool) -> Tensor:
     """log p(x_t | z_t) of ``PARTICLES`` noisy runs of the sequences, ``(P, B, T)``."""
-    walk = model.rnn.steps(model.embed(batch.inputs))
+    walk = model.rnn.stepwise(model.embed(batch.inputs))
     size = (PARTICLES, SEQUENCES, UNITS)
     z, c = (tuple(s if s is None else s.expand(size) for s in each) for each in walk.start)
     states, outputs = States(z, c), []  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from timing.measure import MeasureOptions, add_memory, measure
 from timing.report import summary, write_table
 
 from noisin_pyro._files import write_json
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = MeasureOptions()

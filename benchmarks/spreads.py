@@ -50,7 +50,7 @@ def importance(samples: int) -> Callable[[nz.SequenceModel], Bound]:
 
 def smoothing(model: nz.SequenceModel) -> Bound:
     guide = nz.guides.get("smoothing", model, covariance="full", hidden_size=32)
-    return nz.PriorAsGuide_ELBO(1)(nz.innovations(model), guide)
+    return nz.PriorAsGuide_ELBO(1)(model, guide)
 
 
 OBJECTIVES: dict[str, Callable[[nz.SequenceModel], Bound]] = {

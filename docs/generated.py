@@ -15,8 +15,9 @@ from typing import Any
 from noisin_pyro import noise, plots
 from noisin_pyro._tables import markdown as table
 from noisin_pyro.commands.families import Families
-from noisin_pyro.recipes import FIRST_SEED, TABLES
 from noisin_pyro.reproduction import Record, read_records
+from noisin_pyro.reproduction.recipe import FIRST_SEED
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES, body, text
 from noisin_pyro.training.rundir.metrics_log import Row
 from noisin_pyro.training.rundir.metrics_log import read as read_log
@@ -28,8 +29,8 @@ REPRODUCTIONS = {
     RESULTS / "gpu" / "reproduction": ", on a GPU",
 }  # folder: suffix of its titles
 EARLIER = RESULTS / "reproduction-0.1"
-PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
-PACKAGES += [".reproduction"]
+PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots"]
+PACKAGES += [".search", ".reproduction"]
 
 
 def public_names() -> dict[str, list[str]]:
@@ -135,26 +136,36 @@ def speed() -> str:
 
 
 TRIED = [
-    ("tanh, additive: the fused kernel, fed with its past noise", "1.5: a third product", "tanh", "additive-fused"),
-    ("tanh, additive: the scan", "1.0: the kernel gathers its gradients step by step", "tanh", "additive-scan"),
-    ("tanh, multiplicative: the scan", "1.0", "tanh", "multiplicative-scan"),
-    ("LSTM, additive: the fused kernel, fed with its past noise", "1.5: a third product", "lstm", "additive-fused"),
-    ("LSTM, additive: the scan", "1.3: more small operations, no third product", "lstm", "additive-scan"),
-    ("LSTM, multiplicative: the scan", "1.3", "lstm", "multiplicative-scan"),
+    (
+        "tanh, additive: fused kernel, with earlier noise as an input",
+        "1.5: one more matrix product",
+        "tanh",
+        "additive-fused",
+    ),
+    ("tanh, additive: scan", "1.0: the kernel sums its gradients step by step", "tanh", "additive-scan"),
+    ("tanh, multiplicative: scan", "1.0", "tanh", "multiplicative-scan"),
+    (
+        "LSTM, additive: fused kernel, with earlier noise as an input",
+        "1.5: one more matrix product",
+        "lstm",
+        "additive-fused",
+    ),
+    ("LSTM, additive: scan", "1.3: more small operations, but no further matrix product", "lstm", "additive-scan"),
+    ("LSTM, multiplicative: scan", "1.3", "lstm", "multiplicative-scan"),
 ]
-"""Ways to compute a layer: description, predicted cost relative to torch's own, comparison and contestant."""
+"""Variants of a layer: title, prediction relative to torch's layer, and the entry that measures it."""
 
 
 def tried() -> str:
-    """Predicted and measured cost of each way relative to torch's own, on a CPU."""
+    """Predicted and measured costs of variants relative to torch's own layer, softmax or step, on a CPU."""
     rows = []
     for what, predicted, cell, name in TRIED:
         loop = name.partition("-")[0] + "-loop"
-        measured, plain = (_ratio(f"recurrence-{cell}", contestant) for contestant in (name, loop))
-        rows.append([what, plain, predicted, measured])
+        measured, baseline = (_ratio(f"recurrence-{cell}", contestant) for contestant in (name, loop))
+        rows.append([what, baseline, predicted, measured])
     for size, words in (("table2", "10,000 words"), ("table3", "33,278 words")):
         for name, method, predicted in (
-            ("softmax", "scores overwritten by their gradient, products by oneDNN", "0.5: products take nearly all"),
+            ("softmax", "logits overwritten by their gradient, products by oneDNN", "0.5: mostly matrix products"),
             ("softmax-bfloat16", "the same, products in bfloat16", "0.3"),
         ):
             rows.append([f"softmax over {words}: {method}", "1.00", predicted, _ratio(f"softmax-{size}", name)])
@@ -163,11 +174,11 @@ def tried() -> str:
             what = f"{cell if cell == 'tanh' else 'LSTM'}, {form}: products in bfloat16"
             rows.append([what, "1.00", predicted, _ratio(f"recurrence-{cell}", f"{form}-bfloat16")])
     medium, predicted = (
-        "LSTM 2 × 650, a whole step: additive, products in bfloat16",
+        "LSTM 2 × 650, whole step: additive, products in bfloat16",
         "0.49: all products at twice the rate",
     )
     rows.append([medium, "1.00", predicted, _ratio("medium", "ours-bfloat16")])
-    return table(["what", "plain PyTorch", "predicted", "measured"], rows)
+    return table(["variant", "baseline", "predicted", "measured"], rows)
 
 
 def _ratio(comparison: str, name: str) -> str:

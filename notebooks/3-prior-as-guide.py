@@ -79,15 +79,13 @@ print(f"-log p(x), exact: {truth:.4f} nats per step, on {len(data)} sequences of
 # %% [markdown]
 # ## Three guides for one model
 #
-# The model stays as it is; only the guides are trained, on fresh draws from it. They act on the noise ε, which
-# `nz.innovations(model)` has as its latents. `"mean-field"` draws each step by itself, `"filtering"` knows the state
-# before and x until now, `"smoothing"` the state before and all of x. A guide that samples nothing is the prior: *what
-# the guide does not sample is drawn from the model's own prior, and costs no KL.*
+# The model stays as it is; only the guides are trained, on fresh draws from it. They act on the noise ε, the
+# latent of `nz.innovations(model)`, and bring that view along. `"mean-field"` draws each step by itself, `"filtering"`
+# knows the state before and x until now, `"smoothing"` the state before and all of x. A guide that samples nothing is
+# the prior: *what the guide does not sample is drawn from the model's own prior, and costs no KL.*
+
 
 # %%
-view = nz.innovations(model)
-
-
 def prior(*args, **kwargs):
     """The guide that samples nothing."""
 
@@ -95,7 +93,7 @@ def prior(*args, **kwargs):
 def trained(name):
     pyro.set_rng_seed(1)
     guide = nz.guides.get(name, model, hidden_size=16)
-    bound = nz.PriorAsGuide_ELBO()(view, guide)
+    bound = nz.PriorAsGuide_ELBO()(model, guide)
     optimizer = torch.optim.Adam(guide.parameters(), lr=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GUIDE_STEPS)
     for _ in range(GUIDE_STEPS):
@@ -118,7 +116,7 @@ guides = {"prior": prior} | {name: trained(name) for name in ("mean-field", "fil
 one = nz.data.Sequences(inputs[:1], x[:1])
 draws = {}
 for name in ("prior", "mean-field", "smoothing"):
-    found = nz.posterior(view, one, guides[name], num_samples=400, seed=3, progress=False)
+    found = nz.posterior(model, one, guides[name], num_samples=400, seed=3, progress=False)
     draws[f"guide: {name}"] = found.posterior.z_1.sel(chain=0, sequence=0, unit_1=0)
 gain = torch.linalg.solve(covariance, prior_covariance).T
 left = prior_covariance - gain @ prior_covariance
@@ -148,7 +146,7 @@ rows = []
 for samples, method in ((1, "ELBO"), (200, "importance")):
     for name, guide in guides.items():
         pyro.set_rng_seed(2)
-        found = nz.evaluate(view, data, "importance", num_samples=samples, guide=guide)
+        found = nz.evaluate(model, data, "importance", num_samples=samples, guide=guide)
         label = f"{samples} sample{'s' * (samples > 1)}"
         rows.append(vars(found) | {"model": label, "method": method, "guide": name})
 found = nz.evaluate(model, data, "particle-filter", num_samples=400)
@@ -174,7 +172,7 @@ plots.comparison(rows, truth=truth)
 # %%
 told = {}
 for name, guide in guides.items():
-    found = nz.posterior(view, data, guide, num_samples=200, seed=3, progress=False)
+    found = nz.posterior(model, data, guide, num_samples=200, seed=3, progress=False)
     told[name] = (found.sample_stats.pareto_k, found.sample_stats.effective_proposals)
     k, worth = (each.values for each in told[name])
     print(f"{name:11} k̂ above 0.7 in {(k > 0.7).mean():4.0%} of sequences; 200 samples are worth {worth.mean():5.1f}")
@@ -200,10 +198,8 @@ print(f"{len(corpus.train)} chorales to train on, {len(corpus.test)} to test on,
 def train(spread, passes, guide_name=None):
     pyro.set_rng_seed(0)
     model = nz.SequenceModel(nz.NoisyRNN(88, 100, noise="gaussian", spread=spread), "bernoulli", 88)
-    view, guide = model, None
-    if guide_name is not None:
-        view, guide = nz.innovations(model), nz.guides.get(guide_name, model, hidden_size=32)
-    bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(view, guide)  # without a guide: equation (1)
+    guide = None if guide_name is None else nz.guides.get(guide_name, model, hidden_size=32)
+    bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(model, guide)  # without a guide: equation (1)
     optimizer = torch.optim.Adam(bound.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes)
     order = torch.Generator().manual_seed(0)
@@ -234,7 +230,7 @@ guided, guide = train(0.25, PASSES_WITH_GUIDE, "mean-field")
 networks = {
     "deterministic": plain,
     "trained by equation (1)": noisy,
-    "trained with a guide": (nz.innovations(guided), guide),
+    "trained with a guide": (guided, guide),
 }
 samples = {"ensemble": 50, "importance": 100, "particle-filter": PARTICLES}
 elbos = nz.compare(networks, corpus.test, ["importance"], num_samples=1, batch_size=20, seed=0)
@@ -258,7 +254,7 @@ plots.comparison(rows)
 pyro.set_rng_seed(0)
 filtered = [nz.evaluate(m, corpus.test, "particle-filter", PARTICLES, batch_size=20) for m in (plain, noisy, guided)]
 for name, one, other in (("equation (1) minus deterministic", 1, 0), ("guide minus equation (1)", 2, 1)):
-    difference = filtered[one].minus(filtered[other])
+    difference = filtered[one].difference(filtered[other])
     print(f"{name:33} {difference.nats_per_step:+.3f} ± {difference.standard_error:.3f} nats per chord")
 
 # %% [markdown]

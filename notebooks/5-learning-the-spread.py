@@ -125,10 +125,8 @@ START, FLOOR = 0.3, 0.1  # of γ; the floor is the paper's
 def learn(samples=1, bound="elbo", guide_name=None, floor=FLOOR):
     pyro.set_rng_seed(1)
     model = linear_gaussian(nz.Spread(START, floor=floor, learn=True))
-    view, guide = model, None
-    if guide_name is not None:
-        view, guide = nz.innovations(model), nz.guides.get(guide_name, model, hidden_size=16)
-    objective = nz.PriorAsGuide_ELBO(samples, bound=bound, max_plate_nesting=1)(view, guide)
+    guide = None if guide_name is None else nz.guides.get(guide_name, model, hidden_size=16)
+    objective = nz.PriorAsGuide_ELBO(samples, bound=bound, max_plate_nesting=1)(model, guide)
     learned = [*model.rnn.spread_1.parameters()] + ([] if guide is None else [*guide.parameters()])
     optimizer = torch.optim.Adam(learned, lr=0.03)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GRADIENT_STEPS)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-ADAPTER = Path(__file__).parents[1] / "noisin_pyro" / "inference" / "arviz_adapter.py"
+ADAPTER = Path(__file__).parents[1] / "noisin_pyro" / "inference" / "arviz.py"
 
 
 def save(path: Path) -> None:

@@ -163,7 +163,8 @@ class TorchTraining:
     """Trains a network of this module with Adam on a stream of batches, one step per call of :meth:`step`."""
 
     def __init__(self, network: DeterministicRNN, batches: Iterable[Batch]) -> None:
-        self.network, self.batches, self.state = network, itertools.cycle(batches), None
+        self.network, self.batches = network, itertools.cycle(batches)
+        self.state: State = None
         self.parameters = list(network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=LEARNING_RATE, fused=True)
 

@@ -105,13 +105,16 @@ def _part(kind: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     return lambda shape, batches, device: kind(shape, device, **options)
 
 
-MULTIPLICATIVE = "gaussian:multiplicative"
+ADDITIVE: dict[str, Any] = {"spread": GAMMA}
+MULTIPLICATIVE: dict[str, Any] = {"noise": "gaussian:multiplicative", "spread": 0.5}
 TRAINING: dict[str, Contestant] = {
     "plain": Contestant("deterministic, `nn.RNN` or `nn.LSTM`", _torch(DeterministicRNN)),
     "ours-noise-free": Contestant("ours, noise-free (γ = 0)", _noisin(spread=0.0)),
     "ours": Contestant("ours, additive, γ fixed", _noisin(spread=GAMMA)),
     "ours-learned": Contestant("ours, additive, γ learned", _noisin(spread=GAMMA, learn_spread=True)),
-    "ours-multiplicative": Contestant("ours, multiplicative", _noisin(family=MULTIPLICATIVE, spread=0.5)),
+    "ours-multiplicative": Contestant(
+        "ours, multiplicative", _noisin(family=MULTIPLICATIVE["noise"], spread=MULTIPLICATIVE["spread"])
+    ),
     "ours-dropout": Contestant(
         "ours, variational dropout instead of noise", _noisin(spread=0.0, model={"regularizer": "variational-dropout"})
     ),
@@ -128,33 +131,29 @@ TRAINING: dict[str, Contestant] = {
     "variational-dropout": Contestant("PyTorch loop with variational dropout", _torch(VariationalDropout)),
     "trace-elbo": Contestant("Pyro, one site per time step, `Trace_ELBO`", _torch(PyroLoop)),
 }
+NOISY_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "noise-free": ("noise-free (γ = 0)", {"spread": 0.0}),
+    "additive": ("additive, γ fixed", ADDITIVE),
+    "additive-learned": ("additive, γ learned", ADDITIVE | {"learn_spread": True}),
+    "multiplicative": ("multiplicative", MULTIPLICATIVE),
+    "additive-bfloat16": ("additive, matrix products in bfloat16", ADDITIVE | {"matmul_precision": "bfloat16"}),
+    "multiplicative-bfloat16": (
+        "multiplicative, matrix products in bfloat16",
+        MULTIPLICATIVE | {"matmul_precision": "bfloat16"},
+    ),
+    "additive-loop": ("additive, backend loop", ADDITIVE | {"backend": "loop"}),
+    "additive-fused": ("additive, backend fused", ADDITIVE | {"backend": "fused"}),
+    "additive-scan": ("additive, backend scan", ADDITIVE | {"backend": "scan"}),
+    "multiplicative-loop": ("multiplicative, backend loop", MULTIPLICATIVE | {"backend": "loop"}),
+    "multiplicative-scan": ("multiplicative, backend scan", MULTIPLICATIVE | {"backend": "scan"}),
+}
 LAYERS: dict[str, Contestant] = {
     "nn": Contestant("`nn.RNN` or `nn.LSTM`", _part(TorchLayers)),
-    "noise-free": Contestant("`NoisyRNN`, noise-free (γ = 0)", _part(NoisyLayers, spread=0.0)),
-    "additive": Contestant("`NoisyRNN`, additive, γ fixed", _part(NoisyLayers, spread=GAMMA)),
-    "additive-learned": Contestant(
-        "`NoisyRNN`, additive, γ learned", _part(NoisyLayers, spread=GAMMA, learn_spread=True)
-    ),
-    "multiplicative": Contestant("`NoisyRNN`, multiplicative", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5)),
-    "additive-bfloat16": Contestant(
-        "`NoisyRNN`, additive, matrix products in bfloat16", _part(NoisyLayers, spread=GAMMA, products="bfloat16")
-    ),
-    "multiplicative-bfloat16": Contestant(
-        "`NoisyRNN`, multiplicative, matrix products in bfloat16",
-        _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, products="bfloat16"),
-    ),
+    **{
+        name: Contestant(f"`NoisyRNN`, {title}", _part(NoisyLayers, **options))
+        for name, (title, options) in NOISY_LAYERS.items()
+    },
     "matmuls": Contestant("the matrix products of a layer alone", _part(LayerMatmuls)),
-    "additive-loop": Contestant("`NoisyRNN`, additive, backend loop", _part(NoisyLayers, spread=GAMMA, engine="loop")),
-    "additive-fused": Contestant(
-        "`NoisyRNN`, additive, backend fused", _part(NoisyLayers, spread=GAMMA, engine="kernel")
-    ),
-    "additive-scan": Contestant("`NoisyRNN`, additive, backend scan", _part(NoisyLayers, spread=GAMMA, engine="scan")),
-    "multiplicative-loop": Contestant(
-        "`NoisyRNN`, multiplicative, backend loop", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="loop")
-    ),
-    "multiplicative-scan": Contestant(
-        "`NoisyRNN`, multiplicative, backend scan", _part(NoisyLayers, noise=MULTIPLICATIVE, spread=0.5, engine="scan")
-    ),
 }
 SOFTMAX: dict[str, Contestant] = {
     "cross-entropy": Contestant("`nn.Linear` and `cross_entropy`", _part(TorchSoftmax)),

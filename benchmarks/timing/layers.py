@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from noisin_pyro import NoisyRNN, Spread
-from noisin_pyro.models.cells import CELLS
-from noisin_pyro.models.products import Factor, product, summed_product
-from noisin_pyro.models.softmax import Softmax
+from noisin_pyro.recurrence.cells import CELLS
+from noisin_pyro.recurrence.matmul import PackedMatrix, matmul, weight_gradient
+from noisin_pyro.recurrence.softmax import Softmax
 from timing.shapes import Shape
 
 
@@ -45,7 +45,7 @@ class NoisyLayers(TorchLayers):
     def __init__(
         self, shape: Shape, device: torch.device, spread: float, learn_spread: bool = False, **options: Any
     ) -> None:
-        self.options = options | {"spread": Spread(spread, learn=learn_spread)}
+        self.options: dict[str, Any] = options | {"spread": Spread(spread, learn=learn_spread)}
         super().__init__(shape, device)
 
     def build(self, shape: Shape) -> nn.Module:
@@ -67,15 +67,15 @@ class LayerMatmuls:
 
     def step(self) -> None:
         rows, inputs, grad_a = self.x.shape[1], self.x.flatten(0, 1), self.a.flatten(0, 1)
-        product(inputs, self.weight.mT)
-        forward, backward = Factor(self.weight.mT, rows), Factor(self.weight, rows)
+        matmul(inputs, self.weight.mT)
+        forward, backward = PackedMatrix(self.weight.mT, rows), PackedMatrix(self.weight, rows)
         for x_t, a_t in zip(self.x, self.a, strict=True):
-            forward.times(x_t, a_t)
+            forward.matmul(x_t, a_t)
         for x_t, a_t in zip(self.x, self.a, strict=True):
-            backward.times(a_t, x_t)
-        product(grad_a, self.weight)
+            backward.matmul(a_t, x_t)
+        matmul(grad_a, self.weight)
         for _ in ("W_ih", "W_hh"):
-            summed_product(grad_a, inputs)
+            weight_gradient(grad_a, inputs)
 
 
 class TorchSoftmax:

@@ -7,7 +7,7 @@ import os
 import resource
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,7 +16,7 @@ from noisin_pyro.training.run import program_settings
 from timing.contestants import build
 from timing.shapes import Shape, windows
 
-TINY = {"units": 4, "batch": 2, "window": 2, "outputs": 8}
+TINY: dict[str, Any] = {"units": 4, "batch": 2, "window": 2, "outputs": 8}
 WARM_UP, STEPS = 3, 3
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 SUMMARIES = {
     "train": "Train a noisy recurrent network and its deterministic twin, and compare them.",
-    "sweep": "Search for the noise that does best in validation, and train that to its end.",
+    "sweep": "Search for the noise that is best in validation, and train with it to the end.",
     "evaluate": "Score a run's best model on a part of its data, and say which number it is.",
     "compare": "Score the best models of runs on the same data, and say which number is which.",
     "generate": "Write new texts with the best model of a run, word by word.",

@@ -129,4 +129,4 @@ def _require_same_data(runs: dict[str, LoadedRun]) -> None:
 
 def _entry(trained: LoadedRun) -> Any:
     """The model, with its guide if it has one."""
-    return trained.model if trained.guide is None else (trained.program, trained.guide)
+    return trained.model if trained.guide is None else (trained.model, trained.guide)

@@ -88,7 +88,7 @@ class Evaluate:
             guide = trained.guide if self.method == "importance" else None
             pyro.set_rng_seed(self.seed)
             found = evaluate(
-                trained.program,
+                trained.model,
                 held_out,
                 method=self.method,
                 num_samples=self.samples,

@@ -1,4 +1,4 @@
-"""``noisin families``: every kind of noise, as a table and as a picture."""
+"""``noisin families``: every family of noise, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noisin_pyro._files import atomic_write
 from noisin_pyro._tables import aligned
 from noisin_pyro.commands.options import NewFile, require_new
 
-SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # of laws that depend on them; the mean is of those that need one below 1
+SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # where a law depends on them; the mean is for laws with an upper bound of 1
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Families:
     """List the families of noise, with their forms and options."""
 
     png: NewFile = None
-    """New PNG file: a picture of each law's shape."""
+    """New PNG file for a picture of the density of each law."""
 
     def run(self) -> None:
-        """Print the table, and draw the picture if it is asked for.
+        """Print the table, and draw the picture if one is requested.
 
         Raises:
-            ValueError: a file that is there already, or that has no folder.
+            ValueError: a file that exists, or whose folder does not.
         """
         require_new(self.png)
         rows = [("--noise", "law", "options (in Python: nz.noise.get)")] + [
@@ -37,7 +37,7 @@ class Families:
         ]
         print(aligned(rows))
         print(
-            "\nγ is --spread, h the state without noise, ε the law brought to mean 0 and variance 1."
+            "\nγ is --spread, h the state without noise, ε the law standardised to mean 0 and variance 1."
             "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that names γ has mean 1 and multiplies h;"
             "\na native one has mean h."
         )
@@ -48,7 +48,7 @@ class Families:
 
 
 def _panels() -> list[plots.Panel]:
-    """A panel for each law, with all forms of the family that have it: additive and multiplicative ones often share."""
+    """A panel for each law, with all forms that have it: additive and multiplicative forms often share one."""
     forms: dict[tuple[str, str], list[noise.FamilyInfo]] = {}
     for entry in noise.describe():
         forms.setdefault((entry.name, entry.law), []).append(entry)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from noisin_pyro._lookup import known
 from noisin_pyro.data.batches import Sequences
 from noisin_pyro.data.download import locate
 from noisin_pyro.data.polyphony import read_chords
@@ -14,7 +15,6 @@ from noisin_pyro.data.pydocs import read_splits
 from noisin_pyro.data.specs import DATASETS
 from noisin_pyro.data.text import read_words
 from noisin_pyro.data.vocabulary import Vocabulary
-from noisin_pyro.names import known
 
 NAMES = (*DATASETS, "pydocs")
 MUSIC = tuple(name for name, spec in DATASETS.items() if len(spec.files) == 1)

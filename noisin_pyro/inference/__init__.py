@@ -1,13 +1,13 @@
 """Inference in noisy recurrent models. Start at ``elbo``."""
 
 from noisin_pyro.inference import guides
-from noisin_pyro.inference.comparison import Comparison, compare
 from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
-from noisin_pyro.inference.estimates import Evaluation
-from noisin_pyro.inference.evaluation import METHODS, evaluate
+from noisin_pyro.inference.evaluation.compare import Comparison, compare
+from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
+from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.generation import generate
 from noisin_pyro.inference.penalty import noise_penalty
-from noisin_pyro.inference.posterior import posterior
+from noisin_pyro.inference.posterior.sample import posterior
 
 __all__ = [
     "METHODS",

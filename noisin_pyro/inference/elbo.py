@@ -18,14 +18,9 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor, nn
 
-from noisin_pyro.inference.sites import (
-    PARTICLES,
-    priced_sites,
-    refuse_wrong_sites,
-    sample_sites,
-    scored_sites,
-)
-from noisin_pyro.inference.weights import log_mean_weights, sequence_weights
+from noisin_pyro.inference.guides.view import view_for
+from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
+from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, refuse_wrong_sites, scored_sites
 
 Program = Callable[..., Any]
 BOUNDS = ("elbo", "importance")
@@ -37,9 +32,13 @@ class PriorAsGuide_ELBO(ELBO):
 
     With no guide at all it is equation (1) of the paper, E_{p(z)}[log p(x | z)], by Monte Carlo with S samples. With a
     guide over some sites, those pay their KL and the others do not. log p(z) is evaluated only where the guide samples
-    z, or where z has no pathwise gradient (then it gives a score-function term). Nothing waits for the device.
+    z, or where z has no pathwise gradient (then it gives a score-function term). Computing the loss does not
+    synchronize with the device.
 
-    Use it as a module, trained by a torch optimiser::
+    A guide made by :func:`noisin_pyro.guides.get` acts on the noise of the model, not on its states, and is given with
+    the model itself: ``innovations(model)`` is then applied here.
+
+    Use it as a module, trained by a torch optimizer::
 
         bound = PriorAsGuide_ELBO(num_particles=S)(model)      # or (model, guide)
         loss = bound(inputs, targets, state=state)             # nats, summed over the batch
@@ -48,20 +47,20 @@ class PriorAsGuide_ELBO(ELBO):
     or hand it to ``SVI(model, None, optimizer, loss=PriorAsGuide_ELBO())``.
 
     Args:
-        num_particles: samples S.
-        vectorize_particles: all samples in one run of the model, in a plate to the left of the model's own.
+        num_particles: number of samples S.
+        vectorize_particles: whether all samples are drawn in one run of the model, in a plate to the left of its own.
         bound: ``"elbo"``, or ``"importance"``: log (1/S) Σ_s w_s of each sequence, which tightens as S grows. Scales
-            (subsampling) stay outside the logarithm. On a stream cut in windows with carried states, the sum over
+            (subsampling) stay outside the logarithm. On a stream cut into windows with carried states, the sum over
             windows is an objective, not a bound.
-        kl_weight: what the guide's KL is multiplied by. Annealing raises it to 1 along the way
-            (``bound.elbo.kl_weight = 0.5``); at other values the loss is no bound.
-        max_plate_nesting: how deep the model's plates go; found by running it once if not given.
+        kl_weight: factor of the guide's KL. KL annealing raises it to 1 during training
+            (``bound.elbo.kl_weight = 0.5``); at other values the loss is not a bound.
+        max_plate_nesting: maximum nesting depth of the model's plates; found by running the model once if not given.
         retain_graph: as in Pyro's ELBOs, for ``SVI``.
 
     Raises:
-        ValueError: for a guide site that the model lacks, a guide over the states of a discrete family or of one whose
-            support moves with the mean, and, under ``bound="importance"``, a latent outside the sequences' plate or
-            sites of different scales.
+        ValueError: a guide site that the model lacks; a guide over the states of a discrete family, or of a family
+            whose support moves with the mean; with ``bound="importance"``, a latent site outside the sequences' plate,
+            or sites with different scales.
     """
 
     def __init__(
@@ -81,8 +80,8 @@ class PriorAsGuide_ELBO(ELBO):
         self.max_plate_nesting = max_plate_nesting
         self.bound = bound
         self.kl_weight = kl_weight
-        self._program: tuple[Any, Any] = (None, None)  # what max_plate_nesting was found for
-        self._found: int | float = math.inf
+        self._measured: tuple[Any, Any] = (None, None)  # the model and guide whose nesting is known
+        self._nesting = 0
 
     def __call__(self, model: Program, guide: Program | None = None) -> Bound:  # type: ignore[override]
         """The bound of this model and guide, as a module whose parameters are theirs."""
@@ -95,7 +94,7 @@ class PriorAsGuide_ELBO(ELBO):
             return -value
 
     def loss_and_grads(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound, after a backward pass; what ``SVI`` calls."""
+        """The negative bound, after a backward pass. ``SVI`` calls this."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
@@ -108,13 +107,13 @@ class PriorAsGuide_ELBO(ELBO):
     def loss_and_returned(
         self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, list[Any]]:
-        """The differentiable loss, and what each run of the model returned (one run where particles are vectorised)."""
+        """The differentiable loss, and what each run of the model returned (one run if particles are vectorized)."""
         value, surrogate, returned = self._bound(model, guide, args, kwargs)
-        # the bound's value, with the surrogate's gradient
+        # the value of the bound, with the gradient of the surrogate
         return -(value.detach() + (surrogate - surrogate.detach())), returned
 
     def log_weights(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Any]]:
-        """log w of each sample and sequence, ``(S, B)``, without scales; and what each run of the model returned."""
+        """log w of each sample and sequence, ``(S, B)``, without scales, and what each run of the model returned."""
         traces = list(self._get_traces(model, guide, args, kwargs))
         log_w = sequence_weights(traces, self.nesting(model, guide, *args, **kwargs), self.num_particles)
         return log_w, _returned(traces)
@@ -145,12 +144,12 @@ class PriorAsGuide_ELBO(ELBO):
         value: Any = torch.zeros(())
         surrogate: Any = torch.zeros(())
         costs = MultiFrameTensor()
-        for site in priced_sites(model_trace, guide_trace):
+        for site in bound_sites(model_trace, guide_trace):
             weight = 1.0 if site["is_observed"] else self.kl_weight
             value = value + weight * site["log_prob_sum"]
             surrogate = surrogate + weight * site["log_prob_sum"]
             costs.add((site["cond_indep_stack"], weight * site["log_prob"].detach()))
-        for site in sample_sites(guide_trace):
+        for site in all_sites(guide_trace):
             value = value - self.kl_weight * site["log_prob_sum"]
             costs.add((site["cond_indep_stack"], -self.kl_weight * site["log_prob"].detach()))
             if not is_identically_zero(site["score_parts"].entropy_term):
@@ -162,18 +161,19 @@ class PriorAsGuide_ELBO(ELBO):
     def _get_traces(
         self, model: Program, guide: Program | None, args: Any, kwargs: Any
     ) -> Generator[tuple[Trace, Trace], None, None]:
+        viewed = view_for(guide, model)
         if self.num_particles == 1 or not self.vectorize_particles:
             for _ in range(self.num_particles):
-                yield self._get_trace(model, guide, args, kwargs)
+                yield self._get_trace(viewed, guide, args, kwargs)
             return
         depth = self.nesting(model, guide, *args, **kwargs) + 1
         plate = pyro.plate(PARTICLES, self.num_particles, dim=-int(depth))
-        yield self._get_trace(plate(model), None if guide is None else plate(guide), args, kwargs, depth)
+        yield self._get_trace(plate(viewed), None if guide is None else plate(guide), args, kwargs, depth)
 
     def _get_trace(
         self, model: Program, guide: Program | None, args: Any, kwargs: Any, depth: int | float = math.inf
     ) -> tuple[Trace, Trace]:
-        """One run of the guide, and of the model against it; densities only where the rule asks for them."""
+        """One run of the guide, and of the model replayed against it; densities only where the rule needs them."""
         guide_trace = Trace() if guide is None else poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
@@ -181,27 +181,27 @@ class PriorAsGuide_ELBO(ELBO):
         model_trace.compute_log_prob(lambda name, site: _needs_density(name, site, guide_trace))
         guide_trace.compute_score_parts()
         if is_validation_enabled():
-            for site in sample_sites(model_trace) + sample_sites(guide_trace):
+            for site in all_sites(model_trace) + all_sites(guide_trace):
                 if "log_prob" in site:
                     check_site_shape(site, depth)  # type: ignore[arg-type]
         return model_trace, guide_trace
 
     def nesting(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> int:
-        """How deep this model's plates go; found once for each model, in a run that leaves no trace."""
+        """Maximum nesting depth of the model's plates; measured once for each model and guide, by running them."""
         if self.max_plate_nesting < math.inf:
             return int(self.max_plate_nesting)
-        if self._program != (model, guide):
+        if self._measured != (model, guide):
             with torch.no_grad(), poutine.block():
-                traces = self._get_trace(model, guide, args, kwargs)
-            sites = [site for trace in traces for site in sample_sites(trace)]
+                traces = self._get_trace(view_for(guide, model), guide, args, kwargs)
+            sites = [site for trace in traces for site in all_sites(trace)]
             dims = [frame.dim for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
-            self._program, self._found = (model, guide), -min(dims, default=0)
-        return int(self._found)
+            self._measured, self._nesting = (model, guide), -min(dims, default=0)
+        return self._nesting
 
 
 def _returned(traces: list[tuple[Trace, Trace]]) -> list[Any]:
-    ends: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
-    return [end["value"] for end in ends]
+    nodes: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
+    return [node["value"] for node in nodes]
 
 
 def _needs_density(name: str, site: Any, guide_trace: Trace) -> bool:
@@ -209,7 +209,10 @@ def _needs_density(name: str, site: Any, guide_trace: Trace) -> bool:
 
 
 class Bound(nn.Module):
-    """A bound of one model and one guide. ``returned`` is what the model's last run returned, detached."""
+    """The bound of one model and one guide, as a module whose parameters are theirs.
+
+    :class:`PriorAsGuide_ELBO` makes it.
+    """
 
     def __init__(self, model: Program, guide: Program | None, elbo: PriorAsGuide_ELBO) -> None:
         super().__init__()
@@ -217,12 +220,12 @@ class Bound(nn.Module):
         self._returned: Any = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound in nats (a scalar), of the model called with these arguments."""
+        """The negative bound in nats, a scalar. The arguments are those of the model."""
         loss, returned = self.elbo.loss_and_returned(self.model, self.guide, *args, **kwargs)
         self._returned = detach(returned[0] if len(returned) == 1 else returned)
         return loss
 
     @property
     def returned(self) -> Any:
-        """What the model returned, detached; a list of S where particles are not vectorised."""
+        """What the model returned in the last call, detached; a list of S if particles are not vectorized."""
         return self._returned

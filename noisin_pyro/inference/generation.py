@@ -1,4 +1,4 @@
-"""New texts from a language model: ancestral sampling (paper, section 3, the generative process)."""
+"""Text from a language model by ancestral sampling (paper, section 3, the generative process)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Categorical
 
-from noisin_pyro.inference.sites import sampled_sites
+from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import Mask, NoisyPath, NormalWeights
 
 
@@ -29,24 +29,24 @@ def generate(
 ) -> Tensor:
     """Draw texts from the model: z_t from its noise, then x_t given z_t, which is the next input.
 
-    The noise is on, as the model says; ``noise_off(model)`` generates without. Weights with a normal prior are drawn
-    once, for all texts and steps, masks of dropout once for each text.
+    The noise is on; use ``noise_off(model)`` to generate without it. Weights with a normal prior are drawn once for all
+    texts and steps, dropout masks once for each text.
 
     Args:
         model: a :class:`LanguageModel`, or any program with its arguments and a categorical emission.
-        num_steps: tokens to draw after the prompt.
-        prompt: tokens that every text begins with, ``(P,)`` ``torch.long``; none by default.
-        temperature: 1 draws from the model; below it the likely is likelier; 0 takes the likeliest token each time.
-        num_samples: texts S, each with noise of its own.
-        seed: of this call alone: torch's generators are left as they were. By default they are used and go on.
-        start: the token taken to precede the text; 0 is ``<eos>`` in every :class:`Vocabulary`, as for :class:`Stream`.
+        num_steps: number of tokens to draw after the prompt.
+        prompt: tokens that every text starts with, ``(P,)`` ``torch.long`` (default: none).
+        temperature: 1 samples from the model; values below 1 sharpen the distribution; 0 is greedy.
+        num_samples: number of texts S, each with its own noise.
+        seed: seed of this call; torch's generators keep their state. By default torch's generators are used.
+        start: the token that precedes the text; 0 is ``<eos>`` in every :class:`Vocabulary`, as for :class:`Stream`.
 
     Returns:
         Tokens ``(S, num_steps)``, without the prompt, on the model's device.
 
     Raises:
-        ValueError: an argument out of range, an emission that is not categorical, or a model with a prior of your own
-            on weights or γ, which each of the many calls would draw anew.
+        ValueError: an argument out of range, an emission that is not categorical, or other priors on weights or γ,
+            which every call of the model would draw anew.
     """
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples)):
         if not isinstance(value, int) or value < 1:
@@ -55,7 +55,7 @@ def generate(
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
     inputs = _first_inputs(model, prompt, start).repeat(num_samples, 1)
     with seeded(seed, inputs.device), poutine.block():
-        # targets keep the program from drawing x itself, at each step of the prompt; what it returns ignores them
+        # given targets, the program does not draw x at each step of the prompt; its emission does not depend on them
         trace = poutine.trace(model).get_trace(inputs, targets=inputs)
         model = poutine.condition(model, data=_weights(trace))
         nodes: dict[str, Any] = dict(trace.nodes)
@@ -68,7 +68,7 @@ def generate(
 
 
 def _first_inputs(model: Callable[..., Any], prompt: Tensor | None, start: int) -> Tensor:
-    """What is read before the first draw, ``(1, 1 + P)``."""
+    """The inputs before the first draw, ``(1, 1 + P)``."""
     device = next((p.device for p in model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     first = torch.tensor([start], device=device)
     if prompt is None:
@@ -84,22 +84,22 @@ def _draw(emission: Any, temperature: float) -> Tensor:
     if not isinstance(emission, Categorical):
         kind = type(emission).__name__
         raise ValueError(
-            f"generate draws words, but this model's emission is {kind}; give a model whose is categorical"
+            f"generate draws words, but this model's emission is {kind}; give a model with a categorical emission"
         )
     scores = emission.logits[:, -1].double()
     if temperature == 0:
         return scores.argmax(-1, keepdim=True)
-    scores = scores - scores.amax(-1, keepdim=True)  # so that a small temperature overflows to -inf alone
+    scores = scores - scores.amax(-1, keepdim=True)  # a small temperature then overflows to -inf only, never to inf
     return torch.multinomial((scores / temperature).softmax(-1), 1)
 
 
 def _weights(trace: poutine.Trace) -> dict[str, Tensor]:
-    """The weights that this run drew from normal priors, and the masks, which stay along a text."""
+    """The weights that this run drew from normal priors, and its dropout masks, which stay the same along a text."""
     drawn = {}
-    for site in sampled_sites(prune_subsample_sites(trace)):
+    for site in latent_sites(prune_subsample_sites(trace)):
         if isinstance(site["fn"], (NormalWeights, Mask)):
             drawn[site["name"]] = site["value"]
-        # outside the plate of sequences: shared by all of them, and by all steps
+        # a latent outside the plate of sequences is shared by all sequences and steps
         elif not (site["cond_indep_stack"] or isinstance(site["fn"], NoisyPath)):
             raise ValueError(f"generate needs one network, but {site['name']!r} is sampled; condition on it first")
     return drawn
@@ -107,7 +107,7 @@ def _weights(trace: poutine.Trace) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Torch's generators from ``seed`` on, and left as they were; or as they are, if there is none."""
+    """Seed torch's generators and restore their state afterwards; do nothing if ``seed`` is None."""
     if seed is None:
         yield
         return

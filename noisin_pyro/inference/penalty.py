@@ -1,4 +1,4 @@
-"""What noise on the output adds to the loss, to second order: the regulariser that it is."""
+"""The regularizer that noise on the output is, to second order."""
 
 from __future__ import annotations
 
@@ -15,32 +15,31 @@ from torch import Tensor
 from torch.distributions import Dirichlet, OneHotCategorical
 
 from noisin_pyro.data import Batch, Sequences, Stream
-from noisin_pyro.inference.sites import sampled_sites
+from noisin_pyro.inference.blocks import block_size
+from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import EMISSIONS, Emission, NoisyPath, SequenceModel, real_steps, underlying
+from noisin_pyro.models.noisy_path import step_law
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.models.path import step_law
-
-LARGEST = 2**23
-"""Numbers in the largest matrix of a block of steps."""
 
 
 @torch.no_grad()
 def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None = None) -> float:
     """½ Σ_t tr E[Cov(Bᵀ z_t | z_{t-1})], B = V √(∇²A(Vᵀ h_t)), in nats per step.
 
-    It is how much the expected loss exceeds the clean network's, to second order in γ, where the noise is on the output
-    alone (``feedback=False``, strongly unbiased): z_t varies around the clean h_t, V is the emission's matrix, A its
-    log-normaliser. For independent units of variance v_i (γ², or γ² h_i² of multiplicative noise) it is
-    ½ Σ_t Σ_i v_i [V ∇²A Vᵀ]_ii. It does not depend on the targets.
+    The expected loss minus that of the noise-free network, to second order in γ, for noise on the output only
+    (``feedback=False``, strongly unbiased): z_t varies around the deterministic h_t, V is the weight matrix of the
+    emission, A its log-normalizer. For independent units with variances v_i (γ², or γ² h_i² for multiplicative noise)
+    it is ½ Σ_t Σ_i v_i [V ∇²A Vᵀ]_ii. It does not depend on the targets.
 
     Args:
-        model: a :class:`SequenceModel` with ``feedback=False``, in any view but ``noise_off``; without noise it is 0.
+        model: a :class:`SequenceModel` with ``feedback=False``, in any view but ``noise_off``. Without noise the
+            penalty is 0.
         data: padded sequences, or a stream (its states are carried from window to window).
-        batch_size: sequences a call; only for :class:`Sequences` (default: all in one).
+        batch_size: number of sequences per call; only for :class:`Sequences` (default: all).
 
     Raises:
-        ValueError: noise that feeds back (the term is then of the whole loss's Hessian), dropout, random weights or γ,
-            an emission of one's own, or a law of one's own that couples the units.
+        ValueError: noise that feeds back (the term then involves the Hessian of the whole loss), dropout, random
+            weights or γ, an emission that is not built in, or a joint law of the units that is not built in.
 
     Source: Dieng et al. (2018).
     """
@@ -49,7 +48,7 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
         kind = type(program).__name__
         raise ValueError(f"noise_penalty: model must be a SequenceModel, in any view but noise_off, got {kind}")
     rnn = program.rnn
-    rnn.dropout.refuse("noise_penalty is of noise alone")
+    program.dropout.refuse("noise_penalty is of noise alone")
     if not rnn.noisy_layers:
         return 0.0
     if rnn.feedback:
@@ -72,9 +71,9 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
 
 @pyro_method  # in the model's context, where weights that are conditioned on are found by their names
 def _of_batch(program: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State]:
-    """Nats of all its steps, and the clean state to carry on."""
+    """Nats of all steps of the batch, and the noise-free state after it."""
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, state=state, lengths=batch.lengths)
-    latents = sampled_sites(prune_subsample_sites(trace))
+    latents = latent_sites(prune_subsample_sites(trace))
     for site in latents:
         if not isinstance(site["fn"], NoisyPath):
             name = site["name"]
@@ -84,19 +83,19 @@ def _of_batch(program: SequenceModel, batch: Batch, state: State | None) -> tupl
     path = latents[0]["fn"]
     h = path.clean()
     rows = h.flatten(0, 1) if batch.lengths is None else h[real_steps(batch.lengths, h.shape[1])]
-    at_once = max(1, LARGEST // program.emission.output_size)
+    at_once = block_size(2 * program.emission.output_size)  # the curvature, and its square or product beside it
     parts = [_added(program.emission, step_law(path.family, path.spread, part), part) for part in rows.split(at_once)]
     returned: Any = trace.nodes["_RETURN"]
     return torch.cat(parts).double().sum(), returned["value"].state
 
 
 def _added(emission: Emission, noise: TorchDistribution, h: Tensor) -> Tensor:
-    """½ tr(Cov(z) V ∇²A Vᵀ) of each step, ``(N,)``, at means ``(N, H)``."""
+    """½ tr(Cov(z) V ∇²A Vᵀ) of each step, ``(N,)``, at the means h ``(N, H)``."""
     matrix = emission.linear.weight  # Vᵀ, (D, H)
     curvature, couples = _curvature(emission, h)
 
     def through(y: Tensor, square: Tensor) -> Tensor:
-        """Σ_d a_d y_d², or with a softmax that less (Σ_d a_d y_d)², a being the curvature."""
+        """yᵀ ∇²A y: Σ_d a_d y_d², for a softmax minus (Σ_d a_d y_d)², where a is the curvature."""
         return square - y.square() if couples else square
 
     diagonal = through(curvature @ matrix, curvature @ matrix.square())  # [V ∇²A Vᵀ]_ii, (N, H)
@@ -111,7 +110,7 @@ def _added(emission: Emission, noise: TorchDistribution, h: Tensor) -> Tensor:
 
 
 def _curvature(emission: Emission, h: Tensor) -> tuple[Tensor, bool]:
-    """a ``(N, D)``, where ∇²A is diag(a), or, of a softmax, diag(a) − a aᵀ; and whether it is that."""
+    """a ``(N, D)``, and whether the emission is a softmax: ∇²A is diag(a), for a softmax diag(a) − a aᵀ."""
     law: Any = emission(h)
     if emission.event_dim == 0:
         return law.probs, True
@@ -120,7 +119,7 @@ def _curvature(emission: Emission, h: Tensor) -> tuple[Tensor, bool]:
 
 
 def _coupled(law: Any) -> tuple[Tensor, Tensor]:
-    """d and s, ``(H,)`` each, of Cov(ε) = diag(d) − s sᵀ: one-hot and Dirichlet laws have κ (diag(p) − p pᵀ)."""
+    """d and s, ``(H,)`` each, in Cov(ε) = diag(d) − s sᵀ; one-hot and Dirichlet laws have κ (diag(p) − p pᵀ)."""
     if not isinstance(law.raw, OneHotCategorical | Dirichlet):
         kind = type(law.raw).__name__
         raise ValueError(f"noise_penalty knows no covariance of {kind}, which couples the units; take another family")

@@ -1,16 +1,18 @@
-"""Noisy recurrent models as Pyro programs. Start at ``sequence_model``, then ``noisy_rnn``, ``path``, ``scan``."""
+"""Noisy recurrent models as Pyro programs.
 
-from noisin_pyro.models.cells import CELLS, Cell
+Start at ``sequence_model``, then read ``noisy_rnn`` and ``noisy_path``. ``noisin_pyro.recurrence`` computes the means.
+"""
+
+from noisin_pyro.models.dropout import REGULARIZERS, Dropout, Mask
 from noisin_pyro.models.emissions import EMISSIONS, Emission
-from noisin_pyro.models.initialization import initialize_as_published
+from noisin_pyro.models.noisy_path import NoisyPath, SiteInfo, real_steps, site_info
 from noisin_pyro.models.noisy_rnn import NoisyRNN
-from noisin_pyro.models.path import NoisyPath, real_steps
-from noisin_pyro.models.regularizers import REGULARIZERS, Dropout, Mask
-from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceModel
-from noisin_pyro.models.spread import Spread
-from noisin_pyro.models.steps import States, Steps
+from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceModel, initialize_as_published
+from noisin_pyro.models.spread import Spread, SpreadPrior
+from noisin_pyro.models.stepwise import States, StepwiseRNN
 from noisin_pyro.models.views import innovations, noise_off, underlying, unroll
 from noisin_pyro.models.weight_priors import NormalWeights, place_priors
+from noisin_pyro.recurrence.cells import CELLS, Cell
 
 __all__ = [
     "CELLS",
@@ -26,14 +28,17 @@ __all__ = [
     "NormalWeights",
     "Output",
     "SequenceModel",
+    "SiteInfo",
     "Spread",
+    "SpreadPrior",
     "States",
-    "Steps",
+    "StepwiseRNN",
     "initialize_as_published",
     "innovations",
     "noise_off",
     "place_priors",
     "real_steps",
+    "site_info",
     "underlying",
     "unroll",
 ]

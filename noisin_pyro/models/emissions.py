@@ -1,8 +1,8 @@
-"""p(x_t | z_t): what is observed, given the last layer's state (paper, section 3, step 2 of the generative process)."""
+"""p(x_t | z_t): the distribution of an observation given the last layer's state (paper, section 3, step 2 of the
+generative process)."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 import pyro.distributions as dist
@@ -11,44 +11,75 @@ from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
-from noisin_pyro.models.products import by_hand_works, check_products, fast_linear, require_plain
-from noisin_pyro.models.scan import linear
-from noisin_pyro.models.softmax import Softmax
+from noisin_pyro.recurrence.matmul import (
+    check_bfloat16_operands,
+    check_matmul_precision,
+    custom_gradients_work,
+    fast_linear,
+    linear,
+)
+from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Emission(PyroModule):
     """A linear read-out of z, and the distribution that it parametrises.
 
+    Subclass it for an emission of your own, and give an instance to :class:`SequenceModel`: define ``forward``, and
+    declare ``event_dim`` if x_t is not a vector. Further parameters are declared as in any Pyro module::
+
+        class StudentT(Emission):
+            def forward(self, z):
+                return dist.StudentT(4.0, self.read_out(z)).to_event(1)
+
+        model = SequenceModel(NoisyRNN(3, 8), StudentT(8, 3))
+
+    Attributes:
+        event_dim: dimensions of one x_t: 1 for a vector of ``output_size``, 0 for a class or another single number.
+        linear: the read-out's weights V and b.
+
     Args:
         hidden_size: units H of z.
         output_size: classes, or dimensions of x.
-        products: ``"float32"`` (any type, in truth: as the numbers are), or ``"bfloat16"``: factors and results of the
-            read-out's products are rounded to it, forward and backward, sums stay float32.
+        matmul_precision: ``"float32"`` (products in the dtype of the weights, whichever that is), or ``"bfloat16"``:
+            operands and results of the read-out's products are rounded to it, forward and backward, and sums are
+            accumulated in float32.
+
+    Raises:
+        ValueError: for a size below 1, an ``event_dim`` other than 0 or 1, or a precision that the machine lacks.
+        TypeError: for a class that defines no ``forward``.
     """
 
     event_dim: int = 1
+    hidden_size: int
+    output_size: int
+    matmul_precision: str
 
-    def __init__(self, hidden_size: int, output_size: int, products: str = "float32") -> None:
+    def __init__(self, hidden_size: int, output_size: int, matmul_precision: str = "float32") -> None:
         super().__init__()
+        kind = type(self)
+        if kind.forward is Emission.forward:
+            raise TypeError(f"{kind.__name__} must define forward(z), the distribution of x given z")
+        if self.event_dim not in (0, 1):
+            raise ValueError(f"{kind.__name__}.event_dim must be 0 or 1, got {self.event_dim!r}")
         for argument, size in {"hidden_size": hidden_size, "output_size": output_size}.items():
             if size < 1:
                 raise ValueError(f"{argument} must be a positive integer, got {size}")
         self.hidden_size, self.output_size = hidden_size, output_size
-        self.products = check_products(products)
+        self.matmul_precision = check_matmul_precision(matmul_precision)
         self.linear = PyroModule[nn.Linear](hidden_size, output_size)  # type: ignore[call-arg]
 
     def read_out(self, z: Tensor) -> Tensor:
-        """V z_t + b, ``(..., B, T, output_size)``, of sampled weights too."""
+        """V z_t + b, ``(..., B, T, output_size)``; with sampled weights too."""
         weight, bias = self.linear.weight, self.linear.bias
-        if is_rounded := self.products == "bfloat16":
-            require_plain(z, weight, bias)
-        if is_rounded or (weight.dim() == 2 and bias.dim() == 1 and by_hand_works(z.device)):
-            return fast_linear(z, weight, bias, self.products)
+        if is_rounded := self.matmul_precision == "bfloat16":
+            check_bfloat16_operands(z, weight, bias)
+        if is_rounded or (weight.dim() == 2 and bias.dim() == 1 and custom_gradients_work(z.device)):
+            return fast_linear(z, weight, bias, self.matmul_precision)
         return linear(z, weight, bias)
 
-    @abstractmethod
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""
+        raise NotImplementedError
 
 
 class Categorical(Emission):
@@ -57,7 +88,7 @@ class Categorical(Emission):
     event_dim = 0
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return Softmax(z, self.linear.weight, self.linear.bias, self.products)
+        return Softmax(z, self.linear.weight, self.linear.bias, self.matmul_precision)
 
 
 class Bernoulli(Emission):
@@ -68,12 +99,12 @@ class Bernoulli(Emission):
 
 
 class Gaussian(Emission):
-    """x_t a real vector with independent errors, their standard deviations learned (``scale``, from 1)."""
+    """x_t a real vector with independent errors, whose standard deviations are learned (``scale``, starting at 1)."""
 
     scale: Any
 
-    def __init__(self, hidden_size: int, output_size: int, products: str = "float32") -> None:
-        super().__init__(hidden_size, output_size, products)
+    def __init__(self, hidden_size: int, output_size: int, matmul_precision: str = "float32") -> None:
+        super().__init__(hidden_size, output_size, matmul_precision)
         self.scale = PyroParam(torch.ones(output_size), constraint=constraints.softplus_positive)
 
     def forward(self, z: Tensor) -> TorchDistribution:

@@ -1,4 +1,4 @@
-"""The layer: an RNN whose hidden states are random, a drop-in for torch's in any Pyro program."""
+"""The layer: an RNN whose hidden states are random, a drop-in replacement for torch's in any Pyro program."""
 
 from __future__ import annotations
 
@@ -9,50 +9,59 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from noisin_pyro.models.arguments import AnySpread, State, check_inputs, each_spread, own_spread, starts
-from noisin_pyro.models.cells import CELLS, Cell
-from noisin_pyro.models.engine import ENGINES, chosen
-from noisin_pyro.models.kernels import Weights
-from noisin_pyro.models.path import NoisyPath, sample_noisy
-from noisin_pyro.models.products import check_products
-from noisin_pyro.models.regularizers import NONE, Dropout, draw, of_layers
-from noisin_pyro.models.scan import Given, Recurrence, Transition
+from noisin_pyro._lookup import known, named
+from noisin_pyro.models._validation import (
+    AnySpread,
+    State,
+    check_inputs,
+    initial_states,
+    layer_spread,
+    spread_per_layer,
+)
+from noisin_pyro.models.dropout import Dropout, draw, get_for_layers
+from noisin_pyro.models.noisy_path import NoisyPath, sample_noisy
 from noisin_pyro.models.spread import Spread
-from noisin_pyro.models.steps import States, Steps
-from noisin_pyro.names import known, named
+from noisin_pyro.models.stepwise import States, StepwiseRNN
 from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
+from noisin_pyro.recurrence.cells import CELLS, Cell, Weights
+from noisin_pyro.recurrence.dispatch import BACKENDS, choose_backend
+from noisin_pyro.recurrence.matmul import check_matmul_precision
+from noisin_pyro.recurrence.transition import FixedMeans, Recurrence, Transition
 
 
 class NoisyRNN(PyroModule):
     """Stacked recurrent layers with noisy hidden states, z_t ~ noise(mean f(x_{t-1}, z_{t-1}), spread γ).
 
     Use it inside a Pyro program, in a plate of dimension -1 over the batch. Each layer with a spread other than 0 is
-    one sample site, ``{name}_1`` (at the input) to ``{name}_L``, a :class:`NoisyPath`; noisy inputs are ``{name}_0``.
-    Parameters have torch's names (``weight_ih_l0`` …), so ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` state dicts load.
+    one sample site, ``{name}_1`` (the lowest layer) to ``{name}_L``, a :class:`NoisyPath`; noisy inputs are
+    ``{name}_0``. Parameters have torch's names (``weight_ih_l0`` …), so state dicts of ``nn.RNN``, ``nn.LSTM`` and
+    ``nn.GRU`` load.
 
     Args:
         input_size: features of an input.
         hidden_size: units H of every layer.
-        num_layers: how many, L.
+        num_layers: number of layers, L.
         cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, or a :class:`Cell`. The
             LSTM's noise is on its hidden state; its memory is deterministic given z.
         noise: a name (``"gamma"``, ``"gamma:multiplicative"``) or a family; ``noise.families()`` lists them.
-        spread: γ: one for all layers (each gets its own copy) or a sequence of L, input's first. Floats are fixed.
+        spread: γ: one for all layers (each gets its own copy) or a sequence of L, the lowest layer's first. Floats are
+            fixed.
         input_spread: γ_0 of noisy inputs.
-        feedback: True feeds the noisy state back: E[z_t | z_{t-1}] = f(x_{t-1}, z_{t-1}) (weakly unbiased). False puts
-            noise on the output alone, z_L around the clean RNN's h_L: E[z_t] = h_t (strongly unbiased). The recurrence
-            then has no noise, and the library's fused kernels can run it whatever the family.
+        feedback: True feeds the noisy state back: E[z_t | z_{t-1}] = f(x_{t-1}, z_{t-1}) (weakly unbiased). False adds
+            noise to the output only, z_L around h_L of the RNN without noise: E[z_t] = h_t (strongly unbiased). The
+            recurrence then has no noise, and the library's fused kernels can run it whatever the family.
         name: the sites' prefix.
-        engine: which way the layers are computed, ``"auto"``, ``"kernel"``, ``"scan"`` or ``"loop"``
-            (``models/engine.py``): the same numbers but for rounding.
-        products: ``"float32"``, or ``"bfloat16"`` (of float32 weights): factors and results of products with weights
-            are rounded to it, forward and backward, sums stay float32. On GPUs, and on CPUs that have it, large
-            products are faster so. Of the scan only: kernels and the loop, and densities of given states, stay float32.
-        regularizer: dropout of inputs, recurrences and output by masks that stay along the sequence: ``"none"``,
+        backend: how the layers are computed, ``"auto"``, ``"fused"``, ``"scan"`` or ``"loop"``
+            (``recurrence/dispatch.py``): the same numbers up to rounding.
+        matmul_precision: ``"float32"``, or ``"bfloat16"`` (with float32 weights): operands and results of products with
+            weights are rounded to it, forward and backward, and sums are accumulated in float32. Large products are
+            faster with it on GPUs and on CPUs that support it. It applies to the scan only: fused kernels, the loop and
+            densities of given states stay in float32.
+        regularizer: dropout of inputs, recurrences and output with masks that are fixed along the sequence: ``"none"``,
             ``"variational-dropout"``, ``"D"``, or a :class:`Dropout` with rates of your own. The masks are sites,
-            ``{name}_1_input_mask``, ``{name}_1_recurrent_mask`` and so on, and ``{name}_output_mask``. An embedding's
-            is that of :class:`LanguageModel`.
+            ``{name}_1_input_mask``, ``{name}_1_recurrent_mask`` and so on, and ``{name}_output_mask``. Dropout of an
+            embedding belongs to :class:`LanguageModel`.
 
     Raises:
         ValueError: for names that do not exist, a cell whose state leaves the family's range, a spread that the family
@@ -60,8 +69,6 @@ class NoisyRNN(PyroModule):
 
     Source: paper, sections 2.1 and 3.
     """
-
-    engine, products, dropout = "auto", "float32", NONE  # of modules that were pickled before there was a choice
 
     def __init__(
         self,
@@ -74,8 +81,8 @@ class NoisyRNN(PyroModule):
         input_spread: float | Spread = 0.0,
         feedback: bool = True,
         name: str = "z",
-        engine: str = "auto",
-        products: str = "float32",
+        backend: str = "auto",
+        matmul_precision: str = "float32",
         regularizer: str | Dropout = "none",
     ) -> None:
         super().__init__()
@@ -83,11 +90,12 @@ class NoisyRNN(PyroModule):
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"{argument} must be a positive integer, got {size!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.feedback, self.name, self.engine = feedback, name, known("engine", engine, ENGINES)
-        self.products = check_products(products)
+        self.feedback, self.name, self.backend = feedback, name, known("backend", backend, BACKENDS)
+        self.matmul_precision = check_matmul_precision(matmul_precision)
         self.cell = named("cell", cell, CELLS, Cell)
+        self.cell.check()
         self.noise = get_noise(noise)
-        self.dropout = of_layers(regularizer)
+        self.dropout = get_for_layers(regularizer)
         rows = self.cell.gates * hidden_size
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size
@@ -96,14 +104,14 @@ class NoisyRNN(PyroModule):
             self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.empty(rows)))
             self.register_parameter(f"bias_hh_l{layer}", nn.Parameter(torch.empty(rows)))
         self.reset_parameters()
-        for layer, value in enumerate([input_spread, *each_spread(spread, num_layers, feedback)]):
+        for layer, value in enumerate([input_spread, *spread_per_layer(spread, num_layers, feedback)]):
             units = input_size if layer == 0 else hidden_size
-            own = own_spread(layer, value, self.cell, self.noise, num_layers, units, feedback)
+            own = layer_spread(layer, value, self.cell, self.noise, num_layers, units, feedback)
             setattr(self, f"spread_{layer}", own)
         self.register_load_state_dict_pre_hook(_keep_spreads)
 
     def reset_parameters(self) -> None:
-        """Every weight and bias from U(±1/√H), as torch does and the published paper's weights."""
+        """Draw every weight and bias from U(±1/√H), as torch does; so does the published paper for weights."""
         bound = 1.0 / math.sqrt(self.hidden_size)
         for layer in range(self.num_layers):
             for parameter in self._weights(layer):
@@ -116,24 +124,25 @@ class NoisyRNN(PyroModule):
 
         Args:
             inputs: ``(..., B, T, input_size)``.
-            state: the noisy state to go on from, ``(L, ..., B, H)``; for the LSTM a pair, as in torch; zeros if None.
-            lengths: ``(B,)`` integers from 0 to T; steps beyond them cost no density and do not change the state.
+            state: the noisy state to continue from, ``(L, ..., B, H)``, or a pair for the LSTM, as in torch; by default
+                zeros.
+            lengths: ``(B,)`` integers from 0 to T; steps beyond them have no density and do not change the state.
 
         Returns:
             z of the last layer, ``(..., B, T, H)``, and the state at each sequence's end.
 
         Raises:
-            ValueError: for shapes, types or lengths other than these.
+            ValueError: for shapes, dtypes or lengths other than these.
         """
         check_inputs(inputs, lengths, self.input_size)
         lengths = lengths if lengths is None else lengths.to(inputs.device, torch.int64)
         x = self._noisy_inputs(inputs, lengths)
         ends = []
-        for layer, (z, c) in enumerate(self._starts(inputs, state), start=1):
+        for layer, (z, c) in enumerate(self._initial_states(inputs, state), start=1):
             mask = self._mask(f"{layer}_recurrent", self.dropout.recurrent, x, self.hidden_size)
             x = self._dropped(f"{layer}_input", self.dropout.input, x)
             weights = Weights(*self._weights(layer - 1))
-            recurrence = Recurrence(self.cell, weights, x, z, c, self.engine, self.products, mask)
+            recurrence = Recurrence(self.cell, weights, x, z, c, self.backend, self.matmul_precision, mask)
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
         x = self._dropped("output", self.dropout.output, x)
@@ -143,19 +152,19 @@ class NoisyRNN(PyroModule):
             return x, last_z
         return x, (last_z, torch.stack([c.expand(*batch, -1) for _, c in ends if c is not None]))
 
-    def steps(self, inputs: Tensor, state: State | None = None) -> Steps:
-        """The same layers as a walk, one step at a time, for those who draw the states themselves.
+    def stepwise(self, inputs: Tensor, state: State | None = None) -> StepwiseRNN:
+        """The same layers one time step at a time, for callers that draw the states themselves.
 
-        Nothing is sampled here, but weights and γ that have priors. Arguments and errors are those of ``forward``.
+        Only weights and γ that have priors are sampled here. Arguments and errors are those of ``forward``.
 
         Raises:
-            ValueError: of layers with dropout too, whose masks a walk does not have.
+            ValueError: also for layers with dropout.
         """
-        self.dropout.refuse("a walk along the layers, step by step, has no masks")
+        self.dropout.refuse("layers that run step by step have no masks")
         check_inputs(inputs, None, self.input_size)
-        z, c = zip(*self._starts(inputs, state), strict=True)
+        z, c = zip(*self._initial_states(inputs, state), strict=True)
         spreads = [self._spread(layer) for layer in range(self.num_layers + 1)]
-        return Steps(
+        return StepwiseRNN(
             cell=self.cell,
             family=self.noise,
             feedback=self.feedback,
@@ -167,24 +176,29 @@ class NoisyRNN(PyroModule):
 
     @property
     def noisy_layers(self) -> list[int]:
-        """The layers whose states are drawn, from the input's; 0 is the inputs themselves."""
+        """The numbers of the layers that have noise, the lowest first; 0 is the inputs."""
         return [layer for layer in range(self.num_layers + 1) if not self._spread(layer).is_zero]
 
     def spreads(self) -> dict[str, float]:
-        """γ of each noisy layer now, by name (``gamma_0`` is the input's). Samples γ where it has a prior."""
+        """The current γ of each noisy layer by name (``gamma_0`` is the inputs'). Samples γ where it has a prior."""
         like = self._weights(0)[0].detach()
         return {f"gamma_{layer}": float(self._spread(layer)(like).detach()) for layer in self.noisy_layers}
 
-    def engines(self, rows: int) -> list[str]:
-        """The engine that each layer takes on its weights' device, from the input's, for so many sequences a step."""
+    def backends(self, rows: int) -> list[str]:
+        """The backend of each layer, the lowest first, for ``rows`` sequences times particles on the weights' device.
+
+        Raises:
+            ValueError: for a ``backend`` that cannot run a layer.
+        """
         shared, device = not getattr(self, "_pyro_samples", ()), self._weights(0)[0].device
+        numel, is_masked = rows * self.hidden_size, self.dropout.recurrent > 0
 
-        def taken(layer: int) -> str:
+        def chosen(layer: int) -> str:
             family = self.noise if self.feedback and not self._spread(layer).is_zero else None
-            numbers, masked = rows * self.hidden_size, self.dropout.recurrent > 0
-            return chosen(self.engine, self.cell, family, shared, device, numbers, self.products, masked)
+            options = (self.cell, family, shared, device, numel, self.matmul_precision, is_masked)
+            return choose_backend(self.backend, *options)
 
-        return [taken(layer) for layer in range(1, self.num_layers + 1)]
+        return [chosen(layer) for layer in range(1, self.num_layers + 1)]
 
     def _layer(
         self, layer: int, recurrence: Recurrence, lengths: Tensor | None
@@ -198,24 +212,24 @@ class NoisyRNN(PyroModule):
         end = recurrence.final(h, memory, lengths)
         if spread.is_zero:
             return h, end
-        return self._sample(layer, self._path(Given(h), spread, h, lengths)), end
+        return self._sample(layer, self._path(FixedMeans(h), spread, h, lengths)), end
 
     def _noisy_inputs(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
         spread = self._spread(0)
         if spread.is_zero:
             return inputs
-        return self._sample(0, self._path(Given(inputs), spread, inputs, lengths))
+        return self._sample(0, self._path(FixedMeans(inputs), spread, inputs, lengths))
 
     def _dropped(self, what: str, rate: float, x: Tensor) -> Tensor:
-        """x ``(..., B, T, I)`` under a mask of its units, the same at all steps."""
+        """x ``(..., B, T, I)`` times a mask of its units, the same at all steps."""
         mask = self._mask(what, rate, x, x.shape[-1])
         return x if mask is None else x * mask.unsqueeze(-2)
 
     def _mask(self, what: str, rate: float, x: Tensor, units: int) -> Tensor | None:
         return draw(f"{self.name}_{what}_mask", rate, x, units)
 
-    def _starts(self, inputs: Tensor, state: State | None) -> list[tuple[Tensor, Tensor | None]]:
-        return starts(inputs, state, self.cell, self.num_layers, self.hidden_size)
+    def _initial_states(self, inputs: Tensor, state: State | None) -> list[tuple[Tensor, Tensor | None]]:
+        return initial_states(inputs, state, self.cell, self.num_layers, self.hidden_size)
 
     def _path(self, transition: Transition, spread: Spread, like: Tensor, lengths: Tensor | None) -> NoisyPath:
         return NoisyPath(transition, self.noise, spread(like), lengths, spread_is_sampled=spread.prior is not None)
@@ -231,6 +245,6 @@ class NoisyRNN(PyroModule):
 
 
 def _keep_spreads(rnn: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let a state dict that knows no spreads (torch's) leave learned ones as they are."""
+    """Let a state dict without spreads (torch's) leave learned spreads unchanged."""
     if not any(key.startswith(f"{prefix}spread_") for key in state):
         state.update({prefix + name: p for name, p in rnn.named_parameters() if name.startswith("spread_")})

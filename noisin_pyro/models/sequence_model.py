@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import NamedTuple
 
 import pyro
@@ -10,20 +12,21 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from noisin_pyro.models.cells import Cell
+from noisin_pyro._lookup import named
+from noisin_pyro.models._validation import AnySpread, State
+from noisin_pyro.models.dropout import Dropout, draw
+from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.models.emissions import EMISSIONS, Emission
-from noisin_pyro.models.noisy_rnn import AnySpread, NoisyRNN, State
-from noisin_pyro.models.path import real_steps
-from noisin_pyro.models.regularizers import Dropout, draw
-from noisin_pyro.models.regularizers import get as get_regularizer
+from noisin_pyro.models.noisy_path import real_steps
+from noisin_pyro.models.noisy_rnn import NoisyRNN
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.weight_priors import place_priors
-from noisin_pyro.names import named
 from noisin_pyro.noise import Family
+from noisin_pyro.recurrence.cells import Cell
 
 
 class Output(NamedTuple):
-    """What a model returns: p(x_t | z_t), batch ``(..., B, T)``, and the state at each sequence's end."""
+    """What a model returns: p(x_t | z_t) with batch shape ``(..., B, T)``, and the state at each sequence's end."""
 
     emission: TorchDistribution
     state: State
@@ -36,11 +39,11 @@ class SequenceModel(PyroModule):
 
     Args:
         rnn: the noisy layers.
-        emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"`` (with the layers' ``products``), or
-            an :class:`Emission`.
+        emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"`` (with the layers'
+            ``matmul_precision``), or an :class:`Emission`.
         output_size: classes, or dimensions of x; only for an emission given by name.
-        weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with mean and
-            deviation learned (empirical Bayes, section 3); :func:`place_priors` says more.
+        weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with learned mean
+            and standard deviation (empirical Bayes, section 3); see :func:`place_priors`.
 
     Raises:
         ValueError: for an unknown emission, one of another width than the layers', or an ``output_size`` that is
@@ -61,18 +64,23 @@ class SequenceModel(PyroModule):
             raise ValueError(f"output_size={output_size} has no effect on an emission instance; drop it")
         self.rnn = rnn
         sizes = (rnn.hidden_size, output_size or 0)
-        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, rnn.products)
+        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, rnn.matmul_precision)
         if self.emission.hidden_size != rnn.hidden_size:
             width = self.emission.hidden_size
             raise ValueError(f"emission reads {width} units, but the layers have {rnn.hidden_size}; make both equal")
         place_priors(rnn, weight_prior)
 
+    @property
+    def dropout(self) -> Dropout:
+        """The rates of every mask that the program draws."""
+        return self.rnn.dropout
+
     def embed(self, inputs: Tensor) -> Tensor:
-        """What the first layer reads: ``(..., B, T, input_size)``."""
+        """The first layer's inputs, ``(..., B, T, input_size)``, without dropout."""
         return inputs
 
     def drop_words(self, x: Tensor, inputs: Tensor) -> Tensor:
-        """What the first layer reads, after dropout of the embedding, if there is one."""
+        """The first layer's inputs ``x`` after dropout of the embedding, if there is one."""
         return x
 
     def forward(
@@ -88,12 +96,12 @@ class SequenceModel(PyroModule):
         Args:
             inputs: x_{0:T-1}, ``(..., B, T, features)``.
             targets: x_{1:T}, ``(..., B, T)`` for the categorical, ``(..., B, T, D)`` otherwise; sampled if None.
-            state: where the last window ended, as :class:`NoisyRNN` takes it.
+            state: the state at the last window's end, as for :class:`NoisyRNN`.
             lengths: ``(B,)``; steps beyond them are masked in every density. Padded targets must be valid values.
-            size: sequences in the data set, of which these B are a subsample: scales the likelihood by size / B.
+            size: number of sequences in the data set, if these B are a subsample: scales the likelihood by size / B.
 
         Returns:
-            the emission and the state to carry on.
+            the emission and the state to continue from.
 
         Raises:
             ValueError: for shapes or sizes other than these.
@@ -119,17 +127,17 @@ class SequenceModel(PyroModule):
             raise ValueError(f"targets must have shape (..., {shape}), got {tuple(targets.shape)}")
 
     def _sample_globals(self) -> None:
-        """Sample γ and weights that have priors here, outside the plate: all sequences share them."""
+        """Sample γ and weights that have priors outside the plate, since all sequences share them."""
         for module in self.modules():
             for name in getattr(module, "_pyro_samples", ()):
                 getattr(module, name)
 
     @staticmethod
     def sequences(batch: int, size: int | None = None) -> pyro.plate:
-        """The plate of the sequences, of which a data set of that size has these as a subsample.
+        """The plate of ``batch`` sequences, a subsample of a data set of ``size``.
 
         Raises:
-            ValueError: a size below the batch's.
+            ValueError: for a size below the batch's.
         """
         if size is None or size == batch:
             return pyro.plate("sequences", batch, dim=-1)
@@ -139,20 +147,20 @@ class SequenceModel(PyroModule):
 
 
 class LanguageModel(SequenceModel):
-    """Words in, words out: an embedding as wide as the state, noisy layers, a softmax over the vocabulary.
+    """A language model: an embedding as wide as the state, noisy layers, a softmax over the vocabulary.
 
-    Embeddings start at N(0, 1), as torch's do; where they are also the softmax's weights, at U(-0.1, 0.1), as in the
-    published paper. The softmax's bias starts at 0.
+    Embeddings are initialised from N(0, 1), as torch's are; those that are also the softmax's weights from U(±0.1), as
+    in the published paper. The softmax's bias starts at 0.
 
     Args:
         vocabulary_size: V.
         hidden_size: units of the embedding and of every layer.
-        num_layers, cell, noise, spread, input_spread, feedback: as for :class:`NoisyRNN`.
+        num_layers, cell, noise, spread, input_spread, feedback, backend: as for :class:`NoisyRNN`.
         tie_weights: whether the softmax's weights are the embedding's.
-        products: of the layers, as for :class:`NoisyRNN`, and of the softmax.
+        matmul_precision: of the layers, as for :class:`NoisyRNN`, and of the softmax.
         weight_prior: as for :class:`SequenceModel`.
-        regularizer: as for :class:`NoisyRNN`, and dropout of the embedding, site ``word_mask``: of whole word types,
-            ``(B, V)``.
+        regularizer: as for :class:`NoisyRNN`, and dropout of the embedding, which drops whole word types with masks
+            ``(B, V)`` at the site ``word_mask``.
     """
 
     def __init__(
@@ -166,19 +174,36 @@ class LanguageModel(SequenceModel):
         input_spread: float | Spread = 0.0,
         feedback: bool = True,
         tie_weights: bool = False,
-        products: str = "float32",
+        matmul_precision: str = "float32",
         weight_prior: str = "dirac",
         regularizer: str | Dropout = "none",
+        backend: str = "auto",
     ) -> None:
-        sizes = (hidden_size, hidden_size, num_layers)
-        rnn = NoisyRNN(*sizes, cell, noise, spread, input_spread, feedback, products=products)
-        rnn.dropout = get_regularizer(regularizer)
+        dropout = get_dropout(regularizer)
+        rnn = NoisyRNN(
+            input_size=hidden_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            cell=cell,
+            noise=noise,
+            spread=spread,
+            input_spread=input_spread,
+            feedback=feedback,
+            backend=backend,
+            matmul_precision=matmul_precision,
+            regularizer=dataclasses.replace(dropout, embedding=0.0),  # which the layers don't have
+        )
         super().__init__(rnn, "categorical", vocabulary_size, weight_prior)
+        self.embedding_dropout = dropout.embedding
         self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
         nn.init.zeros_(self.emission.linear.bias)
         if tie_weights:
             nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
             self.emission.linear.weight = self.embedding.weight
+
+    @property
+    def dropout(self) -> Dropout:
+        return dataclasses.replace(self.rnn.dropout, embedding=self.embedding_dropout)
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Tokens ``(..., B, T)`` to ``(..., B, T, H)``."""
@@ -186,12 +211,31 @@ class LanguageModel(SequenceModel):
             shape = tuple(inputs.shape)
             raise ValueError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} of shape {shape}")
         weight = self.embedding.weight
-        # sampled embeddings have the samples' dimensions in front, and 1 for the sequences that share them
+        # Sampled embeddings have the samples' dimensions in front, then a 1 for the sequences that share them.
         return self.embedding(inputs) if weight.dim() == 2 else weight.squeeze(-3)[..., inputs, :]
 
     def drop_words(self, x: Tensor, inputs: Tensor) -> Tensor:
-        mask = draw("word_mask", self.rnn.dropout.embedding, x, self.emission.output_size)
+        mask = draw("word_mask", self.embedding_dropout, x, self.emission.output_size)
         if mask is None:
             return x
         words = inputs.expand(*mask.shape[:-1], inputs.shape[-1])
         return x * mask.gather(-1, words).unsqueeze(-1)
+
+
+def initialize_as_published(model: SequenceModel) -> None:
+    """Redraw the weights of ``model`` as in the published paper: embeddings (tied ones too) from U(±0.1), other weights
+    from U(±1/√H), every bias 0.
+
+    Spreads and an emission's scale stay unchanged.
+
+    Source: Dieng et al. (2018), their experiments. The paper only says that initialisation matters (section 4).
+    """
+    bound = 1.0 / math.sqrt(model.rnn.hidden_size)
+    for name, parameter in model.named_parameters():
+        kind = name.rpartition(".")[2]
+        if kind.startswith("bias"):
+            nn.init.zeros_(parameter)
+        elif kind.startswith("weight"):
+            nn.init.uniform_(parameter, -bound, bound)
+    if isinstance(model, LanguageModel):
+        nn.init.uniform_(model.embedding.weight, -0.1, 0.1)

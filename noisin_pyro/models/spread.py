@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -16,6 +18,21 @@ from noisin_pyro.noise.supports import bounds
 PAPER_FLOOR = 0.1  # section 4: "we added a constant of 0.1"
 
 
+class SpreadPrior(dist.Independent):
+    """The prior of one layer's γ, by which its site is recognised.
+
+    Attributes:
+        layer: the layer's number, 0 for the inputs; None outside a :class:`NoisyRNN`.
+    """
+
+    layer: int | None = None
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SpreadPrior:
+        new: Any = super().expand(batch_shape, _instance)
+        new.layer = self.layer
+        return new
+
+
 class Spread(PyroModule):
     """The spread γ of one layer: one number, shared by the layer's units.
 
@@ -24,15 +41,15 @@ class Spread(PyroModule):
     - ``Spread(prior=dist.Gamma(2.0, 4.0))``: sampled, at the site ``….gamma``, and so in the posterior.
 
     Args:
-        value: γ, or where its learning starts; 0.3 by default. In units of the state (additive noise) or relative to
-            it (multiplicative noise), as ``noisin_pyro.noise`` says for each family.
-        floor: the least γ that learning can reach; 0.1 by default, as in the paper.
+        value: γ, or its initial value if it is learned; 0.3 by default. In units of the state (additive noise) or
+            relative to it (multiplicative noise), as ``noisin_pyro.noise`` says for each family.
+        floor: lower bound of a learned γ; 0.1 by default, as in the paper.
         learn: whether γ is a parameter.
         prior: a distribution of one positive number.
 
     Raises:
-        ValueError: for a negative or infinite value, a start at or below the floor, a floor without learning, a
-            prior together with a value, or a prior that reaches below zero.
+        ValueError: for a negative or infinite value, an initial value at or below the floor, a floor without learning,
+            a prior together with a value, or a prior that reaches below zero.
     """
 
     excess: Any
@@ -56,6 +73,7 @@ class Spread(PyroModule):
         self.fixed = None if learn or prior is not None else value
         self.floor = 0.0
         self.prior = prior
+        self.layer: int | None = None
         if learn:
             self.floor = PAPER_FLOOR if floor is None else float(floor)
             if not 0.0 <= self.floor < value:
@@ -69,7 +87,13 @@ class Spread(PyroModule):
             least, _ = bounds(prior.support)
             if prior.shape() != torch.Size() or least is None or least < 0:
                 raise ValueError(f"Spread: prior must be of one positive number, got {prior} of shape {prior.shape()}")
-            self.gamma = PyroSample(prior)
+            self.gamma = PyroSample(_spread_prior)
+
+    def of_layer(self, layer: int) -> Spread:
+        """A copy of its own for the layer with that number; 0 is the inputs."""
+        own = copy.deepcopy(self)
+        own.layer = layer
+        return own
 
     @property
     def is_zero(self) -> bool:
@@ -77,7 +101,11 @@ class Spread(PyroModule):
         return self.fixed == 0.0
 
     def keep_below(self, largest: float) -> None:
-        """Hold γ below ``largest`` (1 for native beta), or raise a ValueError where it cannot be."""
+        """Keep γ below ``largest`` (1 for native beta).
+
+        Raises:
+            ValueError: for a value, an initial value or a prior that reaches it.
+        """
         if largest == math.inf:
             return
         if self.fixed is not None:
@@ -98,7 +126,7 @@ class Spread(PyroModule):
         if self.fixed is not None:
             return like.new_full((1, 1), self.fixed)
         if self.prior is None:
-            # softplus underflows: a learned γ is never exactly 0, where laws that depend on it end
+            # softplus underflows, and distributions with γ inside are not defined at exactly 0
             return (self.floor + self.excess).clamp(min=torch.finfo(like.dtype).eps).reshape(1, 1)
         gamma = self.gamma.to(like)
         if gamma.dim() and gamma.shape[-1] != 1:
@@ -107,3 +135,10 @@ class Spread(PyroModule):
                 "use SequenceModel, which samples γ before it opens the plate"
             )
         return gamma[..., None, None]
+
+
+def _spread_prior(spread: Any) -> SpreadPrior:
+    """The prior of a :class:`Spread`, computed when γ is sampled: by then the layer is known."""
+    prior = SpreadPrior(spread.prior, 0)
+    prior.layer = spread.layer
+    return prior

@@ -1,7 +1,8 @@
-"""Other views of the same program, as effect handlers: per-step sites, innovations, noise off."""
+"""Views of the same program as effect handlers: sites per step, innovations, noise off."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +13,23 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
-from noisin_pyro.models.path import NoisyPath, real_steps, sample_noisy
-from noisin_pyro.models.regularizers import Mask
+from noisin_pyro.models.dropout import Mask
+from noisin_pyro.models.noisy_path import NoisyPath, real_steps, sample_noisy, site_info
 from noisin_pyro.models.weight_priors import NormalWeights
 
 Model = Callable[..., Any]
-Rewrite = Callable[[str, Any, Tensor | None], Tensor | None]  # site, law, observed value -> value; None: leave the site
+# From a site's name, distribution and observed value to the value computed for it; None leaves the site as it is.
+Rewrite = Callable[[str, Any, Tensor | None], Tensor | None]
 
 
 def unroll(model: Model) -> Model:
     """The textbook's view: sites ``z_l_t`` for each layer l and step t (from 1), in place of ``z_l``.
 
-    The readable reference: equal in log-density for equal z, and in z for equal ε. Slow by design. Condition on a
-    trajectory inside it: ``unroll(condition(model, {"z_1": z}))``.
+    A readable reference: the log-density is equal for equal z, and z for equal ε. It is slow by design. Condition on a
+    trajectory inside the view: ``unroll(condition(model, {"z_1": z}))``.
 
     Args:
-        model: a Pyro program or module that holds ``NoisyRNN`` layers.
+        model: a Pyro program or module with ``NoisyRNN`` layers.
 
     Returns:
         the same program, a module if ``model`` is one.
@@ -42,57 +44,75 @@ def innovations(model: Model) -> Model:
     """The view for guides: sites ``z_l_noise`` hold the standardised noise ε ``(T, H)``; z is computed from it.
 
     The support of ε never depends on the mean, so variational guides act here. Padded steps keep their prior density
-    (they never reach x). Native beta keeps z as its site, its support being (0, 1) whatever the mean; so does a layer
-    that is conditioned on, inside the view: ``innovations(condition(model, {"z_1": z}))``.
+    (they never reach x). Native beta keeps z as its site, since its support is (0, 1) for every mean. So does a layer
+    that is conditioned on inside the view: ``innovations(condition(model, {"z_1": z}))``.
 
-    One support ends where γ says: that of multiplicative and native gamma, ε > -1/γ. Pyro's automatic guides and NUTS
-    keep the support that they saw first, so they refuse a learned γ there, and this view one with a prior.
+    The support of multiplicative and native gamma depends on γ: ε > -1/γ. Pyro's automatic guides and NUTS keep the
+    support of their first run, so they refuse a learned γ there, and this view a γ with a prior.
 
     Args:
-        model: a Pyro program or module that holds ``NoisyRNN`` layers.
+        model: a Pyro program or module with ``NoisyRNN`` layers.
 
     Raises:
-        ValueError: when run, for native poisson, whose counts have no noise of their own to stand for them, or for a
-            trajectory that is conditioned on outside the view.
+        ValueError: when run, for native poisson, whose counts are not a function of separate noise, or for a trajectory
+            that is conditioned on outside the view.
     """
     return _view(model, _noise)
 
 
 def noise_off(model: Model) -> Model:
-    """The underlying deterministic RNN: every noisy state is at its mean, every weight with a normal prior is at its
-    own, and no dropout is done.
+    """The underlying deterministic RNN: noisy states and weights with normal priors at their means, and no dropout.
 
-    (``.eval()`` does not do this.)
+    ``.eval()`` does not do this.
     """
     return _view(model, _mean, (NoisyPath, NormalWeights, Mask))
 
 
 def underlying(model: Model) -> tuple[Model, list[Messenger]]:
-    """The program below views that leave its law as it is, and what it is conditioned on on the way.
+    """The program below views that leave its distribution unchanged, and the conditions in between.
 
     Args:
         model: ``unroll``, ``innovations`` or ``pyro.condition`` of a program, in any order, or the program itself.
 
     Returns:
-        the program, and the handlers of the conditions, to be entered around what stands in for its call.
+        the program, and the handlers of the conditions; enter them around whatever replaces a call of the model.
     """
     conditions: list[Messenger] = []
-    while True:
-        if isinstance(model, View):
-            handler, inner = model.handler, model.model
-        elif isinstance(wrapped := getattr(model, "func", None), functools.partial) and len(wrapped.args) == 2:
-            handler, inner = wrapped.args  # a callable in one of Pyro's handlers
-        else:
-            return model, conditions
+    while (wrapped := _unwrapped(model)) is not None:
+        handler, inner = wrapped
         if isinstance(handler, ConditionMessenger):
             conditions.append(handler)
         elif not isinstance(handler, _Handler) or handler.rewrite is _mean:
-            return model, conditions
+            break
         model = inner
+    return model, conditions
+
+
+def view_of(model: Model) -> Callable[[Model], Model] | None:
+    """The view that a model is in: ``unroll``, ``innovations`` or ``noise_off``, the outermost one; else None.
+
+    It looks below Pyro's own handlers (``condition``, ``block``, a plate), but not into a function that calls a view.
+    """
+    while (wrapped := _unwrapped(model)) is not None:
+        handler, model = wrapped
+        if isinstance(handler, _Handler):
+            return {_per_step: unroll, _noise: innovations, _mean: noise_off}[handler.rewrite]
+    return None
+
+
+def _unwrapped(model: Model) -> tuple[Any, Model] | None:
+    """The outermost effect handler around a model and what is inside it; None where there is no handler."""
+    if isinstance(model, View):
+        return model.handler, model.model
+    wrapped = getattr(model, "func", None)  # Pyro makes handler(fn) a partial of a function of (handler, fn)
+    if isinstance(wrapped, functools.partial) and len(wrapped.args) == 2:
+        handler, inner = wrapped.args
+        return handler, inner
+    return None
 
 
 def _per_step(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor:
-    """Per-step sites, equation by equation (paper, section 3)."""
+    """Sites per step, equation by equation (paper, section 3)."""
     real = None if path.lengths is None else real_steps(path.lengths, path.event_shape[0])
 
     def draw(t: int, mean: Tensor) -> Tensor:
@@ -105,34 +125,34 @@ def _per_step(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor:
 
 
 def _noise(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor | None:
-    """The noise as the latent, the state computed: z_{1:T} = transport(ε_{1:T})."""
+    """The noise as latent, and the state computed from it: z_{1:T} = transport(ε_{1:T})."""
     native_beta = not path.family.has_innovations and path.family.has_rsample
     if observed is not None or native_beta:
         return None
     if not path.family.has_innovations:
         family = path.family.name
         raise ValueError(
-            f"innovations: {name!r} has native {family} noise, whose law moves with its mean; "
+            f"innovations: {name!r} has native {family} noise, whose distribution depends on its mean; "
             f'use noise="{family}:additive" or "{family}:multiplicative"'
         )
     if path.spread_is_sampled and path.family.support_depends_on_spread:
         raise ValueError(
-            f"innovations: {name!r} has noise whose support ends where its spread says, and the spread has a prior; "
+            f"innovations: {name!r} has noise whose support depends on its spread, and the spread has a prior; "
             "use the additive form, or fix or learn the spread"
         )
     return path.transport(sample_noisy(f"{name}_noise", path.innovation_law(), path.family))
 
 
 def _mean(name: str, law: NoisyPath | NormalWeights | Mask, observed: Tensor | None) -> Tensor | None:
-    """No noise: z is its own mean."""
+    """The value without noise."""
     return law.clean() if observed is None else None
 
 
 class _Handler(Messenger):
-    """Rewrites the sites whose laws are of the given kinds. Of views within views the outermost counts.
+    """Rewrites the sites whose distributions are of the given kinds. Of nested views only the outermost acts.
 
-    Pyro's Reparam would do, but for the init strategies of its automatic guides, which it applies to the original
-    site: they read a support there that moves with the mean.
+    This is not a Pyro Reparam, because Pyro applies the init strategies of its automatic guides to the original site,
+    and they would read its support, which depends on the mean.
     """
 
     def __init__(self, rewrite: Rewrite, kinds: tuple[type, ...]) -> None:
@@ -146,13 +166,14 @@ class _Handler(Messenger):
         if msg["done"]:
             raise ValueError(f"{msg['name']!r} is replayed inside a view; replay the view itself: replay(view, trace)")
         z = self.rewrite(msg["name"], msg["fn"], msg["value"] if msg["is_observed"] else None)
-        if z is not None:  # computed, not sampled: it costs no density
+        if z is not None:  # computed, not sampled: it has no density
             msg["fn"] = dist.Delta(z, event_dim=msg["fn"].event_dim).mask(False)
             msg["value"], msg["is_observed"] = z, True
-            msg["infer"] = {**msg["infer"], "computed": z}
+            msg["infer"] = msg["infer"] | dataclasses.replace(site_info(msg), computed=z).as_infer()
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["infer"].get("computed", msg["value"]) is not msg["value"]:
+        computed = site_info(msg).computed
+        if computed is not None and msg["value"] is not computed:
             raise ValueError(
                 f"{msg['name']!r} is computed in this view, so it cannot be conditioned on from outside; condition "
                 f"inside, as in unroll(condition(model, {{{msg['name']!r}: z}})), or on the view's own sites"
@@ -160,7 +181,7 @@ class _Handler(Messenger):
 
 
 class View(nn.Module):
-    """A module seen through a handler: its parameters are the module's own."""
+    """A module in a handler, with the module's own parameters."""
 
     def __init__(self, model: nn.Module, handler: _Handler) -> None:
         super().__init__()

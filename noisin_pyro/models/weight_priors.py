@@ -1,4 +1,4 @@
-"""Priors on the layers' weights, p(W; η) (paper, section 3, empirical Bayes): Dirac (plain weights), or normal."""
+"""Priors of the layers' weights, p(W; η) (paper, section 3, empirical Bayes): Dirac (plain weights) or normal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule, PyroSample
 from torch import Tensor, nn
 
+from noisin_pyro._lookup import known
 from noisin_pyro.models.spread import Spread
-from noisin_pyro.names import known
 
 WEIGHT_PRIORS = ("dirac", "normal")
 START, FLOOR = 0.05, 0.01
 
 
 class NormalWeights(dist.Independent):
-    """The normal prior of one matrix; a class of its own, so that ``noise_off`` knows it."""
+    """The normal prior of one matrix; a class of its own, so that ``noise_off`` recognises it."""
 
     def clean(self) -> Tensor:
         """The matrix without noise."""
@@ -22,7 +22,7 @@ class NormalWeights(dist.Independent):
 
 
 class Prior:
-    """N(μ, s²) of the weight of that name: μ is its parameter ``…_mean``, s its ``…_spread``."""
+    """N(μ, s²) of the weight ``name``: μ is the parameter ``{name}_mean``, s the spread ``{name}_spread``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,13 +35,13 @@ class Prior:
 def place_priors(rnn: PyroModule, weight_prior: str) -> None:
     """Give each weight matrix of the layers (not the biases) its prior.
 
-    ``"dirac"`` leaves them as they are. ``"normal"``: W ~ N(μ, s²), where η = (μ, s) is learned: a mean for every
-    weight, that starts where the weight was, and one deviation for the matrix, s = floor + softplus(ρ) as γ is learned,
-    from 0.05 above a floor of 0.01. The sites have the weights' names (``rnn.weight_hh_l0``); there is one draw for all
-    sequences and steps of a sample.
+    ``"dirac"`` leaves the weights as they are. ``"normal"`` is W ~ N(μ, s²) with learned η = (μ, s): a mean for every
+    weight, which starts at the weight's value, and one standard deviation for the matrix, s = floor + softplus(ρ) as
+    for γ, which starts at 0.05 with a floor of 0.01. The sites have the weights' names (``rnn.weight_hh_l0``). One draw
+    serves all sequences and steps of a sample.
 
     Raises:
-        ValueError: another name.
+        ValueError: for another name.
     """
     if known("weight_prior", weight_prior, WEIGHT_PRIORS) == "dirac":
         return

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 from noisin_pyro.noise import base_laws
 from noisin_pyro.noise.families import Family, Gaussian, NativeBeta, NativePoisson, StandardizedFamily
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from noisin_pyro._lookup import known
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import MUSIC, NAMES
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published, regularizers
-from noisin_pyro.names import known
+from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
+from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.options import Data
 from noisin_pyro.training.sharding import SequenceData
@@ -132,9 +133,10 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "spread": Spread(noise.spread, floor=noise.spread_floor, learn=noise.learn_spread),
         "input_spread": noise.input_spread,
         "feedback": noise.feedback,
-        "products": network.products,
+        "matmul_precision": network.products,
+        "backend": "fused" if config.run.engine == "kernel" else config.run.engine,
     }
-    prior, dropout = network.weight_prior, regularizers.get(network.regularizer, network.dropout)
+    prior, dropout = network.weight_prior, get_dropout(network.regularizer, network.dropout)
     if corpus.vocabulary is not None:
         options |= {"tie_weights": network.tie_weights, "weight_prior": prior, "regularizer": dropout}
         model: SequenceModel = LanguageModel(len(corpus.vocabulary), **options)
@@ -145,7 +147,6 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         keys = corpus.train.inputs.shape[-1]
         options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
         model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, weight_prior=prior)
-    model.rnn.engine = config.run.engine
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))

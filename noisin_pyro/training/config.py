@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimisation, Run
 
 if TYPE_CHECKING:
-    from noisin_pyro.models.regularizers import Dropout
+    from noisin_pyro.models.dropout import Dropout
 
 # The checks need torch and import it where they are, so that ``noisin train --help`` does not wait for it.
 
@@ -149,9 +149,9 @@ class Config:
 
     @property
     def _dropout(self) -> Dropout:
-        from noisin_pyro.models import regularizers
+        from noisin_pyro.models.dropout import get as get_dropout
 
-        return regularizers.get(self.model.regularizer, self.model.dropout)
+        return get_dropout(self.model.regularizer, self.model.dropout)
 
     def deterministic_twin(self, folder: Path) -> Config:
         """The same run without noise and dropout: same data, weights at the start (same seed) and optimiser."""

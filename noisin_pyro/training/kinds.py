@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from torch import Tensor
 
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 
 T = TypeVar("T")
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import Bound, Evaluation, PriorAsGuide_ELBO, evaluate
+from noisin_pyro.inference.evaluation.result import perplexity
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import SequenceModel, innovations
+from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import resolved
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.distributed import SINGLE, World, data_parallel
@@ -140,7 +141,7 @@ class _Loop:
 
     def run(self) -> None:
         """Train and validate until the options say stop."""
-        self._log_engines()
+        self._log_backends()
         train_step = make_train_step(self.bound, self.optimizer, self.config.optimisation.clip, self.world)
         with DeferredSignals().deferred() as signals:
             while not self.state.is_finished(self.config.optimisation):
@@ -215,11 +216,11 @@ class _Loop:
     def _title(self) -> str:
         return f"{self.label}, epoch {self.state.epoch}/{self.config.optimisation.epochs}"
 
-    def _log_engines(self) -> None:
-        names = {"scan": "scan in bfloat16"} if self.model.rnn.products == "bfloat16" else {}
+    def _log_backends(self) -> None:
+        names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
         rows = self.world.split(self.config.data.batch_size) * self.config.optimisation.particles
-        engines = ", ".join(names.get(engine, engine) for engine in self.model.rnn.engines(rows))
-        logger.info("%13s, layers computed by: %s", self.label, engines)
+        backends = ", ".join(names.get(backend, backend) for backend in self.model.rnn.backends(rows))
+        logger.info("%13s, layers computed by: %s", self.label, backends)
 
     def _log_row(self, row: metrics_log.Row, is_best: bool) -> None:
         measure = "perplexity" if isinstance(self.train, Stream) else "nats"
@@ -237,7 +238,7 @@ def _bound(model: SequenceModel, guide: Guide | None, config: Config) -> Bound:
     options = config.optimisation
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
     elbo = PriorAsGuide_ELBO(num_particles=options.particles, bound=options.bound, max_plate_nesting=1)
-    return elbo(model if guide is None else innovations(model), guide)
+    return elbo(model, guide)
 
 
 def validate(
@@ -248,7 +249,7 @@ def validate(
     if guide is None:
         return scored(partial(evaluate, model, method="mean", batch_size=batch_size), data, world)
     importance = {"method": "importance", "guide": guide, "num_samples": 1, "batch_size": batch_size}
-    return scored(partial(evaluate, innovations(model), **importance), data, world)
+    return scored(partial(evaluate, model, **importance), data, world)
 
 
 def eval_rows(data: SequenceData, options: Data, world: World = SINGLE) -> int | None:
@@ -315,8 +316,3 @@ def _numbered(batches: Iterable[Batch], start: int) -> Iterator[tuple[int, Batch
         following = next(ahead, None)
         yield number, batch, following is None
         batch = following
-
-
-def perplexity(nats: float) -> float:
-    """exp(nats), infinite where a float ends."""
-    return math.exp(nats) if nats < 709 else math.inf

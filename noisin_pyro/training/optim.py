@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from noisin_pyro.names import known
+from noisin_pyro._lookup import known
 from noisin_pyro.training.kinds import alike
 
 # One needs the loss as a function, one sparse gradients, one nothing but matrices: the loop has none of these.

@@ -21,7 +21,7 @@ from noisin_pyro.data import Corpus
 from noisin_pyro.inference import evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
-from noisin_pyro.models.products import tf32
+from noisin_pyro.recurrence.matmul import tf32
 from noisin_pyro.training import distributed, signals
 from noisin_pyro.training.build import build_guide, build_model, datasets, load_corpus, resolved
 from noisin_pyro.training.config import Config, to_json

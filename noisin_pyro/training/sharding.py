@@ -14,7 +14,7 @@ from torch import Tensor
 
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import Evaluation
-from noisin_pyro.inference.estimates import summary, summary_of_text
+from noisin_pyro.inference.evaluation.result import summary, summary_of_text
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import World
 

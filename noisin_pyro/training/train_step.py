@@ -43,7 +43,7 @@ class TrainStep:
     """Takes gradient steps one by one, and sums up their losses until they are read.
 
     Args:
-        bound: ``PriorAsGuide_ELBO(...)(model)``, or of ``innovations(model)`` and a guide; of several processes,
+        bound: ``PriorAsGuide_ELBO(...)(model)``, or of a model and a guide; of several processes,
             :func:`~noisin_pyro.training.distributed.data_parallel` of that.
         optimizer: of its parameters.
         clip: maximum global gradient norm; ``None`` does not clip.

@@ -50,3 +50,8 @@ def timing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """A part of the benchmarks of speed, by name."""
     monkeypatch.delenv("NOISIN_DATA", raising=False)
     return lambda name: _program(f"timing.{name}", monkeypatch)
+
+
+@pytest.fixture
+def particle_filter(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("particle_filter", monkeypatch)

@@ -57,6 +57,7 @@ def test_the_roofline_is_operations_over_rate_and_bytes_over_bandwidth(timing: T
         assert bound == {"products": pytest.approx(products), "traffic": pytest.approx(seconds)}
 
 
+@pytest.mark.slow
 def test_peak_memory_holds_weights_gradients_and_moments_and_nothing_of_the_parent(timing: Timing) -> None:
     shape = timing("shapes").Shape(units=64, batch=2, window=2, outputs=60_000)
     parents = torch.ones(2**27)  # 512 MB in this process, which a child must not count

@@ -15,7 +15,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a noisy run, of one epoch, on small texts beside it."""
     folder = tmp_path_factory.mktemp("run")
     files = []
-    for part, lines in (("train", 30), ("valid", 5), ("test", 7)):
+    for part, lines in (("train", 30), ("valid", 60), ("test", 70)):
         file = folder / f"{part}.txt"
         file.write_text("one two three four\nfive six <unk>\n" * lines)
         files.append(file)

@@ -46,12 +46,12 @@ def test_every_token_has_its_log_probability_in_the_text_s_order(run: Path, tmp_
     assert main(["evaluate", str(run), "--per-token", str(file), "--method", "ensemble", "--samples", "3"]) == 0
     head, *rows = _read(file)
     assert head == ["token", "log_prob"]
-    assert [word for word, _ in rows] == ["one", "two", "three", "four", "<eos>", "five", "six", "<unk>", "<eos>"] * 7
+    assert [word for word, _ in rows] == ["one", "two", "three", "four", "<eos>", "five", "six", "<unk>", "<eos>"] * 70
     assert all(-math.inf < float(value) < 0 for _, value in rows)
 
 
 def test_the_table_names_the_kind_of_number(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--method", "ensemble", "--samples", "4", "--batch-size", "2", "--window", "7"]
+    options = ["--method", "ensemble", "--samples", "4", "--eval-batch-size", "2", "--window", "7"]
     outputs = []
     for folder in (run, run, run / "deterministic"):
         assert main(["evaluate", str(folder), *options]) == 0
@@ -107,7 +107,7 @@ def test_both_are_exact_for_the_deterministic_music(
         ("--method particle-filter --samples 6", "got 6 and 4"),
         ("--method particles", "--method"),
         ("--window 0", "window must be at least 1"),
-        ("--batch-size 1000", "do not fill batch_size=1000 columns"),
+        ("--eval-batch-size 1000", "eval batch size must be at most 630"),
         ("--data-root .", "root"),
         ("--split dev", "--split"),
         ("--seed -1", "seed must be from 0"),

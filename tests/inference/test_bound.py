@@ -155,7 +155,7 @@ class TestRefusals:
                     pyro.sample("y", dist.Normal(z, 1.0), obs=torch.zeros(3))
                 pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
 
-        with pytest.raises(ValueError, match="needs one scale for all sites"):
+        with pytest.raises(ValueError, match="needs the same scale at all sites"):
             PriorAsGuide_ELBO(2, bound="importance").loss(model, None)
 
     def test_guide_over_what_the_model_observes_or_computes(self):

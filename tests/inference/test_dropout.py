@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 import noisin_pyro as nz
-from noisin_pyro.inference.sites import sampled_sites
+from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import Mask
 
 Z = 4.89
@@ -135,9 +135,7 @@ def test_an_automatic_guide_leaves_the_masks_to_the_prior() -> None:
     guide = nz.guides.get("AutoNormal", model, init_scale=0.9)
     view = nz.innovations(model)
     nz.PriorAsGuide_ELBO()(view, guide)(sequences.inputs, sequences.targets).backward()
-    drawn = [
-        site["name"] for site in sampled_sites(poutine.trace(guide).get_trace(sequences.inputs, sequences.targets))
-    ]
+    drawn = [site["name"] for site in latent_sites(poutine.trace(guide).get_trace(sequences.inputs, sequences.targets))]
     assert "z_1_noise" in drawn and not [name for name in drawn if name.endswith("mask")]
     prior = nz.evaluate(view, sequences, "importance", num_samples=40_000)
     other = nz.evaluate(view, sequences, "importance", num_samples=40_000, guide=guide)
@@ -150,7 +148,7 @@ def test_marginals_of_random_weights_have_no_masks_and_say_so() -> None:
     rnn = nz.NoisyRNN(1, 2, spread=0.3, regularizer=RATES)
     model = nz.SequenceModel(rnn, "bernoulli", 1, weight_prior="normal").double()
     options: dict = {"num_samples": 10, "num_proposals": 20, "progress": False}
-    with pytest.raises(ValueError, match="take regularizer 'none', or num_particles=0"):
+    with pytest.raises(ValueError, match="use regularizer 'none', or num_particles=0"):
         nz.posterior(model, data(), **options)
     with pytest.warns(UserWarning, match="k̂"):
         found = nz.posterior(model, data(), num_particles=0, **options)

@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 
 from noisin_pyro import PriorAsGuide_ELBO, SequenceModel, Spread
-from noisin_pyro.inference.weights import log_weights
+from noisin_pyro.inference.importance_weights import log_weights
 
 
 class TestLinearGaussian:

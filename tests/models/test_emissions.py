@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.models.emissions import EMISSIONS
+from noisin_pyro.models import NoisyRNN, SequenceModel
+from noisin_pyro.models.emissions import EMISSIONS, Emission
 
-from .programs import BATCH, PARTICLES, STEPS, UNITS, close
+from ..small_layers import BATCH, PARTICLES, STEPS, UNITS, close
 
 OUTPUTS = 4
 
@@ -49,3 +50,27 @@ def test_log_prob(name: str, batch: tuple[int, ...]) -> None:
 def test_no_outputs(name: str) -> None:
     with pytest.raises(ValueError, match=r"output_size.*positive.*0"):
         EMISSIONS[name](UNITS, 0)
+
+
+class StudentT(Emission):
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        return dist.StudentT(4.0, self.read_out(z)).to_event(1)
+
+
+def test_an_emission_of_one_s_own() -> None:
+    model = SequenceModel(NoisyRNN(3, UNITS), StudentT(UNITS, 3))
+    x = torch.randn(BATCH, STEPS, 3)
+    emission, _ = model(x, x)
+    close(emission.log_prob(x), dist.StudentT(4.0, emission.base_dist.loc).log_prob(x).sum(-1), 1e-6)
+
+
+def test_an_emission_is_checked_when_it_is_made() -> None:
+    class Wrong(StudentT):
+        event_dim = 2
+
+    with pytest.raises(ValueError, match=r"Wrong\.event_dim must be 0 or 1, got 2"):
+        Wrong(UNITS, 3)
+    with pytest.raises(ValueError, match="output_size must be a positive integer, got 0"):
+        StudentT(UNITS, 0)
+    with pytest.raises(TypeError, match=r"Emission must define forward\(z\)"):
+        Emission(UNITS, 3)

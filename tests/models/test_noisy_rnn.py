@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import noisin_pyro as nz
-from noisin_pyro.models import CELLS, NoisyRNN, Spread
+from noisin_pyro.models import CELLS, NoisyRNN, Spread, site_info
 
-from .programs import (
+from ..small_layers import (
     BATCH,
     FEATURES,
     LENGTHS,
@@ -183,9 +183,9 @@ LEARNED = Spread(0.3, learn=True)
             {"noise": "beta:native", "cell": "sigmoid", "spread": Spread(prior=dist.Gamma(2.0, 4.0))},
             "prior.*end at 1",
         ),
-        ({"noise": "bernoulli:multiplicative", "spread": LEARNED}, "discrete law.*additive"),
-        ({"noise": "poisson:multiplicative", "spread": LEARNED}, "discrete law"),
-        ({"noise": "poisson:native", "cell": "sigmoid", "spread": LEARNED}, "discrete law"),
+        ({"noise": "bernoulli:multiplicative", "spread": LEARNED}, "discrete distribution.*additive"),
+        ({"noise": "poisson:multiplicative", "spread": LEARNED}, "discrete distribution"),
+        ({"noise": "poisson:native", "cell": "sigmoid", "spread": LEARNED}, "discrete distribution"),
         ({"noise": "dirichlet", "hidden_size": 1}, "dirichlet.*2 or more"),
         ({"noise": "categorical", "hidden_size": 1}, "categorical.*2 or more"),
         ({"noise": "categorical", "input_size": 1, "input_spread": 0.1}, "categorical.*2 or more"),
@@ -236,8 +236,7 @@ def test_an_lstm_wants_both_states() -> None:
 
 def test_a_cell_and_a_family_may_be_instances() -> None:
     rnn = make_rnn(CELLS["gru"](), nz.noise.get("gamma", concentration=3.0))  # type: ignore[arg-type]
-    infer: Any = traced(rnn, make_inputs()).nodes["z_1"]["infer"]
-    assert infer["family"] is rnn.noise
+    assert site_info(traced(rnn, make_inputs()).nodes["z_1"]).family is rnn.noise
     assert rnn.cell.name == "gru"
     assert rnn.spreads() == {"gamma_1": SPREADS[0]}
 

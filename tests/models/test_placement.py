@@ -6,8 +6,8 @@ import torch
 import noisin_pyro as nz
 from noisin_pyro.models import CELLS
 
-from . import textbook
-from .programs import (
+from .. import textbook
+from ..small_layers import (
     BATCH,
     FEATURES,
     LENGTHS,

@@ -12,7 +12,7 @@ from torch import Tensor
 import noisin_pyro as nz
 from noisin_pyro.models import CELLS, NoisyRNN, Spread
 
-from .programs import BATCH, FEATURES, LENGTHS, PARTICLES, STEPS, UNITS, close, make_inputs, make_rnn, traced
+from ..small_layers import BATCH, FEATURES, LENGTHS, PARTICLES, STEPS, UNITS, close, make_inputs, make_rnn, traced
 
 
 class Program:

@@ -1,5 +1,6 @@
-"""The generative programs: their sites, scales and shapes, in every view."""
+"""The generative programs: their sites, scales and shapes, in every view, and their weights at the start."""
 
+import math
 from typing import Any
 
 import pyro
@@ -10,10 +11,10 @@ from pyro.infer import Predictive
 from torch import Tensor
 
 import noisin_pyro as nz
-from noisin_pyro.models import CELLS, LanguageModel, SequenceModel
+from noisin_pyro.models import CELLS, LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
 from noisin_pyro.models.emissions import EMISSIONS, Categorical
 
-from .programs import (
+from ..small_layers import (
     BATCH,
     FEATURES,
     LENGTHS,
@@ -252,3 +253,32 @@ def test_sampled_weights_serve_all_sequences() -> None:
         alone = traced(given(model, values), *arguments)
         close(alone.nodes["z_1"]["log_prob"], trace.nodes["z_1"]["log_prob"][s])
     assert not poutine.trace(nz.noise_off(model)).get_trace(*arguments).nodes["rnn.weight_hh_l0"]["is_observed"]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_each_kind_of_published_weight_has_its_range(cell: str, tied: bool) -> None:
+    torch.manual_seed(0)
+    spread = Spread(0.3, learn=True)
+    model = LanguageModel(500, 64, num_layers=2, cell=cell, spread=spread, tie_weights=tied)
+    gammas = model.rnn.spreads()
+    initialize_as_published(model)
+    ranges = {"embedding": 0.1, "emission": 0.1 if tied else 1 / 8, "rnn": 1 / 8}
+    assert model.rnn.spreads() == gammas
+    for name, parameter in model.named_parameters():
+        if "bias" in name:
+            assert not parameter.any(), name
+        elif "weight" in name:
+            bound = ranges[name.partition(".")[0]]
+            # the largest of n >= 4096 uniform draws is below 0.99 of the bound with chance 0.99^4096 < 1e-17
+            assert 0.99 * bound < parameter.abs().max() <= bound, name
+            deviation = bound / math.sqrt(3)
+            assert abs(parameter.mean()) < 5 * deviation / math.sqrt(parameter.numel()), name
+    assert (model.emission.linear.weight is model.embedding.weight) == tied
+
+
+def test_a_model_without_words_has_no_published_embedding() -> None:
+    model = SequenceModel(NoisyRNN(88, 64), "bernoulli", 88)
+    initialize_as_published(model)
+    assert not model.emission.linear.bias.any()
+    assert 0.99 / 8 < model.emission.linear.weight.abs().max() <= 1 / 8

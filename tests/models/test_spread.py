@@ -1,18 +1,20 @@
 """γ: fixed, learned above a floor, with a prior."""
 
 import math
+from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch import Tensor
 from torch.nn import functional as F
 
 import noisin_pyro as nz
-from noisin_pyro.models import Spread
+from noisin_pyro.models import Spread, SpreadPrior
 
-from .programs import BATCH, SPREADS, STEPS, UNITS, close, in_plates, make_inputs, make_rnn, traced
+from ..small_layers import BATCH, PARTICLES, SPREADS, STEPS, UNITS, close, in_plates, make_inputs, make_rnn, traced
 
 PRIOR = dist.Gamma(2.0, 4.0)
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -164,3 +166,22 @@ def test_native_beta_with_a_prior_on_the_unit_interval() -> None:
 def test_wrong_spreads(options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Spread(**options)
+
+
+def test_the_site_of_a_prior_says_whose_layer_s_it_is() -> None:
+    prior = Spread(prior=dist.Gamma(2.0, 4.0))
+    for particles in (None, PARTICLES):
+        rnn = make_rnn(num_layers=2, spread=prior, input_spread=prior)
+        model = nz.SequenceModel(rnn, "gaussian", 2).double()
+        program = model if particles is None else in_particles(model)
+        laws = {name: site["fn"] for name, site in traced(program, make_inputs()).nodes.items() if "gamma" in name}
+        assert {name: law.layer for name, law in laws.items()} == {f"rnn.spread_{i}.gamma": i for i in range(3)}
+        assert all(isinstance(law, SpreadPrior) and law.support is prior.prior.support for law in laws.values())
+
+
+def in_particles(model: nz.SequenceModel) -> Callable[..., object]:
+    def program(inputs: Tensor) -> object:
+        with pyro.plate("particles", PARTICLES, dim=-2):
+            return model(inputs)
+
+    return program

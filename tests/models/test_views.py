@@ -11,8 +11,8 @@ import noisin_pyro as nz
 from noisin_pyro.models import CELLS, NoisyRNN, real_steps
 from noisin_pyro.noise import describe
 
-from . import textbook
-from .programs import (
+from .. import textbook
+from ..small_layers import (
     ADDITIVE,
     LENGTHS,
     MULTIPLICATIVE,
@@ -216,5 +216,5 @@ def test_a_replay_inside_a_view_is_refused(view) -> None:
 
 def test_innovations_whose_support_ends_at_a_sampled_spread_are_refused() -> None:
     model = nz.SequenceModel(make_rnn(noise="gamma:multiplicative", spread=nz.Spread(prior=PRIOR)), "gaussian", 2)
-    with pytest.raises(ValueError, match="support ends where its spread says, and the spread has a prior"):
+    with pytest.raises(ValueError, match="support depends on its spread, and the spread has a prior"):
         nz.innovations(model.double())(make_inputs())

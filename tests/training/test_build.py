@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from noisin_pyro.cli import main
 from noisin_pyro.data import Sequences
-from noisin_pyro.models.products import has_bfloat16
+from noisin_pyro.recurrence.matmul import has_bfloat16
 from noisin_pyro.training import Data
 from noisin_pyro.training.build import load_corpus
 from noisin_pyro.training.rundir import checkpointer

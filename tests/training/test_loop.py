@@ -148,8 +148,3 @@ def test_the_rate_follows_the_schedule(stream: Stream, tmp_path: Path, monkeypat
     config = _config(epochs=5, schedule="divide", schedule_factor=2.0, learning_rate=0.8)
     rows = fit(LanguageModel(11, 6), stream, stream, config, tmp_path)
     assert [row["learning_rate"] for row in rows] == [0.8, 0.8, 0.4, 0.4, 0.2]
-
-
-def test_perplexity_has_no_overflow() -> None:
-    assert loop.perplexity(2.0) == pytest.approx(math.e**2)
-    assert loop.perplexity(1e4) == math.inf

@@ -39,9 +39,11 @@ BATCH = 4
 GRADIENTS, DIRECTIONS = 200, 8
 
 
-def words(seed: int = 4) -> Stream:
-    """103 tokens in 4 columns: the last window is of one step, in which the last column has ended."""
-    return Stream(torch.randint(11, (103,), generator=torch.Generator().manual_seed(seed)), batch_size=BATCH, window=5)
+def words(seed: int = 4, num_steps: int = 103) -> Stream:
+    """By default 103 tokens in 4 columns: the last window is of one step, in which the last column has ended."""
+    return Stream(
+        torch.randint(11, (num_steps,), generator=torch.Generator().manual_seed(seed)), batch_size=BATCH, window=5
+    )
 
 
 def chords(seed: int = 4) -> Sequences:
@@ -98,7 +100,7 @@ def scores(world: World = SINGLE) -> dict[str, Any]:
     speaker = LanguageModel(11, 6, spread=0.0).double()
     player = SequenceModel(NoisyRNN(5, 4, spread=0.0), "bernoulli", 5).double()
     results = {}
-    for model, data in ((speaker, words()), (player, chords()), (player, chords().rows(slice(3)))):
+    for model, data in ((speaker, words(num_steps=1203)), (player, chords()), (player, chords().rows(slice(3)))):
         for method in ("mean", "importance"):
             number = scored(lambda part, model=model, method=method: evaluate(model, part, method), data, world)
             results[f"{len(results)}, {method}"] = {

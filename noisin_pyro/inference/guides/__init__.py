@@ -1,4 +1,4 @@
-"""Guides by name, for ``PriorAsGuide_ELBO()(nz.innovations(model), nz.guides.get(name, model))``."""
+"""Guides by name, for ``PriorAsGuide_ELBO()(model, nz.guides.get(name, model))``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from pyro import poutine
 from pyro.infer import autoguide
 
+from noisin_pyro._lookup import known
 from noisin_pyro.inference.guides.affine import COVARIANCES
-from noisin_pyro.inference.guides.guide import Guide
+from noisin_pyro.inference.guides.amortized import Guide
 from noisin_pyro.models import Mask, SequenceModel, innovations
-from noisin_pyro.names import known
 
 __all__ = ["AUTOMATIC", "NAMED", "Guide", "get"]
 
@@ -77,8 +77,8 @@ def get(
                 f"{' and '.join(given)}: not an option of {name}; leave it out, or name {', '.join(NAMED)}"
             )
         seen = poutine.block(innovations(model), hide_fn=lambda site: isinstance(site.get("fn"), Mask))
-        return getattr(autoguide, name)(seen if model.rnn.dropout.drops else innovations(model), **options)
-    model.rnn.dropout.refuse(
+        return getattr(autoguide, name)(seen if model.dropout.drops else innovations(model), **options)
+    model.dropout.refuse(
         f"guide {name!r} walks along the layers step by step, without masks", "an automatic guide such as AutoNormal"
     )
     if options:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyro
 import torch
 
 from noisin_pyro.data import Corpus
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import SequenceModel, innovations
+from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import build_guide, build_model, load_corpus
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.rundir.checkpointer import load_best
@@ -28,18 +26,13 @@ class LoadedRun:
         config: the run's, with the device and the data's root that it is loaded with.
         corpus: its data.
         model: its best model, on ``config.run.device``.
-        guide: the guide that was trained with it, of ``innovations(model)``; ``None`` where the prior was the guide.
+        guide: the guide that was trained with it; ``None`` where the prior was the guide.
     """
 
     config: Config
     corpus: Corpus
     model: SequenceModel
     guide: Guide | None
-
-    @property
-    def program(self) -> Callable[..., Any]:
-        """The model, in the view that its guide acts on."""
-        return self.model if self.guide is None else innovations(self.model)
 
 
 def load_run(folder: Path, device: str | None = None, root: Path | None = None) -> LoadedRun:

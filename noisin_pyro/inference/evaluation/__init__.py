@@ -1,0 +1,1 @@
+"""Scoring held-out data. Start at ``evaluate``."""

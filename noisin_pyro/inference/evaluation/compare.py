@@ -1,0 +1,199 @@
+"""Models and guides side by side in one table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noisin_pyro._lookup import known
+from noisin_pyro._tables import aligned, comma_separated
+from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.inference import arviz
+from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
+from noisin_pyro.inference.evaluation.result import Evaluation
+from noisin_pyro.inference.generation import seeded
+from noisin_pyro.models import SequenceModel
+from noisin_pyro.models.views import underlying
+
+Program = Callable[..., Any]
+
+COLUMNS = {
+    "model": ("model", ""),
+    "method": ("method", ""),
+    "guide": ("guide", ""),
+    "samples": ("samples", "d"),
+    "kind": ("kind", ""),
+    "nats_per_step": ("nats/step", ".4f"),
+    "monte_carlo_error": ("MC error", ".4f"),
+    "standard_error": ("data error", ".4f"),
+    "gap": ("gap", "+.4f"),
+    "pareto_k": ("Pareto k", ".2f"),
+    "effective_samples": ("ESS", ".1f"),
+    "parameters": ("parameters", ",d"),
+    "seconds_per_step": ("s/step", ".2g"),
+}
+"""The columns of a comparison, each with its heading and its format as text."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table over models, guides and methods.
+
+    Attributes:
+        rows: a record for each score, with the keys of ``COLUMNS``; None where one does not apply.
+
+            - ``model``: its name; ``method``, ``kind``, ``nats_per_step``, ``monte_carlo_error``, ``standard_error``,
+              ``pareto_k`` and ``effective_samples`` are those of :class:`Evaluation`; ``samples`` is its
+              ``num_samples``, None if nothing was sampled;
+            - ``guide``: for ``"importance"``, the kind of the guide, or ``"prior"``;
+            - ``gap``: ``nats_per_step`` minus that of the reference, which is the same model's exact score, or else its
+              particle filter's. The gap of a bound is positive up to errors; that of a predictor is negative if it
+              predicts better than the model's own likelihood. None for the reference itself, and without one;
+            - ``parameters``: number of parameters of the model, and of the guide in its row; None for programs that are
+              not modules;
+            - ``seconds_per_step``: time of the evaluation per real step of the data, for all samples together.
+    """
+
+    rows: list[dict[str, Any]]
+
+    def text(self) -> str:
+        """The table as aligned text, with ``-`` where a column does not apply."""
+        shown = [
+            ["-" if row[column] is None else format(row[column], form) for column, (_, form) in COLUMNS.items()]
+            for row in self.rows
+        ]
+        return aligned([[head for head, _ in COLUMNS.values()], *shown])
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def csv(self) -> str:
+        """The table as CSV at full precision, with empty cells where a column does not apply."""
+        return comma_separated([list(COLUMNS), *([row[column] for column in COLUMNS] for row in self.rows)])
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the table to a CSV file."""
+        Path(path).write_text(self.csv(), encoding="utf-8", newline="")
+
+
+def compare(
+    models: Mapping[str, Program | tuple[Program, Program]],
+    data: Sequences | Stream,
+    methods: Sequence[str] | None = None,
+    num_samples: int | Mapping[str, int] | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+) -> Comparison:
+    """Score models on the same data, by several methods each.
+
+    Args:
+        models: by name, a model or a pair ``(model, guide)``, each as :func:`evaluate` takes it. With a guide,
+            ``"importance"`` is computed from the prior and then from the guide. The same model may occur more than
+            once.
+        data: held-out data.
+        methods: the methods to use, in this order; default: all that apply (the particle filter does not apply to
+            models with dropout). A deterministic model has one exact score, and one row.
+        num_samples: for all methods that sample, or by method; default: as for :func:`evaluate`.
+        batch_size: as for :func:`evaluate`.
+        seed: seed of each score, which then does not depend on the others; torch's generators keep their state. By
+            default torch's generators are used.
+
+    Raises:
+        ValueError: no models, no methods, an unknown method, or an error of :func:`evaluate`, with a note that names
+            the model and the method.
+    """
+    if not models:
+        raise ValueError('models must hold at least one, as in {"noisy": model}, got none')
+    asked = list(METHODS) if methods is None else [known("methods", method, METHODS) for method in methods]
+    if not asked:
+        raise ValueError(f"methods must hold at least one of {', '.join(METHODS)}, got none")
+    samples = _by_method(num_samples, asked)
+    if "importance" in asked:
+        arviz.load()  # before the clock runs
+    rows = []
+    for name, entry in models.items():
+        model, guide = entry if isinstance(entry, tuple) else (entry, None)
+        own_rows: list[dict[str, Any]] = []
+        own = [method for method in asked if methods is not None or method != "particle-filter" or not _drops(model)]
+        scores: list[tuple[str, Program | None]] = [(method, None) for method in own]
+        if guide is not None and "importance" in own:
+            scores.insert(own.index("importance") + 1, ("importance", guide))
+        for method, proposal in scores:
+            options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": proposal}
+            try:
+                with seeded(seed, _device(data)):
+                    started = time.perf_counter()
+                    result = evaluate(model, data, method, **options)
+                    seconds = time.perf_counter() - started
+            except ValueError as error:
+                error.add_note(f"in the score of {name!r} by {method!r}")
+                raise
+            own_rows.append(_record(name, result, model, proposal, seconds))
+            if result.kind == "exact":
+                break
+        rows += _with_gaps(own_rows)
+    return Comparison(rows)
+
+
+def _drops(model: Program) -> bool:
+    program, _ = underlying(model)
+    return isinstance(program, SequenceModel) and program.dropout.drops
+
+
+def _by_method(num_samples: int | Mapping[str, int] | None, methods: Sequence[str]) -> dict[str, int]:
+    sampling = [method for method in methods if method != "mean"]
+    if num_samples is None:
+        return {}
+    if not isinstance(num_samples, Mapping):
+        if not sampling:
+            raise ValueError(f"num_samples={num_samples} has no effect on methods {', '.join(methods)}; drop it")
+        return dict.fromkeys(sampling, num_samples)
+    return {known("num_samples by method", method, sampling): count for method, count in num_samples.items()}
+
+
+def _record(name: str, result: Evaluation, model: Program, guide: Program | None, seconds: float) -> dict[str, Any]:
+    source = None
+    if result.method == "importance" and result.kind != "exact":
+        source = "prior" if guide is None else getattr(guide, "__name__", type(guide).__name__)
+    return {
+        "model": name,
+        "method": result.method,
+        "guide": source,
+        "samples": result.num_samples or None,
+        "kind": result.kind,
+        "nats_per_step": result.nats_per_step,
+        "monte_carlo_error": result.monte_carlo_error,
+        "standard_error": result.standard_error,
+        "gap": None,
+        "pareto_k": result.pareto_k,
+        "effective_samples": result.effective_samples,
+        "parameters": _parameters(model, guide),
+        "seconds_per_step": seconds / result.num_steps,
+    }
+
+
+def _with_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One model's rows, each with its distance from the reference."""
+    references = [row for row in rows if row["method"] == "particle-filter"]
+    if references:
+        for row in rows:
+            if row is not references[0]:
+                row["gap"] = row["nats_per_step"] - references[0]["nats_per_step"]
+    return rows
+
+
+def _parameters(*programs: Program | None) -> int | None:
+    """Number of parameters of all programs together, each counted once."""
+    modules = [program for program in programs if isinstance(program, torch.nn.Module)]
+    if not isinstance(programs[0], torch.nn.Module):
+        return None
+    return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
+
+
+def _device(data: Sequences | Stream) -> torch.device:
+    return next(iter(data.batches())).targets.device

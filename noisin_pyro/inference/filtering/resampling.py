@@ -1,0 +1,36 @@
+"""Systematic resampling of particles."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from noisin_pyro.models import States
+
+
+def systematic_ancestors(log_w: Tensor, due: Tensor) -> Tensor:
+    """The index of the particle that each particle continues, ``(R, K, B)``.
+
+    Args:
+        log_w: normalized log-weights of R islands of K particles for B sequences, ``(R, K, B)``.
+        due: which islands and sequences are resampled, ``(R, B)``; particles of the others continue themselves.
+    """
+    particles = log_w.shape[1]
+    places = torch.arange(particles, device=log_w.device)
+    cumulative = log_w.exp().cumsum(1).mT.contiguous()  # (R, B, K)
+    # rounding may leave the last cumulative weight off 1: scale the points by it, so that none lies beyond
+    points = (places + torch.rand_like(cumulative[..., :1])) / particles * cumulative[..., -1:]
+    ancestors = torch.searchsorted(cumulative, points, right=True).clamp(max=particles - 1).mT
+    return ancestors.where(due.unsqueeze(1), places[:, None])
+
+
+def select(states: States, ancestors: Tensor) -> States:
+    """The states of the ancestors ``(R, K, B)``: z and the memory cell of every layer."""
+    islands, particles, rows = ancestors.shape
+    island = torch.arange(islands, device=ancestors.device)[:, None, None]
+    index = ((island * particles + ancestors) * rows + torch.arange(rows, device=ancestors.device)).flatten()
+    z, c = (
+        tuple(s if s is None else s.reshape(len(index), -1).index_select(0, index).view(s.shape) for s in each)
+        for each in states
+    )
+    return States(z, c)  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+"""Importance weights of whole sequences, the bound log (1/S) Σ_s w_s that they give, and statistics of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+
+from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, latent_sites, scored_sites
+
+Traces = Sequence[tuple[Trace, Trace]]
+
+PARETO_K_THRESHOLD = 0.7
+"""k̂ up to which a mean of importance weights can be trusted (Vehtari et al. 2024)."""
+
+
+def log_mean_exp(log_w: Tensor) -> Tensor:
+    """log (1/S) Σ_s exp(log w_s), ``(...)``, from ``(S, ...)``."""
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
+    """(Σ_s w_s)² / Σ_s w_s² along ``dim``."""
+    return (2 * log_w.logsumexp(dim) - (2 * log_w).logsumexp(dim)).exp()
+
+
+def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[Tensor, Tensor]:
+    """Σ over sequences of log (1/S) Σ_s w_s, scaled for subsampling, and a surrogate with an unbiased gradient.
+
+    Args:
+        traces: one pair whose particles are vectorized in dimension -(nesting + 1), or S pairs.
+        nesting: how deep the model's own plates go.
+        num_particles: S.
+
+    Raises:
+        ValueError: a latent site outside the plate of the sequences, or sites with different scales.
+    """
+    log_w = sequence_weights(traces, nesting, num_particles)
+    plates = _sequence_plates(traces[0][0])
+    scale = _common_scale(*traces[0], plates)
+    value = log_mean_exp(log_w)
+    # sites outside the sequences' plates are observed, hence equal in all samples: they stay outside the logarithm
+    shared: Any = torch.zeros(())
+    for model_trace, _ in traces:
+        for site in all_sites(model_trace):
+            if site["is_observed"] and not _plates(site) >= plates:
+                shared = shared + site["log_prob_sum"] / num_particles
+    surrogate = value
+    for pair in traces:  # ∇E[L] = E[∇L + L Σ_s ∇log q(z_s)], for the L of each sequence
+        for site, score in scored_sites(*pair):
+            score = _sum_to(score, site, plates)
+            particles = score.sum(-nesting - 1) if score.dim() > nesting else score
+            surrogate = surrogate + value.detach() * particles
+    return (scale * value).sum() + shared, (scale * surrogate).sum() + shared
+
+
+def sequence_weights(traces: Traces, nesting: int, num_particles: int) -> Tensor:
+    """log w of each sample and sequence, ``(S, ...)`` with the sequences' plates on the right, without scales.
+
+    Arguments as in :func:`log_mean_weights`. Sites that are observed outside the sequences' plates do not enter.
+
+    Raises:
+        ValueError: a latent site outside the plate of the sequences.
+    """
+    plates = _sequence_plates(traces[0][0])
+    for model_trace, guide_trace in traces:
+        _refuse_outside(plates, latent_sites(model_trace) + latent_sites(guide_trace))
+    return _particles_first([log_weights(*pair, plates) for pair in traces], nesting, num_particles)
+
+
+def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> Tensor:
+    """log p(x, z_guided | z_prior) - log q(z_guided) of each sequence, without scales."""
+    terms = [_sum_to(_unscaled(site), site, plates) for site in _bound_sites_inside(model_trace, guide_trace, plates)]
+    terms += [-_sum_to(_unscaled(site), site, plates) for site in all_sites(guide_trace)]
+    total: Any = torch.zeros(())
+    for term in terms:
+        total = total + term
+    return total
+
+
+def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
+    """The plates that the observed sites within plates share; each of their elements has weights of its own."""
+    stacks = [plates for site in all_sites(model_trace) if site["is_observed"] and (plates := _plates(site))]
+    common = frozenset.intersection(*stacks) if stacks else frozenset()
+    if stacks and not common:
+        raise ValueError(
+            'importance weights need a plate that all observed sites share; open one, or train with bound="elbo"'
+        )
+    return common
+
+
+def _bound_sites_inside(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> list[Any]:
+    return [site for site in bound_sites(model_trace, guide_trace) if _plates(site) >= plates]
+
+
+def _plates(site: Any) -> frozenset[Any]:
+    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES)
+
+
+def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
+    for site in latents:
+        missing = [plate.name for plate in plates - _plates(site)]
+        if missing:
+            raise ValueError(
+                f"each sequence needs importance weights of its own, but {site['name']!r} is sampled outside the plate "
+                f"{missing[0]!r}, so all sequences share it; condition on it, or use what needs no such weights: "
+                "to train, bound='elbo'; to evaluate, method='mean' or 'ensemble'"
+            )
+
+
+def _common_scale(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> float | Tensor:
+    sites = _bound_sites_inside(model_trace, guide_trace, plates) + all_sites(guide_trace)
+    scales = [site["scale"] for site in sites]
+    first = scales[0] if scales else 1.0
+    for scale in scales:
+        if scale is not first and not bool(torch.all(torch.as_tensor(scale) == torch.as_tensor(first))):
+            raise ValueError(
+                'bound="importance" needs the same scale at all sites, or it is not a bound; '
+                f'got {first} and {scale}; use bound="elbo" with scaled terms'
+            )
+    return first
+
+
+def _unscaled(site: Any) -> Tensor:
+    return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+
+
+def _sum_to(term: Tensor, site: Any, plates: frozenset[Any]) -> Tensor:
+    """Sum over the plates that are inside a sequence."""
+    for plate in _plates(site) - plates:
+        if -plate.dim <= term.dim():
+            term = term.sum(plate.dim, keepdim=True)
+    return term
+
+
+def _particles_first(log_w: list[Tensor], nesting: int, num_particles: int) -> Tensor:
+    """``(S, ...)`` with the sequences' plates on the right."""
+    if len(log_w) > 1 or num_particles == 1:
+        return torch.stack(torch.broadcast_tensors(*log_w))
+    shape = torch.broadcast_shapes(log_w[0].shape, (num_particles,) + (1,) * nesting)
+    return log_w[0].expand(shape)

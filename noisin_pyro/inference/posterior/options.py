@@ -1,0 +1,98 @@
+"""The options of ``posterior``, and a check of the size of its result."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import NamedTuple
+
+from noisin_pyro._lookup import known
+
+METHODS = ("prior", "guide", "nuts")
+OF_NUTS, OF_OTHERS = ("num_chains", "warmup_steps", "thin"), ("num_proposals",)
+CHAINS = 4
+
+
+class Options(NamedTuple):
+    """The options of :func:`posterior`, with the defaults of its method."""
+
+    method: str
+    num_samples: int
+    num_proposals: int | None
+    num_chains: int
+    warmup_steps: int
+    thin: int
+
+    @property
+    def num_draws(self) -> int:
+        """Number of draws of all chains together, after thinning."""
+        return self.num_chains * -(-self.num_samples // self.thin)
+
+    def of_its_method(self) -> tuple[str, ...]:
+        """Names of the options that apply to the method."""
+        return OF_NUTS if self.method == "nuts" else OF_OTHERS
+
+
+def checked_options(
+    method: str | None,
+    guide: object,
+    num_samples: int,
+    num_proposals: int | None,
+    num_chains: int | None,
+    warmup_steps: int | None,
+    thin: int | None,
+) -> Options:
+    """The options with their defaults.
+
+    Raises:
+        ValueError: an option that is out of range or does not apply to the method.
+    """
+    method = known("method", ("prior" if guide is None else "guide") if method is None else method, METHODS)
+    if (guide is None) == (method == "guide"):
+        wrong = "needs a guide, got none" if guide is None else "does not use a guide; drop it"
+        raise ValueError(f"method={method!r} {wrong}")
+    given = {"num_proposals": num_proposals, "num_chains": num_chains, "warmup_steps": warmup_steps, "thin": thin}
+    for name, value in given.items():
+        if value is not None and (name in OF_NUTS) != (method == "nuts"):
+            others = "'nuts'" if name in OF_NUTS else "'prior' or 'guide'"
+            hint = ": its draws are independent, use fewer num_samples" if name == "thin" else ""
+            raise ValueError(f"{name} has no effect on method={method!r}{hint}; drop it, or use method={others}")
+    for name, value in {"num_samples": num_samples, **given}.items():
+        least = 0 if name == "warmup_steps" else 1
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return Options(
+        method,
+        num_samples,
+        10 * num_samples if num_proposals is None and method == "prior" else num_proposals,
+        (CHAINS if method == "nuts" else 1) if num_chains is None else num_chains,
+        num_samples if warmup_steps is None else warmup_steps,
+        1 if thin is None else thin,
+    )
+
+
+def check_memory(result: int, intermediate: int, options: Options, max_memory: int, progress: bool) -> None:
+    """Report on standard error the bytes that the result and its intermediate draws take.
+
+    Raises:
+        ValueError: more than ``max_memory``.
+    """
+    message = f"{options.num_draws} draws take {_bytes(result)}, and {_bytes(intermediate)} more while computing"
+    if result + intermediate > max_memory:
+        factor = math.ceil((result + intermediate) / max_memory)
+        remedy = f"num_samples={max(1, options.num_samples // factor)}"
+        remedy = f"thin={options.thin * factor}" if options.method == "nuts" else remedy
+        raise ValueError(
+            f"max_memory: {message}, more than {_bytes(max_memory)}; use fewer draws (about {remedy}), fewer "
+            "sequences, or a larger max_memory"
+        )
+    if progress:
+        print(f"posterior: {message}", file=sys.stderr)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number = number / 1000
+    return f"{number:.3g} GB"

@@ -1,0 +1,212 @@
+"""The posterior over a model's hidden states, γ and weights, as ArviZ reads it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference.arviz import Variables, pareto_k, to_arviz
+from noisin_pyro.inference.blocks import LargestTensor, block_size
+from noisin_pyro.inference.generation import seeded
+from noisin_pyro.inference.guides.view import view_for
+from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size
+from noisin_pyro.inference.posterior.groups import coordinates, groups_of, marginal, observed
+from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
+from noisin_pyro.inference.posterior.samplers import Draws, by_importance, by_nuts, is_shared, run
+from noisin_pyro.inference.traces import latent_sites
+from noisin_pyro.models import SequenceModel, innovations, underlying
+
+PARTICLES = 200
+
+
+@torch.no_grad()
+def posterior(
+    model: Callable[..., Any],
+    data: Sequences | Stream,
+    guide: Callable[..., Any] | None = None,
+    num_samples: int = 1000,
+    *,
+    method: str | None = None,
+    num_proposals: int | None = None,
+    num_chains: int | None = None,
+    warmup_steps: int | None = None,
+    thin: int | None = None,
+    num_particles: int | None = None,
+    max_memory: int = 2**30,
+    seed: int | None = None,
+    progress: bool = True,
+) -> Any:
+    """Draws from p(z, γ, weights | x), with the groups that ArviZ's summaries and plots use.
+
+    - ``method="prior"``: whole sequences from the prior, resampled in proportion to p(x | z). For small T·H only.
+    - ``method="guide"``: draws from the guide, q(z | x); with ``num_proposals``, resampled in proportion to
+      p(x, z) / q(z | x). Sites that the guide does not sample are drawn from the prior.
+    - ``method="nuts"``: chains of the No-U-Turn sampler on ``innovations(model)``. For small models.
+
+    For the first two, ``sample_stats`` has the Pareto k̂ and the effective sample size of each sequence's weights (of
+    all sequences together if γ or weights are sampled, which they share). A warning is issued if draws were resampled
+    by weights with k̂ above 0.7. Resampled draws may repeat.
+
+    Groups: ``posterior`` and ``prior`` hold ``z_1`` ... (chain, draw, sequence, time, unit_1), ``gamma_1`` ... if γ has
+    a prior, and weights that have one, under their sites' names. ``posterior_predictive`` and ``observed_data`` hold
+    ``x`` (..., sequence, time[, feature]). ``log_likelihood`` holds ``x``, log p(x_t | z_t) of each step, and, if γ or
+    weights are sampled, ``x_marginal``, log p(x | γ, weights) of each whole sequence, by a particle filter at each
+    draw. Time counts from 1, as sites do, all else from 0. Steps beyond a sequence's length are NaN, so integers are
+    stored as floats there.
+
+    Use ``az.loo`` and ``az.compare`` with ``var_name="x_marginal"``. They re-weight draws as if one observation had not
+    been seen, which works for latents that many observations share. A state z_t depends mostly on x_t, so the weights
+    of single steps are as uneven as those of the prior. If neither γ nor weights are sampled, nothing is shared, and
+    there is nothing to leave out: compare such models on held-out sequences, by
+    ``evaluate(model, data, "particle-filter").difference(evaluate(other, data, "particle-filter"))``.
+
+    Args:
+        model: a :class:`SequenceModel`, or any program with its arguments that opens a plate of dimension -1 over the
+            sequences and returns ``emission`` and ``state``; for a guide of your own, the view on whose sites it acts.
+        data: sequences; or a stream of one window, whose columns are the sequences. A stream of several windows carries
+            states between them, and a window's draws would not depend on what follows it.
+        guide: a guide of :func:`noisin_pyro.guides.get`, or a Pyro guide over some of the model's sites, called with
+            the model's arguments.
+        num_samples: number of draws; for ``"nuts"``, of each chain before thinning.
+        method: one of these; default: ``"guide"`` if a guide is given, else ``"prior"``.
+        num_proposals: number of draws to resample from (default for ``"prior"``: ``10 * num_samples``).
+        num_chains: for ``"nuts"``: number of chains, run one after the other (default: 4).
+        warmup_steps: for ``"nuts"``: adaptation steps of each chain, discarded (default: ``num_samples``).
+        thin: for ``"nuts"``: keep every ``thin``-th draw (default: 1).
+        num_particles: of the filter that computes ``x_marginal`` (default: 200); 0 leaves it out.
+        max_memory: maximum number of bytes of the result and of the draws that it is computed from.
+        seed: seed of this call; torch's generators keep their state. By default torch's generators are used.
+        progress: whether to report on standard error the memory that the result takes, before it is computed, and the
+            progress of NUTS.
+
+    Returns:
+        an ``arviz.InferenceData`` (ArviZ 0.23) or an ``xarray.DataTree`` (ArviZ 1); its attributes say how it was made.
+
+    Raises:
+        ValueError: a model without latents, options that do not apply, a stream of several windows, or a result larger
+            than ``max_memory``.
+    """
+    options = checked_options(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
+    model = view_for(guide, model)
+    data = _sequences(data)
+    (batch,) = data.batches()
+    with seeded(seed, batch.inputs.device):
+        shared, at_once = _first_look(model, batch, num_particles)
+        marginals = bool(shared) and num_particles != 0
+        if marginals and isinstance(program := underlying(model)[0], SequenceModel):
+            program.dropout.refuse("x_marginal is by a particle filter, without masks", "num_particles=0")
+        model = innovations(model) if options.method == "nuts" else model
+        check_memory(*_sizes(model, batch, options, marginals), options, max_memory, progress)
+        if options.method == "nuts":
+            draws = by_nuts(model, batch, num_samples, options.num_chains, options.warmup_steps, options.thin, progress)
+        else:
+            draws = by_importance(model, guide, batch, num_samples, options.num_proposals, at_once)
+        groups = groups_of(model, batch, draws.latents, options.num_draws, at_once)
+        groups["prior"] = groups_of(model, batch, {}, options.num_draws, at_once)["posterior"]
+        if marginals:
+            network = {name: draws.latents[name] for name in shared}
+            groups["log_likelihood"] |= marginal(model, data, network, num_particles or PARTICLES)
+    groups = {group: _by_chain(variables, options.num_chains) for group, variables in groups.items()}
+    groups["sample_stats"] = _stats(draws, options, bool(shared))
+    groups["observed_data"] = observed(batch)
+    index = np.arange(options.num_draws // options.num_chains) * options.thin
+    return to_arviz(groups, {**coordinates(batch), "draw": index}, _attributes(model, options, seed))
+
+
+def _sequences(data: Sequences | Stream) -> Sequences:
+    """The sequences; those of a stream are its columns."""
+    if isinstance(data, Sequences):
+        return data
+    batch, *others = data.batches()
+    if others:
+        raise ValueError(
+            f"data is a stream of {1 + len(others)} windows, whose states are carried from one to the next, so that a "
+            "window's draws would not depend on what follows it; give a Stream whose window holds a whole column, or "
+            "Sequences"
+        )
+    return Sequences(batch.inputs, batch.targets, batch.lengths)
+
+
+def _first_look(model: Callable[..., Any], batch: Batch, num_particles: int | None) -> tuple[list[str], int]:
+    """The names of the sites that sequences share, and the number of draws in one run of the model."""
+    with LargestTensor() as largest:
+        trace, _ = run(model, batch, 1)
+    latents = latent_sites(trace)
+    if not latents:
+        raise ValueError("model samples nothing beside the data, so it has no posterior; give it a spread above 0")
+    shared = [site["name"] for site in latents if is_shared(site)]
+    if num_particles is not None and (not isinstance(num_particles, int) or num_particles < 0):
+        raise ValueError(f"num_particles must be a whole number of at least 0, got {num_particles!r}")
+    if num_particles and not shared:
+        raise ValueError(
+            f"num_particles={num_particles} has no effect if neither γ nor weights are sampled: log p(x) is then one "
+            "number, which evaluate(model, data, 'particle-filter') computes; drop it"
+        )
+    return shared, block_size(largest.numel)
+
+
+def _sizes(model: Callable[..., Any], batch: Batch, options: Options, marginals: bool) -> tuple[int, int]:
+    """Bytes of the result, and of the draws that it is computed from."""
+    trace, _ = run(model, batch, 1)
+    latents = sum(site["value"].nbytes for site in latent_sites(trace))
+    groups = groups_of(model, batch, {}, 1, 1)
+    nbytes = {group: sum(values.nbytes for _, values in variables.values()) for group, variables in groups.items()}
+    nbytes["prior"], nbytes["marginals"] = nbytes["posterior"], 8 * len(batch.targets) * marginals
+    sampled = options.num_draws + (options.num_proposals or options.num_samples)
+    return sum(nbytes.values()) * options.num_draws, sampled * latents
+
+
+def _by_chain(variables: Variables, chains: int) -> Variables:
+    return {
+        name: (("chain", "draw", *dims), values.reshape(chains, -1, *values.shape[1:]))
+        for name, (dims, values) in variables.items()
+    }
+
+
+def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
+    """Diagnostics of the draws. Warns of resampled draws that are unreliable."""
+    if draws.diverging is not None:
+        return _by_chain({"diverging": ((), draws.diverging.numpy())}, options.num_chains)
+    assert draws.log_weights is not None
+    k, effective = pareto_k(draws.log_weights.T.numpy()), effective_sample_size(draws.log_weights).numpy()
+    unreliable = int((k > PARETO_K_THRESHOLD).sum())
+    if unreliable and options.num_proposals is not None:
+        which = "all sequences together, which share γ or weights" if shared else f"{unreliable} of {len(k)} sequences"
+        warnings.warn(
+            f"posterior: the Pareto k̂ is above {PARETO_K_THRESHOLD} (up to {k.max():.2f}) for {which}: "
+            f"{options.num_proposals} proposals from the {options.method} do not cover the posterior, and draws "
+            "resampled from them misrepresent it; use a (better) guide, method='nuts', or more num_proposals",
+            stacklevel=4,  # the line that calls posterior
+        )
+    stats = {"pareto_k": k, "effective_proposals": effective}
+    return {name: ((), values[0]) if shared else (("sequence",), values) for name, values in stats.items()}
+
+
+def _attributes(model: Callable[..., Any], options: Options, seed: int | None) -> dict[str, Any]:
+    """How the draws were made, as strings and numbers."""
+    resampled = "" if options.num_proposals is None else ", resampled by importance"
+    methods = {
+        "prior": f"prior{resampled}", "guide": f"guide{resampled or ', as drawn'}", "nuts": "NUTS on innovations",
+    }  # fmt: skip
+    attributes: dict[str, Any] = {
+        "inference_library": "noisin_pyro",
+        **{f"{name}_version": version(name) for name in ("noisin_pyro", "pyro-ppl", "torch")},
+        "method": methods[options.method],
+        "seed": "not given" if seed is None else seed,
+    }
+    own = {name: getattr(options, name) for name in options.of_its_method()}
+    attributes |= {name: value for name, value in own.items() if value is not None}
+    program, _ = underlying(model)
+    if isinstance(program, SequenceModel):
+        rnn = program.rnn
+        spreads = {f"gamma_{layer}": getattr(rnn, f"spread_{layer}") for layer in rnn.noisy_layers}
+        like = next(rnn.parameters()).detach()
+        attributes |= {"noise": f"{rnn.noise.name}:{rnn.noise.form}", "cell": rnn.cell.name}
+        attributes |= {name: str(s.prior) if s.prior is not None else float(s(like)) for name, s in spreads.items()}
+    return attributes

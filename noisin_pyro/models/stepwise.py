@@ -1,0 +1,83 @@
+"""All layers one time step at a time, as guides and particle filters need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from noisin_pyro.models.noisy_path import step_law
+from noisin_pyro.noise import Family
+from noisin_pyro.recurrence.cells import Cell, Weights
+from noisin_pyro.recurrence.matmul import linear
+
+Draw = Callable[[int, Tensor], Tensor]
+
+
+class States(NamedTuple):
+    """What feeds back into each layer, the lowest first: z_{t-1} and the LSTM's c_{t-1}, each ``(..., B, H)``."""
+
+    z: tuple[Tensor, ...]
+    c: tuple[Tensor | None, ...]
+
+
+@dataclass(frozen=True)
+class StepwiseRNN:
+    """A :class:`NoisyRNN` on given inputs, one time step at a time; returned by ``NoisyRNN.stepwise``.
+
+    Attributes:
+        cell, family, feedback: those of the network.
+        weights: of each layer.
+        spreads: γ of the inputs and of each layer, ``(..., 1)``; None where there is no noise.
+        inputs: ``(..., B, T, I)``.
+        start: the states before the first step.
+    """
+
+    cell: Cell
+    family: Family
+    feedback: bool
+    weights: Sequence[Weights]
+    spreads: Sequence[Tensor | None]
+    inputs: Tensor
+    start: States
+
+    def law(self, layer: int, mean: Tensor) -> TorchDistribution:
+        """p(z_{l,t} | z_{t-1}, z_{<l,t}): the noise around the mean ``(..., B, H)`` of layer l; 0 is the inputs."""
+        spread = self.spreads[layer]
+        assert spread is not None
+        return step_law(self.family, spread, mean)
+
+    def scale(self, layer: int, mean: Tensor) -> Tensor:
+        """dz/dε there, for families with z = mean + scale · ε."""
+        spread = self.spreads[layer]
+        assert spread is not None
+        return self.family.scale(mean, spread)
+
+    def step(self, t: int, states: States, draw: Draw) -> tuple[Tensor, States]:
+        """All layers at step t (from 0), the lowest first.
+
+        Args:
+            states: those after step t - 1. Particles stand in front, also where the inputs have none.
+            draw: returns z_{l,t} given the layer's number l and the mean; called for noisy layers only.
+
+        Returns:
+            the last layer's output ``(..., B, H)``, and the states that feed back.
+        """
+        x = self.inputs[..., t, :]
+        if self.spreads[0] is not None:
+            x = draw(0, x)
+        ends = []
+        for layer, (weights, z, c) in enumerate(zip(self.weights, *states, strict=True), start=1):
+            a, p = _project(x, weights.ih, weights.bias_ih), _project(z, weights.hh, weights.bias_hh)
+            mean, c = self.cell.step(a, p, z, c)
+            x = mean if self.spreads[layer] is None else draw(layer, mean)
+            ends.append((x if self.feedback else mean, c))
+        z_next, c_next = zip(*ends, strict=True)
+        return x, States(z_next, c_next)
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return linear(x.unsqueeze(-2), weight, bias).squeeze(-2)

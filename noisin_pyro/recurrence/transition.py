@@ -1,0 +1,240 @@
+"""The means that noise is drawn around: a recurrence that the noise feeds back into, or a fixed trajectory."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from noisin_pyro.noise import Family
+from noisin_pyro.recurrence import fused
+from noisin_pyro.recurrence.cells import Cell, Weights
+from noisin_pyro.recurrence.dispatch import choose_backend
+from noisin_pyro.recurrence.matmul import check_bfloat16_operands, fast_linear, linear
+from noisin_pyro.recurrence.scan import scan
+from noisin_pyro.recurrence.scan_base import ScanArguments
+
+Shape = tuple[int, ...]
+
+
+class Transition(ABC):
+    """The means of z_{1:T}, each given the states before it. B batch, T time, H units."""
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> torch.Size: ...
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> torch.Size:
+        """(T, H)."""
+
+    @abstractmethod
+    def expand(self, batch_shape: Shape) -> Transition:
+        """The same means for a larger batch, sharing every projection."""
+
+    @abstractmethod
+    def means(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """All means at once, given z_{1:T} ``(..., B, T, H)``, and the memories c_{1:T}."""
+
+    @abstractmethod
+    def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+        """z_{1:T} where z_t = draw(t, mean_t), step by step from t = 0, and the last memory."""
+
+    @abstractmethod
+    def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z_{1:T} from the standardised noise ε_{1:T}, both ``(..., B, T, H)``, and the last memory."""
+
+    @abstractmethod
+    def clean(self) -> tuple[Tensor, Tensor | None]:
+        """The deterministic trajectory h_{1:T}: no noise at any step; and the last memory."""
+
+
+@dataclass(frozen=True)
+class FixedMeans(Transition):
+    """Means that do not depend on z: noisy inputs, and noise on the output alone."""
+
+    mean: Tensor
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.mean.shape[:-2]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.mean.shape[-2:]
+
+    def expand(self, batch_shape: Shape) -> FixedMeans:
+        return FixedMeans(self.mean.expand(*batch_shape, *self.event_shape))
+
+    def means(self, z: Tensor) -> tuple[Tensor, None]:
+        return self.mean, None
+
+    def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, None]:
+        return torch.stack([draw(t, mean) for t, mean in enumerate(self.mean.unbind(-2))], -2), None
+
+    def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, None]:
+        return self.mean + family.scale(self.mean, spread) * noise, None
+
+    def clean(self) -> tuple[Tensor, None]:
+        return self.mean, None
+
+
+@dataclass(frozen=True)
+class Recurrence(Transition):
+    """f(x_{t-1}, z_{t-1}) of a cell (paper, section 3).
+
+    Attributes:
+        cell: the cell.
+        weights: the layer's.
+        inputs: x, ``(..., B, T, I)``.
+        z, c: the states before the first step, z_0 and c_0, ``(..., B, H)``.
+        backend: one of ``BACKENDS`` (``dispatch.py``).
+        matmul_precision: of the scan's products, ``"float32"`` or ``"bfloat16"``.
+        mask: m of recurrent dropout, ``(..., B, H)``, the same at all steps: W_hh multiplies m ⊙ z_{t-1}.
+    """
+
+    cell: Cell
+    weights: Weights
+    inputs: Tensor
+    z: Tensor
+    c: Tensor | None = None
+    backend: str = "auto"
+    matmul_precision: str = "float32"
+    mask: Tensor | None = None
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        mask_shape = self.z.shape[:-1] if self.mask is None else self.mask.shape[:-1]
+        if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1] == mask_shape:
+            return self.z.shape[:-1]  # the usual case, without the time that broadcast_shapes takes
+        ih, hh, bias_ih, bias_hh = self.weights
+        sampled = (ih.shape[:-2], hh.shape[:-2], bias_ih.shape[:-1], bias_hh.shape[:-1])
+        return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], mask_shape, *sampled)
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size([self.inputs.shape[-2], self.z.shape[-1]])
+
+    def expand(self, batch_shape: Shape) -> Recurrence:
+        z, c = (s if s is None else s.expand(*batch_shape, s.shape[-1]) for s in (self.z, self.c))
+        assert z is not None
+        return replace(self, z=z, c=c)
+
+    def means(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Given z, no mean waits for another: all steps go through the cell in one call, with one product.
+        start = self.z.expand(*z.shape[:-2], z.shape[-1]).unsqueeze(-2)
+        previous = torch.cat([start, z[..., :-1, :]], -2)
+        masked = previous if self.mask is None else previous * self.mask.unsqueeze(-2)
+        p = linear(masked, self.weights.hh, self.weights.bias_hh)
+        return self.cell.all_steps(self._input_projections(), p, previous, self.c)
+
+    def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+        z, c, path = self.z, self.c, []
+        for t, a in enumerate(self._input_projections().unbind(-2)):
+            # The cell gets z itself beside the masked projection: a GRU carries it over unmasked.
+            masked = z if self.mask is None else z * self.mask
+            p = linear(masked.unsqueeze(-2), self.weights.hh, self.weights.bias_hh).squeeze(-2)
+            mean, c = self.cell.step(a, p, z, c)
+            z = draw(t, mean)
+            path.append(z)
+        return torch.stack(path, -2), c
+
+    def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        backend = self._backend(family, math.prod(noise.shape[:-2]))
+        if backend == "loop":
+            # z_t = h_t + s(h_t, γ) ε_t, s = γ or γ h_t or a scale of the family's own
+            step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
+            return self.loop(lambda t, mean: mean + family.scale(mean, step_spread) * noises[t])
+        delta = spread * noise  # γ ε of all steps at once, and so the gradient of γ in one sum
+        if backend == "scan":
+            # h + h ⊙ γ ε as h ⊙ (1 + γ ε): one operation a step, as for additive noise
+            return self._scan(shift=delta) if family.form == "additive" else self._scan(factor=1 + delta)
+        h, c = fused.with_additive_noise(self.cell, self.weights, self.inputs, delta, self.z, self.c)
+        return h + delta, c
+
+    def clean(self) -> tuple[Tensor, Tensor | None]:
+        backend = self._backend(None, self.batch_shape.numel())
+        if backend == "loop":
+            return self.loop(lambda _, mean: mean)
+        if backend == "scan":
+            return self._scan()
+        return fused.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
+
+    def _backend(self, family: Family | None, rows: int) -> str:
+        numel = rows * self.event_shape[1]  # of one step: what decides which backend is faster
+        shared, is_masked = self.weights.are_shared, self.mask is not None
+        device, precision = self.inputs.device, self.matmul_precision
+        return choose_backend(self.backend, self.cell, family, shared, device, numel, precision, is_masked)
+
+    def _scan(self, factor: Tensor | None = None, shift: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The scan with time first and all dimensions before it flattened to rows; noise as in ``ScanArguments``."""
+        ih, hh, bias_ih, bias_hh = self.weights
+        if self.matmul_precision == "bfloat16":
+            check_bfloat16_operands(self.inputs, ih, bias_ih)
+        assert self.cell.scan_cell is not None
+        separate_bias = self.cell.scan_cell.separate_bias_hh
+        batch = self.batch_shape
+        for noise in (factor, shift):
+            if noise is not None and noise.shape[:-2] != batch:
+                batch = torch.broadcast_shapes(batch, noise.shape[:-2])
+        # Projected before it is expanded, so once for all particles that share the inputs; with time in front, so that
+        # ``by_time`` copies nothing where they don't.
+        bias = bias_ih if separate_bias else bias_ih + bias_hh
+        a = fast_linear(self.inputs.movedim(-2, 0), ih, bias, self.matmul_precision).movedim(0, -2)
+
+        def by_time(path: Tensor) -> Tensor:
+            """``(..., B, T, K)`` to contiguous ``(T, R, K)``, as products of single steps need."""
+            path = path.expand(*batch, *path.shape[-2:]).movedim(-2, 0)
+            return path.reshape(len(path), -1, path.shape[-1]).contiguous()
+
+        z_0, c_0, mask = (
+            state if state is None else state.expand(*batch, state.shape[-1]).reshape(-1, state.shape[-1])
+            for state in (self.z, self.c, self.mask)
+        )
+        args = ScanArguments(
+            a=by_time(a),
+            weight_hh=hh,
+            bias_hh=bias_hh if separate_bias else None,
+            z_0=z_0,
+            c_0=c_0,
+            mask=mask,
+            factor=None if factor is None else by_time(factor),
+            shift=None if shift is None else by_time(shift),
+        )
+        path, memory = scan(self.cell, args, self.matmul_precision)
+        path = path.reshape(len(path), *batch, path.shape[-1]).movedim(0, -2)
+        # The scan saved its path for backward, and autograd forbids writing to such a view: the user gets a copy.
+        path = path.clone(memory_format=torch.contiguous_format)
+        return path, None if memory is None else memory.reshape(*batch, memory.shape[-1])
+
+    def final(self, z: Tensor, last: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The state to continue from: z and c at each sequence's end, ``(..., B, H)``.
+
+        Args:
+            z: the trajectory z_{1:T}, noisy or clean.
+            last: c_T, if known; otherwise it is recomputed from z.
+            lengths: ``(B,)``, 0 for a sequence that keeps the state carried in; None for T everywhere.
+        """
+        memory = None
+        if self.cell.has_memory and (last is None or lengths is not None):
+            _, memory = self.means(z)  # kernels and scans return c_T only; lengths need c at every step
+        if lengths is None:
+            return z[..., -1, :], last if memory is None else memory[..., -1, :]
+        return self._at(self.z, z, lengths), None if memory is None else self._at(self.c, memory, lengths)
+
+    @staticmethod
+    def _at(start: Tensor | None, path: Tensor, lengths: Tensor) -> Tensor:
+        assert start is not None
+        # With the start in front, index 0 is the state carried in, as a length of 0 wants; a gather keeps it all on the
+        # device, without reading lengths.
+        start = start.expand(*path.shape[:-2], path.shape[-1]).unsqueeze(-2)
+        index = lengths[..., None, None].expand(*path.shape[:-2], 1, path.shape[-1])
+        return torch.cat([start, path], -2).gather(-2, index).squeeze(-2)
+
+    def _input_projections(self) -> Tensor:
+        return linear(self.inputs, self.weights.ih, self.weights.bias_ih)

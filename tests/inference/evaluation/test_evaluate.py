@@ -1,0 +1,196 @@
+"""Evaluation: exact numbers for deterministic models, averages of probabilities for noisy ones, honest errors."""
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoDelta
+from pyro.nn import PyroSample
+from torch import nn
+from torch.nn import functional as F
+
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
+from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.inference.evaluation.predictive import average
+
+TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
+
+
+def cross_entropy_by_torch(model: LanguageModel, tokens: torch.Tensor) -> float:
+    """Nats per token of the clean network, read in one go by torch's own layers."""
+    rnn = nn.RNN(4, 4, batch_first=True).double()
+    rnn.load_state_dict({name: p for name, p in model.rnn.state_dict().items() if not name.startswith("spread")})
+    inputs = torch.cat([tokens.new_zeros(1), tokens[:-1]])
+    scores = model.emission.linear(rnn(model.embedding(inputs[None]))[0])
+    return F.cross_entropy(scores[0], tokens).item()
+
+
+class TestMean:
+    @pytest.mark.parametrize("spread", [0.0, 0.5])
+    def test_is_the_underlying_network(self, spread):
+        model = LanguageModel(7, 4, spread=spread).double()
+        found = evaluate(model, Stream(TOKENS, batch_size=1, window=9))
+        assert found.nats_per_step == pytest.approx(cross_entropy_by_torch(model, TOKENS), abs=1e-12)
+        assert found.perplexity == pytest.approx(math.exp(found.nats_per_step))
+        assert found.kind == ("predictor" if spread else "exact")
+        assert (found.num_steps, found.num_samples, found.monte_carlo_error) == (101, 0, 0.0)
+
+    def test_columns_are_scored_each_from_a_zero_state(self):
+        model = LanguageModel(7, 4, spread=0.0, cell="lstm").double()
+        found = evaluate(model, Stream(TOKENS, batch_size=4, window=6))
+        total, start = 0.0, 0
+        for length in (26, 25, 25, 25):  # 101 tokens in 4 columns
+            before = TOKENS[start - 1] if start else torch.tensor(0)
+            column = TOKENS[start : start + length]
+            out = model(torch.cat([before.reshape(1), column[:-1]])[None], column[None])
+            total -= out.emission.log_prob(column[None]).sum().item()
+            start += length
+        assert found.nats_per_step == pytest.approx(total / 101, abs=1e-12)
+
+    @pytest.mark.parametrize("batch_size", [None, 2])
+    def test_padded_sequences_equal_each_alone(self, batch_size):
+        model = SequenceModel(NoisyRNN(3, 4, cell="gru", spread=0.0), "bernoulli", 3).double()
+        lengths = torch.tensor([5, 2, 4])
+        inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
+        found = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size)
+        rows = []
+        for x, y, n in zip(inputs, targets, lengths, strict=True):
+            rows.append(-model(x[None, :n]).emission.log_prob(y[None, :n]).sum())
+        rows = torch.stack(rows).detach()
+        assert found.nats_per_step == pytest.approx(rows.sum().item() / 11, abs=1e-12)
+        residuals = rows - found.nats_per_step * lengths.double()
+        assert found.standard_error == pytest.approx((residuals.square().sum() * 3 / 2).sqrt().item() / 11, abs=1e-12)
+
+
+class TestEnsemble:
+    def test_averages_probabilities_step_by_step(self, linear_gaussian, exact_log_likelihood):
+        # one step: the average over noise is the marginal likelihood itself
+        model = linear_gaussian()
+        x = torch.tensor([[[0.5, -1.0]], [[2.0, 0.3]], [[-1.0, -1.0]]]).double()
+        data = Sequences(torch.zeros(3, 1, 1).double(), x, torch.ones(3).long())
+        found = evaluate(model, data, method="ensemble", num_samples=4000)
+        truth = -exact_log_likelihood(x, 1.0).mean().item()
+        assert found.kind == "predictor"
+        # false-alarm rate 6e-7 (5 standard errors)
+        assert abs(found.nats_per_step - truth) < 5 * found.monte_carlo_error
+        assert 0 < found.monte_carlo_error < 0.02
+
+    def test_error_is_that_of_repetitions(self):
+        model = LanguageModel(7, 4, spread=1.0).double()
+        data = Stream(TOKENS, batch_size=5, window=7)
+        found = [evaluate(model, data, method="ensemble", num_samples=20) for _ in range(40)]
+        spread = torch.tensor([f.nats_per_step for f in found]).std().item()
+        stated = sum(f.monte_carlo_error for f in found) / len(found)
+        # the standard deviation of 40 has a relative error of 11 %; 3 of these: false-alarm rate 0.3 %, at a fixed seed
+        assert stated == pytest.approx(spread, rel=0.33)
+
+    def test_error_is_the_jackknife_by_hand(self):
+        runs = torch.tensor([[-1.0, -2.0], [-3.0, -0.5], [-0.1, -4.0]], dtype=torch.float64)
+        left_out = [(runs[[i for i in range(3) if i != s]].exp().mean(0)).log().sum() for s in range(3)]
+        left_out = torch.stack(left_out)
+        expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt() / 2
+        scores, error = average(runs)
+        assert error.item() / 2 == pytest.approx(expected.item(), abs=1e-12)
+        torch.testing.assert_close(scores, runs.exp().mean(0).log(), rtol=0, atol=1e-12)
+
+    def test_deterministic_model_is_exact(self):
+        model = LanguageModel(7, 4, spread=0.0).double()
+        data = Stream(TOKENS, batch_size=5, window=7)
+        found = evaluate(model, data, method="ensemble", num_samples=3)
+        assert (found.kind, found.monte_carlo_error) == ("exact", 0.0)
+        assert found.nats_per_step == evaluate(model, data).nats_per_step
+
+    def test_a_run_that_is_nearly_all_of_the_sum(self):
+        _, error = average(torch.tensor([[-1.0], [-300.0], [-300.0]], dtype=torch.float64))
+        left_out = torch.tensor([-300.0, -1 - math.log(2), -1 - math.log(2)], dtype=torch.float64)
+        expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt().item()
+        assert error.item() == pytest.approx(expected, rel=1e-9)
+
+
+class TestLogProbs:
+    def test_of_a_text_are_in_its_order(self):
+        model = LanguageModel(7, 4, spread=0.5).double()
+        data = Stream(TOKENS, batch_size=4, window=6)
+        assert evaluate(model, data).log_probs is None
+        found = evaluate(model, data, log_probs=True)
+        assert found == evaluate(model, data) and found.log_probs is not None
+        expected = []
+        for length in (26, 25, 25, 25):  # 101 tokens in 4 columns, each from a zero state
+            start = sum(map(len, expected))
+            before = torch.cat([TOKENS.new_zeros(1), TOKENS])[start : start + length]
+            out = noise_off(model)(before[None])
+            expected.append(out.emission.log_prob(TOKENS[None, start : start + length])[0].detach())
+        torch.testing.assert_close(found.log_probs, torch.cat(expected), rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("batch_size", [None, 2])
+    def test_of_sequences_are_rows_with_zeros_where_they_end(self, batch_size):
+        model = SequenceModel(NoisyRNN(3, 4, spread=0.0), "bernoulli", 3).double()
+        lengths = torch.tensor([2, 5, 4])
+        inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
+        found = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size, log_probs=True).log_probs
+        expected = model(inputs).emission.log_prob(targets) * (torch.arange(5) < lengths[:, None])
+        torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-12)
+
+    def test_sum_to_the_ensemble(self):
+        model, data = LanguageModel(7, 4, spread=0.5), Stream(TOKENS, batch_size=4, window=6)
+        found = evaluate(model, data, method="ensemble", num_samples=3, log_probs=True)
+        assert found.log_probs is not None
+        assert found.nats_per_step == pytest.approx(-found.log_probs.mean().item(), abs=1e-12)
+
+
+class TestRefusals:
+    def test_options(self):
+        model, data = LanguageModel(7, 4), Stream(TOKENS, batch_size=5, window=7)
+        with pytest.raises(ValueError, match=r"method must be one of mean, .*, got 'median'; did you mean 'mean'\?"):
+            evaluate(model, data, method="median")
+        with pytest.raises(ValueError, match="num_samples=3 has no effect on method='mean'"):
+            evaluate(model, data, num_samples=3)
+        with pytest.raises(ValueError, match="num_samples must be at least 2"):
+            evaluate(model, data, method="ensemble", num_samples=1)
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"method": "ensemble", "guide": lambda *_, **__: None}, "guide has no effect on method='ensemble'.*'impo"),
+            ({"method": "importance", "islands": 2}, "islands has no effect on method='importance'.*'particle-filter'"),
+            ({"method": "importance", "threshold": 0.5}, "threshold has no effect on method='importance'"),
+            ({"method": "importance", "num_samples": 0}, "num_samples must be at least 1 for importance, got 0"),
+            ({"method": "importance", "num_samples": 2.5}, "num_samples must be at least 1 for importance, got 2.5"),
+            (
+                {"method": "importance", "guide": lambda *_, **__: None, "log_probs": True},
+                r"log_probs \(per token\): a guide has seen",
+            ),
+            (
+                {"method": "importance", "guide": AutoDelta(innovations(LanguageModel(7, 4)))},
+                "AutoDelta is a point without a density",
+            ),
+            ({"method": "particle-filter", "threshold": 1.5}, "threshold must be from 0 .* to 1, got 1.5"),
+            ({"method": "particle-filter", "num_samples": 10}, "num_samples must be a multiple of .* got 10 and 4"),
+            ({"method": "particle-filter", "islands": 0}, "num_samples must be a multiple of .* got 400 and 0"),
+        ],
+    )
+    def test_options_of_one_method(self, options, told):
+        model, data = LanguageModel(7, 4), Stream(TOKENS, batch_size=5, window=7)
+        with pytest.raises(ValueError, match=told):
+            evaluate(model, data, **options)
+
+    def test_mean_of_a_model_with_random_weights(self):
+        model = LanguageModel(7, 4, spread=0.0)
+        model.rnn.weight_hh_l0 = PyroSample(dist.Normal(0.0, 1.0).expand([4, 4]).to_event(2))
+        with pytest.raises(ValueError, match=r"method='mean' is of one network, but 'rnn.weight_hh_l0' is sampled"):
+            evaluate(model, Stream(TOKENS, batch_size=5, window=7))
+
+
+class TestViews:
+    @pytest.mark.parametrize("view", [innovations, unroll])
+    def test_mean_is_the_same_in_every_view(self, view):
+        model, data = LanguageModel(7, 4, spread=1.0).double(), Stream(TOKENS, batch_size=5, window=7)
+        assert evaluate(view(model), data).nats_per_step == pytest.approx(
+            evaluate(model, data).nats_per_step, abs=1e-12
+        )
+
+    def test_mean_leaves_a_spread_with_a_prior_alone(self):
+        data = Stream(TOKENS, batch_size=5, window=7)
+        model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(0.0, 1.0)))
+        assert evaluate(model, data).nats_per_step == evaluate(model, data).nats_per_step

@@ -1,0 +1,78 @@
+"""Two models on the same sequences: paired differences against exact likelihoods and the textbook's paired t."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from pyro import poutine
+
+from noisin_pyro import evaluate, innovations
+from noisin_pyro.data import Sequences
+from noisin_pyro.inference.evaluation.result import perplexity
+
+STEPS, SEQUENCES = 3, 40
+
+
+@pytest.fixture
+def data(linear_gaussian) -> Sequences:
+    inputs = torch.zeros(SEQUENCES, STEPS, 1).double()
+    with torch.no_grad():
+        x = poutine.trace(linear_gaussian()).get_trace(inputs).nodes["x"]["value"]
+    return Sequences(inputs, x)
+
+
+def test_difference_of_two_spreads_is_that_of_the_exact_likelihoods(linear_gaussian, exact_log_likelihood, data):
+    one, two = (evaluate(linear_gaussian(spread=spread), data, "particle-filter", 4000) for spread in (1.0, 0.3))
+    found = one.difference(two)
+    exact = [-exact_log_likelihood(data.targets, spread) for spread in (1.0, 0.3)]
+    difference = exact[0] - exact[1]
+    # 4.9 standard errors of the noise: a false alarm in a million
+    assert abs(found.nats_per_step - difference.mean().item() / STEPS) < 4.9 * found.monte_carlo_error
+    paired = (difference.std() / SEQUENCES**0.5 / STEPS).item()
+    assert found.standard_error == pytest.approx(paired, rel=0.05)
+    # what pairing is for
+    assert found.standard_error < 0.7 * math.hypot(one.standard_error, two.standard_error)
+    assert one.totals is not None and one.lengths is not None
+    assert one.totals.shape == one.lengths.shape == (SEQUENCES,)
+    assert found.monte_carlo_error == math.hypot(one.monte_carlo_error, two.monte_carlo_error)
+
+
+def test_standard_error_of_padded_sequences_is_the_ratio_s(linear_gaussian, data):
+    lengths = torch.randint(1, STEPS + 1, (SEQUENCES,))
+    padded = Sequences(data.inputs, data.targets, lengths)
+    one, two = (evaluate(linear_gaussian(spread=spread), padded, "particle-filter", 40) for spread in (1.0, 0.3))
+    assert one.totals is not None and two.totals is not None
+    nats = two.totals - one.totals
+    found = one.difference(two)
+    assert found.nats_per_step == pytest.approx((nats.sum() / lengths.sum()).item())
+    # the jackknife of a ratio of sums agrees with its linearisation up to terms of order 1/N
+    left_out = (nats.sum() - nats) / (lengths.sum() - lengths)
+    jackknife = ((SEQUENCES - 1) / SEQUENCES * (left_out - left_out.mean()).square().sum()).sqrt()
+    assert found.standard_error == pytest.approx(jackknife.item(), rel=0.1)
+
+
+def test_a_model_and_itself(linear_gaussian, data):
+    one = evaluate(linear_gaussian(spread=0.0), data)
+    found = one.difference(one)
+    assert (found.nats_per_step, found.standard_error, found.monte_carlo_error) == (0.0, 0.0, 0.0)
+    noisy = evaluate(linear_gaussian(), data, "particle-filter", 40)
+    assert noisy.difference(one).nats_per_step == pytest.approx(noisy.nats_per_step - one.nats_per_step)
+
+
+def test_refusals(linear_gaussian, data):
+    model = linear_gaussian()
+    estimate = evaluate(model, data, "particle-filter", 40)
+    bound = evaluate(innovations(model), data, "importance", 30)
+    with pytest.raises(ValueError, match="of kinds 'bound' and 'estimate'"):
+        bound.difference(estimate)
+    fewer = Sequences(data.inputs[:5], data.targets[:5])
+    with pytest.raises(ValueError, match=r"different sequences \(40 and 5, with 120 and 15 steps\)"):
+        estimate.difference(evaluate(model, fewer, "particle-filter", 40))
+    with pytest.raises(ValueError, match="read from a file"):
+        estimate.difference(replace(estimate, totals=None))
+
+
+def test_perplexity_has_no_overflow():
+    assert perplexity(2.0) == pytest.approx(math.e**2)
+    assert perplexity(1e4) == math.inf

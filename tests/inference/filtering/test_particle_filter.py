@@ -1,0 +1,156 @@
+"""The particle filter's parts: resampling, windows, what goes with a particle, what it refuses."""
+
+import itertools
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
+from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference.filtering.particle_filter import Filtered, run
+from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
+from noisin_pyro.models import CELLS, Emission, States
+
+
+class TestLinearGaussian:
+    def test_is_near_the_exact_likelihood(self, linear_gaussian, exact_log_likelihood):
+        model = linear_gaussian()
+        inputs = torch.zeros(6, 20, 1).double()
+        with torch.no_grad(), pyro.poutine.block():
+            x = pyro.poutine.trace(model).get_trace(inputs).nodes["x"]["value"]
+        found = evaluate(model, Sequences(inputs, x), "particle-filter", num_samples=20_000, islands=20)
+        truth = -exact_log_likelihood(x, 1.0).sum().item() / 120
+        assert found.kind == "estimate"
+        # false-alarm rate 0.3 % (3 standard errors), at a fixed seed
+        assert abs(found.nats_per_step - truth) < 3 * found.monte_carlo_error < 0.02
+        assert 1000 < found.effective_samples < 20_000 and 5 < found.resamplings <= 20
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
+    def test_is_unbiased_whatever_the_threshold(self, linear_gaussian, exact_log_likelihood, assert_mean, threshold):
+        model = linear_gaussian(hidden=1)
+        x = torch.tensor([0.5, -1.0, 2.0, 1.5]).double().reshape(1, 4, 1).expand(4000, -1, -1)
+        data = Sequences(torch.zeros(4000, 4, 1).double(), x)
+        options = {"num_samples": 10, "islands": 1, "threshold": threshold, "log_probs": True}
+        found = evaluate(model, data, "particle-filter", **options)
+        ratio = (found.log_probs.sum(1) - exact_log_likelihood(x[:1], 1.0, hidden=1)).exp()
+        assert_mean(ratio, 1.0)
+        assert (found.resamplings == 0) == (threshold == 0)
+        if threshold == 1:
+            assert found.resamplings == 4
+
+
+def seeded(model: SequenceModel, windows: list[Batch]) -> Filtered:
+    """Two islands of ten particles, resampled at every step, under one seed."""
+    pyro.set_rng_seed(1)
+    with torch.no_grad():
+        return run(model, windows, 2, 10, 1.0)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+class TestStates:
+    """What goes with a particle, under one seed."""
+
+    def test_windows_equal_one_long_window(self, cell, layers):
+        model = LanguageModel(5, 3, num_layers=layers, cell=cell, spread=1.0).double()
+        inputs, targets = torch.randint(5, (2, 2, 8))
+        whole = seeded(model, [Batch(inputs, targets, None, False)])
+        for window in (1, 3):
+            pairs = zip(inputs.split(window, 1), targets.split(window, 1), strict=True)
+            cut = seeded(model, [Batch(x, y, None, True) for x, y in pairs])
+            for found, expected in zip(cut, whole, strict=True):
+                torch.testing.assert_close(found, expected)
+
+    def test_padded_steps_change_nothing(self, cell, layers):
+        model = LanguageModel(5, 3, num_layers=layers, cell=cell, spread=1.0).double()
+        inputs, targets = torch.randint(5, (2, 3, 6))
+        full = seeded(model, [Batch(inputs, targets, None, False)])
+        padded = seeded(model, [Batch(inputs, targets, torch.tensor([6, 0, 4]), False)])
+        expected = full.increments.clone()
+        expected[:, 1], expected[:, 2, 4:] = 0.0, 0.0
+        torch.testing.assert_close(padded.increments, expected)
+        assert padded.resamplings.tolist() == [12, 0, 8]
+        assert padded.effective_samples[0] == full.effective_samples[0] and padded.effective_samples[1] == 0
+
+
+class TestResampling:
+    def test_is_systematic(self):
+        # each particle has the whole part of K·W offspring, or one more
+        log_w = torch.randn(2, 50, 3).double().log_softmax(1)
+        ancestors = systematic_ancestors(log_w, torch.ones(2, 3, dtype=torch.bool))
+        for island, row in itertools.product(range(2), range(3)):
+            offspring = ancestors[island, :, row].bincount(minlength=50)
+            expected = 50 * log_w[island, :, row].exp()
+            assert ((offspring - expected).abs() < 1).all() and offspring.sum() == 50
+
+    def test_has_the_weights_as_its_mean(self, assert_mean):
+        log_w = torch.randn(5).double().log_softmax(0).reshape(1, 5, 1).expand(4000, 5, 1)
+        ancestors = systematic_ancestors(log_w, torch.ones(4000, 1, dtype=torch.bool)).squeeze(-1)
+        offspring = torch.nn.functional.one_hot(ancestors, 5).sum(1).double()
+        assert_mean(offspring, 5 * log_w[0, :, 0].exp())
+
+    def test_takes_every_state_of_the_ancestor_and_leaves_the_others_alone(self):
+        due = torch.tensor([[True, False], [False, True]])
+        log_w = torch.full((2, 4, 2), -math.inf).double()
+        log_w[:, 2] = 0.0  # all weight is on the third
+        number = torch.arange(16.0).reshape(8, 2, 1)
+        states = select(States((number, number + 100), (number + 200, None)), systematic_ancestors(log_w, due))
+        expected = number.reshape(2, 4, 2).clone()
+        expected[0, :, 0], expected[1, :, 1] = number[2, 0], number[6, 1]
+        for found, shift in zip((*states.z, states.c[0]), (0, 100, 200), strict=True):
+            assert torch.equal(found.reshape(2, 4, 2), expected + shift)
+        assert states.c[1] is None
+
+    def test_what_no_particle_can_have_made_has_probability_zero(self):
+        class Certain(Emission):
+            event_dim = 0
+
+            def forward(self, z):
+                return dist.Categorical(logits=torch.tensor([0.0, -math.inf]).expand(*z.shape[:-1], 2))
+
+        model = SequenceModel(NoisyRNN(1, 2), Certain(2, 2))
+        targets = torch.tensor([[0, 1, 0], [0, 0, 0]])
+        found = evaluate(model, Sequences(torch.zeros(2, 3, 1), targets), "particle-filter", log_probs=True)
+        assert found.nats_per_step == found.perplexity == math.inf
+        assert found.log_probs[0, 1] == -math.inf and found.log_probs[1].tolist() == [0.0] * 3
+
+
+class TestRefusals:
+    DATA = Stream(torch.randint(5, (23,), generator=torch.Generator().manual_seed(0)), batch_size=3, window=6)
+
+    def test_programs_that_have_no_steps(self):
+        model = LanguageModel(5, 3)
+        for program in (noise_off(model), noise_off(unroll(model)), lambda *args, **kwargs: model(*args, **kwargs)):
+            with pytest.raises(ValueError, match=r"walks a SequenceModel step by step, got (View|function)"):
+                evaluate(program, self.DATA, "particle-filter")
+
+    def test_random_weights_and_spreads_unless_they_are_conditioned_on(self):
+        prior = Spread(prior=dist.LogNormal(-1.0, 0.3))
+        model = LanguageModel(5, 3, spread=prior, weight_prior="normal").double()
+        with pytest.raises(ValueError, match=r"'rnn.\w+.*' is sampled; condition on it first"):
+            evaluate(model, self.DATA, "particle-filter")
+        values = {"rnn.weight_ih_l0": torch.randn(3, 3).double(), "rnn.weight_hh_l0": torch.randn(3, 3).double()}
+        with pytest.raises(ValueError, match=r"'rnn.spread_1.gamma' is sampled"):
+            evaluate(pyro.condition(model, values), self.DATA, "particle-filter")
+        plain = LanguageModel(5, 3, spread=0.7).double()
+        names = {f"rnn.{name}": value for name, value in plain.rnn.named_parameters()}
+        for name in values:
+            values[name] = names[name].detach()
+        for name in ("rnn.bias_ih_l0", "rnn.bias_hh_l0"):
+            model.get_parameter(name).data = names[name].detach()
+        model.embedding, model.emission = plain.embedding, plain.emission
+        given = pyro.condition(model, values | {"rnn.spread_1.gamma": torch.tensor(0.7, dtype=torch.float64)})
+        found = []
+        for program in (plain, given, innovations(given), unroll(given)):
+            pyro.set_rng_seed(3)
+            found.append(evaluate(program, self.DATA, "particle-filter", num_samples=40).nats_per_step)
+        assert found == pytest.approx([found[0]] * 4, abs=1e-12)
+
+    def test_states_that_are_given(self):
+        model = LanguageModel(5, 3)
+        given = pyro.condition(model, {"z_1": torch.zeros(3, 6, 3)})
+        with pytest.raises(ValueError, match="draws the states, but 'z_1' is conditioned on"):
+            evaluate(given, self.DATA, "particle-filter")

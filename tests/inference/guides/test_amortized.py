@@ -1,0 +1,339 @@
+"""Guides by name: they start at the prior, their densities are right, and they know what they may know."""
+
+import math
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pyro.optim
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI
+from torch import Tensor
+
+import noisin_pyro as nz
+from noisin_pyro.inference.guides import AUTOMATIC, NAMED
+from noisin_pyro.inference.traces import all_sites
+from noisin_pyro.models import CELLS, NoisyRNN, SequenceModel
+
+CONTINUOUS = ["laplace", "logistic", "gumbel", "gamma", "exponential", "chi2", "beta", "dirichlet"]
+OTHERS = ["gaussian:multiplicative", "gamma:multiplicative"]
+
+
+@pytest.fixture(autouse=True)
+def own_parameters() -> Any:
+    with pyro.settings.context(module_local_params=True):
+        pyro.set_rng_seed(0)
+        yield
+
+
+def make(cell: str = "tanh", noise: str = "gaussian", layers: int = 2, **options: Any) -> SequenceModel:
+    options = {key: value() if callable(value) else value for key, value in {"spread": 0.4, **options}.items()}
+    prior = options.pop("weight_prior", "dirac")
+    return SequenceModel(NoisyRNN(3, 4, layers, cell=cell, noise=noise, **options), "bernoulli", 2, prior).double()
+
+
+def data(batch: int = 3, steps: int = 5) -> tuple[Tensor, Tensor]:
+    return torch.randn(batch, steps, 3).double(), torch.bernoulli(torch.full((batch, steps, 2), 0.5)).double()
+
+
+def stirred(guide: Any, by: float = 0.3) -> Any:
+    """Away from where it starts."""
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter.add_(by * torch.randn_like(parameter))
+    return guide
+
+
+def traces(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **kwargs: Any) -> tuple[Any, Any]:
+    elbo = nz.PriorAsGuide_ELBO(particles, max_plate_nesting=1)
+    (pair,) = elbo._get_traces(nz.innovations(model), guide, args, kwargs)
+    return pair
+
+
+def log_weights(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **kwargs: Any) -> Tensor:
+    """log p(x, ε) - log q(ε), a number for each particle and sequence."""
+    in_model, in_guide = traces(model, guide, *args, particles=particles, **kwargs)
+    terms = [site["log_prob"] for site in all_sites(in_model) if "log_prob" in site]
+    terms += [-site["log_prob"] for site in all_sites(in_guide)]
+    return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+
+
+def price(model: SequenceModel, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """log p(ε) - log q(ε) of one draw."""
+    in_model, in_guide = traces(model, guide, *args, **kwargs)
+    terms = [site["log_prob_sum"] for site in all_sites(in_model) if not site["is_observed"]]
+    terms += [-site["log_prob_sum"] for site in all_sites(in_guide)]
+    return torch.stack(terms).sum()
+
+
+def learned() -> nz.Spread:
+    return nz.Spread(0.4, learn=True)
+
+
+def uncertain() -> nz.Spread:
+    return nz.Spread(prior=dist.Gamma(2.0, 4.0))
+
+
+CASES: list[dict[str, Any]] = [
+    *({"cell": cell} for cell in CELLS),
+    *({"noise": name} for name in CONTINUOUS + OTHERS),
+    {"noise": "gamma:native", "cell": "sigmoid"},
+    {"noise": "beta:native", "cell": "sigmoid"},
+    {"noise": "gamma:multiplicative", "spread": learned},
+    {"spread": learned},
+    {"spread": uncertain},
+    {"spread": [0.0, 0.4]},
+    {"weight_prior": "normal"},
+    {"input_spread": 0.3, "cell": "lstm"},
+    {"feedback": False},
+]
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("options", CASES, ids=str)
+def test_starts_at_the_prior_and_every_parameter_is_learned(options: dict[str, Any], name: str, covariance: str):
+    model = make(**options)
+    guide = nz.guides.get(name, model, covariance=covariance)
+    lengths = torch.tensor([5, 0, 2])
+    assert price(model, guide, *data(), lengths=lengths).item() == pytest.approx(0, abs=1e-9)
+    assert price(model, guide, *data(), particles=2).item() == pytest.approx(0, abs=1e-9)
+    stirred(guide, 0.1)
+    bound = nz.PriorAsGuide_ELBO(2, max_plate_nesting=1)(nz.innovations(model), guide)
+    loss = bound(*data(), lengths=lengths)
+    loss.backward()
+    assert loss.isfinite()
+    for owner in (guide, model.rnn):
+        for parameter_name, parameter in owner.named_parameters():
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.isfinite().all() and parameter.grad.any(), parameter_name
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_first_bound_is_equation_1(name: str):
+    # the guide's first draws are the prior's: the same seed gives the same noise, with one layer
+    model, batch = make(layers=1), data()
+    guide = nz.guides.get(name, model)
+    losses = []
+    for pair in ((model, None), (nz.innovations(model), guide)):
+        pyro.set_rng_seed(3)
+        losses.append(nz.PriorAsGuide_ELBO(max_plate_nesting=1)(*pair)(*batch))
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"cell": "lstm"}, {"cell": "gru"}, {"input_spread": 0.3}, {"feedback": False},
+        *({"noise": noise} for noise in CONTINUOUS + OTHERS),
+        {"noise": "beta:native", "cell": "sigmoid"}, {"noise": "gamma:native", "cell": "sigmoid"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_its_weights_average_to_the_likelihood(options: dict[str, Any], name: str, covariance: str):
+    # E_q[p(x, ε) / q(ε)] = p(x) = E_p[p(x | ε)]; a wrong density of any part would show. |z| > 5: 6e-7 a sequence
+    model, (inputs, targets) = make(**options), data(steps=2)
+    guide = stirred(nz.guides.get(name, model, covariance=covariance), 0.05)
+    samples, mean, variance = 20_000, [], []
+    with torch.no_grad():
+        for q in (None, guide):
+            w = log_weights(model, q, inputs, targets, particles=samples).exp()
+            w = w.expand(samples, 3)
+            mean.append(w.mean(0))
+            variance.append(w.var(0) / samples)
+    z = (mean[0] - mean[1]) / (variance[0] + variance[1]).sqrt()
+    assert z.abs().max() < 5, z
+
+
+def test_its_density_is_the_gaussian_s():
+    model, (inputs, targets) = make(layers=1), data()
+    guide = stirred(nz.guides.get("mean-field", model, covariance="full"))
+    trace = poutine.trace(guide).get_trace(inputs, targets)
+    trace.compute_log_prob()
+    nodes: dict[str, Any] = dict(trace.nodes)
+    head = guide.head(1)
+    affine = head(head.of_context(guide.encoder(inputs, targets, None)), None, None)
+    factor = torch.diag_embed(affine.log_diagonal.exp())
+    rows, columns = torch.tril_indices(4, 4, -1)
+    factor[..., rows, columns] = affine.below
+    exact = torch.distributions.MultivariateNormal(affine.shift, scale_tril=factor)
+    torch.testing.assert_close(
+        nodes["z_1_before"]["log_prob"] + nodes["z_1_noise"]["log_prob"],
+        exact.log_prob(nodes["z_1_noise"]["value"]).sum(-1),
+    )
+
+
+def drawn(guide: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    pyro.set_rng_seed(1)
+    trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    return {site["name"]: site["value"] for site in all_sites(trace) if site["name"].endswith("_noise")}
+
+
+@pytest.mark.parametrize(("name", "sees"), [("filtering", False), ("smoothing", True), ("mean-field", True)])
+def test_filtering_alone_does_not_look_ahead(name: str, sees: bool):
+    model, (inputs, targets) = make(), data()
+    guide = stirred(nz.guides.get(name, model))
+    changed = targets.clone()
+    changed[:, 3] = 1 - changed[:, 3]
+    before, after = drawn(guide, inputs, targets), drawn(guide, inputs, changed)
+    for site, noise in before.items():
+        assert torch.equal(noise[:, :3], after[site][:, :3]) is not sees
+        assert not torch.equal(noise[:, 3], after[site][:, 3])
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_padding_changes_nothing(name: str):
+    model, (inputs, targets) = make(cell="lstm"), data(batch=2)
+    guide = stirred(nz.guides.get(name, model))
+    lengths = torch.tensor([5, 3])
+    padded = drawn(guide, inputs, targets, lengths=lengths)
+    other = targets.clone()
+    other[1, 3:] = 1 - other[1, 3:]
+    for site, noise in drawn(guide, inputs, other, lengths=lengths).items():
+        assert torch.equal(noise, padded[site])
+    known = guide.encoder(inputs, targets, lengths)
+    alone = guide.encoder(inputs[1:, :3], targets[1:, :3], None)
+    torch.testing.assert_close(known[1:, :3], alone)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_gradients_are_those_of_differences(name: str):
+    model, (inputs, targets) = make(noise="gamma"), data()
+    guide = stirred(nz.guides.get(name, model, covariance="full"), 0.1)
+    bound = nz.PriorAsGuide_ELBO(3, max_plate_nesting=1)(nz.innovations(model), guide)
+
+    def loss() -> Tensor:
+        pyro.set_rng_seed(7)
+        return bound(inputs, targets)
+
+    loss().backward()
+    for parameter_name, parameter in [*guide.named_parameters(), *model.named_parameters()]:
+        direction = torch.randn_like(parameter)
+        direction /= direction.norm()
+        values = []
+        for step in (1e-6, -2e-6, 1e-6):
+            values.append(loss().item() if step < 0 else math.nan)
+            with torch.no_grad():
+                parameter.add_(step * direction)
+            if step < 0:
+                values.append(loss().item())
+        slope = (values[1] - values[2]) / 2e-6
+        assert parameter.grad is not None
+        exact = (parameter.grad * direction).sum().item()
+        assert exact == pytest.approx(slope, rel=1e-4, abs=1e-5), parameter_name
+
+
+def test_gradient_of_one_gaussian_step_is_the_closed_form():
+    # z = h + γε, x ~ N(z, 1): E_q[log p(x|z)] - KL(N(m, s²), N(0, 1)) has d/dm = γ(x - h - γm) - m
+    rnn = NoisyRNN(1, 1, cell="identity", spread=0.7)
+    model = SequenceModel(rnn, "gaussian", 1).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.emission.linear.weight.fill_(1.0)
+        model.emission.scale = torch.ones(1).double()
+    guide = nz.guides.get("mean-field", model)
+    head = guide.head(1)
+    with torch.no_grad():
+        head.of_hidden.bias.copy_(torch.tensor([0.4, -0.3]))
+    inputs, x = torch.zeros(1, 1, 1).double(), torch.full((1, 1, 1), 1.5).double()
+    elbo = nz.PriorAsGuide_ELBO(20_000, max_plate_nesting=1)
+    elbo(nz.innovations(model), guide)(inputs, x).backward()
+    slope, log_s = head.of_hidden.bias.grad, torch.tensor(-0.3)
+    # the Monte Carlo error of 20,000 draws is below 0.01 in both; 6 of them
+    assert -slope[0].item() == pytest.approx(0.7 * (1.5 - 0.7 * 0.4) - 0.4, abs=0.06)
+    assert -slope[1].item() == pytest.approx(float(1 - (1 + 0.49) * (2 * log_s).exp()), abs=0.06)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_words(name: str):
+    model = nz.LanguageModel(11, 6, 2, cell="lstm").double()
+    guide = stirred(nz.guides.get(name, model, hidden_size=5))
+    words = torch.randint(11, (3, 8))
+    bound = nz.PriorAsGuide_ELBO(2)(nz.innovations(model), guide)
+    state = None
+    for window in (words[:, :4], words[:, 4:]):
+        loss = bound(window[:, :-1], window[:, 1:], state=state, size=30)
+        loss.backward()
+        state = bound.returned.state
+    assert all(parameter.grad is not None for parameter in guide.parameters())
+
+
+@pytest.mark.parametrize("name", AUTOMATIC)
+@pytest.mark.parametrize("noise", ["gaussian", "gamma", "dirichlet"])
+def test_pyro_s_automatic_guides(name: str, noise: str):
+    # their parameters are float32 whatever the model's: on a simplex a float64 model would see that they are rounded
+    model, batch = make(noise=noise, layers=1).float(), [x.float() for x in data(batch=2, steps=3)]
+    guide = nz.guides.get(name, model)
+    bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(nz.innovations(model), guide)
+    bound(*batch)  # makes the guide's parameters
+    optimizer = torch.optim.Adam(guide.parameters(), 0.01)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = bound(*batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(map(math.isfinite, losses))
+    assert min(losses[-10:]) < max(losses[:10])
+
+
+def test_a_guide_is_taken_as_it_is():
+    def mine(*args: Any) -> None: ...
+
+    assert nz.guides.get(mine, make()) is mine
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "asked", "match"),
+    [
+        ("smooting", {}, {}, "guide must be one of .* did you mean 'smoothing'"),
+        ("smoothing", {"noise": "bernoulli"}, {}, "bernoulli noise is discrete"),
+        ("AutoNormal", {"noise": "poisson:native", "cell": "sigmoid"}, {}, "discrete; leave it to the prior"),
+        ("smoothing", {"spread": 0.0}, {}, "every spread is 0"),
+        ("smoothing", {}, {"covariance": "half"}, "covariance must be one of diagonal, full"),
+        ("smoothing", {}, {"hidden_size": 0}, "hidden_size must be a positive integer"),
+        ("smoothing", {}, {"init_scale": 0.1}, "init_scale: not an option of the smoothing guide"),
+        ("AutoNormal", {}, {"covariance": "full"}, "covariance: not an option of AutoNormal"),
+    ],
+)
+def test_refusals(name: str, options: dict[str, Any], asked: dict[str, Any], match: str):
+    with pytest.raises(ValueError, match=match):
+        nz.guides.get(name, make(**options), **asked)
+
+
+def test_a_view_is_refused():
+    with pytest.raises(ValueError, match="without a view around it"):
+        nz.guides.get("smoothing", nz.innovations(make()))  # pyright: ignore[reportArgumentType]
+
+
+def test_without_targets_it_says_so():
+    model = make()
+    with pytest.raises(ValueError, match="targets must be given"):
+        nz.guides.get("smoothing", model)(data()[0])
+
+
+def test_a_guide_of_one_s_own_is_refused_on_the_bare_model_with_the_view_to_give():
+    model = make()
+    guide = nz.guides.get("smoothing", model)
+    with pytest.raises(ValueError, match=r"lacks; .* are: z_1, z_2; give its innovations\(model\)"):
+        nz.PriorAsGuide_ELBO()(model, lambda *args, **kwargs: guide(*args, **kwargs))(*data())
+
+
+def test_svi_trains_each_of_several_guides_in_the_global_store():
+    model = make()
+    view = nz.innovations(model)
+    with pyro.settings.context(module_local_params=False), pyro.get_param_store().scope():
+        for name in ("smoothing", "filtering", "smoothing"):
+            guide = nz.guides.get(name, model)
+            before = {parameter: value.clone() for parameter, value in guide.named_parameters()}
+            svi = SVI(view, guide, pyro.optim.Adam({"lr": 0.01}), nz.PriorAsGuide_ELBO(2))
+            for _ in range(3):
+                svi.step(*data())
+            moved = [not torch.equal(value, before[parameter]) for parameter, value in guide.named_parameters()]
+            assert all(moved)

@@ -1,0 +1,194 @@
+"""What a posterior holds, under which names, what it takes, and what is refused."""
+
+import warnings
+from typing import Any
+
+import arviz
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import noisin_pyro as nz
+from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.inference import blocks
+from noisin_pyro.models import NoisyRNN, SequenceModel
+
+from ... import arviz_lines
+from .posteriors import LIMIT, drawn_from, look, make, some_data, z_scores
+
+
+@pytest.fixture(autouse=True)
+def own_parameters() -> Any:
+    with pyro.settings.context(module_local_params=True):
+        yield
+
+
+class TestGroups:
+    def test_names_dimensions_and_coordinates(self):
+        gamma = nz.Spread(prior=dist.Uniform(0.1, 0.2))
+        model = make(layers=2, cell="lstm", input_spread=0.2, spread=[0.3, gamma])
+        found = look(model, some_data(), num_samples=20, num_proposals=20_000, num_particles=8)
+        for group in (found.posterior, found.prior):
+            assert set(group) == {"z_0", "z_1", "z_2", "gamma_2"}
+            assert group.z_2.dims == ("chain", "draw", "sequence", "time", "unit_2")
+            assert dict(group.z_0.sizes) == {"chain": 1, "draw": 20, "sequence": 3, "time": 4, "unit_0": 3}
+        assert found.posterior.time.values.tolist() == [1, 2, 3, 4]
+        assert found.posterior.unit_1.values.tolist() == [0, 1]
+        assert found.posterior_predictive.x.dims == ("chain", "draw", "sequence", "time", "feature")
+        assert found.log_likelihood.x.dims == ("chain", "draw", "sequence", "time")
+        assert found.observed_data.x.dims == ("sequence", "time", "feature")
+        attrs = found.attrs
+        assert attrs["noise"] == "gaussian:additive" and attrs["cell"] == "lstm" and attrs["seed"] == 1
+        assert attrs["gamma_1"] == pytest.approx(0.3) and "Uniform" in attrs["gamma_2"]
+        assert attrs["arviz_version"] == arviz.__version__ and attrs["num_proposals"] == 20_000
+
+    def test_sampled_weights_of_a_network_without_noise(self):
+        # no hidden state is left to sum over: log p(x | W) is the sum of its steps'
+        model = SequenceModel(NoisyRNN(3, 2, spread=0.0), "categorical", 4, weight_prior="normal")
+        data = some_data("categorical", lengths=torch.tensor([4, 1, 3]))
+        data = data.to("cpu", torch.float32)
+        found = look(model, data, num_samples=30)
+        assert set(found.posterior) == {"rnn.weight_ih_l0", "rnn.weight_hh_l0"}
+        assert found.posterior["rnn.weight_ih_l0"].shape == (1, 30, 2, 3)
+        likelihood = found.log_likelihood
+        np.testing.assert_allclose(likelihood.x_marginal, likelihood.x.sum("time"), rtol=1e-5)
+        # proposals are worth different weights, and those drawn are likelier than the prior's on the whole
+        assert found.sample_stats.pareto_k < 0.7
+
+    def test_log_likelihood_and_predictions_are_those_of_the_draws(self, linear_gaussian, assert_mean):
+        model = linear_gaussian()
+        data = drawn_from(model, batch=2, steps=2)
+        found = look(model, data, num_samples=3000, num_proposals=30_000)
+        z = torch.from_numpy(found.posterior.z_1.values)
+        mean = z @ model.emission.linear.weight.detach().T
+        expected = dist.Normal(mean, 1.0).to_event(1).log_prob(data.targets)
+        np.testing.assert_allclose(found.log_likelihood.x, expected, rtol=1e-10)
+        residuals = torch.from_numpy(found.posterior_predictive.x.values) - mean
+        assert_mean(residuals[0], 0.0)
+        assert_mean(residuals[0] ** 2, 1.0)
+
+    @pytest.mark.parametrize("emission", ["categorical", "bernoulli"])
+    def test_padding_is_nan_everywhere_and_nothing_else_is(self, emission):
+        lengths = torch.tensor([4, 1, 3])
+        found = look(make(emission=emission), some_data(emission, lengths=lengths), num_samples=10)
+        real = np.arange(4) < lengths.numpy()[:, None]
+        for group in ("posterior", "prior", "posterior_predictive", "log_likelihood", "observed_data"):
+            for values in found[group].data_vars.values():
+                ours = real if values.ndim == values.dims.index("time") + 1 else real[..., None]
+                assert (np.isfinite(values.values) == ours).all()
+        full = look(make(emission="categorical"), some_data("categorical"), num_samples=10)
+        assert full.observed_data.x.dtype == full.posterior_predictive.x.dtype == np.int64
+
+    def test_views_agree(self):
+        model, data = make(layers=2), some_data(lengths=torch.tensor([4, 2, 3]))
+        plain = look(model, data, num_samples=50)
+        other = look(nz.innovations(model), data, num_samples=50)
+        np.testing.assert_allclose(other.posterior.z_2, plain.posterior.z_2, atol=1e-12)
+        unrolled = look(nz.unroll(model), data, num_samples=50)
+        assert set(unrolled.posterior) == {"z_1", "z_2"} and unrolled.posterior.z_1.shape == plain.posterior.z_1.shape
+
+    def test_a_stream_in_one_window_is_its_columns(self):
+        model, tokens = nz.LanguageModel(5, 3), torch.randint(5, (11,))
+        stream = Stream(tokens, batch_size=2, window=6)
+        (batch,) = stream.batches()
+        columns = Sequences(batch.inputs, batch.targets, batch.lengths)
+        found, same = (look(model, data, num_samples=20) for data in (stream, columns))
+        np.testing.assert_array_equal(found.posterior.z_1, same.posterior.z_1)
+        np.testing.assert_array_equal(found.observed_data.x[0], tokens[:6])
+        with pytest.raises(ValueError, match=r"stream of 2 windows.* give a Stream whose window holds a whole column"):
+            look(model, Stream(tokens, batch_size=2, window=4))
+
+    def test_seeds(self):
+        model, data = make(), some_data()
+        before = torch.random.get_rng_state()
+        one, two = (look(model, data, num_samples=20, seed=3) for _ in range(2))
+        assert torch.equal(before, torch.random.get_rng_state())
+        np.testing.assert_array_equal(one.posterior.z_1, two.posterior.z_1)
+        assert not np.array_equal(one.posterior.z_1, look(model, data, num_samples=20, seed=4).posterior.z_1)
+
+    def test_draws_in_pieces(self, linear_gaussian, exact_posterior, monkeypatch):
+        model = linear_gaussian()
+        data = drawn_from(model, batch=2, steps=1)
+        monkeypatch.setattr(blocks, "MAX_NUMEL", 300)
+        found = look(model, data, num_samples=1000, num_proposals=10_000)
+        mean, covariance = exact_posterior(data.targets, 1.0)
+        deviation = covariance.diagonal().sqrt().unflatten(0, (1, 2)).expand_as(mean)
+        worth = 1 / (1 / 1000 + 1 / found.sample_stats.effective_proposals.values)
+        assert abs(z_scores(found.posterior.z_1, mean, deviation, worth[:, None, None])).max() < LIMIT
+        z = torch.from_numpy(found.posterior.z_1.values)
+        law = dist.Normal(z @ model.emission.linear.weight.detach().T, 1.0).to_event(1)
+        np.testing.assert_allclose(found.log_likelihood.x, law.log_prob(data.targets), rtol=1e-10)
+
+
+def test_arviz_s_summaries_pictures_and_loo(tmp_path):
+    arviz_lines.save(tmp_path / "arrays.npz")
+    with warnings.catch_warnings():  # it filters what the installed libraries announce to each other
+        arviz_lines.check(tmp_path / "arrays.npz")
+
+
+class TestMemory:
+    def test_what_is_said_is_what_it_takes(self, capsys):
+        found = look(make(), some_data(), num_samples=500, num_proposals=1000, progress=True)
+        groups = (found.posterior, found.prior, found.posterior_predictive, found.log_likelihood)
+        size = sum(values.nbytes for group in groups for values in group.data_vars.values())
+        told = capsys.readouterr().err
+        latents = 1500 * 3 * 4 * 2 * 8
+        sizes = f"{size / 1000:.3g} kB, and {latents / 1000:.3g} kB more while computing"
+        assert told == f"posterior: 500 draws take {sizes}\n"
+
+    def test_too_much_is_refused_before_it_is_drawn(self, capsys):
+        model, data = make(), some_data()
+        with pytest.raises(ValueError, match=r"max_memory: 1000 draws take .* than 500 kB; .*num_samples=\d+\)"):
+            look(model, data, max_memory=500_000)
+        with pytest.raises(ValueError, match=r"max_memory: 4000 draws take .* \(about thin=\d+\)"):
+            look(model, data, method="nuts", max_memory=1_000_000)
+        assert capsys.readouterr().err == ""
+
+    def test_thinning_keeps_every_other_draw(self):
+        model, data = make(), some_data(batch=1, steps=1)
+        options: Any = {"method": "nuts", "num_samples": 7, "warmup_steps": 5, "num_chains": 2}
+        whole, thinned = look(model, data, **options), look(model, data, **options, thin=2)
+        assert thinned.posterior.draw.values.tolist() == [0, 2, 4, 6]
+        np.testing.assert_array_equal(thinned.posterior.z_1, whole.posterior.z_1[:, ::2])
+        np.testing.assert_array_equal(thinned.sample_stats.diverging, whole.sample_stats.diverging[:, ::2])
+        assert thinned.attrs["thin"] == 2
+
+
+class TestWarningsAndRefusals:
+    def test_a_hopeless_prior_says_so(self, linear_gaussian):
+        model = linear_gaussian(hidden=4)
+        data = drawn_from(model, batch=2, steps=10)
+        with pytest.warns(UserWarning, match=r"k̂ is above 0.7 .* 10000 proposals from the prior do not cover") as told:
+            found = look(model, data)
+        assert told[0].filename == look.__code__.co_filename  # the line that calls posterior
+        assert (found.sample_stats.pareto_k > 0.7).any()
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"method": "nut"}, "method must be one of prior, guide, nuts, got 'nut'; did you mean 'nuts'"),
+            ({"method": "guide"}, "method='guide' needs a guide, got none"),
+            ({"method": "nuts", "guide": lambda *_, **__: None}, "method='nuts' does not use a guide"),
+            ({"method": "nuts", "num_proposals": 5}, "num_proposals has no effect on method='nuts'"),
+            ({"num_chains": 2}, "num_chains has no effect on method='prior'; drop it, or use method='nuts'"),
+            ({"thin": 2}, "thin has no effect on method='prior': its draws are independent"),
+            ({"num_samples": 0}, "num_samples must be a whole number of at least 1, got 0"),
+            ({"num_proposals": 1.5}, "num_proposals must be a whole number of at least 1, got 1.5"),
+            ({"num_particles": 10}, "num_particles=10 has no effect if neither γ nor weights are sampled"),
+        ],
+    )
+    def test_options(self, options, told):
+        with pytest.raises(ValueError, match=told):
+            look(make(), some_data(), **options)
+
+    def test_models(self):
+        with pytest.raises(ValueError, match="samples nothing beside the data"):
+            look(make(spread=0.0), some_data())
+        with pytest.raises(ValueError, match="'z_1_noise' is discrete; use method='prior'"):
+            look(make(noise="bernoulli"), some_data(), method="nuts")
+        with pytest.raises(ValueError, match="guide samples 'z_1_noise', which the model lacks"):
+            model = make()
+            guide = nz.guides.get("smoothing", model)
+            look(model, some_data(), lambda *args, **kwargs: guide(*args, **kwargs))  # whose view is not known

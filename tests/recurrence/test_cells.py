@@ -1,0 +1,124 @@
+"""The transitions against torch's own cells and the equations, and cells of a user's own."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from noisin_pyro.models import CELLS, Cell, NoisyRNN
+
+from .. import textbook
+from ..small_layers import BATCH, FEATURES, STEPS, UNITS, close, make_inputs, make_rnn, make_state, parts, traced
+
+TORCH_CELLS = {
+    "tanh": lambda: nn.RNNCell(FEATURES, UNITS, nonlinearity="tanh"),
+    "relu": lambda: nn.RNNCell(FEATURES, UNITS, nonlinearity="relu"),
+    "lstm": lambda: nn.LSTMCell(FEATURES, UNITS),
+    "gru": lambda: nn.GRUCell(FEATURES, UNITS),
+}
+
+
+def random_step(name: str) -> tuple[list[Tensor], Tensor, Tensor, Tensor | None]:
+    """Weights, x, z and c."""
+    rnn = make_rnn(name, spread=0.0)
+    z, *c = (part[0] for part in parts(make_state(rnn)))
+    return textbook.weights(rnn, 1), make_inputs()[:, 0], z, c[0] if c else None
+
+
+@pytest.mark.parametrize("name", TORCH_CELLS)
+def test_a_step_is_torch_s(name: str) -> None:
+    (w_ih, w_hh, b_ih, b_hh), x, z, c = random_step(name)
+    cell = TORCH_CELLS[name]().double()
+    cell.load_state_dict({"weight_ih": w_ih, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh})
+    expected = cell(x, z if c is None else (z, c))
+    mean, memory = CELLS[name]().step(x @ w_ih.T + b_ih, z @ w_hh.T + b_hh, z, c)
+    for actual, part in zip((mean,) if memory is None else (mean, memory), parts(expected), strict=True):
+        close(actual, part)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_step_is_the_textbook_s(name: str) -> None:
+    weights, x, z, c = random_step(name)
+    w_ih, w_hh, b_ih, b_hh = weights
+    mean, memory = CELLS[name]().step(x @ w_ih.T + b_ih, z @ w_hh.T + b_hh, z, c)
+    expected, expected_memory = textbook.step(name, weights, x, z, c)
+    close(mean, expected)
+    assert (memory is None) == (expected_memory is None) == (not CELLS[name].has_memory)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_all_steps_at_once_are_the_single_ones(name: str) -> None:
+    cell = CELLS[name]()
+    a, r = (torch.randn(BATCH, STEPS, cell.gates * UNITS, dtype=torch.float64) for _ in range(2))
+    z = torch.randn(BATCH, STEPS, UNITS, dtype=torch.float64)
+    c = torch.randn(BATCH, UNITS, dtype=torch.float64) if cell.has_memory else None
+    means, memories = cell.all_steps(a, r, z, c)
+    for t in range(STEPS):
+        mean, c = cell.step(a[:, t], r[:, t], z[:, t], c)
+        close(means[:, t], mean)
+        if c is not None:
+            assert memories is not None
+            close(memories[:, t], c)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_means_stay_in_the_stated_range(name: str) -> None:
+    cell = CELLS[name]()
+    a, r = (3 * torch.randn(1000, cell.gates * UNITS, dtype=torch.float64) for _ in range(2))
+    mean, _ = cell.step(a, r, torch.randn(1000, UNITS), torch.randn(1000, UNITS) if cell.has_memory else None)
+    low, high = cell.range
+    assert ((mean >= low) & (mean <= high)).all()
+    assert ((mean == low) | (mean == high)).any() == cell.attains_range
+
+
+class Softsign(Cell):
+    name, range = "softsign", (-1.0, 1.0)
+
+    def step(self, a: Tensor, p: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return nn.functional.softsign(a + p), None
+
+
+def test_a_cell_of_one_s_own_runs_in_the_loop() -> None:
+    rnn = NoisyRNN(FEATURES, UNITS, cell=Softsign()).double()
+    assert rnn.backends(BATCH) == ["loop"]
+    rnn(make_inputs())[0].sum().backward()
+    assert rnn.weight_hh_l0.grad is not None and rnn.weight_hh_l0.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_subclass_inherits_the_fast_ways_to_a_step_unless_it_overrides_the_step(name: str) -> None:
+    class Renamed(CELLS[name]):  # type: ignore[misc]
+        pass
+
+    class Scaled(CELLS[name]):  # type: ignore[misc]
+        def step(self, a: Tensor, p: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            return super().step(0.5 * a, p, z, c)
+
+    class Both(Scaled):
+        scan_cell = CELLS[name].scan_cell
+
+    for capability in ("fused_kernel", "scan_cell", "all_steps"):
+        assert getattr(Renamed, capability) is getattr(CELLS[name], capability)
+    assert (Scaled.fused_kernel, Scaled.scan_cell, Scaled.all_steps) == (None, None, Cell.all_steps)
+    assert Both.scan_cell is CELLS[name].scan_cell and Both.fused_kernel is None
+
+    cell = Scaled()
+    rnn = make_rnn(cell)  # type: ignore[arg-type]
+    assert rnn.backends(BATCH) == ["loop"]
+    trace = traced(rnn, make_inputs())
+    path = trace.nodes["z_1"]["fn"]
+    epsilon = path.innovate(trace.nodes["z_1"]["value"])  # from all means at once, with the same step
+    close(path.transport(epsilon), trace.nodes["z_1"]["value"])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"name": None}, "cell: Wrong.name must be a string, got None; declare it"),
+        ({"gates": 0}, "cell: Wrong.gates must be a positive integer, got 0"),
+        ({"range": (1.0, -1.0)}, r"cell: Wrong.range must be a pair \(low, high\) with low < high"),
+    ],
+)
+def test_a_cell_is_checked_when_a_layer_is_made(attributes: dict[str, object], message: str) -> None:
+    wrong = type("Wrong", (Softsign,), attributes)
+    with pytest.raises(ValueError, match=message):
+        NoisyRNN(FEATURES, UNITS, cell=wrong())
