@@ -19,10 +19,10 @@ from noisin_pyro.commands.options import (
 )
 from noisin_pyro.inference import compare
 from noisin_pyro.training.build import dataset
-from noisin_pyro.training.loop import eval_rows
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.layout import fingerprint
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
+from noisin_pyro.training.validation import eval_rows
 
 LEGEND = """
 Lower is better. Both errors are standard errors in nats per step: MC (Monte Carlo) over the noise, data over the

@@ -15,10 +15,10 @@ from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFo
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
 from noisin_pyro.training.build import dataset
-from noisin_pyro.training.loop import eval_rows
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import load_run
+from noisin_pyro.training.validation import eval_rows
 
 KINDS = {
     "exact": "the log-likelihood itself",

@@ -72,7 +72,7 @@ def search(
         after_epoch: as for ``train``, called after each epoch of each trial and of the best one, and before each trial.
 
     Raises:
-        Paused: from ``after_epoch``; the same call resumes.
+        StopTraining: from ``after_epoch``; the same call resumes.
         ValueError: an invalid space, number or folder, the folder of another search, no Optuna, no trial that
             succeeded, or what ``train`` refuses.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,11 +13,10 @@ import torch
 from tqdm import tqdm
 
 from noisin_pyro.data import Batch, Sequences, Stream
-from noisin_pyro.inference import Bound, Evaluation, PriorAsGuide_ELBO, evaluate
+from noisin_pyro.inference import Bound, PriorAsGuide_ELBO
 from noisin_pyro.inference.evaluation.result import perplexity
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
-from noisin_pyro.training.build import resolved
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.distributed import SINGLE, World, data_parallel
 from noisin_pyro.training.optim import (
@@ -29,14 +27,14 @@ from noisin_pyro.training.optim import (
     set_rate,
     spared_from_decay,
 )
-from noisin_pyro.training.options import Data
 from noisin_pyro.training.rundir import metrics_log
 from noisin_pyro.training.rundir.checkpointer import Checkpointer, read_best
 from noisin_pyro.training.rundir.layout import LOG
 from noisin_pyro.training.rundir.train_state import EpochState, TrainState
-from noisin_pyro.training.sharding import SequenceData, scored
+from noisin_pyro.training.sharding import SequenceData
 from noisin_pyro.training.signals import DeferredSignals, Interrupted
 from noisin_pyro.training.train_step import TrainStep, make_train_step, require_finite
+from noisin_pyro.training.validation import validate
 
 AfterEpoch = Callable[[list[metrics_log.Row]], None]
 
@@ -141,7 +139,7 @@ class _Loop:
 
     def run(self) -> None:
         """Train and validate until the options say stop."""
-        self._log_engines()
+        self._log_backends()
         train_step = make_train_step(self.bound, self.optimizer, self.config.optimisation.clip, self.world)
         with DeferredSignals().deferred() as signals:
             while not self.state.is_finished(self.config.optimisation):
@@ -216,11 +214,11 @@ class _Loop:
     def _title(self) -> str:
         return f"{self.label}, epoch {self.state.epoch}/{self.config.optimisation.epochs}"
 
-    def _log_engines(self) -> None:
+    def _log_backends(self) -> None:
         names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
         rows = self.world.split(self.config.data.batch_size) * self.config.optimisation.particles
-        engines = ", ".join(names.get(engine, engine) for engine in self.model.rnn.backends(rows))
-        logger.info("%13s, layers computed by: %s", self.label, engines)
+        backends = ", ".join(names.get(backend, backend) for backend in self.model.rnn.backends(rows))
+        logger.info("%13s, layers computed by: %s", self.label, backends)
 
     def _log_row(self, row: metrics_log.Row, is_best: bool) -> None:
         measure = "perplexity" if isinstance(self.train, Stream) else "nats"
@@ -239,26 +237,6 @@ def _bound(model: SequenceModel, guide: Guide | None, config: Config) -> Bound:
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
     elbo = PriorAsGuide_ELBO(num_particles=options.particles, bound=options.bound, max_plate_nesting=1)
     return elbo(model, guide)
-
-
-def validate(
-    model: SequenceModel, guide: Guide | None, data: SequenceData, options: Data, world: World = SINGLE
-) -> Evaluation:
-    """Evaluate the network with its noise off or, if there is a guide, the guide's bound with one draw a sequence."""
-    batch_size = eval_rows(data, options, world)
-    if guide is None:
-        return scored(partial(evaluate, model, method="mean", batch_size=batch_size), data, world)
-    importance = {"method": "importance", "guide": guide, "num_samples": 1, "batch_size": batch_size}
-    return scored(partial(evaluate, model, **importance), data, world)
-
-
-def eval_rows(data: SequenceData, options: Data, world: World = SINGLE) -> int | None:
-    """Number of sequences that a process scores in one call; ``None`` for a text, which has its own columns."""
-    if isinstance(data, Stream):
-        return None
-    batch_size = resolved(options).eval_batch_size
-    assert batch_size is not None
-    return math.ceil(batch_size / world.size)
 
 
 def train_epoch(

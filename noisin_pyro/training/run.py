@@ -26,13 +26,14 @@ from noisin_pyro.training import distributed, signals
 from noisin_pyro.training.build import build_guide, build_model, datasets, load_corpus, resolved
 from noisin_pyro.training.config import Config, to_json
 from noisin_pyro.training.distributed import World
-from noisin_pyro.training.loop import AfterEpoch, StopTraining, eval_rows, fit, validate
+from noisin_pyro.training.loop import AfterEpoch, StopTraining, fit
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.rundir import layout, metrics_log
 from noisin_pyro.training.rundir.checkpointer import load_best
 from noisin_pyro.training.rundir.resume import config_to_resume
 from noisin_pyro.training.sharding import SequenceData, scored
+from noisin_pyro.training.validation import eval_rows, validate
 
 logger = logging.getLogger("noisin_pyro")
 

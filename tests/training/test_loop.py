@@ -11,7 +11,7 @@ from torch import nn
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Optimisation, fit, loop
+from noisin_pyro.training import Config, Data, Optimisation, fit, loop, validation
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 
@@ -83,7 +83,7 @@ def test_it_stops_when_validation_no_longer_improves_and_saves_the_best(
         seen.append(model.embedding.weight.detach().clone())
         return Evaluation("mean", "predictor", next(scores), 0.0, 0.0, 103, 0)
 
-    monkeypatch.setattr(loop, "evaluate", scripted)
+    monkeypatch.setattr(validation, "evaluate", scripted)
     rows = fit(LanguageModel(11, 6), stream, stream, _config(epochs=5, patience=2), tmp_path)
     best = checkpointer.load(tmp_path / "best.pt")
     assert [row["valid_nats"] for row in rows] == [3.0, 2.0, 2.5, 2.25]
@@ -118,7 +118,9 @@ def test_an_infinite_validation_loss_stops_and_leaves_the_best_model(
     stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([2.0, math.inf])
-    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: Evaluation("mean", "exact", next(scores), 0.0, 0.0, 103, 0))
+    monkeypatch.setattr(
+        validation, "evaluate", lambda *_, **__: Evaluation("mean", "exact", next(scores), 0.0, 0.0, 103, 0)
+    )
     with pytest.raises(FloatingPointError, match="epoch 2/3, validation"):
         fit(LanguageModel(11, 6), stream, stream, _config(epochs=3), tmp_path)
     assert checkpointer.load(tmp_path / "best.pt")["epoch"] == 1
@@ -144,7 +146,9 @@ def test_averaged_weights_are_validated_and_saved_while_the_others_are_trained(s
 
 def test_the_rate_follows_the_schedule(stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([3.0, 3.5, 2.0, 2.5, 1.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: Evaluation("mean", "exact", next(scores), 0.0, 0.0, 103, 0))
+    monkeypatch.setattr(
+        validation, "evaluate", lambda *_, **__: Evaluation("mean", "exact", next(scores), 0.0, 0.0, 103, 0)
+    )
     config = _config(epochs=5, schedule="divide", schedule_factor=2.0, learning_rate=0.8)
     rows = fit(LanguageModel(11, 6), stream, stream, config, tmp_path)
     assert [row["learning_rate"] for row in rows] == [0.8, 0.8, 0.4, 0.4, 0.2]

@@ -1,0 +1,35 @@
+"""Validation during training, and how many held-out sequences are scored at once."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from noisin_pyro.data import Stream
+from noisin_pyro.inference import Evaluation, evaluate
+from noisin_pyro.inference.guides import Guide
+from noisin_pyro.models import SequenceModel
+from noisin_pyro.training.build import resolved
+from noisin_pyro.training.distributed import SINGLE, World
+from noisin_pyro.training.options import Data
+from noisin_pyro.training.sharding import SequenceData, scored
+
+
+def validate(
+    model: SequenceModel, guide: Guide | None, data: SequenceData, options: Data, world: World = SINGLE
+) -> Evaluation:
+    """Evaluate the network with its noise off or, if there is a guide, the guide's bound with one draw a sequence."""
+    batch_size = eval_rows(data, options, world)
+    if guide is None:
+        return scored(partial(evaluate, model, method="mean", batch_size=batch_size), data, world)
+    importance = {"method": "importance", "guide": guide, "num_samples": 1, "batch_size": batch_size}
+    return scored(partial(evaluate, model, **importance), data, world)
+
+
+def eval_rows(data: SequenceData, options: Data, world: World = SINGLE) -> int | None:
+    """Number of sequences that a process scores in one call; ``None`` for a text, which has its own columns."""
+    if isinstance(data, Stream):
+        return None
+    batch_size = resolved(options).eval_batch_size
+    assert batch_size is not None
+    return math.ceil(batch_size / world.size)
