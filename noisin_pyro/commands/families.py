@@ -1,4 +1,4 @@
-"""``noisin families``: every kind of noise, as a table and as a picture."""
+"""``noisin families``: the families of noise, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noisin_pyro._tables import aligned
 from noisin_pyro.commands.options import NewFile, require_new
 from noisin_pyro.training.checkpoint import replacing
 
-SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # of laws that depend on them; the mean is of those that need one below 1
+SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # for laws that depend on them; MEAN is for families whose mean must be below 1
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Families:
     """List the families of noise, with their forms and options."""
 
     png: NewFile = None
-    """New PNG file: a picture of each law's shape."""
+    """New PNG file for a plot of the laws."""
 
     def run(self) -> None:
-        """Print the table, and draw the picture if it is asked for.
+        """Print the table, and write the plot if requested.
 
         Raises:
-            ValueError: a file that is there already, or that has no folder.
+            ValueError: the file exists already, or its folder does not exist.
         """
         require_new(self.png)
         rows = [("--noise", "law", "options (in Python: nz.noise.get)")] + [
@@ -37,18 +37,18 @@ class Families:
         ]
         print(aligned(rows))
         print(
-            "\nγ is --spread, h the state without noise, ε the law brought to mean 0 and variance 1."
-            "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that names γ has mean 1 and multiplies h;"
-            "\na native one has mean h."
+            "\nγ is --spread, h the state without noise, ε the law standardized to mean 0 and variance 1."
+            "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that contains γ has mean 1 and multiplies h."
+            "\nA native law has mean h."
         )
         if self.png is not None:
             with replacing(self.png) as file:
                 plots.families(_panels()).savefig(file, format="png")
-            print(f"\npicture of each law: {self.png}")
+            print(f"\nplot of the laws: {self.png}")
 
 
 def _panels() -> list[plots.Panel]:
-    """A panel for each law, with all forms of the family that have it: additive and multiplicative ones often share."""
+    """A panel for each law, with all forms of the family that use it."""
     forms: dict[tuple[str, str], list[noise.FamilyInfo]] = {}
     for entry in noise.describe():
         forms.setdefault((entry.name, entry.law), []).append(entry)

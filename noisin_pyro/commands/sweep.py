@@ -1,4 +1,4 @@
-"""``noisin sweep``: which noise, and how much of it, does best in validation."""
+"""``noisin sweep``: search for the family and the spread of the noise on validation data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from noisin_pyro.training.config import from_json
 from noisin_pyro.training.found import SEARCH, settings_in
 
 TRIALS = 12
-_SHORT = {  # the options that have a field's values, and that which holds it fixed
+_SHORT = {  # for each field, the option with its candidate values, and the option that fixes it
     "noise.family": ("noises", "noise"),
     "noise.spread": ("spreads", "spread"),
     "optimisation.learning_rate": ("learning_rates", "learning-rate"),
@@ -26,75 +26,75 @@ _SHORT = {  # the options that have a field's values, and that which holds it fi
 
 @dataclass(frozen=True)
 class SearchRun(Run):
-    """The search itself, and its runs."""
+    """The search and its runs."""
 
     folder: Annotated[
         Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-sweep-1, -2, ...)")
     ] = None
-    """New or empty folder for the trials, or that of a search with these options, which goes on."""
+    """New or empty folder for the trials, or the folder of a search with the same options, which is then resumed."""
 
     twin: tyro.conf.Suppress[bool] = False
 
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Go on with the search of this folder; its options are the folder's, but for more --trials."""
+    """Resume the search in this folder with its options. Only --trials may be raised."""
 
 
 @dataclass(frozen=True)
 class Held(Config):
-    """What is held fixed: all options of a run."""
+    """Options that are the same in all trials."""
 
     run: SearchRun = field(default_factory=SearchRun)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Search for the noise that does best in validation, and train that to its end.
+    """Search for the noise that performs best in validation, and train the best model.
 
-    Each trial is a short run. Options of one value (--layers) hold for all of them.
+    Each trial is a short run. Options with one value (--layers) apply to all trials.
 
-    Those of several are searched: choices; or LOW..HIGH, log:LOW..HIGH (logarithm).
+    Search options take choices, or a range: LOW..HIGH, or log:LOW..HIGH (log scale).
 
-    If --trials are enough for all choices, each is tried; else Optuna proposes.
+    If --trials covers all combinations, each is tried once; otherwise Optuna samples.
 
-    The same command and --folder, elsewhere or later, does its share, or goes on.
+    Run the same command with the same --folder to resume, or to add a worker.
 
     Needs: pip install "noisin_pyro[sweep]".
     """
 
     held: Annotated[Held, Named(name="")] = field(default_factory=Held)
-    """What is held fixed."""
+    """Options that are the same in all trials."""
 
     spreads: Annotated[tuple[str, ...], Named(metavar="γ [γ ...]|LOW..HIGH")] = ("0.25", "0.5", "1.0")
-    """Standard deviations of the noise to search."""
+    """Standard deviations of the noise to try."""
 
     noises: Annotated[tuple[str, ...], Named(metavar="FAMILY[:FORM] [...]")] = ("gaussian", "gaussian:multiplicative")
-    """Families of the noise, and their forms, to search."""
+    """Families of noise to try, each with an optional form."""
 
     learning_rates: Annotated[
         tuple[str, ...], Named(metavar="RATE [RATE ...]|LOW..HIGH", help_behavior_hint="(default: not searched)")
     ] = ()
-    """Learning rates to search."""
+    """Learning rates to try."""
 
     search: Annotated[tuple[str, ...], Named(metavar="FIELD=VALUE,VALUE|LOW..HIGH [...]", help_behavior_hint="")] = ()
-    """Any other field to search, by its name in config.json: model.cell=gru,lstm model.hidden_size=64..512."""
+    """Values to try for other fields of config.json, such as model.cell=gru,lstm model.hidden_size=64..512."""
 
     trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint=f"(default: {TRIALS})")] = None
-    """Combinations to try."""
+    """Number of trials."""
 
     trial_epochs: int = 5
-    """Most epochs of a trial. Strong noise pays late: too few of them choose too little of it."""
+    """Maximum number of epochs per trial. Strong noise helps late in training; too few epochs favour weak noise."""
 
     prune: bool = True
-    """Stop trials that are worse than the median of the others halfway."""
+    """Stop a trial early if it is worse than the median of the other trials at the same epoch."""
 
     storage: Annotated[str | None, Named(metavar="URL", help_behavior_hint="(default: a journal in the folder)")] = None
-    """Database for Optuna, such as sqlite:///sweeps.db."""
+    """Database URL of the Optuna study, such as sqlite:///sweeps.db."""
 
     def run(self) -> None:
-        """Search, and print the trials and what the best one came to.
+        """Run the search, and print the trials and the results of the best one.
 
         Raises:
-            ValueError: options that cannot be, or another search's folder.
+            ValueError: invalid options, or the folder of a different search.
         """
         found = self._searched()
         shown = "perplexity" if found.measure == "perplexity" else "nats per step"
@@ -162,7 +162,7 @@ class Sweep:
 
 
 def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...] | Range:
-    """Choices, or the range that a text alone writes."""
+    """Parse choices, or a single text that gives a range."""
     if len(texts) == 1 and ".." in texts[0]:
         log, ends = texts[0].startswith("log:"), texts[0].removeprefix("log:").split("..")
         low, high = map(_value, ends) if len(ends) == 2 else (None, None)
@@ -173,7 +173,7 @@ def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...] | Range:
 
 
 def _value(text: str) -> Any:
-    """A number, a boolean or None where the text is one, else the text."""
+    """Parse a number, a boolean or None; any other text is returned unchanged."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
