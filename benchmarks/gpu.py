@@ -36,7 +36,7 @@ import tyro
 from gpu_checks import checks
 
 from noisin_pyro._tables import aligned
-from noisin_pyro.recipes import ICML_STEPS
+from noisin_pyro.reproduction.recipes import ICML_STEPS
 from noisin_pyro.training.folder import write_json
 from noisin_pyro.training.provenance import provenance
 

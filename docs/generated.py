@@ -15,8 +15,9 @@ from typing import Any
 from noisin_pyro import noise, plots
 from noisin_pyro._tables import markdown as table
 from noisin_pyro.commands.families import Families
-from noisin_pyro.recipes import FIRST_SEED, TABLES
 from noisin_pyro.reproduction import Record, read_records
+from noisin_pyro.reproduction.recipe import FIRST_SEED
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES, body, text
 from noisin_pyro.training.log import Row
 from noisin_pyro.training.log import read as read_log
@@ -28,8 +29,8 @@ REPRODUCTIONS = {
     RESULTS / "gpu" / "reproduction": ", on a GPU",
 }  # folder: suffix of its titles
 EARLIER = RESULTS / "reproduction-0.1"
-PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots", ".recipes"]
-PACKAGES += [".reproduction"]
+PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots"]
+PACKAGES += [".search", ".reproduction"]
 
 
 def public_names() -> dict[str, list[str]]:

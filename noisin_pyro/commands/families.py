@@ -1,4 +1,4 @@
-"""``noisin families``: the families of noise, as a table and a plot."""
+"""``noisin families``: every family of noise, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noisin_pyro._tables import aligned
 from noisin_pyro.commands.options import NewFile, require_new
 from noisin_pyro.training.checkpoint import replacing
 
-SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # for laws that depend on them; MEAN is for families whose mean must be below 1
+SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # where a law depends on them; the mean is for laws with an upper bound of 1
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Families:
     """List the families of noise, with their forms and options."""
 
     png: NewFile = None
-    """New PNG file for a plot of the laws."""
+    """New PNG file for a picture of the density of each law."""
 
     def run(self) -> None:
-        """Print the table, and write the plot if requested.
+        """Print the table, and draw the picture if one is requested.
 
         Raises:
-            ValueError: the file exists already, or its folder does not exist.
+            ValueError: a file that exists, or whose folder does not.
         """
         require_new(self.png)
         rows = [("--noise", "law", "options (in Python: nz.noise.get)")] + [
@@ -37,18 +37,18 @@ class Families:
         ]
         print(aligned(rows))
         print(
-            "\nγ is --spread, h the state without noise, ε the law standardized to mean 0 and variance 1."
-            "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that contains γ has mean 1 and multiplies h."
-            "\nA native law has mean h."
+            "\nγ is --spread, h the state without noise, ε the law standardised to mean 0 and variance 1."
+            "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that names γ has mean 1 and multiplies h;"
+            "\na native one has mean h."
         )
         if self.png is not None:
             with replacing(self.png) as file:
                 plots.families(_panels()).savefig(file, format="png")
-            print(f"\nplot of the laws: {self.png}")
+            print(f"\npicture of each law: {self.png}")
 
 
 def _panels() -> list[plots.Panel]:
-    """A panel for each law, with all forms of the family that use it."""
+    """A panel for each law, with all forms that have it: additive and multiplicative forms often share one."""
     forms: dict[tuple[str, str], list[noise.FamilyInfo]] = {}
     for entry in noise.describe():
         forms.setdefault((entry.name, entry.law), []).append(entry)

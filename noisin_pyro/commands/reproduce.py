@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro.conf
 
 from noisin_pyro.commands.options import Named
-from noisin_pyro.recipes import TABLES, Recipe
-from noisin_pyro.reproduction import How, reproduce
+from noisin_pyro.reproduction import Recipe, ReproductionOptions, reproduce
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES
 
 
@@ -18,9 +18,9 @@ from noisin_pyro.reproduction.report import TITLES
 class Reproduce:
     """Run the rows of one of the papers' tables, and write the table.
 
-    Without options it runs what the page on reproduction shows.
+    Without options it runs the protocol of the page on reproduction.
 
-    What has been run is not run again: the same command resumes it.
+    The same command resumes after an interruption. Finished rows are not run again.
     """
 
     table: tyro.conf.Positional[
@@ -31,28 +31,28 @@ class Reproduce:
     icml-m: the published paper's medium LSTM on Penn Treebank, eight noises, dropout D, and both."""
 
     rows: Annotated[tuple[str, ...], Named(metavar="ROW", help_behavior_hint="(default: all)")] = ()
-    """Rows by name, or by what their names begin with, in the order in which to run them."""
+    """Names of rows, or beginnings of names, in the order in which to run them."""
 
     list: bool = False
-    """Only list the rows: the paper's number, and what is chosen on validation among how many candidates."""
+    """List the rows with the paper's numbers and the candidates that are compared on validation, and run nothing."""
 
     seeds: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Runs of each row, with seeds 11, 12, ...: all rows with the first seed, then all with the second."""
+    """Number of runs of each row, with seeds 11, 12, ...: all rows with the first seed, then all with the second."""
 
     trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Candidates to try of each row that has any, and none beyond them."""
+    """Number of candidates to try of each row that has any, with none beyond them."""
 
     trial_epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Epochs that each candidate is trained for. The best in validation is trained anew, with other seeds."""
+    """Number of epochs of each candidate. The best in validation is trained anew, with other seeds."""
 
     epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
     """Maximum number of epochs of each run. Finished rows are continued if they had fewer."""
 
     minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
-    """Stop after the epoch in which so many minutes are over; the same command goes on there."""
+    """Stop after the epoch in which this many minutes have passed; the same command resumes."""
 
     ensemble_samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50)")] = None
-    """Noisy runs that the second test number averages over; 0 leaves it out."""
+    """Number of noisy runs in the ensemble that is tested; 0 tests none."""
 
     products: Annotated[
         Literal["float32", "bfloat16"] | None,
@@ -61,51 +61,51 @@ class Reproduce:
     """Type that factors and results of products with weights are rounded to."""
 
     hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Units of each layer, to try a table at reduced size."""
+    """Units of each layer, for a table of smaller networks."""
 
     data: Annotated[str | None, Named(metavar="NAME|FOLDER", help_behavior_hint="(default: the row's)")] = None
-    """Other data, to try a table at reduced size."""
+    """Other data, for a smaller table."""
 
     data_root: Annotated[
         Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)")
     ] = None
-    """Folder that holds ptb and wikitext-2."""
+    """Folder with ptb and wikitext-2."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Device to compute on."""
 
     folder: Path = Path("results/reproduction")
-    """Folder for configurations, logs, results and tables; runs of other options need another one."""
+    """Folder for configurations, logs, results and tables. Runs with other options need another one."""
 
     def run(self) -> None:
-        """Run, and print the table.
+        """Run the rows, and print the table.
 
         Raises:
-            ValueError: no such row, an option that is refused, or records of other options in the folder.
+            ValueError: no such row, an invalid option, or records of other options in the folder.
         """
-        recipes = self._chosen()
+        recipes = self._recipes()
         if self.list:
             print(f"{TITLES[self.table]}\n")
             for recipe in recipes:
-                print(_told(recipe))
+                print(_line(recipe))
             return
         for option, value in (("seeds", self.seeds), ("trials", self.trials), ("trial epochs", self.trial_epochs)):
             if value is not None and value < 1:
                 raise ValueError(f"{option} must be at least 1, got {value}")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes must be a positive number, got {self.minutes}")
-        how = How(self.seeds, self.trials, self.trial_epochs, self.minutes, self._changes())
-        done = reproduce(recipes, self.folder, how)
+        options = ReproductionOptions(self.seeds, self.trials, self.trial_epochs, self.minutes, self._changes())
+        done = reproduce(recipes, self.folder, options)
         path = self.folder / f"{self.table}.md"
         if path.exists():
             print(path.read_text(encoding="utf-8"))
-        print(f"{'all rows done' if done else 'not all rows done: the same command goes on'}; {self.folder}")
+        print(f"{'all rows done' if done else 'not all rows done: the same command resumes'}; {self.folder}")
 
-    def _chosen(self) -> list[Recipe]:
+    def _recipes(self) -> list[Recipe]:
         recipes = TABLES[self.table]()
         if not self.rows:
             return recipes
-        found: dict[str, Recipe] = {}
+        chosen: dict[str, Recipe] = {}
         for start in self.rows:
             named = [recipe for recipe in recipes if recipe.row == start]
             named = named or [recipe for recipe in recipes if recipe.row.startswith(start)]
@@ -113,8 +113,8 @@ class Reproduce:
                 raise ValueError(
                     f"rows: {self.table} has none that begins with {start!r}, only {', '.join(r.row for r in recipes)}"
                 )
-            found |= {recipe.row: recipe for recipe in named}
-        return list(found.values())
+            chosen |= {recipe.row: recipe for recipe in named}
+        return list(chosen.values())
 
     def _changes(self) -> dict[str, Any]:
         given = {
@@ -128,7 +128,7 @@ class Reproduce:
         return {"run.device": self.device} | {name: value for name, value in given.items() if value is not None}
 
 
-def _told(recipe: Recipe) -> str:
+def _line(recipe: Recipe) -> str:
     paper = "no number" if recipe.paper_test is None else f"{recipe.paper_test:.1f}"
-    chosen = "; ".join(f"{name} of {', '.join(map(str, values))}" for name, values in recipe.space.items())
-    return f"{recipe.row:<22} paper: {paper:<10} on validation: {chosen or 'nothing'}"
+    candidates = "; ".join(f"{name} of {', '.join(map(str, values))}" for name, values in recipe.space.items())
+    return f"{recipe.row:<22} paper: {paper:<10} on validation: {candidates or 'nothing'}"

@@ -1,8 +1,7 @@
-"""``noisin sweep``: search for the family and the spread of the noise on validation data."""
+"""``noisin sweep``: search for the noise, or for any other options, that are best in validation."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,14 @@ from typing import Annotated, Any
 import tyro.conf
 
 from noisin_pyro.commands.options import Named
-from noisin_pyro.training import Config, Found, Range, Run, Space, search
-from noisin_pyro.training.config import from_json
-from noisin_pyro.training.found import SEARCH, settings_in
+from noisin_pyro.search import Range, SearchResult, Space, search
+from noisin_pyro.search.result import SEARCH, read_settings
+from noisin_pyro.search.search_space import from_json as space_from_json
+from noisin_pyro.training import Config, Run
+from noisin_pyro.training.config import from_json as config_from_json
 
 TRIALS = 12
-_SHORT = {  # for each field, the option with its candidate values, and the option that fixes it
+_SEARCHED = {  # fields that have an option for the values to search, and the option for one value
     "noise.family": ("noises", "noise"),
     "noise.spread": ("spreads", "spread"),
     "optimisation.learning_rate": ("learning_rates", "learning-rate"),
@@ -31,126 +32,121 @@ class SearchRun(Run):
     folder: Annotated[
         Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-sweep-1, -2, ...)")
     ] = None
-    """New or empty folder for the trials, or the folder of a search with the same options, which is then resumed."""
+    """New or empty folder for the trials, or that of a search with the same options, which is resumed."""
 
     twin: tyro.conf.Suppress[bool] = False
 
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Resume the search in this folder with its options. Only --trials may be raised."""
+    """Resume the search in this folder with the options that it has; --trials may be larger."""
 
 
 @dataclass(frozen=True)
-class Held(Config):
-    """Options that are the same in all trials."""
+class SharedOptions(Config):
+    """The options that all trials share."""
 
     run: SearchRun = field(default_factory=SearchRun)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Search for the noise that performs best in validation, and train the best model.
+    """Search for the noise that is best in validation, and train with it to the end.
 
-    Each trial is a short run. Options with one value (--layers) apply to all trials.
+    Each trial is a short run. Options with one value hold for all trials.
 
-    Search options take choices, or a range: LOW..HIGH, or log:LOW..HIGH (log scale).
+    Several values, LOW..HIGH or log:LOW..HIGH (in the logarithm) are searched.
 
-    If --trials covers all combinations, each is tried once; otherwise Optuna samples.
+    If --trials are enough, all combinations are tried; otherwise Optuna proposes.
 
-    Run the same command with the same --folder to resume, or to add a worker.
+    The same command and --folder resume a search, or share its trials.
 
     Needs: pip install "noisin_pyro[sweep]".
     """
 
-    held: Annotated[Held, Named(name="")] = field(default_factory=Held)
-    """Options that are the same in all trials."""
+    shared: Annotated[SharedOptions, Named(name="")] = field(default_factory=SharedOptions)
+    """The options that all trials share."""
 
     spreads: Annotated[tuple[str, ...], Named(metavar="γ [γ ...]|LOW..HIGH")] = ("0.25", "0.5", "1.0")
-    """Standard deviations of the noise to try."""
+    """Standard deviations of the noise to search."""
 
     noises: Annotated[tuple[str, ...], Named(metavar="FAMILY[:FORM] [...]")] = ("gaussian", "gaussian:multiplicative")
-    """Families of noise to try, each with an optional form."""
+    """Families of noise to search, with their forms."""
 
     learning_rates: Annotated[
         tuple[str, ...], Named(metavar="RATE [RATE ...]|LOW..HIGH", help_behavior_hint="(default: not searched)")
     ] = ()
-    """Learning rates to try."""
+    """Learning rates to search."""
 
     search: Annotated[tuple[str, ...], Named(metavar="FIELD=VALUE,VALUE|LOW..HIGH [...]", help_behavior_hint="")] = ()
-    """Values to try for other fields of config.json, such as model.cell=gru,lstm model.hidden_size=64..512."""
+    """Other fields to search, by their names in config.json: model.cell=gru,lstm model.hidden_size=64..512."""
 
     trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint=f"(default: {TRIALS})")] = None
     """Number of trials."""
 
     trial_epochs: int = 5
-    """Maximum number of epochs per trial. Strong noise helps late in training; too few epochs favour weak noise."""
+    """Maximum number of epochs of a trial. Strong noise helps late in training; too few epochs favour weak noise."""
 
     prune: bool = True
-    """Stop a trial early if it is worse than the median of the other trials at the same epoch."""
+    """Stop trials that are worse than the median of the others, from half of their epochs on."""
 
     storage: Annotated[str | None, Named(metavar="URL", help_behavior_hint="(default: a journal in the folder)")] = None
-    """Database URL of the Optuna study, such as sqlite:///sweeps.db."""
+    """Database for Optuna, such as sqlite:///sweeps.db."""
 
     def run(self) -> None:
-        """Run the search, and print the trials and the results of the best one.
+        """Search, and print the trials and the result of the best one.
 
         Raises:
-            ValueError: invalid options, or the folder of a different search.
+            ValueError: invalid options, or the folder of another search.
         """
-        found = self._searched()
-        shown = "perplexity" if found.measure == "perplexity" else "nats per step"
-        print(f"{shown} of the best epoch, noise off\n{found.table()}")
-        if found.result is not None and found.best is not None:
-            print(f"\ntrial {found.best.number}, trained to its end\n{found.result.table()}")
-        print(f"\nall of it: {found.folder / SEARCH}")
+        result = self._search()
+        unit = "perplexity" if result.measure == "perplexity" else "nats per step"
+        print(f"{unit} of the best epoch, noise off\n{result.table()}")
+        if result.result is not None and result.best is not None:
+            print(f"\ntrial {result.best.number}, trained to its end\n{result.result.table()}")
+        print(f"\nall trials: {result.folder / SEARCH}")
 
-    def _searched(self) -> Found:
-        where = self.held.run.resume
+    def _search(self) -> SearchResult:
+        where = self.shared.run.resume
         if where is not None:
-            return self._resumed(where)
+            return self._resume(where)
         return search(
-            self.held,
+            self.shared,
             self._space(),
-            self.held.run.folder,
+            self.shared.run.folder,
             TRIALS if self.trials is None else self.trials,
             self.trial_epochs,
             self.prune,
             self.storage,
-            self.held.run.seed,
+            self.shared.run.seed,
         )
 
-    def _resumed(self, where: Path) -> Found:
-        if dataclasses.replace(self, held=Held(run=SearchRun(resume=where)), trials=None, storage=None) != (
-            dataclasses.replace(Sweep(), held=self.held)
-        ):
-            raise ValueError("a resumed search keeps its options, but for more trials; leave the others out")
-        told = settings_in(where)
-        if told is None:
-            raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to go on with; name the folder of one")
-        space = {
-            name: Range(**values) if isinstance(values, dict) else tuple(values)
-            for name, values in told["space"].items()
-        }
+    def _resume(self, where: Path) -> SearchResult:
+        resumed = Sweep(SharedOptions(run=SearchRun(resume=where)), trials=self.trials, storage=self.storage)
+        if self != resumed:
+            raise ValueError("a resumed search keeps its options, except for more trials; leave the others out")
+        settings = read_settings(where)
+        if settings is None:
+            raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to resume; name the folder of one")
         return search(
-            from_json(json.dumps(told["config"])),
-            space,
+            config_from_json(json.dumps(settings["config"])),
+            space_from_json(settings["space"]),
             where,
-            told["trials"] if self.trials is None else self.trials,
-            told["trial_epochs"],
-            told["prune"],
-            told["storage"] if self.storage is None else self.storage,
-            told["seed"],
+            settings["trials"] if self.trials is None else self.trials,
+            settings["trial_epochs"],
+            settings["prune"],
+            settings["storage"] if self.storage is None else self.storage,
+            settings["seed"],
         )
 
     def _space(self) -> Space:
         space: dict[str, tuple[Any, ...] | Range] = {}
-        for name, (option, single) in _SHORT.items():
+        for name, (option, single) in _SEARCHED.items():
             if texts := getattr(self, option):
                 space[name] = _values(option, texts)
                 group, _, field = name.partition(".")
-                if getattr(getattr(self.held, group), field) != getattr(getattr(Config(), group), field):
+                if getattr(getattr(self.shared, group), field) != getattr(getattr(Config(), group), field):
                     raise ValueError(
-                        f"--{single} holds for all trials, and --{option.replace('_', '-')} is searched; for one value "
-                        "alone, give that to the latter"
+                        f"--{single} holds for all trials, and --{option.replace('_', '-')} is searched; give a "
+                        "single value to the latter"
                     )
         for each in self.search:
             name, equals, values = each.partition("=")
@@ -162,7 +158,7 @@ class Sweep:
 
 
 def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...] | Range:
-    """Parse choices, or a single text that gives a range."""
+    """Choices, or a range if a single text writes one."""
     if len(texts) == 1 and ".." in texts[0]:
         log, ends = texts[0].startswith("log:"), texts[0].removeprefix("log:").split("..")
         low, high = map(_value, ends) if len(ends) == 2 else (None, None)
@@ -173,7 +169,7 @@ def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...] | Range:
 
 
 def _value(text: str) -> Any:
-    """Parse a number, a boolean or None; any other text is returned unchanged."""
+    """The number, boolean or None that the text writes, or the text itself."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

@@ -1,4 +1,4 @@
-"""What is kept of a row once it has been run: one JSON file for each seed."""
+"""Records of finished runs: one JSON file for each row and seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noisin_pyro.recipes import Recipe
+from noisin_pyro.reproduction.recipe import Recipe
 from noisin_pyro.training import Config, Result
 from noisin_pyro.training.config import to_json
 from noisin_pyro.training.folder import CONFIG, LOG, write_json
@@ -17,27 +17,28 @@ from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.log import Row
 from noisin_pyro.training.log import read as read_log
 
-NOT_OF_THE_ROW = ("run", "seed"), ("run", "folder"), ("data", "root")
+_NOT_COMPARED = ("run", "seed"), ("run", "folder"), ("data", "root")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row with one seed: the paper's numbers and ours, and all that it takes to run it again.
+    """A row with one seed: the paper's numbers and ours, and all that is needed to run it again.
 
     Attributes:
-        table, row, method, group, source, unsaid: the :class:`~noisin_pyro.recipes.Recipe`'s.
+        table, row, method, group, source, unspecified: as in :class:`Recipe`.
         paper_test_perplexity, paper_validation_perplexity: what the paper reports.
-        test_perplexity, validation_perplexity: ours, noise off.
+        test_perplexity, validation_perplexity: measured here, noise off.
         ensemble_test_perplexity: averaged over noisy runs; ``None`` if nothing is random.
         ensemble_monte_carlo_error: its standard error over the noise, in perplexity; ``None`` without an ensemble, and
             in records of version 0.1.
         seed: of the weights and the noise.
-        epochs, best_epoch: how many there were, and which was best in validation: the numbers are its.
-        seconds: of all epochs and the last tests, by the clock.
+        epochs: number of epochs.
+        best_epoch: the epoch with the best validation; the numbers are those of its model.
+        seconds: of all epochs and the final tests, by the clock.
         spreads: γ at the best epoch.
-        chosen: what was chosen on validation, by trials with a seed of their own.
+        chosen: the values that were chosen on validation, by trials with a seed of their own.
         config: every option.
-        log: a row an epoch.
+        log: a row for each epoch.
         environment: commit, versions, processor, device, threads and processes.
     """
 
@@ -46,7 +47,7 @@ class Record:
     method: str
     group: str
     source: str
-    unsaid: list[str]
+    unspecified: list[str]
     paper_test_perplexity: float | None
     paper_validation_perplexity: float | None
     test_perplexity: float
@@ -65,24 +66,24 @@ class Record:
 
     @property
     def columns(self) -> int:
-        """Columns that the held-out texts were read in: in version 0.1 those of the batches in training."""
+        """Number of columns that held-out texts were read in; in version 0.1 the batch size of training."""
         data = self.config["data"]
         return data.get("eval_batch_size") or data["batch_size"]
 
 
 def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Result) -> Record:
-    """What is to be kept of a finished run."""
+    """The record of a finished run."""
     ensemble, error = result.ensemble, None
     if ensemble is not None:
         error = ensemble.perplexity * ensemble.monte_carlo_error  # nats per step: the derivative of the exponential
-    began, rows = json.loads((result.folder / CONFIG).read_text(encoding="utf-8")), read_log(result.folder / LOG)
+    start, rows = json.loads((result.folder / CONFIG).read_text(encoding="utf-8")), read_log(result.folder / LOG)
     return Record(
         table=recipe.table,
         row=recipe.row,
         method=recipe.method,
         group=recipe.group,
         source=recipe.source,
-        unsaid=list(recipe.unsaid),
+        unspecified=list(recipe.unspecified),
         paper_test_perplexity=recipe.paper_test,
         paper_validation_perplexity=recipe.paper_valid,
         test_perplexity=result.test.perplexity,
@@ -96,33 +97,33 @@ def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Re
         chosen=dict(chosen),
         config=options(config),
         log=rows,
-        environment={key: began[key] for key in ("commit", "versions", "processor", "device", "threads", "processes")},
+        environment={key: start[key] for key in ("commit", "versions", "processor", "device", "threads", "processes")},
         ensemble_monte_carlo_error=error,
     )
 
 
-def of_recipe(found: Record, recipe: Recipe, chosen: Mapping[str, Any]) -> Record:
-    """The same run as a record of another table's row."""
+def with_recipe(record: Record, recipe: Recipe, chosen: Mapping[str, Any]) -> Record:
+    """The same run as a record of a row of another table."""
     return dataclasses.replace(
-        found, table=recipe.table, row=recipe.row, method=recipe.method, group=recipe.group, source=recipe.source,
-        unsaid=list(recipe.unsaid), paper_test_perplexity=recipe.paper_test,
+        record, table=recipe.table, row=recipe.row, method=recipe.method, group=recipe.group, source=recipe.source,
+        unspecified=list(recipe.unspecified), paper_test_perplexity=recipe.paper_test,
         paper_validation_perplexity=recipe.paper_valid, chosen=dict(chosen),
     )  # fmt: skip
 
 
 def options(config: Config) -> dict[str, Any]:
-    """Every option by group, but for those that say where things are, and the seed."""
-    told = json.loads(to_json(config))
-    for group, name in NOT_OF_THE_ROW:
-        del told[group][name]
-    return told
+    """Every option by group, except the seed and where things are."""
+    groups = json.loads(to_json(config))
+    for group, name in _NOT_COMPARED:
+        del groups[group][name]
+    return groups
 
 
-def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The options, by dotted name, that two sets of all options differ in: what the first has, and what the second."""
-    default = options(Config())  # an option may be newer than what is found
+def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The options in which two configurations differ, by dotted name, with the values of both."""
+    default = options(Config())  # of options that are newer than a record
     pairs = {
-        f"{group}.{name}": (value, found[group].get(name, default[group][name]))
+        f"{group}.{name}": (value, actual[group].get(name, default[group][name]))
         for group, values in expected.items()
         for name, value in values.items()
     }
@@ -130,33 +131,33 @@ def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str
 
 
 def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
-    """Where the record of a row and a seed is."""
+    """The file of the record of a row with a seed."""
     return folder / recipe.table / recipe.row / f"seed-{seed}.json"
 
 
-def write(path: Path, found: Record) -> None:
-    """Keep it, whole or not at all."""
-    write_json(path, dataclasses.asdict(found))
+def write(path: Path, record: Record) -> None:
+    """Write a record, whole or not at all."""
+    write_json(path, dataclasses.asdict(record))
 
 
 def read(path: Path) -> Record:
-    """The record in a file.
+    """Read a record.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     try:
         return checked(Record(**json.loads(path.read_bytes())))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it, to run its row once more") from error
+        raise ValueError(f"{path} is damaged ({error}); remove it to run the row again") from error
 
 
-def read_equal(folder: Path, config: Config) -> Record | None:
-    """A record in ``folder``, of any table, made with these options and this seed; ``None`` if there is none."""
-    wanted = options(config)
+def find(folder: Path, config: Config) -> Record | None:
+    """A record in ``folder``, of any table, with these options and this seed; ``None`` if there is none."""
+    expected = options(config)
     for path in sorted(folder.glob(f"*/*/seed-{config.run.seed}.json")):
-        if (found := read(path)).config == wanted:
-            return found
+        if (record := read(path)).config == expected:
+            return record
     return None
 
 

@@ -1,9 +1,8 @@
-"""Running a table's rows: what is missing, in their order, until it is done or the time is up."""
+"""Running a table's rows: those that are missing, in order, until all are done or the time is up."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,29 +13,31 @@ from typing import Any
 
 from tqdm import tqdm
 
-from noisin_pyro.recipes import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
 from noisin_pyro.reproduction import records, report
-from noisin_pyro.training import Config, Paused, Result, search, train
+from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
+from noisin_pyro.search import search
+from noisin_pyro.search.result import NoTrialSucceeded, Trial, best_trial, read_settings
+from noisin_pyro.search.search_space import Values, combinations, to_json, with_values
+from noisin_pyro.training import Config, Paused, Result, train
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.folder import CONFIG, read_config, sweep
-from noisin_pyro.training.found import NoneSucceeded, Trial, settings_in
 from noisin_pyro.training.locks import alone
-from noisin_pyro.training.space import Values, combinations, plain
-from noisin_pyro.training.space import chosen as replaced
 
-SEARCH, BEYOND = "search", "beyond"  # folders of a row's candidates, in the row's; BEYOND-1 and so on: one trial each
+SEARCH, BEYOND = "search", "beyond"
+"""In a row's folder, those of its search, and of the single trials beyond: ``beyond-1`` and so on."""
 
 
 @dataclass(frozen=True)
-class How:
-    """What is done differently from the recipes, and for how long.
+class ReproductionOptions:
+    """What differs from the recipes, and a time limit.
 
     Attributes:
-        seeds: runs of each row; ``None``: the recipe's.
-        trials: candidates that are tried of each row that has any, and none beyond them; ``None``: the recipe's.
-        trial_epochs: epochs that each is tried for; ``None``: the recipe's.
-        minutes: time limit by the clock; a run under way is kept, to be resumed.
-        changes: options other than the recipes', by dotted name.
+        seeds: number of runs of each row; ``None`` is the recipe's.
+        trials: number of candidates that are tried of each row that has any, with none beyond; ``None`` is the
+            recipe's.
+        trial_epochs: number of epochs of each trial; ``None`` is the recipe's.
+        minutes: time limit by the clock; an unfinished run is kept, and resumed by the next call.
+        changes: values of other options, by dotted names.
     """
 
     seeds: int | None = None
@@ -45,68 +46,16 @@ class How:
     minutes: float | None = None
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def trials_of(self, recipe: Recipe) -> int:
+        """Number of trials of a row's search: by default all combinations of its candidates."""
+        return self.trials or len(combinations(recipe.space) or [])
 
-def reproduce(recipes: Sequence[Recipe], folder: Path, how: How) -> bool:
-    """Run what is missing of these rows in ``folder``, and write their table after each.
-
-    What a row leaves open is chosen on validation first, by trials that never read the test set. Then the row is
-    trained anew with seeds of its own, and tested once for each: every row with its first seed, then every row with its
-    second, and so on. A finished row that is asked for more epochs is continued. Rows that another process runs are
-    left to it. A row whose loss is not finite, or that of all its candidates, is reported on stderr and has no record.
-
-    Returns:
-        whether everything is done.
-
-    Raises:
-        ValueError: options that the recipes refuse, data that are no text, or records of other options in ``folder``.
-    """
-    clock = Clock(how.minutes)
-    changed = [dataclasses.replace(recipe, config=replaced(recipe.config, how.changes)) for recipe in recipes]
-    most = max((how.seeds or recipe.seeds for recipe in changed), default=0)
-    every = [
-        (FIRST_SEED + run, recipe) for run in range(most) for recipe in changed if run < (how.seeds or recipe.seeds)
-    ]
-    if recipes and load_corpus(every[0][1].config.data).vocabulary is None:
-        raise ValueError(f"data must be a text: the tables are of perplexities, got {every[0][1].config.data.name!r}")
-    for seed, recipe in every:
-        _require_same(records.path_of(folder, recipe, seed), recipe, how)
-    done = True
-    for seed, recipe in every:
-        path = records.path_of(folder, recipe, seed)
-        if path.exists() and not _is_to_lengthen(path, recipe):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as held:
-            try:
-                held.enter_context(alone(path.parent))
-            except ValueError:
-                tqdm.write(f"{recipe.table}, {recipe.row}: under way in another process", file=sys.stderr)
-                done = False
-                continue
-            if path.exists() and not _is_to_lengthen(path, recipe):  # by a process that had it until now
-                continue
-            told = f"{recipe.table}, {recipe.row}, seed {seed}"
-            try:
-                clock.check()
-                tqdm.write(told, file=sys.stderr)
-                records.write(path, _run(recipe, path.parent, seed, how, clock))
-            except Paused:
-                done = False
-                break
-            except (FloatingPointError, NoneSucceeded) as error:
-                tqdm.write(f"{told}: {error}; without a record", file=sys.stderr)
-                done = False
-            except BaseException as error:
-                if not isinstance(error, ValueError):
-                    error.__notes__ = ["the same command goes on"]  # in place of what a single run says
-                raise
-        report.write(folder, recipe.table)
-    for name in dict.fromkeys(recipe.table for recipe in recipes):
-        report.write(folder, name)
-    return done
+    def trial_epochs_of(self, recipe: Recipe) -> int:
+        """Number of epochs of each trial of a row."""
+        return self.trial_epochs or recipe.trial_epochs
 
 
-class Clock:
+class TimeLimit:
     """Leaves a run after the epoch in which the time is up."""
 
     def __init__(self, minutes: float | None) -> None:
@@ -122,101 +71,165 @@ class Clock:
             raise Paused
 
 
-def _is_to_lengthen(path: Path, recipe: Recipe) -> bool:
-    return records.read(path).config["optimisation"]["epochs"] < recipe.config.optimisation.epochs
+def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOptions) -> bool:
+    """Run what is missing of these rows in ``folder``, and write their table after each.
+
+    The candidates of a row are first compared on validation, by trials that never read the test set. Then the row is
+    trained anew with seeds of its own, and tested once for each: every row with its first seed, then every row with its
+    second, and so on. A finished row with fewer epochs than are asked for now is continued. Rows that another process
+    runs are left to it. A row whose loss is not finite, or whose candidates all diverge, is reported on stderr and has
+    no record.
+
+    Returns:
+        Whether everything is done.
+
+    Raises:
+        ValueError: options that the recipes refuse, data that are no text, or records of other options in ``folder``.
+    """
+    limit = TimeLimit(options.minutes)
+    changed = [dataclasses.replace(recipe, config=with_values(recipe.config, options.changes)) for recipe in recipes]
+    number = max((options.seeds or recipe.seeds for recipe in changed), default=0)
+    runs = [
+        (records.path_of(folder, recipe, FIRST_SEED + run), recipe, FIRST_SEED + run)
+        for run in range(number)
+        for recipe in changed
+        if run < (options.seeds or recipe.seeds)
+    ]
+    if runs and load_corpus(data := runs[0][1].config.data).vocabulary is None:
+        raise ValueError(f"data must be a text: the tables are of perplexities, got {data.name!r}")
+    for path, recipe, _ in runs:
+        _require_same_options(path, recipe, options)
+    done = True
+    try:
+        for path, recipe, seed in runs:
+            done &= _run_if_missing(path, recipe, seed, options, limit)
+    except Paused:
+        done = False
+    for table in dict.fromkeys(recipe.table for recipe in recipes):
+        report.write(folder, table)
+    return done
 
 
-def _require_same(path: Path, recipe: Recipe, how: How) -> None:
-    """Refuse a record that other options or candidates made; what was chosen on validation may differ, and the number
-    of epochs may be larger now."""
+def _run_if_missing(path: Path, recipe: Recipe, seed: int, options: ReproductionOptions, limit: TimeLimit) -> bool:
+    """Run a row with one seed unless its record is there; returns whether it is then."""
+    if _is_complete(path, recipe):
+        return True
+    name = f"{recipe.table}, {recipe.row}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(alone(path.parent))
+        except ValueError:
+            tqdm.write(f"{name}: another process runs it", file=sys.stderr)
+            return False
+        if _is_complete(path, recipe):  # by a process that has just released the lock
+            return True
+        try:
+            limit.check()
+            tqdm.write(f"{name}, seed {seed}", file=sys.stderr)
+            records.write(path, _run(recipe, path.parent, seed, options, limit))
+        except (FloatingPointError, NoTrialSucceeded) as error:
+            tqdm.write(f"{name}, seed {seed}: {error}; no record is written", file=sys.stderr)
+            return False
+        except BaseException as error:
+            if not isinstance(error, ValueError):
+                error.__notes__ = ["the same command resumes"]  # instead of how to resume a single run
+            raise
+    report.write(path.parents[2], recipe.table)
+    return True
+
+
+def _is_complete(path: Path, recipe: Recipe) -> bool:
+    """Whether there is a record, with as many epochs as are asked for."""
+    return path.exists() and _epochs(records.read(path)) >= recipe.config.optimisation.epochs
+
+
+def _epochs(record: records.Record) -> int:
+    return record.config["optimisation"]["epochs"]
+
+
+def _require_same_options(path: Path, recipe: Recipe, options: ReproductionOptions) -> None:
+    """Refuse a record of other options or candidates.
+
+    The values that were chosen on validation may differ from the recipe's, and the record may have fewer epochs.
+    """
     if not path.exists():
         return
-    found = records.read(path)
-    expected = records.options(replaced(recipe.config, found.chosen))
-    if _is_to_lengthen(path, recipe):
-        expected["optimisation"]["epochs"] = found.config["optimisation"]["epochs"]
-    differs = _differences(expected, found.config)
-    tried = settings_in(path.parent / SEARCH) if recipe.space else None
-    if tried is not None:
-        wanted = {
-            "space": plain(recipe.space),
-            "trials": _trials(recipe, how),
-            "trial_epochs": how.trial_epochs or recipe.trial_epochs,
+    record = records.read(path)
+    expected = records.options(with_values(recipe.config, record.chosen))
+    if not _is_complete(path, recipe):
+        expected["optimisation"]["epochs"] = _epochs(record)
+    differences = _differences(expected, record.config)
+    settings = read_settings(path.parent / SEARCH) if recipe.space else None
+    if settings is not None:
+        of_search = {
+            "space": to_json(recipe.space),
+            "trials": options.trials_of(recipe),
+            "trial_epochs": options.trial_epochs_of(recipe),
         }
-        differs += [
-            f"{name.replace('_', ' ')} {new} (there: {tried[name]})"
-            for name, new in wanted.items()
-            if tried[name] != new
+        differences += [
+            f"{name.replace('_', ' ')} {value} (there: {settings[name]})"
+            for name, value in of_search.items()
+            if settings[name] != value
         ]
-    _refuse(path, differs)
+    _refuse(path, differences)
 
 
-def _refuse(where: Path, differs: Sequence[str]) -> None:
-    if differs:
+def _refuse(where: Path, differences: Sequence[str]) -> None:
+    if differences:
         raise ValueError(
-            f"{where} was made with other options: {', '.join(differs)}; give the same ones, or another folder"
+            f"{where} was made with other options: {', '.join(differences)}; give the same ones, or another folder"
         )
 
 
-def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    differing = records.differing(expected, found)
-    return [f"{name.partition('.')[2]} {value!r} (there: {before!r})" for name, (value, before) in differing.items()]
+def _differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
+    differences = records.differences(expected, actual)
+    return [f"{name.partition('.')[2]} {new!r} (there: {old!r})" for name, (new, old) in differences.items()]
 
 
-def _trials(recipe: Recipe, how: How) -> int:
-    return how.trials or len(combinations(recipe.space) or [])
-
-
-def _run(recipe: Recipe, where: Path, seed: int, how: How, clock: Clock) -> records.Record:
-    done = next(iter(sorted(where.glob("seed-*.json"))), None)
-    values: Mapping[str, Any] = {}
+def _run(recipe: Recipe, where: Path, seed: int, options: ReproductionOptions, limit: TimeLimit) -> records.Record:
+    first = next(iter(sorted(where.glob("seed-*.json"))), None)
+    chosen: Mapping[str, Any] = {}
     if recipe.space:
-        values = _chosen(recipe, where, how, clock) if done is None else records.read(done).chosen
-    config = replaced(recipe.config, {**values, "run.seed": seed})
-    if (equal := records.read_equal(where.parents[1], config)) is not None:
-        return records.of_recipe(equal, recipe, values)
-    return records.record(recipe, config, values, _trained(config, where / f"seed-{seed}", clock))
+        chosen = _choose(recipe, where, options, limit) if first is None else records.read(first).chosen
+    config = with_values(recipe.config, {**chosen, "run.seed": seed})
+    if (same_run := records.find(where.parents[1], config)) is not None:
+        return records.with_recipe(same_run, recipe, chosen)
+    return records.record(recipe, config, chosen, _train(config, where / f"seed-{seed}", limit))
 
 
-def _chosen(recipe: Recipe, where: Path, how: How, clock: Clock) -> Values:
+def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: TimeLimit) -> Values:
     """The values that are best in validation, among the recipe's candidates and those beyond.
 
     Raises:
-        NoneSucceeded: all have diverged.
+        NoTrialSucceeded: all candidates diverge.
     """
-    epochs = how.trial_epochs or recipe.trial_epochs
-    config = replaced(
+    epochs = options.trial_epochs_of(recipe)
+    config = with_values(
         recipe.config, {"run.seed": SEARCH_SEED, "optimisation.patience": None, "optimisation.epochs": epochs}
     )
 
-    def tried(space: Candidates, folder: Path, trials: int) -> list[Trial]:
-        try:
-            return search(
-                config, space, folder, trials, epochs, prune=False, finish=False, after_epoch=clock.check
-            ).trials
-        except NoneSucceeded as error:
-            if folder.name == SEARCH:
-                raise
-            tqdm.write(f"{folder}: {error}", file=sys.stderr)
-            return [Trial(0, {name: value for name, (value, *_) in space.items()}, "failed", 0, None, 0.0, str(error))]
+    def run_trials(space: Candidates, folder: Path, number: int) -> list[Trial]:
+        return search(config, space, folder, number, epochs, prune=False, finish=False, after_epoch=limit.check).trials
 
-    trials = tried(recipe.space, where / SEARCH, _trials(recipe, how))
-    for number in range(1, 1 + (0 if how.trials else recipe.further_trials)):
-        if (values := beyond(trials, recipe.ladder)) is None:
+    trials = run_trials(recipe.space, where / SEARCH, options.trials_of(recipe))
+    for number in range(1, 1 + (0 if options.trials else recipe.further_trials)):
+        if (values := next_on_ladder(trials, recipe.ladder)) is None:
             break
-        trials += tried({name: (value,) for name, value in values.items()}, where / f"{BEYOND}-{number}", 1)
-    return best(trials).values
+        trials += run_trials({name: (value,) for name, value in values.items()}, where / f"{BEYOND}-{number}", 1)
+    return best_trial(trials).values
 
 
-def best(trials: Sequence[Trial]) -> Trial:
-    """The trial that is best in validation, the first of equal ones; at least one has succeeded."""
-    return min((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.valid_nats or math.inf)
+def next_on_ladder(trials: Sequence[Trial], ladder: Candidates) -> Values | None:
+    """The best trial's values, with the first one that is at an edge of what was tried moved a step beyond it.
 
+    Returns:
+        ``None`` if no value of the best trial is the smallest or the largest that was tried, or the ladder ends there.
 
-def beyond(trials: Sequence[Trial], ladder: Candidates) -> Values | None:
-    """The best trial's values with one of them replaced by the next beyond all that were tried; ``None`` where no value
-    of the best is the smallest or the largest of these, or the ladder ends there."""
-    values = best(trials).values
+    Raises:
+        NoTrialSucceeded: there is no best trial.
+    """
+    values = best_trial(trials).values
     for name, steps in ladder.items():
         places = sorted({steps.index(trial.values[name]) for trial in trials})
         place = steps.index(values[name])
@@ -226,18 +239,18 @@ def beyond(trials: Sequence[Trial], ladder: Candidates) -> Values | None:
     return None
 
 
-def _trained(config: Config, where: Path, clock: Clock) -> Result:
+def _train(config: Config, where: Path, limit: TimeLimit) -> Result:
     """Train in that folder, or resume there, with more epochs if so many are asked for now.
 
     Raises:
-        ValueError: it was begun with other options.
+        ValueError: the run there has other options.
     """
     if not (where / CONFIG).exists():
         sweep(where)  # of a run killed while it wrote its configuration
-        return train(replaced(config, {"run.folder": where}), after_epoch=clock.check)
+        return train(with_values(config, {"run.folder": where}), after_epoch=limit.check)
     there, epochs = read_config(where), config.optimisation.epochs
     if epochs > there.optimisation.epochs:
-        config = replaced(config, {"optimisation.epochs": there.optimisation.epochs})
+        config = with_values(config, {"optimisation.epochs": there.optimisation.epochs})
     expected = records.options(dataclasses.replace(config, data=resolved(config.data)))
     _refuse(where, _differences(expected, records.options(there)))
-    return train(replaced(config, {"run.resume": where}), after_epoch=clock.check, epochs=epochs)
+    return train(with_values(config, {"run.resume": where}), after_epoch=limit.check, epochs=epochs)

@@ -1,7 +1,4 @@
-"""Training: ``train(Config(...))`` makes a run's folder and returns its ``Result``; ``fit`` is the loop alone.
-
-``search`` trains many short runs and the best of them to its end.
-"""
+"""Training: ``train(Config(...))`` makes a run's folder and returns its ``Result``; ``fit`` is the loop alone."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -12,38 +9,27 @@ from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimisa
 __all__ = [
     "Config",
     "Data",
-    "Found",
     "Inference",
     "Model",
     "Noise",
     "Optimisation",
     "Paused",
-    "Range",
     "Result",
     "Run",
-    "Space",
     "fit",
-    "search",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from noisin_pyro.training.found import Found
     from noisin_pyro.training.loop import Paused, fit
     from noisin_pyro.training.result import Result
     from noisin_pyro.training.run import train
-    from noisin_pyro.training.search import search
-    from noisin_pyro.training.space import Range, Space
 else:
     # Imported on first use (PEP 562): options, and with them ``noisin train --help``, do without torch.
     _MODULES = {
-        "Found": "found",
         "Paused": "loop",
-        "Range": "space",
         "Result": "result",
-        "Space": "space",
         "fit": "loop",
-        "search": "search",
         "train": "run",
     }
 

@@ -11,7 +11,7 @@ import pytest
 from noisin_pyro.cli import _parse
 from noisin_pyro.commands.reproduce import Reproduce
 from noisin_pyro.commands.sweep import Sweep
-from noisin_pyro.recipes import icml_m
+from noisin_pyro.reproduction.recipes import icml_m
 
 
 @pytest.fixture
@@ -23,19 +23,19 @@ def test_every_command_can_be_run_in_full_and_reduced(gpu: Any, session: Any) ->
     for line in (*gpu.TABLES.values(), gpu.SWEEP):
         full, reduced = (_parse(each.split()) for each in (line, session.reduced(line)))
         if isinstance(full, Reproduce) and isinstance(reduced, Reproduce):
-            assert full._chosen() == reduced._chosen()
+            assert full._recipes() == reduced._recipes()
             assert (reduced.data, reduced.hidden_size, reduced.epochs, reduced.trial_epochs) == ("pydocs", 8, 1, 1)
         else:
             assert isinstance(full, Sweep) and isinstance(reduced, Sweep)
             assert full._space() == reduced._space()
-            assert (reduced.held.data.name, reduced.held.optimisation.epochs, reduced.trials) == ("pydocs", 1, 3)
+            assert (reduced.shared.data.name, reduced.shared.optimisation.epochs, reduced.trials) == ("pydocs", 1, 3)
 
 
 def test_the_search_is_of_the_published_papers_medium_model_with_its_dropout(gpu: Any) -> None:
     sweep, recipe = _parse(gpu.SWEEP.split()), icml_m("D").config
     assert isinstance(sweep, Sweep)
-    held = sweep.held
-    assert (held.data, held.model, held.optimisation) == (recipe.data, recipe.model, recipe.optimisation)
+    shared = sweep.shared
+    assert (shared.data, shared.model, shared.optimisation) == (recipe.data, recipe.model, recipe.optimisation)
 
 
 def test_the_most_valuable_stages_come_first(session: Any) -> None:

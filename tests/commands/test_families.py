@@ -23,7 +23,7 @@ def test_the_picture_has_every_family_and_form(
     monkeypatch.setattr(families.plots, "families", watched)
     file = tmp_path / "families.png"
     assert main(["families", "--png", str(file)]) == 0
-    assert capsys.readouterr().out.endswith(f"plot of the laws: {file}\n")
+    assert capsys.readouterr().out.endswith(f"picture of each law: {file}\n")
     assert {(panel.name, form) for panel in drawn for form in panel.forms.split(", ")} == {
         (entry.name, entry.form) for entry in noise.describe()
     }

@@ -32,7 +32,7 @@ def test_help_explains_every_option(
     assert "None)" not in text
     words = " ".join(text.replace("│", " ").split())
     docs = field_docs(load(name))
-    docs.pop("held", None)  # the options of `noisin train`
+    docs.pop("shared", None)  # the options of `noisin train`
     for field, doc in docs.items():
         assert doc and doc[:40] in words, field
 

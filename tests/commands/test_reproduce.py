@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from noisin_pyro.cli import main
-from noisin_pyro.recipes import TABLES
+from noisin_pyro.reproduction.recipes import TABLES
 
 
 def _listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:

@@ -35,7 +35,7 @@ def test_the_table_has_every_trial_best_first_and_the_best_runs_numbers(
     assert (
         done == sorted(done) and order[0]["number"] == content["best"] and order[-1]["state"] in ("complete", "pruned")
     )
-    assert f"trial {content['best']}, trained to its end" in lines and lines[-1] == f"all of it: {where}"
+    assert f"trial {content['best']}, trained to its end" in lines and lines[-1] == f"all trials: {where}"
     assert next(line for line in lines if line.startswith("noisy")).split()[1:4] == ["3", "of", "3"]
     for noise in ("A new study", "Trial 0 finished", "Experimental"):
         assert noise not in captured.err
@@ -67,7 +67,7 @@ def test_any_field_is_searched_and_more_trials_resume_the_search(
     assert main(["sweep", "--resume", str(where), "--seed", "2"]) == 2
     assert main(["sweep", "--resume", str(texts)]) == 2
     few, other, none = capsys.readouterr().err.splitlines()
-    assert "trials 2 (there: 3" in few and "keeps its options" in other and "no search to go on with" in none
+    assert "trials 2 (there: 3" in few and "keeps its options" in other and "no search to resume" in none
 
 
 def test_interrupted_it_prints_how_to_resume(
@@ -78,7 +78,7 @@ def test_interrupted_it_prints_how_to_resume(
     assert _sweep(texts, *options) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     command = f"noisin sweep --resume {tmp_path / 's'}"
-    assert last == f"noisin: interrupted; go on with: {command}"
+    assert last == f"noisin: interrupted; resume with: {command}"
     assert main(command.split()[1:]) == 0
     assert [trial["state"] for trial in json.loads((tmp_path / "s" / "search.json").read_text())["of_each_trial"]] == [
         "complete", "complete"
@@ -100,7 +100,7 @@ def test_interrupted_it_prints_how_to_resume(
         ("--trials 0", "trials must be at least 1"),
         ("--trial-epochs 0", "trial epochs must be at least 1"),
         ("--storage nothing://here", "storage 'nothing://here' cannot be opened"),
-        ("--storage sweeps.db", "must be the address of a database"),
+        ("--storage sweeps.db", "storage 'sweeps.db' cannot be opened"),
         ("--hidden-size 0", "hidden size must be at least 1"),
     ],
 )

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from noisin_pyro.recipes import Recipe, figure2, table2
-from noisin_pyro.reproduction import Record, claims, table
+from noisin_pyro.reproduction import Recipe, Record, claims, figure2, table, table2
 from noisin_pyro.reproduction.records import options
 from noisin_pyro.reproduction.report import body, figure, order, rows, text
-from noisin_pyro.training.space import chosen
+from noisin_pyro.search.search_space import with_values
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
 NOISIN = table2("tanh", 1, "NOISIN")  # 131.9
@@ -20,7 +19,7 @@ DROPOUT = table2("tanh", 1, "Dropout")  # 138.3
 def record(recipe: Recipe, test: float, seed: int = 0, ensemble: float | None = None, **other: Any) -> Record:
     rows = [{"epoch": epoch, "valid_perplexity": 200.0 / epoch, "train_perplexity": 190.0 / epoch} for epoch in (1, 2)]
     values: dict[str, Any] = {
-        "unsaid": [], "paper_test_perplexity": recipe.paper_test, "paper_validation_perplexity": None,
+        "unspecified": [], "paper_test_perplexity": recipe.paper_test, "paper_validation_perplexity": None,
         "test_perplexity": test, "validation_perplexity": test + 5, "ensemble_test_perplexity": ensemble,
         "seed": seed, "epochs": 7, "best_epoch": 4, "seconds": 1.0, "spreads": {}, "chosen": {},
         "config": options(recipe.config),
@@ -115,7 +114,7 @@ def test_figure_2_shows_every_row(tmp_path: Path) -> None:
 
 def test_a_table_names_the_options_that_differ_from_its_recipes() -> None:
     there = {"data.name": "there/pydocs", "model.hidden_size": 8, "data.batch_size": 20}
-    other = dataclasses.replace(NONE, config=chosen(NONE.config, there))
+    other = dataclasses.replace(NONE, config=with_values(NONE.config, there))
     assert "other than" not in text([record(NONE, 140.0)])
     report = text([record(other, 140.0, chosen={"data.batch_size": 20}), record(NOISIN, 140.0)])
     assert "\n\nOptions other than the recipes': data pydocs, hidden size 8.\n\n" in report

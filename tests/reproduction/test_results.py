@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from noisin_pyro.recipes import TABLES
-from noisin_pyro.reproduction import read_records, table
+from noisin_pyro.reproduction import read_records
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import text
 
 ROOT = Path(__file__).parents[2]
@@ -19,11 +19,6 @@ def test_a_table_is_what_its_records_make(name: str) -> None:
     records, path = read_records(FOLDER, name), FOLDER / f"{name}.md"
     assert path.exists() == bool(records)
     assert not records or path.read_text(encoding="utf-8") == text(records)
-
-
-@pytest.mark.parametrize("name", ["table2", "table3", "figure2"])
-def test_readme_has_the_tables_of_version_0_1(name: str) -> None:
-    assert table(read_records(EARLIER, name)) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_history_has_the_numbers_of_the_records() -> None:

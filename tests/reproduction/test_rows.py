@@ -11,10 +11,20 @@ from typing import Any
 
 import pytest
 
-from noisin_pyro.recipes import figure2, icml_m, table2, table3
-from noisin_pyro.reproduction import How, Record, read_records, reproduce, rows
-from noisin_pyro.training import Config, Result, train, worker
-from noisin_pyro.training.found import Trial
+from noisin_pyro.reproduction import (
+    Record,
+    ReproductionOptions,
+    figure2,
+    icml_m,
+    read_records,
+    reproduce,
+    rows,
+    table2,
+    table3,
+)
+from noisin_pyro.search import trial_runner
+from noisin_pyro.search.result import Trial
+from noisin_pyro.training import Config, Result, train
 from noisin_pyro.training.log import read as read_log
 
 from ..processes import run_or_fail
@@ -31,7 +41,7 @@ def numbers(record: Record) -> dict[str, Any]:
 
 
 def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: dict[str, Any]) -> None:
-    assert reproduce([icml_m("beta")], tmp_path, How(changes=small))
+    assert reproduce([icml_m("beta")], tmp_path, ReproductionOptions(changes=small))
     (record,) = read_records(tmp_path, "icml-m")
     folder = tmp_path / "icml-m" / "beta" / "seed-11"
     result, config = (json.loads((folder / name).read_text()) for name in ("result.json", "config.json"))
@@ -50,7 +60,7 @@ def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
     tmp_path: Path, small: dict[str, Any]
 ) -> None:
     recipe = table2("tanh", 1, "NOISIN")
-    assert reproduce([recipe], tmp_path, How(seeds=2, trials=2, trial_epochs=1, changes=small))
+    assert reproduce([recipe], tmp_path, ReproductionOptions(seeds=2, trials=2, trial_epochs=1, changes=small))
     one, two = read_records(tmp_path, "table2")
     assert one.chosen == two.chosen
     assert one.chosen.keys() == recipe.space.keys()
@@ -71,10 +81,10 @@ def test_out_of_time_the_same_command_resumes(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipes = [table3("None"), table3("NOISIN")]
-    assert reproduce(recipes, tmp_path / "whole", How(changes=small))
+    assert reproduce(recipes, tmp_path / "whole", ReproductionOptions(changes=small))
     calls, looks = 1, itertools.count()
     monkeypatch.setattr(rows, "monotonic", lambda: float(next(looks)))  # a second passes between two looks
-    while not reproduce(recipes, tmp_path / "parts", How(minutes=4 / 60, changes=small)):
+    while not reproduce(recipes, tmp_path / "parts", ReproductionOptions(minutes=4 / 60, changes=small)):
         calls += 1
         assert calls < 10
     assert calls > 2
@@ -84,7 +94,7 @@ def test_out_of_time_the_same_command_resumes(
 
 
 def test_what_has_been_run_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
-    how = How(changes=small)
+    how = ReproductionOptions(changes=small)
     assert reproduce([table3("None")], tmp_path, how)
     (before,) = read_records(tmp_path, "table3")
     assert reproduce([table3("None"), table3("NOISIN")], tmp_path, how)
@@ -92,9 +102,9 @@ def test_what_has_been_run_is_not_run_again(tmp_path: Path, small: dict[str, Any
 
 
 def test_records_of_other_options_are_refused(tmp_path: Path, small: dict[str, Any]) -> None:
-    reproduce([table3("None")], tmp_path, How(changes=small))
+    reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))
     with pytest.raises(ValueError, match=r"other options: epochs 2 \(there: 3\); give the same ones, or another"):
-        reproduce([table3("None")], tmp_path, How(changes=small | {"optimisation.epochs": 2}))
+        reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small | {"optimisation.epochs": 2}))
 
 
 def test_a_row_begun_with_other_options_is_refused(
@@ -103,11 +113,11 @@ def test_a_row_begun_with_other_options_is_refused(
     looks = itertools.count()
     with monkeypatch.context() as patch:
         patch.setattr(rows, "monotonic", lambda: float(next(looks)))
-        begun = How(minutes=2 / 60, changes=small | {"model.products": "float32"})
+        begun = ReproductionOptions(minutes=2 / 60, changes=small | {"model.products": "float32"})
         assert not reproduce([table3("None")], tmp_path, begun)
     assert (tmp_path / "table3" / "none" / "seed-11" / "last.pt").exists()
     with pytest.raises(ValueError, match=r"other options: products 'bfloat16' \(there: 'float32'\)"):
-        reproduce([table3("None")], tmp_path, How(changes=small))  # bfloat16 is the recipe's
+        reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))  # bfloat16 is the recipe's
     assert reproduce([table3("None")], tmp_path, dataclasses.replace(begun, minutes=None))
     (record,) = read_records(tmp_path, "table3")
     assert record.config["model"]["products"] == "float32"
@@ -115,14 +125,14 @@ def test_a_row_begun_with_other_options_is_refused(
 
 def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
     recipe = table2("tanh", 1, "NOISIN")
-    assert reproduce([recipe], tmp_path, How(seeds=1, trials=2, trial_epochs=1, changes=small))
+    assert reproduce([recipe], tmp_path, ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small))
     message = r"other options: trials 8 \(there: 2\), trial epochs 10 \(there: 1\)"
     with pytest.raises(ValueError, match=message):
-        reproduce([recipe], tmp_path, How(changes=small))
+        reproduce([recipe], tmp_path, ReproductionOptions(changes=small))
 
 
 def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict[str, Any]) -> None:
-    recipe, how = table2("tanh", 1, "NOISIN"), How(seeds=1, trials=2, trial_epochs=1, changes=small)
+    recipe, how = table2("tanh", 1, "NOISIN"), ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small)
     assert reproduce([recipe], tmp_path, how)
     where = tmp_path / "table2" / recipe.row
     shutil.rmtree(where / "search")
@@ -140,9 +150,9 @@ def test_a_row_that_diverges_is_reported_and_the_others_run(
         return train(config, **other)
 
     monkeypatch.setattr(rows, "train", diverges)
-    assert not reproduce([table3("None"), table3("NOISIN")], tmp_path, How(changes=small))
+    assert not reproduce([table3("None"), table3("NOISIN")], tmp_path, ReproductionOptions(changes=small))
     assert [record.row for record in read_records(tmp_path, "table3")] == ["noisin"]
-    assert "table3, none, seed 11: not finite; without a record" in capsys.readouterr().err
+    assert "table3, none, seed 11: not finite; no record is written" in capsys.readouterr().err
 
 
 def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
@@ -153,34 +163,34 @@ def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
             raise FloatingPointError("not finite")
         return train(config, *other)
 
-    monkeypatch.setattr(worker, "train", diverges)
+    monkeypatch.setattr(trial_runner, "train", diverges)
     recipes = [table2("tanh", 1, "NOISIN"), table2("tanh", 1, "Dropout")]
-    assert not reproduce(recipes, tmp_path, How(seeds=1, trials=2, trial_epochs=1, changes=small))
+    assert not reproduce(recipes, tmp_path, ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small))
     assert [record.method for record in read_records(tmp_path, "table2")] == ["Dropout"]
-    assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; without" in capsys.readouterr().err
+    assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; no record" in capsys.readouterr().err
 
 
 def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_once(
     tmp_path: Path, small: dict[str, Any]
 ) -> None:
     longer = small | {"optimisation.epochs": 4}
-    assert reproduce([table3("NOISIN")], tmp_path / "parts", How(changes=small))
-    assert reproduce([table3("NOISIN")], tmp_path / "parts", How(changes=longer))
-    assert reproduce([table3("NOISIN")], tmp_path / "whole", How(changes=longer))
+    assert reproduce([table3("NOISIN")], tmp_path / "parts", ReproductionOptions(changes=small))
+    assert reproduce([table3("NOISIN")], tmp_path / "parts", ReproductionOptions(changes=longer))
+    assert reproduce([table3("NOISIN")], tmp_path / "whole", ReproductionOptions(changes=longer))
     expected, actual = (read_records(tmp_path / name, "table3") for name in ("whole", "parts"))
     assert actual[0].epochs == 4
     assert list(map(numbers, actual)) == list(map(numbers, expected))
 
 
 def test_a_run_that_another_table_has_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
-    how = How(seeds=1, trial_epochs=1, changes=small)
+    how = ReproductionOptions(seeds=1, trial_epochs=1, changes=small)
     assert reproduce([table2("sigmoid", 1, "NOISIN")], tmp_path, how)
     (of_table,) = read_records(tmp_path, "table2")
     assert reproduce([figure2("NOISIN")], tmp_path, how)
     (of_figure,) = read_records(tmp_path, "figure2")
     assert not (tmp_path / "figure2" / "noisin" / "seed-11").exists()
     assert numbers(of_figure) == numbers(of_table) | {"table": "figure2", "row": "noisin"} | {
-        name: getattr(of_figure, name) for name in ("source", "unsaid", "paper_test_perplexity")
+        name: getattr(of_figure, name) for name in ("source", "unspecified", "paper_test_perplexity")
     }
 
 
@@ -214,7 +224,7 @@ def test_while_the_best_is_at_an_edge_the_next_value_beyond_is_tried(
 ) -> None:
     ladder = {name.replace("__", "."): steps for name, steps in LADDER.items()}
     done = [_trial(number, nats, a__x=x, b__y=y) for number, (nats, x, y) in enumerate(trials)]
-    actual = rows.beyond(done, ladder)
+    actual = rows.next_on_ladder(done, ladder)
     assert actual == (None if expected is None else {"a.x": expected[0], "b.y": expected[1]})
 
 
@@ -223,7 +233,7 @@ def test_trials_beyond_the_grid_are_run_and_may_be_chosen(tmp_path: Path, small:
         table2("tanh", 1, "Dropout"), space={"model.dropout": (0.1, 0.2)},
         ladder={"model.dropout": (0.01, 0.1, 0.2, 0.4)}, further_trials=2, trial_epochs=2, seeds=1,
     )  # fmt: skip
-    assert reproduce([recipe], tmp_path, How(changes=small))
+    assert reproduce([recipe], tmp_path, ReproductionOptions(changes=small))
     (record,) = read_records(tmp_path, "table2")
     where = tmp_path / "table2" / recipe.row
     actual = [
@@ -234,22 +244,22 @@ def test_trials_beyond_the_grid_are_run_and_may_be_chosen(tmp_path: Path, small:
 
 
 def test_without_rows_nothing_is_written(tmp_path: Path) -> None:
-    assert reproduce([], tmp_path, How()) and not list(tmp_path.iterdir())
+    assert reproduce([], tmp_path, ReproductionOptions()) and not list(tmp_path.iterdir())
 
 
 def test_killed_while_it_wrote_its_configuration_a_row_is_begun_anew(tmp_path: Path, small: dict[str, Any]) -> None:
     where = tmp_path / "table3" / "none" / "seed-11"
     where.mkdir(parents=True)
     (where / ".config.json.1.part").write_text('{"da')
-    assert reproduce([table3("None")], tmp_path, How(changes=small))
+    assert reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))
 
 
 def test_a_damaged_record_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
-    reproduce([table3("None")], tmp_path, How(changes=small))
+    reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))
     path = tmp_path / "table3" / "none" / "seed-11.json"
     path.write_text(path.read_text()[:-50])
     with pytest.raises(ValueError, match="damaged"):
-        reproduce([table3("None")], tmp_path, How(changes=small))
+        reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))
 
 
 KILLS = 6

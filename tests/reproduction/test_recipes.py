@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.recipes import FIRST_SEED, ICML_STEPS, SEARCH_SEED, TABLES, Recipe, figure2, icml_m, table2, table3
+from noisin_pyro.reproduction import Recipe, figure2, icml_m, table2, table3
+from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED
+from noisin_pyro.reproduction.recipes import ICML_STEPS, TABLES
+from noisin_pyro.search.search_space import combinations, with_values
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, load_corpus, steps
-from noisin_pyro.training.space import chosen, combinations
 
 ALL = [recipe for make in TABLES.values() for recipe in make()]
 
@@ -63,7 +65,7 @@ def test_no_seed_of_version_0_1_is_used() -> None:
 @pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: f"{recipe.table}-{recipe.row}")
 def test_every_candidate_is_a_run_that_can_be_configured(recipe: Recipe) -> None:
     for values in combinations(recipe.space) or []:
-        assert isinstance(chosen(recipe.config, values), Config)
+        assert isinstance(with_values(recipe.config, values), Config)
 
 
 def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:

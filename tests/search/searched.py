@@ -17,7 +17,9 @@ from pathlib import Path
 
 import torch
 
-from noisin_pyro.training import Config, Data, Model, Optimisation, Range, Run, search, study
+import noisin_pyro.search.trial_runner  # noqa: F401 - loads Optuna before the forks
+from noisin_pyro.search import Range, search
+from noisin_pyro.training import Config, Data, Model, Optimisation, Run
 
 SPACE = {
     "noise.family": ("gaussian", "beta:native"),
@@ -66,8 +68,7 @@ def end(texts: Path, folder: Path, kills: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    with study.quiet():  # loads what every child would load anew
-        torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child would load anew
     texts, root = Path(sys.argv[1]), Path(sys.argv[2])
     end(texts, root / "whole", kills=0, workers=1)
     end(texts, root / "broken", kills=8, workers=1)

@@ -1,0 +1,169 @@
+"""One worker of a search: it trains trials that no other worker has, and records how they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+from filelock import AcquireReturnProxy, FileLock, Timeout
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from noisin_pyro.search.optuna_study import add_trial, propose, running_trial
+from noisin_pyro.search.result import SearchResult, Trial, best_trial
+from noisin_pyro.search.search_space import Space, combinations, with_values
+from noisin_pyro.training import folder as folders
+from noisin_pyro.training import log
+from noisin_pyro.training.config import Config
+from noisin_pyro.training.locks import alone
+from noisin_pyro.training.loop import AfterEpoch, Paused
+from noisin_pyro.training.options import Run
+from noisin_pyro.training.progress import Progress
+from noisin_pyro.training.result import Measure
+from noisin_pyro.training.run import train
+
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+class TrialComplete(Paused):
+    """The trial has had its epochs."""
+
+
+class TrialPruned(Paused):
+    """The trial is worse than the others."""
+
+
+@dataclass(frozen=True)
+class TrialRunner:
+    """A worker of the search in ``folder``; other arguments as in :func:`~noisin_pyro.search.search`.
+
+    A running trial belongs to the process that holds its lock. ``Study.optimize`` would count an interrupted trial as
+    failed and never resume one that a killed process left; Optuna's own retries need the heartbeats of a database.
+    """
+
+    study: optuna.Study
+    storage: BaseStorage
+    config: Config
+    space: Space
+    folder: Path
+    trials: int
+    trial_epochs: int
+    seed: int
+    measure: Measure
+    after_epoch: AfterEpoch
+
+    def run(self) -> SearchResult:
+        """Run trials until all are finished or with other workers."""
+        while (claim := self._claim_next()) is not None:
+            number, lock = claim
+            with lock:
+                self._run_trial(number)
+        return self.result()
+
+    def finish(self, result: SearchResult) -> SearchResult:
+        """Train the best trial to its end, unless another worker does.
+
+        Raises:
+            NoTrialSucceeded: there is no best one.
+        """
+        if any(trial.state == "running" for trial in result.trials):
+            tqdm.write("the last trials are with other workers; the last worker trains the best", file=sys.stderr)
+            return result
+        best = best_trial(result.trials)
+        if (lock := self._claim(best.number)) is None:
+            return result
+        with lock:
+            tqdm.write(f"trial {best.number} is the best; training it to its end", file=sys.stderr)
+            trained = train(Config(run=Run(resume=self._run_folder(best.number))), self.after_epoch)
+        return dataclasses.replace(result, result=trained)
+
+    def result(self) -> SearchResult:
+        """The trials so far."""
+        return SearchResult(self.folder, [_to_trial(trial) for trial in self.study.trials], self.measure)
+
+    def _claim_next(self) -> tuple[int, AcquireReturnProxy] | None:
+        """A trial and its lock: one that a killed worker left, or a new one; ``None`` if there are no more."""
+        with alone(self.folder, wait=True):
+            trials, grid = self.study.trials, combinations(self.space)
+            candidates = [trial.number for trial in trials if not trial.state.is_finished()]
+            if len(trials) < (self.trials if grid is None else min(self.trials, len(grid))):
+                candidates.append(len(trials))
+            for number in candidates:
+                if (lock := self._claim(number)) is not None:
+                    if number == len(trials):
+                        add_trial(self.study, propose(self.space, trials, self.trials, self.seed), self.space)
+                        self.result().write()
+                    return number, lock
+        return None
+
+    def _claim(self, number: int) -> AcquireReturnProxy | None:
+        """The lock of a trial, beside that of its run, which holds only while it trains; ``None`` if it is taken."""
+        try:
+            return FileLock(self.folder / f".trial-{number}.lock").acquire(blocking=False)
+        except Timeout:
+            return None
+
+    def _run_trial(self, number: int) -> None:
+        """Train a trial for its epochs, from the start or from where it was, and record how it ends."""
+        self.after_epoch([])  # may leave the search before the trial begins
+        trial, where, message = running_trial(self.study, self.storage, number), self._run_folder(number), None
+        values = ", ".join(f"{name} {trial.params[name]}" for name in self.space)
+        tqdm.write(f"trial {number}: {values}", file=sys.stderr)
+        resume = (where / folders.CONFIG).exists()
+        state = TrialState.COMPLETE
+        try:
+            self._train(trial, where, resume)
+        except TrialComplete:
+            pass
+        except TrialPruned:
+            state = TrialState.PRUNED
+        except (ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
+            if resume and isinstance(error, ValueError):  # not the values: these are refused before a run begins
+                raise
+            state, message = TrialState.FAIL, str(error)
+        with alone(self.folder, wait=True):
+            trial.set_user_attr("message", message)
+            losses = self.study.trials[number].intermediate_values.values()
+            self.study.tell(number, min(losses) if state == TrialState.COMPLETE else None, state=state)
+            self.result().write()
+
+    def _train(self, trial: optuna.Trial, where: Path, resume: bool) -> None:
+        """Train until the trial is complete or pruned, which end it as exceptions."""
+        config = with_values(self.config, trial.params)
+
+        def after_epoch(rows: list[log.Row]) -> None:
+            reported = len(self.study.trials[trial.number].intermediate_values)
+            for row in rows[reported:]:
+                trial.report(row["valid_nats"], int(row["epoch"]))
+            trial.set_user_attr("seconds", sum(row["seconds"] for row in rows))
+            if len(rows) >= self.trial_epochs or Progress(rows).finished(config.optimisation):
+                raise TrialComplete
+            if trial.should_prune():
+                raise TrialPruned
+            self.after_epoch(rows)
+
+        if not resume:
+            folders.sweep(where)  # of a process killed while it wrote the configuration
+        new = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
+        train(Config(run=Run(resume=where)) if resume else new, after_epoch)
+
+    def _run_folder(self, number: int) -> Path:
+        return self.folder / f"trial-{number}"
+
+
+def _to_trial(trial: FrozenTrial) -> Trial:
+    losses = trial.intermediate_values.values()
+    return Trial(
+        number=trial.number,
+        values=trial.params,
+        state=_STATES.get(trial.state.name, "running"),
+        epochs=len(losses),
+        valid_nats=min(losses, default=None),
+        seconds=trial.user_attrs.get("seconds", 0.0),
+        message=trial.user_attrs.get("message"),
+    )

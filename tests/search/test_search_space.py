@@ -1,0 +1,52 @@
+"""What a search is told to choose from, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noisin_pyro.search import Range, search
+from noisin_pyro.training import Config
+
+from .runs import Texts, small_config
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "space is empty"),
+        ({"noise.spred": (0.1,)}, "did you mean 'noise.spread'"),
+        ({"data.name": ("ptb", "pydocs")}, "space: a name must be one of"),
+        ({"noise.spread": ()}, "tuple of choices or a Range"),
+        ({"noise.spread": [0.1]}, "tuple of choices or a Range"),
+        ({"noise.spread": (0.1, 0.1)}, "a choice twice"),
+        ({"noise.spread": (0.1, -0.1)}, "noise.spread cannot be -0.1: spread must be a number from 0"),
+        ({"noise.spread": Range(-1.0, 0.1)}, "noise.spread cannot be -1.0"),
+        ({"noise.family": ("gausian",)}, "did you mean 'gaussian'"),
+        ({"noise.family": (("a", "b"),)}, "noise.family cannot be \\('a', 'b'\\)"),
+        ({"model.cell": ("elman",)}, "model.cell cannot be 'elman'"),
+        ({"model.cell": Range(0.0, 1.0)}, "model.cell cannot be 0.0: cell must be"),
+        ({"model.hidden_size": Range(1.5, 3.0)}, "model.hidden_size cannot be 1.5: hidden size must be int"),
+        ({"optimisation.schedule_factor": (1.5,)}, "schedule factor is for schedule 'divide'"),
+    ],
+)
+def test_an_invalid_space_is_refused(tmp_path: Path, space: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        search(Config(), space, tmp_path / "s", trials=1, trial_epochs=1)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_space_may_combine_dependent_options(texts: Texts, tmp_path: Path) -> None:
+    space = {"optimisation.schedule": ("divide",), "optimisation.schedule_factor": (1.5, None)}
+    result = search(small_config(texts, epochs=1), space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
+    assert [trial.state for trial in result.trials] == ["complete"] * 2
+
+
+@pytest.mark.parametrize(
+    "ends", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0), ("a", "b"), (False, True)]
+)
+def test_a_range_has_two_ends_in_order(ends: Any) -> None:
+    with pytest.raises(ValueError, match="range must be from"):
+        Range(*ends)
+    with pytest.raises(ValueError, match="positive"):
+        Range(0.0, 1.0, log=True)
