@@ -86,7 +86,7 @@ class Compare:
             require_new(path)
         if self.csv is not None and self.csv == self.png:
             raise ValueError(
-                f"csv and png must be different files, got {str(self.csv)!r} for both; choose another name for one"
+                f"csv and png must be different files, got {str(self.csv)!r} for both; use different names"
             )
         if not self.folders or len(set(self.folders)) < len(self.folders):
             given = ", ".join(map(str, self.folders)) or "none"

@@ -114,7 +114,7 @@ def test_both_are_exact_for_the_deterministic_music(
         ("--seed 99999999999999999999", "seed must be from 0"),
         ("--per-token {run}/best.pt", "nothing is overwritten"),
         ("--json nowhere/found.json", "nowhere"),
-        ("--json {run}/one --per-token {run}/one", "each its own name"),
+        ("--json {run}/one --per-token {run}/one", "use different names"),
     ],
 )
 def test_options_that_cannot_apply_are_refused(
