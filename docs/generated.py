@@ -1,4 +1,4 @@
-"""Generated parts of the site: public names, and tables and figures from the code and from ``results/``."""
+"""Generates parts of the site: lists of public names, and tables and figures from the code and ``results/``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESULTS = ROOT / "results"
 REPRODUCTIONS = {
     RESULTS / "reproduction": "",
     RESULTS / "gpu" / "reproduction": ", on a GPU",
-}  # folder: suffix of its titles
+}  # folder of records: suffix of its tables' titles
 EARLIER = RESULTS / "reproduction-0.1"
 PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots"]
 PACKAGES += [".search", ".reproduction"]
@@ -67,7 +67,7 @@ def write(docs: Path) -> None:
 
 
 def noise_table() -> str:
-    """A row for each family of noise: its distribution, options and forms."""
+    """A table of the families of noise: distribution, options and forms of each."""
     rows = []
     for name in noise.families():
         forms = {entry.form: entry for entry in noise.describe(name)}
@@ -76,13 +76,11 @@ def noise_table() -> str:
         other = "" if times is None or times.law == base.law else f"h·r, r ~ {times.law}"
         options = ", ".join(f"`{option}={value:g}`" for option, value in base.options.items())
         rows.append([f"`{name}`", base.law, options, other, "" if native is None else native.law])
-    return table(
-        ["`noise=`", "distribution of ε, before it is standardised", "options", "multiplicative", "native"], rows
-    )
+    return table(["`noise=`", "distribution of ε before standardization", "options", "multiplicative", "native"], rows)
 
 
 def runs() -> str:
-    """A table for each data set, with every run in ``results/`` that is in no other table."""
+    """A table for each data set, with the runs in ``results/`` that are in no other table."""
     by_data: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(RESULTS.rglob("result.json"), key=lambda path: path.parent):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -93,10 +91,10 @@ def runs() -> str:
 
 
 def _title(data: dict[str, Any]) -> str:
-    """The data set and, for a text, the number of columns that its held-out parts were read in."""
+    """The name of the data set and, for a text, the number of columns in which its held-out parts were read."""
     if data["name"] not in ("pydocs", "ptb", "wikitext-2"):
         return data["name"]
-    columns = data.get("eval_batch_size") or data["batch_size"]  # runs of version 0.1 have the second alone
+    columns = data.get("eval_batch_size") or data["batch_size"]  # runs of version 0.1 have no eval_batch_size
     return f"{data['name']}, read in {columns} columns"
 
 
@@ -124,21 +122,21 @@ def _runs(results: list[tuple[Path, dict[str, Any]]]) -> str:
 
 
 def bounds() -> str:
-    """The gap between log p(x) and each guide's bound, in models whose log p(x) is known."""
+    """The gap between log p(x) and each guide's bound, in models with known log p(x)."""
     result = json.loads((RESULTS / "bounds" / "result.json").read_text(encoding="utf-8"))
     rows = [[name, f"{bound['gap']:.4f}", f"{bound['error']:.4f}"] for name, bound in result["bounds"].items()]
     return table(["guide", "log p(x) − bound, nats per step", "standard error"], rows)
 
 
 def speed() -> str:
-    """The tables of ``benchmarks/speed.py``, one for each device that it has run on."""
+    """The tables of ``benchmarks/speed.py``, one for each device."""
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted((RESULTS / "speed").glob("*/table.md")))
 
 
 TRIED = [
     (
         "tanh, additive: fused kernel, with earlier noise as an input",
-        "1.5: one more matrix product",
+        "1.5: one additional matrix product",
         "tanh",
         "additive-fused",
     ),
@@ -146,18 +144,18 @@ TRIED = [
     ("tanh, multiplicative: scan", "1.0", "tanh", "multiplicative-scan"),
     (
         "LSTM, additive: fused kernel, with earlier noise as an input",
-        "1.5: one more matrix product",
+        "1.5: one additional matrix product",
         "lstm",
         "additive-fused",
     ),
-    ("LSTM, additive: scan", "1.3: more small operations, but no further matrix product", "lstm", "additive-scan"),
+    ("LSTM, additive: scan", "1.3: more small operations, but no additional matrix product", "lstm", "additive-scan"),
     ("LSTM, multiplicative: scan", "1.3", "lstm", "multiplicative-scan"),
 ]
-"""Variants of a layer: title, prediction relative to torch's layer, and the entry that measures it."""
+"""Variants of a layer: title, predicted cost relative to torch's layer, cell, and the benchmark's entry."""
 
 
 def tried() -> str:
-    """Predicted and measured costs of variants relative to torch's own layer, softmax or step, on a CPU."""
+    """Predicted and measured costs of variants on a CPU, relative to torch's layer, softmax or training step."""
     rows = []
     for what, predicted, cell, name in TRIED:
         loop = name.partition("-")[0] + "-loop"
@@ -187,9 +185,9 @@ def _ratio(comparison: str, name: str) -> str:
 
 
 def reproduction() -> str:
-    """The papers' tables, with the rows that have been run."""
+    """The papers' tables, with the rows that have been run so far."""
     tables = [text(records).replace("\n", f"{where}\n", 1) for where, records in _tables(REPRODUCTIONS)]
-    return "\n".join(tables) or "No row has been run to its end yet.\n"
+    return "\n".join(tables) or "No row is complete yet.\n"
 
 
 def earlier() -> str:
@@ -199,7 +197,7 @@ def earlier() -> str:
 
 
 def trials(folders: Mapping[Path, str]) -> str:
-    """Every trial of every row, and which was chosen on validation."""
+    """A table of all trials of all rows, which marks those chosen on validation data."""
     rows = []
     for row, best, trial in _trials(folders):
         number = trial["valid_perplexity"]
@@ -212,7 +210,7 @@ def trials(folders: Mapping[Path, str]) -> str:
 
 
 def _trials(folders: Mapping[Path, str]) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any]]]:
-    """For each trial of each row, beyond its grid too: the row's name, the row's best trial, and the trial."""
+    """The name of the row, the best trial of the row, and the trial, for each trial including those beyond the grid."""
     for folder, where in folders.items():
         by_row: dict[str, list[dict[str, Any]]] = {}
         for path in sorted(folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search")):
@@ -229,7 +227,7 @@ def _values(trial: dict[str, Any]) -> str:
 
 
 METHODS = {
-    "plain": "none (PyTorch's own network)",
+    "plain": "none (PyTorch's layers)",
     "ours-noise-free": "none, here",
     "ours": "NOISIN, additive",
     "ours-multiplicative": "NOISIN, multiplicative",
@@ -241,7 +239,7 @@ METHODS = {
 
 
 def _learned() -> dict[str, list[Row]]:
-    """The log of every run that learns γ with its row's first seed, by row and floor."""
+    """The logs of runs with learned γ and the first seed of their row, by row and floor."""
     logs = {}
     for folder, where in (REPRODUCTIONS | {EARLIER: ", version 0.1"}).items():
         for path in sorted(folder.rglob("log.csv")):
@@ -257,12 +255,12 @@ EPOCH = 1328  # steps: 929,589 tokens in 20 columns and windows of 35
 
 
 def cost() -> str:
-    """Cost of each method relative to the plain network, and seconds per epoch, at table 2 with one layer."""
+    """Seconds per epoch of each method, and its cost relative to the plain network, for one layer in table 2."""
     entries = json.loads((RESULTS / "speed" / "cpu" / "table2-1layer.json").read_text(encoding="utf-8"))["entries"]
     rows = []
     for name, title in METHODS.items():
         if name not in entries:
-            continue  # measured before it was a contestant
+            continue  # not in this measurement
         ratio, milliseconds = entries[name]["ratio"], entries[name]["milliseconds"]["median"]
         range_ = "" if name == "plain" else f" ({ratio['low']:.2f} to {ratio['high']:.2f})"
         rows.append([title, f"{milliseconds * EPOCH / 1000:.0f}", f"{ratio['median']:.2f}{range_}"])
@@ -270,6 +268,6 @@ def cost() -> str:
 
 
 def _tables(folders: Mapping[Path, str]) -> list[tuple[str, list[Record]]]:
-    """The label and the records of each table that has any."""
+    """The title suffix and the records of each table with records."""
     tables = [(where, read_records(folder, name)) for name in TABLES for folder, where in folders.items()]
     return [(where, records) for where, records in tables if records]

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # A first noisy RNN, in a Pyro program
 #
-# A pendulum swings. Its angle has been measured ten times a second, not very well, in six swings of six seconds. A
-# recurrent network is to predict the next measurement from those before. Six swings are few: a network of 64 units can
-# learn their errors of measurement by heart. Noise in its hidden states keeps it from that.
+# The angle of a pendulum is measured ten times a second, with large errors, in six swings of six seconds each. A recurrent
+# network predicts the next measurement from the previous ones. Six swings are little data: a network of 64 units can fit
+# the measurement errors. Noise in its hidden states prevents this.
 
 # %%
 import os
@@ -30,7 +30,7 @@ from pyro.nn import PyroModule
 import noisin_pyro as nz
 
 # %matplotlib inline
-QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
+QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, for testing
 STEPS, RUNS, SAMPLES = (20, 2, 20) if QUICK else (1000, 5, 200)
 BLUE, ORANGE = "#0072B2", "#D55E00"
 ABOVE = {"loc": "outside upper center", "frameon": False}  # a legend
@@ -40,8 +40,8 @@ pyro.settings.set(module_local_params=True)  # each model has its own parameters
 # %% [markdown]
 # ## The data
 #
-# A rod of one metre with a little friction, let go at an angle that nobody chose: the equation of motion is solved in
-# small steps, and every measurement is off by 0.2 radians (one standard deviation).
+# A rod of one metre with a little friction is released at a random angle. The equation of motion is solved in small steps,
+# and the measurement error has a standard deviation of 0.2 radians.
 
 
 # %%
@@ -77,10 +77,9 @@ plt.show()
 # %% [markdown]
 # ## The program
 #
-# `NoisyRNN` takes the place of `torch.nn.RNN`, here with one input and 64 units. What it samples is a site like any
-# other: `z_1`, the whole trajectory of the hidden state, each step drawn around the network's own transition with
-# standard deviation γ, the `spread`. Beside it there is a site of our own, the `error` of measurement, which we pretend
-# not to know.
+# `NoisyRNN` replaces `torch.nn.RNN`, here with one input and 64 units. It adds one sample site, `z_1`, the whole trajectory
+# of the hidden state. Each step is drawn around the network's transition with standard deviation γ, the `spread`. The
+# program has another latent site, the standard deviation `error` of the measurements, which we treat as unknown.
 
 
 # %%
@@ -107,12 +106,12 @@ for name in ("error", "z_1", "y"):
 # ## Training
 #
 # `PriorAsGuide_ELBO` is an ELBO with one rule: *a latent site that the guide does not sample is drawn from its prior,
-# and costs no KL.* So a guide over `error` alone will do, Pyro's `AutoNormal`; the hidden states are drawn as the
-# program says. A step of training runs the network once, forward and backward, as if it were deterministic.
+# and costs no KL.* Hence a guide over `error` alone is sufficient, here Pyro's `AutoNormal`; the hidden states are drawn
+# from the model. A training step runs the network once, forward and backward, as for a deterministic network.
 #
-# We train with γ = 0.3 and, all else equal, with γ = 0, which is `torch.nn.RNN`: the deterministic twin. On the way we
-# note how far off their predictions are, with the noise switched off (`noise_off`), in the six swings and in 200 others
-# that training does not see.
+# We train with γ = 0.3 and, with otherwise equal settings, with γ = 0, which is `torch.nn.RNN`: the deterministic twin.
+# During training we record the prediction errors with the noise off (`noise_off`), on the six swings and on 200 held-out
+# swings.
 
 
 # %%
@@ -127,7 +126,7 @@ def train(spread, seed):
     pyro.set_rng_seed(seed)
     model = Pendulum(spread)
     guide = AutoNormal(poutine.block(model, expose=["error"]))
-    guide(x, y)  # makes its parameters
+    guide(x, y)  # initializes its parameters
     bound = nz.PriorAsGuide_ELBO()(model, guide)
     optimizer = torch.optim.Adam(bound.parameters(), lr=0.003)
     log = []
@@ -147,8 +146,8 @@ runs = {spread: [train(spread, seed) for seed in range(RUNS)] for spread in (0.0
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
 for axis, (spread, models) in zip(axes, runs.items(), strict=True):
-    steps, seen, unseen = torch.stack([log for _, _, log in models]).unbind(-1)
-    for curve, colour in ((seen, ORANGE), (unseen, BLUE)):
+    steps, training, other = torch.stack([log for _, _, log in models]).unbind(-1)
+    for curve, colour in ((training, ORANGE), (other, BLUE)):
         low, high = curve.amin(0), curve.amax(0)
         axis.fill_between(steps[0], low, high, color=colour, alpha=0.25, linewidth=0)
         axis.plot(steps[0], curve.mean(0), color=colour)
@@ -160,20 +159,20 @@ axes[1].legend(axes[1].lines, names, frameon=False)
 plt.show()
 
 for spread, models in runs.items():
-    unseen = torch.stack([log for _, _, log in models])[..., 2].mean(0)
-    best = f"{unseen.min():.3f} rad after step {10 * unseen.argmin()}"
-    print(f"γ = {spread:g}: in other swings at best {best}, at the end {unseen[-1]:.3f}")
+    other = torch.stack([log for _, _, log in models])[..., 2].mean(0)
+    best = f"{other.min():.3f} rad after step {10 * other.argmin()}"
+    print(f"γ = {spread:g}: in other swings at best {best}, at the end {other[-1]:.3f}")
 
 # %% [markdown]
-# Lines are means of five runs from different weights, bands go from the best run to the worst. Without noise, training
-# errors fall far below what measurements allow: the twin remembers them, and predicts other swings worse and worse. It
-# would have been nearly as good as the noisy network, had it been stopped at its best step, which takes other swings to
-# know. With noise it need not be stopped.
+# Lines are means of five runs from different initial weights, and bands show the range from the best run to the worst.
+# Without noise, the training error falls far below the measurement error: the twin overfits, and its predictions of other
+# swings get worse and worse. If it were stopped at its best step, it would be nearly as good as the noisy network, but
+# this step can only be found on held-out swings. With noise, early stopping is not needed.
 #
-# ## What the noise is
+# ## How the noise acts
 #
-# Three of the 64 units, along a swing that training did not see. Every state is drawn around the network's transition
-# *from the noisy state before it*: noise goes through the network, so the runs do not stay within γ of the black line.
+# The figure shows three of the 64 units along a held-out swing. Every state is drawn around the network's transition *from
+# the previous noisy state*: the noise propagates through the network, so the runs do not stay within γ of the black line.
 
 # %%
 noisy, _, _ = runs[0.3][0]
@@ -195,8 +194,8 @@ plt.show()
 # %% [markdown]
 # ## Predictions
 #
-# The program is Pyro's, so Pyro's tools take it: `Predictive` draws measurements from the noisy network and from the
-# twin, with the `error` that each guide has found. Bands hold nine of ten draws.
+# The model is a Pyro program, so Pyro's tools apply to it. `Predictive` draws measurements from the noisy network and from
+# the twin, with `error` drawn from each guide. The bands contain 90% of the draws.
 
 # %%
 bands = {}
@@ -222,8 +221,8 @@ for spread, (low, high) in bands.items():
     print(f"γ = {spread:g}: {inside:.0%} of the measurements in other swings inside")
 
 # %% [markdown]
-# A band that holds too little, as the twin's does, promises more than it knows. All of this is about one set of six
-# swings; others give other numbers.
+# The twin's bands contain too few of the measurements: its predictions are overconfident. These numbers are for one data
+# set of six swings; other data sets give other numbers.
 #
-# [The model](../docs/model.md) and [the bound](../docs/inference.md) are explained on pages of their own. The next
-# notebook gives the noise [another name](2-noise-by-name.ipynb).
+# [The model](../docs/model.md) and [the bound](../docs/inference.md) are explained in the documentation. The next notebook
+# uses [other families of noise](2-noise-by-name.ipynb).

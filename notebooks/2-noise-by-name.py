@@ -9,11 +9,11 @@
 # ---
 
 # %% [markdown]
-# # Another noise, by its name
+# # Families of noise by name
 #
-# The hidden states of a noisy RNN are drawn around the network's own transition. From which law is said by a name, and
-# nothing else in a program changes with it. Here are the names, what each law does to a state, and what some of them
-# are worth to a language model.
+# The hidden states of a noisy RNN are drawn around the network's transition. The distribution is chosen by name; no other
+# code changes. This notebook shows the families, their effect on a state, and their effect on the validation perplexity of
+# a language model.
 
 # %%
 import os
@@ -27,18 +27,18 @@ import noisin_pyro as nz
 from noisin_pyro import plots
 
 # %matplotlib inline
-QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
+QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, for testing
 EPOCHS, SEEDS, WORDS = (2, 1, 2_000) if QUICK else (8, 3, None)
 BLUE, ORANGE = "#0072B2", "#D55E00"
 torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
 
 # %% [markdown]
-# ## The laws
+# ## The families
 #
-# Each law is brought to mean 0 and variance 1, so that γ, which multiplies it, is the standard deviation of the noise
-# for all of them. What is left to differ is the shape. `categorical` and `dirichlet` are laws over all the units of a
-# layer at once; one unit of eight is shown.
+# Each law is standardized to mean 0 and variance 1 and multiplied by γ, so γ is the standard deviation of the noise for
+# every family. The families differ only in shape. `categorical` and `dirichlet` are joint laws over all units of a layer;
+# the figure shows one unit of eight.
 
 # %%
 panels = []
@@ -52,10 +52,10 @@ for name in nz.noise.families():
 plots.families(panels, columns=3)
 
 # %% [markdown]
-# ## What they do to a state
+# ## The effect on a state
 #
-# One network with fixed weights reads a slow wave, twice under each law, always with γ = 0.3. Shown is one of its eight
-# units: blue and orange in the two noisy runs, black with the noise off.
+# A network with fixed weights reads a slow wave, twice with each family, with γ = 0.3. The figure shows one of its eight
+# units: two noisy runs in blue and orange, and the run without noise in black.
 
 # %%
 wave = torch.sin(torch.arange(50) / 4).reshape(1, 50, 1)
@@ -85,9 +85,10 @@ draw(axes.flatten(), nz.noise.families(), cell="tanh", spread=0.3)
 plt.show()
 
 # %% [markdown]
-# After the name comes the form. *Additive* noise, the default, is the same wherever the state is. *Multiplicative*
-# noise is the state times a number around 1, so a state of 0 has none. *Native* noise is the law itself, with the state
-# that would be without noise as its mean: a beta law stays between 0 and 1, as a sigmoid cell's states do. γ is 0.5.
+# A name may be followed by a form. *Additive* noise, the default, does not depend on the state. *Multiplicative* noise
+# multiplies the state by a random number with mean 1, so a state of 0 has no noise. *Native* noise draws the state from
+# the law itself, with the noise-free state as its mean: a beta law stays between 0 and 1, like the states of a sigmoid
+# cell. Here γ is 0.5.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), **shared)
@@ -98,12 +99,11 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# ## What they are worth
+# ## The effect on a language model
 #
-# A small language model reads the language reference that every Python carries: 65,000 words, and 8,000 others to
-# validate with, always with the noise off. Without noise it soon learns the text by heart, so there is something to
-# gain. All twelve families have γ = 0.5; `gaussian` and the model without noise are trained from three seeds, to show
-# what chance alone does.
+# We train a small language model on the language reference included in Python: 65,000 words for training, and 8,000 for
+# validation, with the noise off. Without noise the model soon overfits. All twelve families have γ = 0.5. `gaussian` and
+# the model without noise are trained with three seeds each, to show the variation between seeds.
 
 # %%
 corpus = nz.data.load("pydocs")
@@ -113,7 +113,7 @@ held_out = nz.data.Stream(corpus.valid[:WORDS], batch_size=20, window=35)
 
 @cache
 def train(noise, spread, seed=0):
-    """Validation perplexity after each pass over the text."""
+    """Validation perplexity after each epoch."""
     pyro.set_rng_seed(seed)
     words = len(corpus.vocabulary)
     model = nz.LanguageModel(words, hidden_size=64, noise=noise, spread=spread)
@@ -133,13 +133,13 @@ def train(noise, spread, seed=0):
     return log
 
 
-silent = [train("gaussian", 0.0, seed) for seed in range(SEEDS)]
+without_noise = [train("gaussian", 0.0, seed) for seed in range(SEEDS)]
 noisy = {name: [train(name, 0.5)] for name in nz.noise.families()}
 noisy["gaussian"] += [train("gaussian", 0.5, seed) for seed in range(1, SEEDS)]
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-for name, logs in ({"no noise": silent} | noisy).items():
+for name, logs in ({"no noise": without_noise} | noisy).items():
     colour = "black" if name == "no noise" else BLUE
     for log in logs:
         left.plot(range(1, EPOCHS + 1), log, color=colour, linewidth=1)
@@ -154,11 +154,11 @@ right.set(title="The best pass: a dot for each seed", xlabel="validation perplex
 plt.show()
 
 # %% [markdown]
-# Those without noise begin to overfit after five or six passes; all those with noise are better by then or soon after,
-# and end better. Which law the noise has matters less: the families differ by about as much as seeds do, so these runs
-# do not say that any is the best.
+# The models without noise begin to overfit after five or six epochs. All models with noise are better at about that time
+# or soon after, and at the end. The family matters less: the families differ by about as much as the seeds do, so these
+# runs do not show that any family is the best.
 #
-# How much noise matters more. Here is γ, for Gaussian noise in two forms, one run for each dot.
+# The amount of noise matters more. The next figure varies γ for Gaussian noise in two forms, with one run per dot.
 
 # %%
 SPREADS = [0.25, 0.5, 1.0]
@@ -166,7 +166,7 @@ figure, axis = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
 for noise, colour in (("gaussian", BLUE), ("gaussian:multiplicative", ORANGE)):
     best = [min(train(noise, spread)) for spread in SPREADS]
     axis.plot(SPREADS, best, "o-", color=colour)
-axis.plot([0] * len(silent), [min(log) for log in silent], "x", color="black")
+axis.plot([0] * len(without_noise), [min(log) for log in without_noise], "x", color="black")
 axis.legend(["additive", "multiplicative", "no noise, three seeds"], frameon=False)
 axis.set(xlabel="γ", ylabel="validation perplexity, best pass")
 plt.show()
@@ -175,9 +175,9 @@ last = ", ".join(f"{perplexity:.1f}" for perplexity in train("gaussian", 1.0)[-3
 print(f"additive, γ = 1, after each of the last passes: {last}")
 
 # %% [markdown]
-# Of these three, half is the best, and γ = 1 is worse than no noise; but after eight passes it is not done, and
-# [longer runs](../docs/results.md) can take more noise. In the multiplicative form γ is relative to the state, which in
-# a tanh cell is smaller than 1, so the same γ is less noise.
+# In additive form, γ = 0.5 is the best of the three, and γ = 1 is worse than no noise. With γ = 1, however, the perplexity
+# is still falling after eight epochs, and [longer runs](../docs/results.md) benefit from more noise. In multiplicative form
+# γ is relative to the state, which is smaller than 1 in a tanh cell, so the same γ means less noise.
 #
-# [Noise](../docs/noise.md) has the table of families, and how to register one of your own. The next notebook asks what
-# else the noise could be drawn from: [a guide](3-prior-as-guide.ipynb).
+# [Noise](../docs/noise.md) has the table of families and explains how to register your own. The next notebook draws the
+# noise from [a guide](3-prior-as-guide.ipynb) instead of the prior.

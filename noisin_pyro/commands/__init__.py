@@ -8,13 +8,13 @@ from typing import Any
 SUMMARIES = {
     "train": "Train a noisy recurrent network and its deterministic twin, and compare them.",
     "sweep": "Search for the noise that is best in validation, and train with it to the end.",
-    "evaluate": "Score a run's best model on a part of its data, and say which number it is.",
-    "compare": "Score the best models of runs on the same data, and say which number is which.",
-    "generate": "Write new texts with the best model of a run, word by word.",
+    "evaluate": "Score the best model of a run on one part of its data.",
+    "compare": "Score the best models of several runs on the same data, in one table.",
+    "generate": "Generate text with the best model of a run.",
     "families": "List the families of noise, with their forms and options.",
     "reproduce": "Run the rows of one of the papers' tables, and write the table.",
 }
-"""First line of each subcommand's help. It stands here too, so that ``noisin --help`` imports no subcommand."""
+"""First line of each subcommand's help, repeated here so that ``noisin --help`` imports no subcommand."""
 
 
 def load(name: str) -> type[Any]:

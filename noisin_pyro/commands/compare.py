@@ -1,4 +1,4 @@
-"""``noisin compare``: the best models of several runs, by several methods each, in one table."""
+"""``noisin compare``: score the best models of several runs, each by several methods, in one table."""
 
 from __future__ import annotations
 
@@ -26,68 +26,71 @@ from noisin_pyro.training.validation import eval_rows
 
 LEGEND = """
 Lower is better. Both errors are standard errors in nats per step: MC (Monte Carlo) over the noise, data over the
-sequences. The gap is how far a number is above the model's own likelihood, by its particle filter. ESS is the effective
-sample size. Where Pareto k is above 0.7, do not trust the samples to suffice."""
+sequences. The gap is the difference to the particle filter's estimate for the same model. ESS is the effective sample
+size. If Pareto k is above 0.7, there are too few samples for a reliable result."""
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Score the best models of runs on the same data, and say which number is which."""
+    """Score the best models of several runs on the same data, in one table."""
 
     folders: RunFolders = ()
-    """Folders of runs, as noisin train leaves them; the folder deterministic in one is its twin."""
+    """Folders of runs of noisin train. The deterministic twin of a run is in FOLDER/deterministic."""
 
     split: Literal["train", "valid", "test"] = "test"
-    """Part of the data."""
+    """Part of the data on which to score."""
 
     methods: Annotated[
         tuple[Literal["mean", "ensemble", "importance", "particle-filter"], ...] | None,
         Named(
             metavar="{mean,ensemble,importance,particle-filter} [...]",
-            help_behavior_hint="(default: all that a model has)",
+            help_behavior_hint="(default: all that apply)",
         ),
     ] = None
-    """Numbers to give of each model, as in noisin evaluate; a deterministic one has one alone."""
+    """Methods to use, as in noisin evaluate. A deterministic model has one exact score."""
 
     samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100, 400)")] = None
-    """Noisy runs of the ensemble, samples of importance, particles of the filter."""
+    """Number of noisy runs (ensemble), samples (importance) or particles (particle-filter)."""
 
     seed: int = 0
-    """Seed of the noise, for each number anew."""
+    """Seed of the noise, set before each score."""
 
     eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
-    """Sequences scored side by side. Of a text these are the columns that it is read in, each from a state of zeros:
-    perplexity depends on them slightly."""
+    """Number of sequences scored in parallel. A text is read in this many columns, each from a zero state, so
+    perplexity depends on it slightly."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
-    """Steps read at once. Texts only."""
+    """Number of steps per window. Texts only."""
 
     csv: NewFile = None
     """New CSV file for the table."""
 
     png: NewFile = None
-    """New PNG file: a picture of the numbers and their errors."""
+    """New PNG file for a plot of the scores and their errors."""
 
     device: Device = None
-    """Device to compute on."""
+    """Device on which to compute."""
 
     data_root: DataRoot = None
-    """Folder that holds ptb, wikitext-2 or polyphonic now."""
+    """Folder that contains ptb, wikitext-2 or polyphonic."""
 
     def run(self) -> None:
-        """Print the table, and write the files that are asked for.
+        """Print the table and write the requested files.
 
         Raises:
-            ValueError: no runs, one twice, one that is damaged or is of other data, or an option that does not apply.
+            ValueError: no runs, a run given twice, a damaged run, runs on different data, or an option that does not
+                apply.
         """
         require_seed(self.seed)
         for path in (self.csv, self.png):
             require_new(path)
         if self.csv is not None and self.csv == self.png:
-            raise ValueError(f"csv and png are one file, {str(self.csv)!r}; give each its own name")
+            raise ValueError(
+                f"csv and png must be different files, got {str(self.csv)!r} for both; use different names"
+            )
         if not self.folders or len(set(self.folders)) < len(self.folders):
             given = ", ".join(map(str, self.folders)) or "none"
-            raise ValueError(f"folders must be of at least one run, each given once, got {given}")
+            raise ValueError(f"folders must contain at least one run, each given once, got {given}")
         with program_settings():
             first = load_run(self.folders[0], self.device, self.data_root)
             others = [load_run(folder, first.config.run.device, self.data_root) for folder in self.folders[1:]]
@@ -122,11 +125,11 @@ def _require_same_data(runs: dict[str, LoadedRun]) -> None:
     for other in others:
         if kinds[other] != kinds[one]:
             raise ValueError(
-                f"folders must be of runs on the same data: {one!r} is on {kinds[one][1]}, {other!r} on "
-                f"{kinds[other][1]}, and they differ; compare each with its own kind"
+                f"folders must be of runs on the same data, but the data of {one!r} ({kinds[one][1]}) and {other!r} "
+                f"({kinds[other][1]}) differ; compare only runs on the same data"
             )
 
 
 def _entry(trained: LoadedRun) -> Any:
-    """The model, with its guide if it has one."""
+    """The model, or the pair of the model and its guide."""
     return trained.model if trained.guide is None else (trained.model, trained.guide)

@@ -1,4 +1,4 @@
-"""Inference in noisy recurrent models. Start at ``elbo``."""
+"""Inference in noisy recurrent models: objectives, guides, evaluation, posteriors and generation."""
 
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO

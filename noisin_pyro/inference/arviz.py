@@ -1,4 +1,4 @@
-"""Calls of ArviZ on plain arrays. All code that depends on its version is here."""
+"""Interface to ArviZ. All code that depends on ArviZ's version is here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-Variables = dict[str, tuple[tuple[str, ...], np.ndarray]]  # by name: the names of its dimensions, and its values
+Variables = dict[str, tuple[tuple[str, ...], np.ndarray]]  # name: (names of dimensions, values)
 Groups = dict[str, Variables]
 
 EQUAL = 1e-3
-"""Log-weights that differ by less are equal up to rounding in float32; they have no tail to fit."""
+"""Log-weights that differ by less are equal up to float32 rounding; no tail is fitted to them."""
 
 
 def to_arviz(groups: Mapping[str, Variables], coords: Mapping[str, Any], attrs: Mapping[str, Any]) -> Any:
     """An ``InferenceData`` (ArviZ 0.23) or an ``xarray.DataTree`` (ArviZ 1).
 
     Args:
-        groups: ``posterior`` and so on; the first dimensions of draws are ``chain`` and ``draw``.
-        coords: coordinates of the dimensions that do not count from 0.
-        attrs: attributes of the whole and of each group, strings and numbers.
+        groups: variables by group (``posterior`` and so on); the first dimensions of draws are ``chain``, ``draw``.
+        coords: coordinates of dimensions that do not start at 0.
+        attrs: attributes of the result and of each group, strings and numbers.
     """
     import xarray
 
@@ -38,9 +38,9 @@ def to_arviz(groups: Mapping[str, Variables], coords: Mapping[str, Any], attrs: 
 
 
 def interval(probability: float, plot: bool = False) -> dict[str, Any]:
-    """Keyword arguments for highest-density intervals of this probability, for ``az.summary`` or for plots.
+    """Keyword arguments for highest-density intervals with this probability, for ``az.summary`` or for plots.
 
-    Pass them always: the default interval is 94 % highest-density in ArviZ 0.23 and 89 % equal-tailed in ArviZ 1.
+    The defaults differ between versions: a 94 % highest-density interval in ArviZ 0.23, 89 % equal-tailed in ArviZ 1.
     """
     if _is_before_1():
         return {"hdi_prob": probability}
@@ -50,8 +50,8 @@ def interval(probability: float, plot: bool = False) -> dict[str, Any]:
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """The shape k̂ of the Pareto tail of each row of log-weights, ``(N,)`` from ``(N, S)``.
 
-    Infinite if fewer than five weights are in the tail (with fewer than about 25 samples, or if all but a few weights
-    vanish), -infinite if all weights are equal.
+    It is infinite if fewer than five weights are in the tail (with fewer than about 25 samples, or if nearly all
+    weights vanish), and -infinite if all weights are equal.
 
     Source: Vehtari, Simpson, Gelman, Yao, Gabry, *Pareto smoothed importance sampling*, JMLR 25 (2024).
     """
@@ -61,7 +61,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     fitted = np.isfinite(highest) & ~equal
     k = np.where(equal, -np.inf, np.inf)
     if fitted.any():
-        with np.errstate(all="ignore"):  # very heavy tails overflow on the way to a large k̂
+        with np.errstate(all="ignore"):  # intermediate values overflow for very heavy tails
             _, k[fitted] = _psislw(log_weights[fitted])
     return k
 
@@ -71,7 +71,7 @@ def _psislw(log_weights: np.ndarray) -> Any:
         return load().psislw(log_weights)
     from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
 
-    return array_stats.psislw(-log_weights)  # it takes log-likelihoods, which are minus the log-weights
+    return array_stats.psislw(-log_weights)  # expects log-likelihoods, the negative log-weights
 
 
 def _is_before_1() -> bool:
@@ -79,9 +79,9 @@ def _is_before_1() -> bool:
 
 
 def load() -> Any:
-    """The package ``arviz``, imported on first use because that takes a second or two."""
+    """Import ``arviz`` on first use, since the import takes a second or two."""
     with warnings.catch_warnings():
-        # version 0.23 announces version 1 once a day
+        # ArviZ 0.23 issues this warning once a day
         warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing a major refactor", FutureWarning)
         import arviz
 

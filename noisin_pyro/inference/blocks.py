@@ -1,4 +1,4 @@
-"""How many draws, sequences or steps are computed at once, so that memory stays bounded."""
+"""Splitting of draws, sequences or steps into blocks, to bound memory use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 MAX_NUMEL = 2**24
-"""Elements of the largest tensor that one block may make."""
+"""Maximum number of elements of a tensor in one block."""
 
 
 def block_size(numel: int) -> int:
-    """Items in a block, at least one, where the largest tensor has ``numel`` elements for each item."""
+    """Number of items per block, at least 1, if the largest tensor has ``numel`` elements per item."""
     return max(1, MAX_NUMEL // numel)
 
 
 def blocks(total: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of ``size`` items that cover ``total`` of them; the last may be shorter."""
+    """Consecutive slices of ``size`` items that cover ``total`` items; the last may be shorter."""
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
 
 
@@ -27,7 +27,7 @@ class LargestTensor(TorchDispatchMode):
     """Records the size of the largest tensor that any operation returns while the mode is active.
 
     Attributes:
-        numel: its number of elements, at least 1.
+        numel: number of elements of that tensor, at least 1.
     """
 
     numel = 1

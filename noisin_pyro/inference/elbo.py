@@ -1,4 +1,4 @@
-"""The paper's objective, equation (1), as an ELBO whose guide may be the prior."""
+"""The paper's objective, equation (1), as an ELBO in which the prior may serve as the guide."""
 
 from __future__ import annotations
 
@@ -30,36 +30,37 @@ class PriorAsGuide_ELBO(ELBO):
     """An evidence lower bound under one rule: *a latent site that the guide does not sample is drawn from the model's
     own prior, and costs no KL.*
 
-    With no guide at all it is equation (1) of the paper, E_{p(z)}[log p(x | z)], by Monte Carlo with S samples. With a
-    guide over some sites, those pay their KL and the others do not. log p(z) is evaluated only where the guide samples
-    z, or where z has no pathwise gradient (then it gives a score-function term). Computing the loss does not
-    synchronize with the device.
+    Without a guide it is equation (1) of the paper, E_{p(z)}[log p(x | z)], estimated with S samples. With a guide over
+    some sites, the bound includes the KL of those sites only. log p(z) is evaluated only for sites that the guide
+    samples and for sites without a pathwise gradient, where it enters a score-function term. Computing the loss does
+    not synchronize with the device.
 
-    A guide made by :func:`noisin_pyro.guides.get` acts on the noise of the model, not on its states, and is given with
-    the model itself: ``innovations(model)`` is then applied here.
+    A guide made by :func:`noisin_pyro.guides.get` samples the noise of the model, not its states. Pass it with the
+    model itself; ``innovations(model)`` is applied here.
 
-    Use it as a module, trained by a torch optimizer::
+    Use it as a module and train it by a torch optimizer::
 
         bound = PriorAsGuide_ELBO(num_particles=S)(model)      # or (model, guide)
         loss = bound(inputs, targets, state=state)             # nats, summed over the batch
         state = bound.returned.state                           # detached
 
-    or hand it to ``SVI(model, None, optimizer, loss=PriorAsGuide_ELBO())``.
+    or pass it to ``SVI(model, None, optimizer, loss=PriorAsGuide_ELBO())``.
 
     Args:
         num_particles: number of samples S.
-        vectorize_particles: whether all samples are drawn in one run of the model, in a plate to the left of its own.
-        bound: ``"elbo"``, or ``"importance"``: log (1/S) Σ_s w_s of each sequence, which tightens as S grows. Scales
+        vectorize_particles: whether to draw all samples in one run of the model, in a plate to the left of the model's
+            own plates.
+        bound: ``"elbo"``, or ``"importance"``: log (1/S) Σ_s w_s of each sequence, tighter for larger S. Scales
             (subsampling) stay outside the logarithm. On a stream cut into windows with carried states, the sum over
             windows is an objective, not a bound.
         kl_weight: factor of the guide's KL. KL annealing raises it to 1 during training
             (``bound.elbo.kl_weight = 0.5``); at other values the loss is not a bound.
-        max_plate_nesting: maximum nesting depth of the model's plates; found by running the model once if not given.
+        max_plate_nesting: maximum nesting depth of the model's plates. By default the model is run once to find it.
         retain_graph: as in Pyro's ELBOs, for ``SVI``.
 
     Raises:
-        ValueError: a guide site that the model lacks; a guide over the states of a discrete family, or of a family
-            whose support moves with the mean; with ``bound="importance"``, a latent site outside the sequences' plate,
+        ValueError: a guide site that is not in the model; a guide over the states of a discrete family, or of a family
+            whose support depends on the mean; with ``bound="importance"``, a latent site outside the sequences' plate,
             or sites with different scales.
     """
 
@@ -84,24 +85,24 @@ class PriorAsGuide_ELBO(ELBO):
         self._nesting = 0
 
     def __call__(self, model: Program, guide: Program | None = None) -> Bound:  # type: ignore[override]
-        """The bound of this model and guide, as a module whose parameters are theirs."""
+        """The bound of a model and a guide, as a module with the parameters of both."""
         return Bound(model, guide, self)
 
     def loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound, in nats, without a gradient."""
+        """The negative bound in nats, without gradients."""
         with torch.no_grad():
             value, _, _ = self._bound(model, guide, args, kwargs)
             return -value
 
     def loss_and_grads(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound, after a backward pass. ``SVI`` calls this."""
+        """Compute the negative bound and run the backward pass. ``SVI`` calls this."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
         return loss.detach()
 
     def differentiable_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound, in nats, with the gradient of its expectation."""
+        """The negative bound in nats; its gradient is an unbiased estimate of the gradient of its expectation."""
         return self.loss_and_returned(model, guide, *args, **kwargs)[0]
 
     def loss_and_returned(
@@ -119,7 +120,7 @@ class PriorAsGuide_ELBO(ELBO):
         return log_w, _returned(traces)
 
     def _bound(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, list[Any]]:
-        """The bound, a surrogate whose gradient is an unbiased estimate of the bound's, and what the runs returned."""
+        """The bound, a surrogate whose gradient is an unbiased estimate of the bound's, and the runs' return values."""
         self._check_kl_weight()
         traces = list(self._get_traces(model, guide, args, kwargs))
         if self.bound == "elbo":
@@ -135,8 +136,8 @@ class PriorAsGuide_ELBO(ELBO):
             raise ValueError(f"kl_weight must be a number >= 0, got {self.kl_weight!r}")
         if self.kl_weight != 1 and self.bound == "importance":
             raise ValueError(
-                f'bound="importance" has no KL to multiply by kl_weight={self.kl_weight:g}; leave it at 1, or use '
-                'bound="elbo"'
+                f'kl_weight={self.kl_weight:g} has no effect on bound="importance", which has no KL; leave it at '
+                '1, or use bound="elbo"'
             )
 
     def _elbo(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
@@ -173,7 +174,7 @@ class PriorAsGuide_ELBO(ELBO):
     def _get_trace(
         self, model: Program, guide: Program | None, args: Any, kwargs: Any, depth: int | float = math.inf
     ) -> tuple[Trace, Trace]:
-        """One run of the guide, and of the model replayed against it; densities only where the rule needs them."""
+        """Run the guide, and the model replayed against it; compute only the densities that the bound needs."""
         guide_trace = Trace() if guide is None else poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
@@ -187,7 +188,7 @@ class PriorAsGuide_ELBO(ELBO):
         return model_trace, guide_trace
 
     def nesting(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> int:
-        """Maximum nesting depth of the model's plates; measured once for each model and guide, by running them."""
+        """Maximum nesting depth of the model's plates, found by running the model and guide once."""
         if self.max_plate_nesting < math.inf:
             return int(self.max_plate_nesting)
         if self._measured != (model, guide):
@@ -209,9 +210,9 @@ def _needs_density(name: str, site: Any, guide_trace: Trace) -> bool:
 
 
 class Bound(nn.Module):
-    """The bound of one model and one guide, as a module whose parameters are theirs.
+    """The bound of a model and a guide, as a module with the parameters of both.
 
-    :class:`PriorAsGuide_ELBO` makes it.
+    Calling a :class:`PriorAsGuide_ELBO` returns one.
     """
 
     def __init__(self, model: Program, guide: Program | None, elbo: PriorAsGuide_ELBO) -> None:
@@ -227,5 +228,5 @@ class Bound(nn.Module):
 
     @property
     def returned(self) -> Any:
-        """What the model returned in the last call, detached; a list of S if particles are not vectorized."""
+        """Return value of the model in the last call, detached; a list of S values if particles are not vectorized."""
         return self._returned

@@ -1,4 +1,4 @@
-"""Text from a language model by ancestral sampling (paper, section 3, the generative process)."""
+"""Text generation by ancestral sampling (paper, section 3, the generative process)."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ def generate(
     seed: int | None = None,
     start: int = 0,
 ) -> Tensor:
-    """Draw texts from the model: z_t from its noise, then x_t given z_t, which is the next input.
+    """Generate texts: sample z_t from the noise and x_t given z_t, and use x_t as the next input.
 
-    The noise is on; use ``noise_off(model)`` to generate without it. Weights with a normal prior are drawn once for all
-    texts and steps, dropout masks once for each text.
+    The noise is on; pass ``noise_off(model)`` to generate without it. Weights with a normal prior are sampled once for
+    all texts and steps, and dropout masks once for each text.
 
     Args:
         model: a :class:`LanguageModel`, or any program with its arguments and a categorical emission.
-        num_steps: number of tokens to draw after the prompt.
-        prompt: tokens that every text starts with, ``(P,)`` ``torch.long`` (default: none).
+        num_steps: number of tokens to generate after the prompt.
+        prompt: tokens at the beginning of every text, ``(P,)`` ``torch.long`` (default: none).
         temperature: 1 samples from the model; values below 1 sharpen the distribution; 0 is greedy.
         num_samples: number of texts S, each with its own noise.
-        seed: seed of this call; torch's generators keep their state. By default torch's generators are used.
+        seed: seed of this call, which then leaves the state of torch's generators unchanged. By default torch's
+            generators are used.
         start: the token that precedes the text; 0 is ``<eos>`` in every :class:`Vocabulary`, as for :class:`Stream`.
 
     Returns:
         Tokens ``(S, num_steps)``, without the prompt, on the model's device.
 
     Raises:
-        ValueError: an argument out of range, an emission that is not categorical, or other priors on weights or γ,
-            which every call of the model would draw anew.
+        ValueError: an argument out of range, an emission that is not categorical, or weights or γ with other priors,
+            which every call of the model would sample again.
     """
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples)):
         if not isinstance(value, int) or value < 1:
@@ -55,54 +56,58 @@ def generate(
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
     inputs = _first_inputs(model, prompt, start).repeat(num_samples, 1)
     with seeded(seed, inputs.device), poutine.block():
-        # given targets, the program does not draw x at each step of the prompt; its emission does not depend on them
+        # with targets the program does not sample x along the prompt; the emission does not depend on the targets
         trace = poutine.trace(model).get_trace(inputs, targets=inputs)
         model = poutine.condition(model, data=_weights(trace))
         nodes: dict[str, Any] = dict(trace.nodes)
         out = nodes["_RETURN"]["value"]
-        drawn = [_draw(out.emission, temperature)]
+        sampled = [_sample(out.emission, temperature)]
         for _ in range(num_steps - 1):
-            out = model(drawn[-1], targets=drawn[-1], state=out.state)
-            drawn.append(_draw(out.emission, temperature))
-    return torch.cat(drawn, dim=1)
+            out = model(sampled[-1], targets=sampled[-1], state=out.state)
+            sampled.append(_sample(out.emission, temperature))
+    return torch.cat(sampled, dim=1)
 
 
 def _first_inputs(model: Callable[..., Any], prompt: Tensor | None, start: int) -> Tensor:
-    """The inputs before the first draw, ``(1, 1 + P)``."""
+    """The start token and the prompt, ``(1, 1 + P)``."""
     device = next((p.device for p in model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     first = torch.tensor([start], device=device)
     if prompt is None:
         return first[None]
     if not isinstance(prompt, Tensor) or prompt.dim() != 1 or prompt.dtype != torch.long:
         got = f"{prompt.dtype} {tuple(prompt.shape)}" if isinstance(prompt, Tensor) else type(prompt).__name__
-        raise ValueError(f"prompt must be a one-dimensional torch.long tensor of tokens, got {got}; encode the words")
+        raise ValueError(
+            f"prompt must be a one-dimensional torch.long tensor of tokens, got {got}; use Vocabulary.encode"
+        )
     return torch.cat([first, prompt.to(first.device)])[None]
 
 
-def _draw(emission: Any, temperature: float) -> Tensor:
-    """x_t of the last step, ``(S, 1)``."""
+def _sample(emission: Any, temperature: float) -> Tensor:
+    """Sample x_t at the last step, ``(S, 1)``."""
     if not isinstance(emission, Categorical):
         kind = type(emission).__name__
         raise ValueError(
-            f"generate draws words, but this model's emission is {kind}; give a model with a categorical emission"
+            f"generate needs a model with a categorical emission, such as LanguageModel, got an emission {kind}"
         )
     scores = emission.logits[:, -1].double()
     if temperature == 0:
         return scores.argmax(-1, keepdim=True)
-    scores = scores - scores.amax(-1, keepdim=True)  # a small temperature then overflows to -inf only, never to inf
+    scores = scores - scores.amax(-1, keepdim=True)  # so that a small temperature overflows to -inf only, never to inf
     return torch.multinomial((scores / temperature).softmax(-1), 1)
 
 
 def _weights(trace: poutine.Trace) -> dict[str, Tensor]:
-    """The weights that this run drew from normal priors, and its dropout masks, which stay the same along a text."""
-    drawn = {}
+    """The sampled weights and dropout masks of a run, which are the same at all steps of a text."""
+    sampled = {}
     for site in latent_sites(prune_subsample_sites(trace)):
         if isinstance(site["fn"], (NormalWeights, Mask)):
-            drawn[site["name"]] = site["value"]
+            sampled[site["name"]] = site["value"]
         # a latent outside the plate of sequences is shared by all sequences and steps
         elif not (site["cond_indep_stack"] or isinstance(site["fn"], NoisyPath)):
-            raise ValueError(f"generate needs one network, but {site['name']!r} is sampled; condition on it first")
-    return drawn
+            raise ValueError(
+                f"generate needs fixed weights and γ, but {site['name']!r} is sampled; condition on it first"
+            )
+    return sampled
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Importance weights of whole sequences, the bound log (1/S) Σ_s w_s that they give, and statistics of them."""
+"""Importance weights of whole sequences, the bound log (1/S) Σ_s w_s, and diagnostics of the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, late
 Traces = Sequence[tuple[Trace, Trace]]
 
 PARETO_K_THRESHOLD = 0.7
-"""k̂ up to which a mean of importance weights can be trusted (Vehtari et al. 2024)."""
+"""Above this k̂, the mean of importance weights is unreliable (Vehtari et al. 2024)."""
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
@@ -33,8 +33,8 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
     """Σ over sequences of log (1/S) Σ_s w_s, scaled for subsampling, and a surrogate with an unbiased gradient.
 
     Args:
-        traces: one pair whose particles are vectorized in dimension -(nesting + 1), or S pairs.
-        nesting: how deep the model's own plates go.
+        traces: one pair of traces with particles vectorized in dimension -(nesting + 1), or S pairs.
+        nesting: maximum nesting depth of the model's own plates.
         num_particles: S.
 
     Raises:
@@ -62,7 +62,7 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
 def sequence_weights(traces: Traces, nesting: int, num_particles: int) -> Tensor:
     """log w of each sample and sequence, ``(S, ...)`` with the sequences' plates on the right, without scales.
 
-    Arguments as in :func:`log_mean_weights`. Sites that are observed outside the sequences' plates do not enter.
+    The arguments are those of :func:`log_mean_weights`. Observed sites outside the sequences' plates are left out.
 
     Raises:
         ValueError: a latent site outside the plate of the sequences.
@@ -84,12 +84,12 @@ def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) 
 
 
 def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
-    """The plates that the observed sites within plates share; each of their elements has weights of its own."""
+    """The plates that all observed sites (within any plate) share. Each element of these plates has its own weights."""
     stacks = [plates for site in all_sites(model_trace) if site["is_observed"] and (plates := _plates(site))]
     common = frozenset.intersection(*stacks) if stacks else frozenset()
     if stacks and not common:
         raise ValueError(
-            'importance weights need a plate that all observed sites share; open one, or train with bound="elbo"'
+            'importance weights need a plate that contains all observed sites; open one, or train with bound="elbo"'
         )
     return common
 
@@ -107,9 +107,9 @@ def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
         missing = [plate.name for plate in plates - _plates(site)]
         if missing:
             raise ValueError(
-                f"each sequence needs importance weights of its own, but {site['name']!r} is sampled outside the plate "
-                f"{missing[0]!r}, so all sequences share it; condition on it, or use what needs no such weights: "
-                "to train, bound='elbo'; to evaluate, method='mean' or 'ensemble'"
+                f"each sequence needs its own importance weights, but {site['name']!r} is sampled outside the plate "
+                f"{missing[0]!r}, so all sequences share it; condition on it, or use bound='elbo' for training, and "
+                "method='mean' or 'ensemble' for evaluation"
             )
 
 
@@ -131,7 +131,7 @@ def _unscaled(site: Any) -> Tensor:
 
 
 def _sum_to(term: Tensor, site: Any, plates: frozenset[Any]) -> Tensor:
-    """Sum over the plates that are inside a sequence."""
+    """Sum ``term`` over all plates of ``site`` but ``plates``."""
     for plate in _plates(site) - plates:
         if -plate.dim <= term.dim():
             term = term.sum(plate.dim, keepdim=True)
@@ -139,7 +139,7 @@ def _sum_to(term: Tensor, site: Any, plates: frozenset[Any]) -> Tensor:
 
 
 def _particles_first(log_w: list[Tensor], nesting: int, num_particles: int) -> Tensor:
-    """``(S, ...)`` with the sequences' plates on the right."""
+    """Stack or expand log-weights to ``(S, ...)``, with the sequences' plates on the right."""
     if len(log_w) > 1 or num_particles == 1:
         return torch.stack(torch.broadcast_tensors(*log_w))
     shape = torch.broadcast_shapes(log_w[0].shape, (num_particles,) + (1,) * nesting)

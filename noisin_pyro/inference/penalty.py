@@ -1,4 +1,4 @@
-"""The regularizer that noise on the output is, to second order."""
+"""The second-order approximation of output noise as a regularizer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from noisin_pyro.models.noisy_rnn import State
 def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None = None) -> float:
     """½ Σ_t tr E[Cov(Bᵀ z_t | z_{t-1})], B = V √(∇²A(Vᵀ h_t)), in nats per step.
 
-    The expected loss minus that of the noise-free network, to second order in γ, for noise on the output only
-    (``feedback=False``, strongly unbiased): z_t varies around the deterministic h_t, V is the weight matrix of the
-    emission, A its log-normalizer. For independent units with variances v_i (γ², or γ² h_i² for multiplicative noise)
-    it is ½ Σ_t Σ_i v_i [V ∇²A Vᵀ]_ii. It does not depend on the targets.
+    This is the expected loss minus the loss of the noise-free network, to second order in γ, for noise on the output
+    only (``feedback=False``, strongly unbiased). z_t varies around the deterministic h_t, V is the weight matrix of the
+    emission, and A is its log-normalizer. For independent units with variances v_i (γ², or γ² h_i² for multiplicative
+    noise) it equals ½ Σ_t Σ_i v_i [V ∇²A Vᵀ]_ii. It does not depend on the targets.
 
     Args:
         model: a :class:`SequenceModel` with ``feedback=False``, in any view but ``noise_off``. Without noise the
@@ -38,8 +38,8 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
         batch_size: number of sequences per call; only for :class:`Sequences` (default: all).
 
     Raises:
-        ValueError: noise that feeds back (the term then involves the Hessian of the whole loss), dropout, random
-            weights or γ, an emission that is not built in, or a joint law of the units that is not built in.
+        ValueError: noise that feeds back (the term then involves the Hessian of the whole loss); dropout; sampled
+            weights or γ; an emission, or a joint law of the units, that is not built in.
 
     Source: Dieng et al. (2018).
     """
@@ -48,54 +48,57 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
         kind = type(program).__name__
         raise ValueError(f"noise_penalty: model must be a SequenceModel, in any view but noise_off, got {kind}")
     rnn = program.rnn
-    program.dropout.refuse("noise_penalty is of noise alone")
+    program.dropout.refuse("noise_penalty does not support dropout")
     if not rnn.noisy_layers:
         return 0.0
     if rnn.feedback:
         raise ValueError(
-            f"noise_penalty is of noise on the output alone, but that of layers {rnn.noisy_layers} feeds back, where "
-            "the second-order term is of the whole loss's Hessian; build the model with feedback=False"
+            f"noise_penalty needs noise on the output only, but the noise of layers {rnn.noisy_layers} feeds back, so "
+            "that the term involves the Hessian of the whole loss; build the model with feedback=False"
         )
     if type(program.emission) not in EMISSIONS.values():
         kind = type(program.emission).__name__
-        raise ValueError(f"noise_penalty knows the emissions {', '.join(EMISSIONS)}, got {kind}; take one of them")
+        raise ValueError(f"noise_penalty supports the emissions {', '.join(EMISSIONS)}, got {kind}; use one of them")
     total, steps, state = 0.0, 0, None
-    with contextlib.ExitStack() as given:
+    with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
-            given.enter_context(condition)
+            handlers.enter_context(condition)
         for batch in data.batches(batch_size):
-            added, state = _of_batch(program, batch, state if batch.carried else None)
-            total, steps = total + float(added), steps + batch.num_steps
+            penalty, state = _penalty_of_batch(program, batch, state if batch.carried else None)
+            total, steps = total + float(penalty), steps + batch.num_steps
     return total / steps
 
 
-@pyro_method  # in the model's context, where weights that are conditioned on are found by their names
-def _of_batch(program: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State]:
-    """Nats of all steps of the batch, and the noise-free state after it."""
+@pyro_method  # in the model's context, so that conditioned weights are found by their sites' names
+def _penalty_of_batch(program: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+    """Sum of the penalty over all steps of a batch, in nats, and the noise-free state after it."""
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, state=state, lengths=batch.lengths)
     latents = latent_sites(prune_subsample_sites(trace))
     for site in latents:
         if not isinstance(site["fn"], NoisyPath):
             name = site["name"]
-            raise ValueError(f"noise_penalty is of one network, but {name!r} is sampled; condition on it first")
+            raise ValueError(f"noise_penalty needs fixed weights and γ, but {name!r} is sampled; condition on it first")
     if not latents:
-        raise ValueError("noise_penalty is of noise that is drawn, but the states are conditioned on; leave that out")
+        raise ValueError("noise_penalty needs sampled noise, but the states are conditioned on; drop that condition")
     path = latents[0]["fn"]
     h = path.clean()
     rows = h.flatten(0, 1) if batch.lengths is None else h[real_steps(batch.lengths, h.shape[1])]
-    at_once = block_size(2 * program.emission.output_size)  # the curvature, and its square or product beside it
-    parts = [_added(program.emission, step_law(path.family, path.spread, part), part) for part in rows.split(at_once)]
+    block = block_size(2 * program.emission.output_size)  # two tensors: the curvature, and its square or a product
+    parts = [
+        _penalty_of_steps(program.emission, step_law(path.family, path.spread, part), part)
+        for part in rows.split(block)
+    ]
     returned: Any = trace.nodes["_RETURN"]
     return torch.cat(parts).double().sum(), returned["value"].state
 
 
-def _added(emission: Emission, noise: TorchDistribution, h: Tensor) -> Tensor:
+def _penalty_of_steps(emission: Emission, noise: TorchDistribution, h: Tensor) -> Tensor:
     """½ tr(Cov(z) V ∇²A Vᵀ) of each step, ``(N,)``, at the means h ``(N, H)``."""
     matrix = emission.linear.weight  # Vᵀ, (D, H)
     curvature, couples = _curvature(emission, h)
 
     def through(y: Tensor, square: Tensor) -> Tensor:
-        """yᵀ ∇²A y: Σ_d a_d y_d², for a softmax minus (Σ_d a_d y_d)², where a is the curvature."""
+        """yᵀ ∇²A y = Σ_d a_d y_d², minus (Σ_d a_d y_d)² for a softmax, where a is the curvature."""
         return square - y.square() if couples else square
 
     diagonal = through(curvature @ matrix, curvature @ matrix.square())  # [V ∇²A Vᵀ]_ii, (N, H)
@@ -110,19 +113,19 @@ def _added(emission: Emission, noise: TorchDistribution, h: Tensor) -> Tensor:
 
 
 def _curvature(emission: Emission, h: Tensor) -> tuple[Tensor, bool]:
-    """a ``(N, D)``, and whether the emission is a softmax: ∇²A is diag(a), for a softmax diag(a) − a aᵀ."""
+    """a ``(N, D)``, and whether the emission is a softmax. ∇²A is diag(a), or diag(a) − a aᵀ for a softmax."""
     law: Any = emission(h)
     if emission.event_dim == 0:
         return law.probs, True
-    variance = law.base_dist.variance  # ∇²A, of an exponential family in its natural parameter
+    variance = law.base_dist.variance  # ∇²A is the variance, in the natural parameter of an exponential family
     return (variance.reciprocal() if type(emission) is EMISSIONS["gaussian"] else variance), False
 
 
 def _coupled(law: Any) -> tuple[Tensor, Tensor]:
-    """d and s, ``(H,)`` each, in Cov(ε) = diag(d) − s sᵀ; one-hot and Dirichlet laws have κ (diag(p) − p pᵀ)."""
+    """d and s, ``(H,)`` each, of Cov(ε) = diag(d) − s sᵀ, from κ (diag(p) − p pᵀ) of one-hot and Dirichlet laws."""
     if not isinstance(law.raw, OneHotCategorical | Dirichlet):
         kind = type(law.raw).__name__
-        raise ValueError(f"noise_penalty knows no covariance of {kind}, which couples the units; take another family")
+        raise ValueError(f"noise_penalty does not support {kind}, a joint law of the units; use another family")
     p, variance = law.raw_mean, law.raw_std.square()
     kappa = (variance / (p * (1 - p)))[..., :1]
     return kappa * p / variance, kappa.sqrt() * p / law.raw_std

@@ -1,4 +1,4 @@
-"""Which sites of a model's and a guide's traces enter a bound, and which sites a guide may sample."""
+"""Sites of the traces of a model and a guide: which enter a bound, and which a guide may sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from noisin_pyro.models import NoisyPath, site_info
 
-PARTICLES = "num_particles_vectorized"  # the plate of S samples, under the name that Pyro's ELBOs use
+PARTICLES = "num_particles_vectorized"  # name of the plate of S samples, the same as in Pyro's ELBOs
 
 
 def all_sites(trace: Trace) -> list[Any]:
@@ -42,10 +42,11 @@ def scored_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[Any, 
 
 
 def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
-    """Check what the guide samples.
+    """Check the sites that the guide samples.
 
     Raises:
-        ValueError: a site that the model lacks, observes or computes, or whose law no guide can replace.
+        ValueError: a site that is not in the model, that the model observes or computes, or whose law a guide cannot
+            replace.
     """
     in_model = {site["name"]: site for site in all_sites(model_trace)}
     for site in latent_sites(guide_trace):
@@ -55,9 +56,9 @@ def refuse_wrong_sites(model_trace: Trace, guide_trace: Trace) -> None:
                 continue
             latents = ", ".join(s["name"] for s in latent_sites(model_trace)) or "none"
             is_noise = name.removesuffix("_noise") in in_model
-            view = "; give its innovations(model), whose noise this is" if is_noise else ""
+            view = "; pass innovations(model), which has this site" if is_noise else ""
             raise ValueError(
-                f"guide samples {name!r}, which the model lacks; the model's latent sites are: {latents}{view}"
+                f"guide samples {name!r}, which is not in the model; the model's latent sites are: {latents}{view}"
             )
         _refuse_guide_of(in_model[name])
 
@@ -67,12 +68,12 @@ def _refuse_guide_of(site: Any) -> None:
     name, info = site["name"], site_info(site)
     if info.computed is not None:
         raise ValueError(
-            f"guide samples {name!r}, which the model computes in this view; make the guide of the same view"
+            f"guide samples {name!r}, which the model computes in this view; define the guide on the same view"
         )
     if site["is_observed"]:
-        raise ValueError(f"guide samples {name!r}, which the model observes; leave it out of the guide")
+        raise ValueError(f"guide samples {name!r}, which the model observes; remove it from the guide")
     if isinstance(site["fn"], NoisyPath):
-        site["fn"].support  # noqa: B018  raises where no guide can act
+        site["fn"].support  # noqa: B018  raises if a guide cannot sample the states
     elif info.family is not None and info.family.discrete:
         raise ValueError(
             f"guide samples {name!r}, whose {info.family.name} noise is discrete; leave the site to the prior, "
@@ -80,6 +81,6 @@ def _refuse_guide_of(site: Any) -> None:
         )
     if info.padding_is_flat:
         raise ValueError(
-            f"guide samples {name!r}, whose padded steps have no density, so there is no bound; "
-            "use innovations(model), where they keep their prior"
+            f"guide samples {name!r}, whose padded steps have no density, so the objective would not be a bound; "
+            "use innovations(model), in which padded steps keep their prior"
         )

@@ -73,7 +73,7 @@ def test_importance_is_from_the_prior_and_from_the_guide(
     result = json.loads(file.read_text())
     assert result["guide"] == "smoothing" and rows[3]["nats_per_step"] == str(result["nats_per_step"])
     assert main(["evaluate", str(guided), *options, "--per-token", str(tmp_path / "tokens.csv")]) == 2
-    assert "per token): a guide has seen all of x" in capsys.readouterr().err
+    assert "per token): a guide conditions on all of x" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_importance_is_from_the_prior_and_from_the_guide(
         ("{run} --methods median", "--methods"),
         ("{run} --methods mean --samples 3", "no effect on methods mean"),
         ("{run} --samples 1 --methods ensemble", "at least 2"),
-        ("{run} --samples 6", "got 6 and 4; in the score of"),
+        ("{run} --samples 6", "got 6 and 4; while scoring"),
         ("{run} --seed -1", "seed"),
         ("{run} --window 0", "window must be at least 1"),
         ("{music} --window 5", "windows are for texts"),
         ("{run} --csv {run}/best.pt", "nothing is overwritten"),
-        ("{run} --csv {run}/one --png {run}/one", "each its own name"),
+        ("{run} --csv {run}/one --png {run}/one", "use different names"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

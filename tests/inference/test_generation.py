@@ -147,5 +147,5 @@ class TestRefusals:
 
     def test_another_emission(self) -> None:
         music = SequenceModel(NoisyRNN(2, 4), "bernoulli", 2)
-        with pytest.raises(ValueError, match="give a model with a categorical emission"):
+        with pytest.raises(ValueError, match="needs a model with a categorical emission"):
             generate(lambda inputs, targets=None, state=None: music(inputs[..., None].expand(-1, -1, 2).float()), 3)

@@ -166,13 +166,13 @@ def test_where_it_does_not_hold_it_is_refused() -> None:
             return Standardized(Uneven(spread.new_zeros(size), torch.eye(size, dtype=spread.dtype) + 0.5))
 
     coupled = nz.NoisyRNN(2, UNITS, noise=Coupled(), feedback=False)
-    for program, told in (
+    for program, message in (
         (back, "build the model with feedback=False"),
-        (dropped, "of noise alone"),
-        (own, "knows the emissions categorical, bernoulli"),
+        (dropped, "does not support dropout"),
+        (own, "supports the emissions categorical, bernoulli"),
         (nz.noise_off(model), "in any view but noise_off"),
         (pyro.condition(model, {"z_2": states}), "states are conditioned on"),
-        (nz.SequenceModel(coupled, "bernoulli", WIDTH).double(), "no covariance of Uneven"),
+        (nz.SequenceModel(coupled, "bernoulli", WIDTH).double(), "does not support Uneven"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             nz.noise_penalty(program, sequences)

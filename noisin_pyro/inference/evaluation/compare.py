@@ -1,4 +1,4 @@
-"""Models and guides side by side in one table."""
+"""Comparison of models, guides and methods in one table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COLUMNS = {
     "parameters": ("parameters", ",d"),
     "seconds_per_step": ("s/step", ".2g"),
 }
-"""The columns of a comparison, each with its heading and its format as text."""
+"""The columns of a comparison: heading and format of each."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,24 @@ class Comparison:
     """A table over models, guides and methods.
 
     Attributes:
-        rows: a record for each score, with the keys of ``COLUMNS``; None where one does not apply.
+        rows: a record for each score, with the keys of ``COLUMNS``. A value that does not apply is None.
 
             - ``model``: its name; ``method``, ``kind``, ``nats_per_step``, ``monte_carlo_error``, ``standard_error``,
               ``pareto_k`` and ``effective_samples`` are those of :class:`Evaluation`; ``samples`` is its
               ``num_samples``, None if nothing was sampled;
-            - ``guide``: for ``"importance"``, the kind of the guide, or ``"prior"``;
-            - ``gap``: ``nats_per_step`` minus that of the reference, which is the same model's exact score, or else its
-              particle filter's. The gap of a bound is positive up to errors; that of a predictor is negative if it
-              predicts better than the model's own likelihood. None for the reference itself, and without one;
-            - ``parameters``: number of parameters of the model, and of the guide in its row; None for programs that are
-              not modules;
-            - ``seconds_per_step``: time of the evaluation per real step of the data, for all samples together.
+            - ``guide``: for ``"importance"``, the name of the guide, or ``"prior"``;
+            - ``gap``: ``nats_per_step`` minus the same model's particle filter estimate. The gap of a bound is positive
+              up to errors. The gap of a predictor is negative if it predicts better than the noisy model's likelihood.
+              None for the particle filter itself, and without a particle filter;
+            - ``parameters``: number of parameters of the model, plus those of the guide if one is used; None for
+              programs that are not modules;
+            - ``seconds_per_step``: evaluation time per real step of the data, for all samples together.
     """
 
     rows: list[dict[str, Any]]
 
     def text(self) -> str:
-        """The table as aligned text, with ``-`` where a column does not apply."""
+        """The table as aligned text, with ``-`` for values that do not apply."""
         shown = [
             ["-" if row[column] is None else format(row[column], form) for column, (_, form) in COLUMNS.items()]
             for row in self.rows
@@ -73,7 +73,7 @@ class Comparison:
         return self.text()
 
     def csv(self) -> str:
-        """The table as CSV at full precision, with empty cells where a column does not apply."""
+        """The table as CSV at full precision, with empty cells for values that do not apply."""
         return comma_separated([list(COLUMNS), *([row[column] for column in COLUMNS] for row in self.rows)])
 
     def to_csv(self, path: str | Path) -> None:
@@ -89,32 +89,33 @@ def compare(
     batch_size: int | None = None,
     seed: int | None = None,
 ) -> Comparison:
-    """Score models on the same data, by several methods each.
+    """Score several models on the same data, each by several methods.
 
     Args:
-        models: by name, a model or a pair ``(model, guide)``, each as :func:`evaluate` takes it. With a guide,
-            ``"importance"`` is computed from the prior and then from the guide. The same model may occur more than
+        models: mapping from names to models, or to pairs ``(model, guide)``, as for :func:`evaluate`. With a guide,
+            ``"importance"`` is computed twice, from the prior and from the guide. The same model may occur more than
             once.
         data: held-out data.
-        methods: the methods to use, in this order; default: all that apply (the particle filter does not apply to
-            models with dropout). A deterministic model has one exact score, and one row.
-        num_samples: for all methods that sample, or by method; default: as for :func:`evaluate`.
+        methods: methods to use, in this order (default: all that apply; the particle filter does not support
+            dropout). A deterministic model has one exact score, hence one row.
+        num_samples: one number for all methods that sample, or a mapping from methods to numbers (default: as for
+            :func:`evaluate`).
         batch_size: as for :func:`evaluate`.
-        seed: seed of each score, which then does not depend on the others; torch's generators keep their state. By
-            default torch's generators are used.
+        seed: seed of each score, which then does not depend on the other scores and leaves the state of torch's
+            generators unchanged. By default torch's generators are used.
 
     Raises:
         ValueError: no models, no methods, an unknown method, or an error of :func:`evaluate`, with a note that names
             the model and the method.
     """
     if not models:
-        raise ValueError('models must hold at least one, as in {"noisy": model}, got none')
+        raise ValueError('models must contain at least one model, as in {"noisy": model}, got none')
     asked = list(METHODS) if methods is None else [known("methods", method, METHODS) for method in methods]
     if not asked:
-        raise ValueError(f"methods must hold at least one of {', '.join(METHODS)}, got none")
+        raise ValueError(f"methods must contain at least one of {', '.join(METHODS)}, got none")
     samples = _by_method(num_samples, asked)
     if "importance" in asked:
-        arviz.load()  # before the clock runs
+        arviz.load()  # before the timing starts
     rows = []
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
@@ -131,7 +132,7 @@ def compare(
                     result = evaluate(model, data, method, **options)
                     seconds = time.perf_counter() - started
             except ValueError as error:
-                error.add_note(f"in the score of {name!r} by {method!r}")
+                error.add_note(f"while scoring {name!r} by {method!r}")
                 raise
             own_rows.append(_record(name, result, model, proposal, seconds))
             if result.kind == "exact":
@@ -178,7 +179,7 @@ def _record(name: str, result: Evaluation, model: Program, guide: Program | None
 
 
 def _with_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One model's rows, each with its distance from the reference."""
+    """The rows of one model, each with its gap to the particle filter."""
     references = [row for row in rows if row["method"] == "particle-filter"]
     if references:
         for row in rows:
@@ -188,7 +189,7 @@ def _with_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _parameters(*programs: Program | None) -> int | None:
-    """Number of parameters of all programs together, each counted once."""
+    """Total number of parameters of the programs, each parameter counted once."""
     modules = [program for program in programs if isinstance(program, torch.nn.Module)]
     if not isinstance(programs[0], torch.nn.Module):
         return None

@@ -20,7 +20,7 @@ from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import SpreadPrior, noise_off
 
 METHODS = {"mean": 0, "ensemble": 50, "importance": 100, "particle-filter": 400}
-"""The methods of ``evaluate``, and the number of samples that each takes by default."""
+"""The methods of ``evaluate`` and their default numbers of samples."""
 
 ISLANDS, THRESHOLD = 4, 0.5
 
@@ -37,41 +37,42 @@ def evaluate(
     islands: int | None = None,
     threshold: float | None = None,
 ) -> Evaluation:
-    """Score held-out data.
+    """Score a model on held-out data.
 
-    - ``"mean"``: noise off, the underlying RNN. Exact for a deterministic model, a predictor for a noisy one.
+    - ``"mean"``: the noise is off. Exact for a deterministic model, a predictor for a noisy one.
     - ``"ensemble"``: the predictive probabilities of ``num_samples`` noisy runs, averaged step by step ("averaging at
-      test time", section 3). Weights and γ with priors, and dropout masks, are drawn anew in each call of the model.
-    - ``"importance"``: log (1/S) Σ_s w_s of each whole sequence, with S samples from the guide, or from the prior where
-      the guide samples nothing. A bound on log p(x); with one sample it is the ELBO. On a stream the samples and their
-      weights are carried from window to window. A guide sees one window at a time, and the state before it: shorter
-      windows tell it less of what follows, and the bound is looser.
-    - ``"particle-filter"``: the bootstrap filter, an unbiased estimate of p(x). The reference.
+      test time", section 3). Weights and γ with priors, and dropout masks, are sampled in each call of the model.
+    - ``"importance"``: log (1/S) Σ_s w_s of each whole sequence, with S samples from the guide, or from the prior for
+      sites that the guide does not sample. A bound on log p(x); with one sample it is the ELBO. On a stream the samples
+      and their weights are carried from window to window. A guide conditions on one window at a time and the state
+      before it, so shorter windows give a looser bound.
+    - ``"particle-filter"``: the bootstrap particle filter, an unbiased estimate of p(x).
 
-    All are exact for a deterministic model.
+    All methods are exact for a deterministic model.
 
     Args:
-        model: a :class:`SequenceModel`, or any program with its arguments that returns ``emission`` and ``state``; for
-            a guide of your own, the view on whose sites it acts. ``"particle-filter"`` needs a :class:`SequenceModel`,
-            in any view but ``noise_off``.
+        model: a :class:`SequenceModel`, or any program with the same arguments that returns ``emission`` and ``state``.
+            With a custom guide, the view whose sites the guide samples. ``"particle-filter"`` needs a
+            :class:`SequenceModel`, in any view but ``noise_off``.
         data: padded sequences, or a stream (its states are carried from window to window).
-        method: one of these; default: ``"importance"`` if a guide is given, else ``"mean"``.
-        num_samples: number of noisy runs (default: 50), of samples of each sequence (default: 100), or of particles of
-            each sequence (default: 400). Not for ``"mean"``.
-        batch_size: number of sequences per call; only for :class:`Sequences` (default: all). A guide with parameters
-            for each sequence needs all of them in one call.
-        log_probs: whether to keep the log-probability of every step: log p̂(x_{1:t}) − log p̂(x_{1:t-1}) for
-            ``"particle-filter"`` and for ``"importance"`` without a guide (a guide has seen all of x).
-        guide: a guide of :func:`noisin_pyro.guides.get`, or a Pyro guide over some of the model's sites, called with
-            the model's arguments; for ``"importance"``.
-        islands: number of independent filters that share the particles equally (default: 4). Their differences give the
-            Monte Carlo error, which one alone does not have. For ``"particle-filter"``.
-        threshold: resample the particles of an island when their effective sample size is below this fraction of their
-            number (default: 0.5); 0 never resamples. For ``"particle-filter"``.
+        method: one of the above (default: ``"importance"`` if a guide is given, else ``"mean"``).
+        num_samples: number of noisy runs for ``"ensemble"`` (default: 50), samples per sequence for ``"importance"``
+            (default: 100), or particles per sequence for ``"particle-filter"`` (default: 400).
+        batch_size: number of sequences per call; only for :class:`Sequences` (default: all). A guide with separate
+            parameters for each sequence needs all of them in one call.
+        log_probs: whether to return the log-probability of every step; for ``"particle-filter"``, and for
+            ``"importance"`` without a guide, log p̂(x_{1:t}) − log p̂(x_{1:t-1}). Not with a guide, which conditions on
+            all of x.
+        guide: a guide from :func:`noisin_pyro.guides.get`, or a Pyro guide over some of the model's sites, called with
+            the model's arguments. For ``"importance"``.
+        islands: number of independent filters among which the particles are divided equally (default: 4). The Monte
+            Carlo error is computed from their differences; with one island it is NaN. For ``"particle-filter"``.
+        threshold: the particles of an island are resampled if their effective sample size is below this fraction of
+            their number (default: 0.5); 0 never resamples. For ``"particle-filter"``.
 
     Raises:
-        ValueError: an unknown method, options that do not apply to it, a model with random weights or γ (except for
-            ``"ensemble"``), or a model that the method cannot run.
+        ValueError: an unknown method, options that do not apply to it, a model that samples weights or γ (except for
+            ``"ensemble"``), or a model that the method does not support.
     """
     if method is None:
         method = "mean" if guide is None else "importance"
@@ -83,29 +84,29 @@ def evaluate(
         islands = _islands(ISLANDS if islands is None else islands, num_samples)
         threshold = THRESHOLD if threshold is None else threshold
         return particle_filter(model, data, num_samples, islands, threshold, batch_size, log_probs)
-    scored = model
+    viewed = model
     if method == "mean":
-        scored = noise_off(model)
+        viewed = noise_off(model)
         # a γ with a prior is sampled, but has no effect where noise is off
-        latents = [site for site in _latents(scored, data, batch_size) if not isinstance(site["fn"], SpreadPrior)]
+        latents = [site for site in _latents(viewed, data, batch_size) if not isinstance(site["fn"], SpreadPrior)]
         if latents:
             name = latents[0]["name"]
-            raise ValueError(f"method='mean' is of one network, but {name!r} is sampled; condition on it first")
+            raise ValueError(f"method='mean' needs fixed weights, but {name!r} is sampled; condition on it first")
     random = bool(_latents(model, data, batch_size))
     kind = "predictor" if random else "exact"
-    return predict(method, scored, data, num_samples if random else 0, kind, batch_size, log_probs)
+    return predict(method, viewed, data, num_samples if random else 0, kind, batch_size, log_probs)
 
 
 def _checked(
     method: str, num_samples: int | None, guide: object, log_probs: bool, islands: int | None, threshold: float | None
 ) -> int:
-    """The number of samples.
+    """Check the options and return the number of samples.
 
     Raises:
         ValueError: an option that is out of range or does not apply to the method.
     """
     if num_samples is not None and method == "mean":
-        raise ValueError(f"num_samples={num_samples} has no effect on method='mean', which draws nothing; drop it")
+        raise ValueError(f"num_samples={num_samples} has no effect on method='mean', which does not sample; drop it")
     for name, value, only in (
         ("guide", guide, "importance"),
         ("islands", islands, "particle-filter"),
@@ -116,27 +117,27 @@ def _checked(
     if isinstance(guide, (AutoDelta, AutoLaplaceApproximation)):
         kind = type(guide).__name__
         raise ValueError(
-            f"guide: {kind} is a point without a density, so its number would not be a bound; use a guide with a "
-            "density (for AutoLaplaceApproximation, what its laplace_approximation() returns)"
+            f"guide: {kind} is a point estimate without a density, so the result would not be a bound; use a guide "
+            "with a density (for AutoLaplaceApproximation, the guide that laplace_approximation() returns)"
         )
     if guide is not None and log_probs:
         raise ValueError(
-            "log_probs (per token): a guide has seen all of x, so its weights have no increment for a step; leave out "
-            "one of the two, or use method='particle-filter'"
+            "log_probs (per token): a guide conditions on all of x, so its weights have no increments for single "
+            "steps; omit the guide or log_probs, or use method='particle-filter'"
         )
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
-    least, purpose = {"ensemble": (2, "an ensemble and its error")}.get(method, (1, method))
+    minimum, purpose = {"ensemble": (2, "an ensemble and its error")}.get(method, (1, method))
     num_samples = METHODS[method] if num_samples is None else num_samples
-    if method != "mean" and (not isinstance(num_samples, int) or num_samples < least):
-        raise ValueError(f"num_samples must be at least {least} for {purpose}, got {num_samples!r}")
+    if method != "mean" and (not isinstance(num_samples, int) or num_samples < minimum):
+        raise ValueError(f"num_samples must be at least {minimum} for {purpose}, got {num_samples!r}")
     return num_samples
 
 
 def _islands(islands: int, num_samples: int) -> int:
     if not isinstance(islands, int) or islands < 1 or num_samples % islands:
         raise ValueError(
-            f"num_samples must be a multiple of islands, which share the particles equally, got {num_samples} and "
+            f"num_samples must be a multiple of islands, which divide the particles equally, got {num_samples} and "
             f"{islands!r}"
         )
     return islands

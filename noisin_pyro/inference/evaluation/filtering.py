@@ -16,13 +16,13 @@ from noisin_pyro.inference.blocks import block_size, blocks
 from noisin_pyro.inference.evaluation.result import (
     Evaluation,
     by_step,
-    in_reading_order,
     jackknife_variance,
+    joined_rows,
     leave_one_out,
-    readings,
     row_lengths,
     summary,
     summary_of_text,
+    window_groups,
 )
 from noisin_pyro.inference.filtering.particle_filter import filterable, has_noisy_states, run
 from noisin_pyro.inference.importance_weights import log_mean_exp
@@ -37,13 +37,13 @@ def particle_filter(
     batch_size: int | None = None,
     log_probs: bool = False,
 ) -> Evaluation:
-    """Score by ``islands`` independent filters that share ``num_samples`` particles equally.
+    """Score by ``islands`` independent particle filters, each with ``num_samples / islands`` particles.
 
-    Each island's p̂(x) = Π_t Σ_k W_{t-1,k} p(x_t | z_{t,k}) is unbiased, and so is their mean, whose logarithm is the
-    score. The differences between islands give its error.
+    Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} p(x_t | z_{t,k}) is unbiased, and so is the mean over islands, whose
+    logarithm is the score. The Monte Carlo error is computed from the differences between islands.
 
     Raises:
-        ValueError: a program that is not a :class:`SequenceModel`, or one with random weights or γ.
+        ValueError: a program that is not a :class:`SequenceModel`, or that samples weights or γ.
     """
     program, conditions = filterable(model)
     with contextlib.ExitStack() as handlers:
@@ -52,13 +52,13 @@ def particle_filter(
         random = has_noisy_states(program, next(iter(data.batches(batch_size))))
         islands, particles = (islands, num_samples // islands) if random else (1, 1)
         width = max(program.emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
-        at_once = block_size(islands * particles * width)
+        rows_per_block = block_size(islands * particles * width)
         filtered, lengths = [], []
-        for reading in readings(data, batch_size):
-            rows = row_lengths(*reading)
-            for block in blocks(len(rows), at_once):
-                windows = [batch.rows(block) for batch in reading]
-                filtered.append(run(program, windows, islands, particles, threshold))
+        for windows in window_groups(data, batch_size):
+            rows = row_lengths(*windows)
+            for block in blocks(len(rows), rows_per_block):
+                part = [batch.rows(block) for batch in windows]
+                filtered.append(run(program, part, islands, particles, threshold))
             lengths += rows.tolist()
     log_p = torch.cat([each.increments.sum(-1) for each in filtered], 1)
     rows = []
@@ -81,4 +81,4 @@ def particle_filter(
             effective_samples=effective / result.num_steps,
             resamplings=resamplings / (islands * len(lengths)),
         )
-    return replace(result, log_probs=in_reading_order(rows, data)) if log_probs else result
+    return replace(result, log_probs=joined_rows(rows, data)) if log_probs else result

@@ -18,13 +18,13 @@ from noisin_pyro.inference.elbo import PriorAsGuide_ELBO
 from noisin_pyro.inference.evaluation.result import (
     Evaluation,
     by_step,
-    in_reading_order,
     jackknife_variance,
+    joined_rows,
     leave_one_out,
-    readings,
     row_lengths,
     summary,
     summary_of_text,
+    window_groups,
 )
 from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size, log_mean_exp
 from noisin_pyro.models import real_steps
@@ -41,17 +41,17 @@ def importance(
 ) -> Evaluation:
     """Score by ``num_samples`` samples of each sequence.
 
-    log w = log p(x, z | z_prior) − log q(z), where q is the law of the guide and z_prior the sites that it leaves to
-    the prior. ``random`` says whether the model samples anything.
+    log w = log p(x, z | z_prior) − log q(z), where q is the law of the guide, and z_prior are the sites that the guide
+    does not sample. ``random``: whether the model samples anything.
     """
     log_w, running, lengths, text = [], [], [], None
-    for reading in readings(data, batch_size):
-        row = row_lengths(*reading)
-        weights, steps = _weigh(model, guide, reading, num_samples if random else 1, log_probs)
+    for windows in window_groups(data, batch_size):
+        row = row_lengths(*windows)
+        weights, steps = _weigh(model, guide, windows, num_samples if random else 1, log_probs)
         log_w.append(weights[-1])
         lengths.append(row)
         running += [] if steps is None else [each[:length] for each, length in zip(steps, row.tolist(), strict=True)]
-        text = _in_equal_parts(weights, reading) if isinstance(data, Stream) else None
+        text = _increments_by_token(weights, windows) if isinstance(data, Stream) else None
     all_w, all_lengths = torch.cat(log_w, 1), torch.cat(lengths)
     totals, variances = log_mean_exp(all_w), jackknife_variance(leave_one_out(all_w))
     error = math.sqrt(float(variances.sum())) if random else 0.0
@@ -69,23 +69,23 @@ def importance(
         result = summary("importance", totals, all_lengths, kind, error, samples, **more)
     else:
         result = summary_of_text("importance", text, kind, error, samples, **more)
-    return replace(result, log_probs=in_reading_order(running, data)) if log_probs else result
+    return replace(result, log_probs=joined_rows(running, data)) if log_probs else result
 
 
 def _weigh(
-    model: Callable[..., Any], guide: Callable[..., Any] | None, reading: list[Batch], num_samples: int, log_probs: bool
+    model: Callable[..., Any], guide: Callable[..., Any] | None, windows: list[Batch], num_samples: int, log_probs: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """log w after each of W windows, ``(W, S, B)``, and, if requested, the increments from step to step of the
-    logarithm of the mean weight so far, ``(B, T)``."""
-    first, depth, at_once = reading[0], 1, 1
-    if num_samples > 1:  # a single sample needs no plate of samples, so neither its depth nor a block size
+    """log w after each of W windows, ``(W, S, B)``, and, if requested, the increment of the logarithm of the mean
+    weight at each step, ``(B, T)``."""
+    first, depth, samples_per_block = windows[0], 1, 1
+    if num_samples > 1:  # a single sample needs no plate, so neither its dimension nor a block size
         with LargestTensor() as largest:
             depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, lengths=first.lengths)
-        at_once = block_size(largest.numel)
+        samples_per_block = block_size(largest.numel)
     log_w, total = [], torch.tensor(-math.inf)
-    for block in blocks(num_samples, at_once):
+    for block in blocks(num_samples, samples_per_block):
         elbo = PriorAsGuide_ELBO(block.stop - block.start, max_plate_nesting=depth)
-        weights, steps = _along(elbo, model, guide, reading, log_probs)
+        weights, steps = _weights_of_block(elbo, model, guide, windows, log_probs)
         log_w.append(weights)
         if steps is not None:
             total = torch.logaddexp(total.to(steps), steps.cumsum(-1).logsumexp(0))
@@ -94,27 +94,30 @@ def _weigh(
     return torch.cat(log_w, 1), by_step(total - math.log(num_samples))
 
 
-def _in_equal_parts(log_w: Tensor, windows: list[Batch]) -> Tensor:
-    """What each token of a text adds to the logarithm of its column's mean weight, ``(num_steps,)``, from log w after
-    each window, ``(W, S, B)``: a window's increment is shared equally by its steps."""
-    after_each = log_w.logsumexp(1).cpu()  # less log S, which no difference has but the first
-    first = after_each[:1] - math.log(log_w.shape[1])
-    increments = torch.cat([first, after_each.diff(dim=0)])
+def _increments_by_token(log_w: Tensor, windows: list[Batch]) -> Tensor:
+    """Contribution of each token of a text to the logarithm of its column's mean weight, ``(num_steps,)``.
+
+    ``log_w`` ``(W, S, B)`` are the log-weights after each window; each increment is divided equally among the tokens of
+    its window.
+    """
+    log_sums = log_w.logsumexp(1).cpu()  # log S, which makes them means, cancels in all differences but the first
+    first = log_sums[:1] - math.log(log_w.shape[1])
+    increments = torch.cat([first, log_sums.diff(dim=0)])
     lengths = torch.stack([row_lengths(window) for window in windows])
     return (increments / lengths.clamp(min=1)).T.flatten().repeat_interleave(lengths.T.flatten())
 
 
-def _along(
+def _weights_of_block(
     elbo: PriorAsGuide_ELBO,
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
-    reading: list[Batch],
+    windows: list[Batch],
     log_probs: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """log w of a block of samples after each window, ``(W, S, B)``, and log p(x_t | z_t), ``(S, B, T)``, carried along
-    the windows."""
+    """log w of a block of samples after each window, ``(W, S, B)``, and log p(x_t | z_t), ``(S, B, T)``, with states
+    carried from window to window."""
     weights, steps, state = [], [], None
-    for batch in reading:
+    for batch in windows:
         rows = batch.targets.shape[0]
         with poutine.block():
             log_w, returned = elbo.log_weights(
@@ -122,8 +125,8 @@ def _along(
             )
         if log_w.shape != (elbo.num_particles, rows):
             raise ValueError(
-                f"model must open a plate of dimension -1 over its {rows} sequences, so that each has weights; got "
-                f"weights of shape {tuple(log_w.shape)}"
+                f"model must open a plate of dimension -1 over its {rows} sequences, so that each has its own weights; "
+                f"got weights of shape {tuple(log_w.shape)}"
             )
         (out,) = returned
         weights.append(log_w.double())

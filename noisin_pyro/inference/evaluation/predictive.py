@@ -1,4 +1,4 @@
-"""Predictive probabilities of one network, or the average over noisy runs, step by step."""
+"""Scores by predictive probabilities: of one run, or averaged over noisy runs step by step."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.result import (
     Evaluation,
-    in_reading_order,
     jackknife_variance,
+    joined_rows,
     leave_one_out,
     row_lengths,
     summary,
@@ -33,7 +33,7 @@ def predict(
     batch_size: int | None = None,
     log_probs: bool = False,
 ) -> Evaluation:
-    """Score by the probabilities of one run of ``model``, or by their average over ``num_samples`` runs."""
+    """Score by the probabilities of one run (``num_samples`` is 0), or by their average over ``num_samples`` runs."""
     scores, lengths = _score(model, data, batch_size)
     error = torch.zeros(())
     if num_samples:
@@ -46,12 +46,12 @@ def predict(
         return replace(result, log_probs=text) if log_probs else result
     totals = torch.stack([piece.sum() for piece in pieces])
     result = summary(method, totals, lengths, kind, float(error), num_samples)
-    return replace(result, log_probs=in_reading_order(pieces, data)) if log_probs else result
+    return replace(result, log_probs=joined_rows(pieces, data)) if log_probs else result
 
 
 def average(runs: Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithms of the probabilities averaged over S runs, ``(N,)`` from ``(S, N)``, and the jackknife error of
-    their sum."""
+    """Logarithms of the probabilities averaged over S runs, ``(N,)`` from ``(S, N)``, and the jackknife standard error
+    of their sum."""
     return log_mean_exp(runs), jackknife_variance(leave_one_out(runs).sum(1)).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""The result of an evaluation: a number, its kind and its errors."""
+"""The result of an evaluation: the score, its kind and its errors."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from noisin_pyro.data import Batch, Sequences, Stream
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A score of held-out data, and what kind of number it is.
+    """The score of a model on held-out data, its kind and its errors.
 
     Attributes:
         method: ``"mean"``, ``"ensemble"``, ``"importance"`` or ``"particle-filter"``.
         kind: ``"exact"`` (the log-likelihood of a deterministic model), ``"bound"`` (its expectation is at most
             log p(x); with one sample it is the ELBO), ``"estimate"`` (of log p(x), from an unbiased estimate of p(x))
-            or ``"predictor"`` (a normalized predictor: neither a bound nor an estimate of the noisy model's log p(x)).
+            or ``"predictor"`` (a normalized predictive distribution: neither a bound on nor an estimate of the noisy
+            model's log p(x)).
         nats_per_step: negative log-probability per real step; lower is better.
-        monte_carlo_error: its standard error over the noise; 0 if nothing is sampled, NaN for one sample. Found by the
-            jackknife: over the noisy runs, or for each sequence over its samples or islands. It says how far another
-            run would be from this one, not how far a bound is from log p(x).
-        standard_error: its standard error over sequences. A text is one sequence: its error is over blocks of 500
-            tokens, whatever columns and windows it is read in.
+        monte_carlo_error: standard error of ``nats_per_step`` over the noise, by the jackknife over noisy runs, samples
+            or islands; 0 if nothing is sampled, NaN for one sample. It measures the variation between repeated
+            evaluations, not the gap between a bound and log p(x).
+        standard_error: standard error of ``nats_per_step`` over sequences. A text is one sequence; its error is over
+            blocks of 500 tokens and does not depend on the columns and windows in which it is read.
         num_steps: number of real steps scored.
-        num_samples: noisy runs, samples or particles (of all islands); 0 if nothing is sampled.
-        pareto_k: ``"importance"`` only: the largest Pareto k̂ of a sequence's weights. Above 0.7 the weights are too
-            uneven for the number to be near log p(x), or for its error to be trusted. Infinite if too few weights are
-            in the tail, -infinite if all weights are equal.
-        unreliable: the fraction of sequences with k̂ above 0.7.
+        num_samples: number of noisy runs, samples or particles (of all islands); 0 if nothing is sampled.
+        pareto_k: ``"importance"`` only: the largest Pareto k̂ over sequences. Above 0.7 the weights are too uneven: the
+            bound may be far below log p(x), and its Monte Carlo error is unreliable. Infinite if too few weights are in
+            the tail, -infinite if all weights are equal.
+        unreliable: fraction of sequences with k̂ above 0.7.
         effective_samples: effective sample size (Σw)²/Σw², averaged over sequences; for ``"particle-filter"`` also over
             steps, before resampling, and summed over islands.
-        resamplings: ``"particle-filter"`` only: average number of times that a sequence's particles were resampled.
+        resamplings: ``"particle-filter"`` only: number of resamplings of a sequence's particles, averaged over
+            sequences.
         log_probs: if requested, the log-probability of every step in float64: ``(num_steps,)`` in the order of the text
             for a stream, ``(N, T)`` with 0 beyond each length for sequences.
-        totals: the log-probability of each sequence, or of each block of a text, ``(N,)`` in float64, and
-        lengths: its real steps, ``(N,)``; both are None in a result read from a file.
+        totals: log-probability of each sequence, or of each block of a text, ``(N,)`` in float64; None in a result read
+            from a file.
+        lengths: number of real steps of each sequence or block, ``(N,)``; None in a result read from a file.
         steps: for a text, the contribution of each token to the log-probability, ``(num_steps,)`` in float64. The
-            weights of ``"importance"`` are those of whole windows: there the tokens of a window share its increment
-            equally.
+            weights of ``"importance"`` are those of whole windows, so the increment of a window is divided equally
+            among its tokens.
     """
 
     method: str
@@ -68,46 +71,48 @@ class Evaluation:
         return perplexity(self.nats_per_step)
 
     def difference(self, other: Evaluation) -> Difference:
-        """This result minus another model's on the same sequences.
+        """This result minus another model's result on the same sequences.
 
-        A sequence that is hard for one model is hard for the other, so the paired difference has a far smaller error
-        than either number: overlapping standard errors say little.
+        Scores of different models on the same sequence are correlated, so the standard error of the paired difference
+        is usually much smaller than that of either result. Two models may differ clearly even if their standard errors
+        overlap.
 
         Raises:
-            ValueError: different sequences, or kinds that cannot be compared: a bound may be below an estimate because
-                it is a bound.
+            ValueError: results on different sequences, or of kinds that are not comparable, such as a bound and an
+                estimate.
         """
         if {self.kind, other.kind} not in COMPARABLE and self.kind != other.kind:
             raise ValueError(
-                f"the two results are of kinds {self.kind!r} and {other.kind!r}, so their difference is not that of "
-                "the models; evaluate both by one method"
+                f"results of kinds {self.kind!r} and {other.kind!r} are not comparable; evaluate both models by the "
+                "same method"
             )
         if self.totals is None or other.totals is None or self.lengths is None or other.lengths is None:
-            raise ValueError("a result read from a file has no sequences to compare; evaluate the model again")
+            raise ValueError("a result read from a file lacks the scores of single sequences; evaluate the model again")
         if not torch.equal(self.lengths, other.lengths):
             raise ValueError(
-                f"the results are of different sequences ({len(self.lengths)} and {len(other.lengths)}, with "
-                f"{self.num_steps} and {other.num_steps} steps); evaluate both on the same data, by one method"
+                f"results of different sequences ({len(self.lengths)} and {len(other.lengths)}, with "
+                f"{self.num_steps} and {other.num_steps} steps) are not comparable; evaluate both models on the same "
+                "data by the same method"
             )
         nats, error = _per_step(self.totals - other.totals, self.lengths)
         return Difference(nats, error, math.hypot(self.monte_carlo_error, other.monte_carlo_error))
 
 
 BLOCK = 500
-"""Tokens of a text that count as one sequence in its standard error."""
+"""Number of tokens in a block, the unit of a text's standard error."""
 
 COMPARABLE = ({"exact", "estimate"}, {"exact", "predictor"})
-"""Different kinds that can be compared: both are log-likelihoods, or both are predictors."""
+"""Pairs of different kinds that can be compared: both are log-likelihoods, or both are predictive."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first of two results on the same sequences minus the second.
+    """The difference of two results on the same sequences, the first minus the second.
 
     Attributes:
         nats_per_step: negative if the first model is better.
-        standard_error: paired, over sequences.
-        monte_carlo_error: over the noise, which is drawn independently for each result.
+        standard_error: standard error of the paired difference, over sequences.
+        monte_carlo_error: standard error over the noise, which is independent between the two results.
     """
 
     nats_per_step: float
@@ -125,7 +130,7 @@ def summary(
 ) -> Evaluation:
     """The result for sequences with log-probabilities ``totals`` ``(N,)`` and ``lengths`` ``(N,)``.
 
-    ``monte_carlo_error`` is the error of their sum; ``more`` are other fields of :class:`Evaluation`.
+    ``monte_carlo_error`` is the error of the sum of ``totals``; ``more`` are other fields of :class:`Evaluation`.
     """
     totals, lengths = totals.double().cpu(), lengths.cpu()
     steps = int(lengths.sum())
@@ -137,10 +142,10 @@ def summary(
 def summary_of_text(
     method: str, steps: Tensor, kind: str, monte_carlo_error: float, num_samples: int, **more: object
 ) -> Evaluation:
-    """The number of a text whose tokens add ``steps`` ``(num_steps,)`` to its log-probability, in its order.
+    """The result for a text, from the contribution of each token to its log-probability, ``(num_steps,)``, in order.
 
-    A text is one sequence. Its standard error takes blocks of 500 tokens for independent, however it was read, so that
-    two models, or two ways of reading, are compared block by block.
+    The standard error treats blocks of 500 tokens as independent. The blocks do not depend on columns and windows, so
+    results with different columns or windows can be compared block by block.
     """
     blocks = steps.double().cpu().split(BLOCK)
     totals, lengths = torch.stack([block.sum() for block in blocks]), torch.tensor([len(block) for block in blocks])
@@ -164,7 +169,7 @@ def leave_one_out(log_w: Tensor) -> Tensor:
         return torch.full_like(log_w, math.nan)
     total, largest = log_w.logsumexp(0), log_w.argmax(0, keepdim=True)
     others = total + torch.log1p(-(log_w - total).exp())
-    # the largest weight may be nearly all of the sum, and subtracting it would cancel: sum the others directly
+    # subtracting a weight that is nearly all of the sum would cancel, so the others are summed directly
     rest = log_w.scatter(0, largest, -math.inf).logsumexp(0, keepdim=True)
     return others.scatter(0, largest, rest) - math.log(num_samples - 1)
 
@@ -179,8 +184,8 @@ def by_step(running: Tensor) -> Tensor:
     return running.diff(dim=-1, prepend=torch.zeros_like(running[:, :1]))
 
 
-def readings(data: Sequences | Stream, batch_size: int | None) -> Iterator[list[Batch]]:
-    """The batches that share carried states: each batch of sequences by itself, all windows of a stream together."""
+def window_groups(data: Sequences | Stream, batch_size: int | None) -> Iterator[list[Batch]]:
+    """Groups of batches along which states are carried: all windows of a stream, or a single batch of sequences."""
     if isinstance(data, Stream):
         yield list(data.batches(batch_size))
     else:
@@ -188,13 +193,13 @@ def readings(data: Sequences | Stream, batch_size: int | None) -> Iterator[list[
 
 
 def row_lengths(*windows: Batch) -> Tensor:
-    """Number of real steps of each row in all windows together, ``(B,)``, on the CPU."""
+    """Total number of real steps of each row over all windows, ``(B,)``, on the CPU."""
     rows, steps = windows[0].targets.shape[0], [batch.targets.shape[1] for batch in windows]
     full = torch.tensor(steps).unsqueeze(1).expand(-1, rows)
-    given = [row if b.lengths is None else b.lengths.cpu() for row, b in zip(full, windows, strict=True)]
-    return torch.stack(given).sum(0)
+    lengths = [row if b.lengths is None else b.lengths.cpu() for row, b in zip(full, windows, strict=True)]
+    return torch.stack(lengths).sum(0)
 
 
-def in_reading_order(rows: list[Tensor], data: Sequences | Stream) -> Tensor:
-    """Steps of whole sequences as ``(N, T)``, those of whole columns of a stream as ``(num_steps,)``."""
+def joined_rows(rows: list[Tensor], data: Sequences | Stream) -> Tensor:
+    """Values at the steps of each row, as ``(N, T)`` for sequences and ``(num_steps,)`` for a stream."""
     return pad_sequence(rows, batch_first=True) if isinstance(data, Sequences) else torch.cat(rows)

@@ -1,1 +1,1 @@
-"""The particle filter. Start at ``particle_filter``."""
+"""The particle filter."""

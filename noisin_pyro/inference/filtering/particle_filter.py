@@ -1,4 +1,4 @@
-"""The bootstrap particle filter: an unbiased estimate of p(x_{1:T}), by the model's own steps."""
+"""The bootstrap particle filter: an unbiased estimate of p(x_{1:T})."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Particles(NamedTuple):
 
 
 class FilterStep(NamedTuple):
-    """The outcome of one step of the filter.
+    """The result of one step of the filter.
 
     Attributes:
-        particles: those after the step, resampled where they were due.
+        particles: the particles after the step, resampled where ``resampled`` is True.
         increment: log p̂(x_t | x_{<t}) of each island, ``(R, B)``; 0 in padding.
         effective_samples: effective sample size of each island before resampling, ``(R, B)``.
         resampled: which islands were resampled, ``(R, B)``.
@@ -48,7 +48,7 @@ class FilterStep(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """The outcome of a filter of R islands of K particles along B sequences.
+    """The result of filtering B sequences by R islands of K particles.
 
     Attributes:
         increments: log p̂(x_t | x_{<t}) of each island, ``(R, B, T)``, 0 beyond a sequence's length.
@@ -61,7 +61,7 @@ class Filtered(NamedTuple):
     resamplings: Tensor
 
 
-@pyro_method  # one context for all steps, in which weights that are conditioned on are found by their names
+@pyro_method  # one context for all steps, so that conditioned weights are found by their sites' names
 def run(program: SequenceModel, windows: list[Batch], islands: int, particles: int, threshold: float) -> Filtered:
     """Filter B sequences by R independent islands of K particles each.
 
@@ -70,8 +70,8 @@ def run(program: SequenceModel, windows: list[Batch], islands: int, particles: i
         windows: consecutive windows of the same sequences.
         islands: R.
         particles: K.
-        threshold: resample an island's particles of a sequence when their effective sample size is below this fraction
-            of K.
+        threshold: an island's particles of a sequence are resampled if their effective sample size is below this
+            fraction of K.
     """
     increments, current = [], None
     total_ess = torch.zeros(len(windows[0].targets), dtype=torch.float64, device=windows[0].targets.device)
@@ -94,7 +94,7 @@ def run(program: SequenceModel, windows: list[Batch], islands: int, particles: i
 
 
 def initial_particles(start: States, islands: int, particles: int) -> Particles:
-    """The states before the first step, ``(B, H)`` each, once for each particle, all of equal weight."""
+    """R·K equally weighted copies of the states before the first step, ``(B, H)`` each."""
     like = start.z[0]
     z, c = (tuple(s if s is None else s.expand(islands * particles, *s.shape[-2:]) for s in each) for each in start)
     log_w = torch.full(
@@ -106,24 +106,24 @@ def initial_particles(start: States, islands: int, particles: int) -> Particles:
 def filter_step(
     walk: StepwiseRNN, emission: Emission, t: int, particles: Particles, x_t: Tensor, real: Tensor, threshold: float
 ) -> FilterStep:
-    """Propagate the particles by the model's own noise, weigh them by p(x_t | z_t), resample them where due.
+    """Propagate the particles with the model's noise, weight them by p(x_t | z_t), and resample them if needed.
 
     Args:
-        walk: the network along the inputs of the window.
+        walk: the network, which steps along the inputs of the window.
         emission: p(x_t | z_t).
-        t: the step, from 0, in the window.
-        particles: those after step t - 1.
+        t: index of the step in the window, from 0.
+        particles: the particles after step t - 1.
         x_t: targets of the step, ``(B, 1)`` or ``(B, 1, D)``.
-        real: which sequences have a real step at t, ``(B,)``; in padding the weights stay as they are.
-        threshold: resample where the effective sample size is below this fraction of K.
+        real: which sequences have a real step at t, ``(B,)``; padded steps do not change the weights.
+        threshold: particles are resampled if their effective sample size is below this fraction of K.
     """
     states, log_w = particles
     num_particles, uniform = log_w.shape[1], -math.log(log_w.shape[1])
-    z, states = walk.step(t, states, _draw(walk, log_w.shape[0] * num_particles))
+    z, states = walk.step(t, states, _sampler(walk, log_w.shape[0] * num_particles))
     log_p = emission(z.unsqueeze(-2)).log_prob(x_t)
     log_w = log_w + log_p.reshape(log_w.shape).double().where(real, 0.0)
     increment = log_w.logsumexp(1, keepdim=True)
-    # if no particle can produce x_t, p̂ is 0 whatever follows: equal weights keep the later steps finite
+    # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
     log_w = (log_w - increment).where(increment > -math.inf, uniform)
     ess = effective_sample_size(log_w, 1)
     due = (ess < threshold * num_particles) & real
@@ -133,34 +133,34 @@ def filter_step(
     return FilterStep(Particles(states, log_w), increment.squeeze(1), ess, due)
 
 
-def _draw(walk: StepwiseRNN, particles: int) -> Callable[[int, Tensor], Tensor]:
-    """z_{l,t} of every particle from the model's own noise. At the input layer all particles share the mean."""
+def _sampler(walk: StepwiseRNN, particles: int) -> Callable[[int, Tensor], Tensor]:
+    """A function that samples z_{l,t} of every particle. At the input layer all particles share the mean."""
     return lambda layer, mean: walk.law(layer, mean.expand(particles, *mean.shape[-2:]))()
 
 
 def filterable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
-    """The model whose steps a filter takes, and the handlers that condition its sites.
+    """The :class:`SequenceModel` under its views, and the handlers that condition its sites.
 
     Raises:
-        ValueError: a program that is not a :class:`SequenceModel` in a view that keeps its noise.
+        ValueError: a program that is not a :class:`SequenceModel`, or one with its noise off.
     """
     program, conditions = underlying(model)
     if isinstance(program, SequenceModel):
         return program, conditions
     raise ValueError(
-        f"method='particle-filter' walks a SequenceModel step by step, got {type(program).__name__}; give the model "
-        "itself, or its unroll or innovations (noise_off(model) has method='mean')"
+        f"method='particle-filter' needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its "
+        "unroll or innovations view (for noise_off(model) use method='mean')"
     )
 
 
 def has_noisy_states(program: SequenceModel, batch: Batch) -> bool:
-    """Whether a state is noisy.
+    """Whether any state is noisy.
 
     Raises:
-        ValueError: dropout, weights or γ that are sampled, or states that are conditioned on.
+        ValueError: dropout, sampled weights or γ, or states that are conditioned on.
     """
     program.dropout.refuse(
-        "method='particle-filter' walks along the layers step by step, without masks",
+        "method='particle-filter' does not support dropout masks",
         "method 'importance', 'ensemble' or 'mean'",
     )
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
@@ -169,10 +169,10 @@ def has_noisy_states(program: SequenceModel, batch: Batch) -> bool:
         is_state = isinstance(site["fn"], NoisyPath)
         noisy = noisy or is_state
         if is_state and site["is_observed"]:
-            raise ValueError(f"method='particle-filter' draws the states, but {site['name']!r} is conditioned on")
+            raise ValueError(f"method='particle-filter' samples the states, but {site['name']!r} is conditioned on")
         if not is_state and not site["is_observed"]:
             raise ValueError(
-                f"method='particle-filter' is of one network, but {site['name']!r} is sampled; condition on it first, "
-                f"as in pyro.condition(model, {{{site['name']!r}: ...}})"
+                f"method='particle-filter' needs fixed weights and γ, but {site['name']!r} is sampled; condition on it "
+                f"first, as in pyro.condition(model, {{{site['name']!r}: ...}})"
             )
     return noisy

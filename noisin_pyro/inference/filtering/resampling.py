@@ -9,16 +9,16 @@ from noisin_pyro.models import States
 
 
 def systematic_ancestors(log_w: Tensor, due: Tensor) -> Tensor:
-    """The index of the particle that each particle continues, ``(R, K, B)``.
+    """The index of each particle's ancestor, ``(R, K, B)``.
 
     Args:
         log_w: normalized log-weights of R islands of K particles for B sequences, ``(R, K, B)``.
-        due: which islands and sequences are resampled, ``(R, B)``; particles of the others continue themselves.
+        due: which islands and sequences to resample, ``(R, B)``; elsewhere each particle is its own ancestor.
     """
     particles = log_w.shape[1]
     places = torch.arange(particles, device=log_w.device)
     cumulative = log_w.exp().cumsum(1).mT.contiguous()  # (R, B, K)
-    # rounding may leave the last cumulative weight off 1: scale the points by it, so that none lies beyond
+    # rounding may leave the last cumulative weight below 1; scaling the points by it keeps them all below it
     points = (places + torch.rand_like(cumulative[..., :1])) / particles * cumulative[..., -1:]
     ancestors = torch.searchsorted(cumulative, points, right=True).clamp(max=particles - 1).mT
     return ancestors.where(due.unsqueeze(1), places[:, None])

@@ -1,4 +1,4 @@
-"""The affine map that turns noise drawn from its prior into a guide's, and the network that says which map."""
+"""Affine maps that transform noise from its prior, and the network that computes their parameters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ COVARIANCES = ("diagonal", "full")
 
 
 class Affine(NamedTuple):
-    """u -> shift + L u in coordinates ``(..., d)``, with L lower triangular and of positive diagonal.
+    """The map u -> shift + L u in coordinates ``(..., d)``, where L is lower triangular with a positive diagonal.
 
     Attributes:
         shift: ``(..., d)``.
-        log_diagonal: of L, ``(..., d)``.
-        below: what L has below its diagonal, row by row ``(..., d (d - 1) / 2)``; None for a diagonal L.
+        log_diagonal: logarithm of the diagonal of L, ``(..., d)``.
+        below: entries of L below its diagonal, row by row, ``(..., d (d - 1) / 2)``; None if L is diagonal.
     """
 
     shift: Tensor
@@ -36,12 +36,12 @@ class Affine(NamedTuple):
 
 
 def push(noise: Tensor, space: Transform, affine: Affine) -> tuple[Tensor, Tensor]:
-    """Move noise by an affine map of its coordinates.
+    """Transform noise by an affine map of its unconstrained coordinates.
 
     Args:
         noise: ε_0 ``(..., H)`` from its prior.
-        space: coordinates to ε: :func:`noisin_pyro.noise.biject_to_support`.
-        affine: the identity (all of its numbers 0) leaves the noise as it is.
+        space: map from coordinates to ε, as :func:`noisin_pyro.noise.biject_to_support` returns it.
+        affine: map of the coordinates. If all its parameters are 0, it is the identity.
 
     Returns:
         ε ``(..., H)`` and log |dε / dε_0| ``(...)``.
@@ -54,17 +54,18 @@ def push(noise: Tensor, space: Transform, affine: Affine) -> tuple[Tensor, Tenso
 
 
 class Head(nn.Module):
-    """The affine map of one layer's noise, from what is known of x and, along the path, of the states.
+    """A network that maps features of x and, optionally, states to the affine map of one layer's noise.
 
-    One hidden layer of tanh units. Where the noise can be anywhere, the shift has a linear part too, as the exact
-    posterior of a linear-Gaussian model has; elsewhere that could run away along the path, being exponentiated. All
-    starts at 0, so that the guide starts at the prior.
+    It has one hidden layer of tanh units. If the support of the noise is unbounded, the shift also has a linear part,
+    as in the exact posterior of a linear-Gaussian model. For other supports the coordinates are exponentiated, so a
+    linear part could diverge along the sequence. The output layer and the linear part start at 0, so that the guide
+    starts at the prior.
 
     Args:
-        context_size: numbers known of x at each step.
-        state_size: numbers known of the states; 0 for none.
-        hidden_size: units of the hidden layer.
-        coordinates: d, of the noise.
+        context_size: number of features of x at each step.
+        state_size: number of state features; 0 for none.
+        hidden_size: number of units of the hidden layer.
+        coordinates: d, the dimension of the noise's unconstrained coordinates.
         linear: whether the shift has a linear part.
         covariance: ``"diagonal"`` or ``"full"``.
     """
@@ -88,18 +89,18 @@ class Head(nn.Module):
         nn.init.zeros_(self.of_hidden.bias)
 
     def forward(self, context: Tensor, states: Tensor | None, real: Tensor | None) -> Affine:
-        """The map.
+        """Compute the affine map.
 
         Args:
-            context: ``of_context`` of what is known of x, made for all steps at once.
+            context: features of x after ``of_context``, which is applied to all steps at once.
             states: ``(..., state_size)``, or None.
-            real: which steps are real, ``(...)``, or None for all; in padding the noise keeps its prior.
+            real: which steps are real, ``(...)``, or None for all. At padded steps the map is the identity.
         """
-        known = context if states is None or self.of_states is None else context + self.of_states(states)
-        hidden, straight = known[..., : self.hidden_size], known[..., self.hidden_size :]
-        numbers = self.of_hidden(torch.tanh(hidden))
+        summed = context if states is None or self.of_states is None else context + self.of_states(states)
+        hidden, linear = summed[..., : self.hidden_size], summed[..., self.hidden_size :]
+        parameters = self.of_hidden(torch.tanh(hidden))
         if real is not None:
-            numbers, straight = numbers * real.unsqueeze(-1), straight * real.unsqueeze(-1)
+            parameters, linear = parameters * real.unsqueeze(-1), linear * real.unsqueeze(-1)
         d = self.coordinates
-        shift = numbers[..., :d] + straight if straight.shape[-1] else numbers[..., :d]
-        return Affine(shift, numbers[..., d : 2 * d], numbers[..., 2 * d :] if self.is_full else None)
+        shift = parameters[..., :d] + linear if linear.shape[-1] else parameters[..., :d]
+        return Affine(shift, parameters[..., d : 2 * d], parameters[..., 2 * d :] if self.is_full else None)

@@ -1,4 +1,4 @@
-"""Variational guides over the innovations: noise from the prior, moved by what is known of x (full inference)."""
+"""Amortized guides over the innovations: noise from the prior, transformed by functions of x."""
 
 from __future__ import annotations
 
@@ -22,64 +22,68 @@ from noisin_pyro.models import NoisyRNN, SequenceModel, States, StepwiseRNN, rea
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.noise import biject_to_support
 
-Layers = dict[int, Tensor]  # what each noisy layer has, by its number
+Layers = dict[int, Tensor]  # a tensor for each noisy layer, by its index
 Heads = dict[int, Head]
 
 _NUMBERS = itertools.count(1)
 
 
 class Guide(PyroModule):
-    """q(ε_{1:T} | x): at each step and layer the prior's own noise, then an affine map of its coordinates.
+    """q(ε_{1:T} | x): at each step and layer, noise from the prior, transformed by an affine map of its coordinates.
 
-    It is a guide of ``innovations(model)`` (of native beta, whose noise has no law of its own, a guide of z there), and
-    takes the model's arguments. It starts at the prior, so its first ELBO is that of no guide at all; padded steps stay
-    there. What it draws before the map are auxiliary sites, ``z_1_before`` and so on. Weights and γ that have priors
-    are drawn from these.
+    It is a guide of ``innovations(model)`` and takes the model's arguments. (With native beta noise, which has no
+    innovations, it is a guide of z.) It starts at the prior, so its first ELBO equals that without a guide. At padded
+    steps the noise keeps its prior. The draws before the map are auxiliary sites, ``z_1_before`` and so on. Weights and
+    γ that have priors are drawn from their priors.
 
     Args:
-        name: what tables call it.
-        model: the model itself, not one of its views.
-        both_ways: whether the map at step t knows x_{1:T}, or x_{1:t} alone.
-        along_path: whether it knows the states: z_{t-1} and c_{t-1} of every layer, z_t of those below, and the mean.
+        name: name of the guide in tables.
+        model: the model itself, not a view of it.
+        bidirectional: whether the map at step t is a function of x_{1:T}, or of x_{1:t} only.
+        uses_states: whether it is also a function of z_{t-1} and c_{t-1} of every layer, z_t of the layers below, and
+            the mean of z_t.
         covariance: of a layer's units at one step, given the past: ``"diagonal"`` or ``"full"``.
-        hidden_size: units of the encoder's GRUs and of each map's network; by default as many as the model's layers.
+        hidden_size: number of units of the encoder's GRUs and of each network that computes an affine map (default:
+            the model's hidden size).
     """
 
     def __init__(
         self,
         name: str,
         model: SequenceModel,
-        both_ways: bool,
-        along_path: bool,
+        bidirectional: bool,
+        uses_states: bool,
         covariance: str = "diagonal",
         hidden_size: int | None = None,
     ) -> None:
-        # one of its own in Pyro's global store, or SVI would take the parameters of a guide made before for its
+        # a unique name: under a shared one, SVI would find an earlier guide's parameters in Pyro's global store
         super().__init__(f"guide_{next(_NUMBERS)}")
         self.__name__ = name
         rnn = model.rnn
         size = rnn.hidden_size if hidden_size is None else hidden_size
-        self._model = (model,)  # in a tuple it is no submodule: its parameters are not the guide's
-        self.along_path = along_path
-        self.encoder = Encoder(model, size, both_ways)
+        self._model = (model,)  # in a tuple, so that it is not a submodule and the guide does not own its parameters
+        self.uses_states = uses_states
+        self.encoder = Encoder(model, size, bidirectional)
         self.heads = nn.ModuleDict()
         state_size = rnn.num_layers * rnn.hidden_size * (1 + rnn.cell.has_memory)
         for layer in rnn.noisy_layers:
             units = rnn.hidden_size if layer else rnn.input_size
-            states = (state_size + units) * along_path
-            dimension, bends = _coordinates(rnn, units)
-            self.heads[str(layer)] = Head(self.encoder.output_size, states, size, dimension, not bends, covariance)
+            states = (state_size + units) * uses_states
+            dimension, constrained = _coordinates(rnn, units)
+            self.heads[str(layer)] = Head(
+                self.encoder.output_size, states, size, dimension, not constrained, covariance
+            )
             state_size += units
         like = next(rnn.parameters())
         self.to(like.device, like.dtype)
 
     @property
     def model(self) -> SequenceModel:
-        """The model that it is a guide of."""
+        """The model of this guide."""
         return self._model[0]
 
     def head(self, layer: int) -> Head:
-        """The network of that layer's map."""
+        """The network that computes the affine map of a layer."""
         head = self.heads[str(layer)]
         assert isinstance(head, Head)
         return head
@@ -92,35 +96,37 @@ class Guide(PyroModule):
         lengths: Tensor | None = None,
         size: int | None = None,
     ) -> None:
-        """Draw the noise of every layer. Arguments and errors are those of :class:`SequenceModel`.
+        """Sample the noise of every layer. The arguments and errors are those of :class:`SequenceModel`.
 
         Raises:
-            ValueError: no targets, which the guide looks at.
+            ValueError: no targets, on which the guide conditions.
         """
         if targets is None:
-            raise ValueError("targets must be given, since a guide looks at x; got None; to draw x, run the model")
+            raise ValueError(
+                "targets must be given, since a guide conditions on x; got None; to sample x, run the model"
+            )
         rnn = self.model.rnn
         x, walk = _read(self.model, inputs, state)
-        known = self.encoder(x.detach(), targets, lengths)
-        heads = {layer: self.head(layer) for layer in rnn.noisy_layers}  # once: Pyro records every look at them
-        contexts = {layer: head.of_context(known) for layer, head in heads.items()}
+        features = self.encoder(x.detach(), targets, lengths)
+        heads = {layer: self.head(layer) for layer in rnn.noisy_layers}  # once: Pyro records every access to a module
+        contexts = {layer: head.of_context(features) for layer, head in heads.items()}
         real = None if lengths is None else real_steps(lengths.to(x.device), x.shape[-2])
         with self.model.sequences(x.shape[-3], size):
             before = {layer: _draw_before(rnn, layer, walk) for layer in rnn.noisy_layers if rnn.noise.has_innovations}
-            if self.along_path or not before:
-                moved, stretch = _Path(rnn.name, walk, heads, self.along_path, before, contexts, real).walked()
+            if self.uses_states or not before:
+                moved, stretch = _Sequential(rnn.name, walk, heads, self.uses_states, before, contexts, real).run()
             else:
-                moved, stretch = _at_once(walk, heads, before, contexts, real)
+                moved, stretch = _parallel(walk, heads, before, contexts, real)
             for layer in rnn.noisy_layers:
                 density: Any = -stretch[layer].sum(-1)
                 law = dist.Delta(moved[layer], log_density=density, event_dim=2)
                 pyro.sample(f"{rnn.name}_{layer}{'_noise' if before else ''}", law)
 
 
-def _at_once(
+def _parallel(
     walk: StepwiseRNN, heads: Heads, before: Layers, contexts: Layers, real: Tensor | None
 ) -> tuple[Layers, Layers]:
-    """ε_{1:T} of each layer where no map knows the path, and log |dε / dε_before| of each step."""
+    """ε_{1:T} of each layer and log |dε / dε_before| of each step, if no map depends on the states."""
     pushed = {
         layer: push(noise, biject_to_support(_law(walk, layer)), heads[layer](contexts[layer], None, real))
         for layer, noise in before.items()
@@ -129,18 +135,18 @@ def _at_once(
 
 
 @dataclass(frozen=True)
-class _Path:
-    """A walk along the states, all layers together, that moves the noise on the way."""
+class _Sequential:
+    """Transforms the noise step by step, all layers together, if maps depend on the states."""
 
     name: str
     walk: StepwiseRNN
     heads: Heads
-    knows_states: bool
+    uses_states: bool
     before: Layers
     contexts: Layers
     real: Tensor | None
 
-    def walked(self) -> tuple[Layers, Layers]:
+    def run(self) -> tuple[Layers, Layers]:
         """ε_{1:T} of each layer (z of native noise), and log |dε / dε_before| of each step."""
         spaces = {layer: biject_to_support(_law(self.walk, layer, per_step=True)) for layer in self.before}
         noises = {layer: noise.unbind(-2) for layer, noise in self.before.items()}
@@ -155,9 +161,9 @@ class _Path:
                     space, noise = spaces[layer], noises[layer][t]
                 else:
                     space, noise = self._native(layer, mean, t)
-                known = self._known(noise, mean, states, below) if self.knows_states else None
+                features = self._features(noise, mean, states, below) if self.uses_states else None
                 real = None if self.real is None else self.real[..., t]
-                pushed = push(noise, space, self.heads[layer](contexts[layer][t], known, real))
+                pushed = push(noise, space, self.heads[layer](contexts[layer][t], features, real))
                 moved[layer].append(pushed)
                 z = mean + self.walk.scale(layer, mean) * pushed[0] if self.before else pushed[0]
                 below.append(z)
@@ -170,23 +176,22 @@ class _Path:
         )
 
     @staticmethod
-    def _known(noise: Tensor, mean: Tensor, states: States, below: list[Tensor]) -> Tensor:
-        """z_{t-1} and c_{t-1} of every layer, z_t of those below, and the mean; what is the same for all particles is
-        repeated for each."""
+    def _features(noise: Tensor, mean: Tensor, states: States, below: list[Tensor]) -> Tensor:
+        """z_{t-1} and c_{t-1} of every layer, z_t of those below, and the mean, expanded over particles."""
         parts = [*states.z, *(c for c in states.c if c is not None), *below, mean]
         return torch.cat([part.expand(*noise.shape[:-1], -1) for part in parts], -1)
 
     def _native(self, layer: int, mean: Tensor, t: int) -> tuple[Transform, Tensor]:
-        """z_t from its own law, which moves with the mean, and the coordinates of its support."""
+        """The unconstrained coordinates of z_t's support, and z_t drawn from its prior, which depends on the mean."""
         law = self.walk.law(layer, mean)
         site = f"{self.name}_{layer}_before_{t + 1}"
         masked = law if self.real is None else law.mask(self.real[..., t])
         return biject_to(law.support), pyro.sample(site, masked, infer={"is_auxiliary": True})
 
 
-@pyro_method  # in the model's context, where weights and γ with priors are sites by their names
+@pyro_method  # in the model's context, so that weights and γ with priors have their sites' names
 def _read(model: SequenceModel, inputs: Tensor, state: State | None) -> tuple[Tensor, StepwiseRNN]:
-    """What the first layer reads, and the walk along it."""
+    """The inputs of the first layer, and the network that steps along them."""
     x = model.embed(inputs)
     return x, model.rnn.stepwise(x, state)
 
@@ -200,7 +205,8 @@ def _draw_before(rnn: NoisyRNN, layer: int, walk: StepwiseRNN) -> Tensor:
 
 
 def _law(walk: StepwiseRNN, layer: int, per_step: bool = False) -> TorchDistribution:
-    """The law of ε over a layer's units, of one step ``(..., B)`` or with an axis of time behind it."""
+    """The law of ε over a layer's units, with batch shape ``(..., B)`` if ``per_step``, else with a time axis of size 1
+    behind it."""
     spread = walk.spreads[layer]
     assert spread is not None
     units = walk.weights[0].hh.shape[-1] if layer else walk.inputs.shape[-1]
@@ -208,7 +214,7 @@ def _law(walk: StepwiseRNN, layer: int, per_step: bool = False) -> TorchDistribu
 
 
 def _coordinates(rnn: NoisyRNN, units: int) -> tuple[int, bool]:
-    """How many coordinates the noise of so many units has, and whether its support is less than all of space."""
+    """The number of unconstrained coordinates of ``units`` units of noise, and whether its support is constrained."""
     if not rnn.noise.has_innovations:
         return units, True
     law = rnn.noise.law(torch.ones(()), units)

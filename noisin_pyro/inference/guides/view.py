@@ -1,4 +1,4 @@
-"""The view of a model on whose sites a guide acts."""
+"""The view of a model whose sites a guide samples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Program = Callable[..., Any]
 
 
 def view_for(guide: Program | None, model: Program) -> Program:
-    """``innovations(model)`` where the guide acts on the innovations, the model itself elsewhere.
+    """Return ``innovations(model)`` if the guide samples innovations, else the model itself.
 
-    Guides known to act on the innovations are those of :func:`get`, and any automatic guide of an ``innovations`` view.
-    A model that is in a view already is returned as it is, so ``(innovations(model), guide)`` means the same.
+    Guides from :func:`get` and automatic guides of an ``innovations`` view sample innovations. A model that is already
+    in a view is returned unchanged, so ``(innovations(model), guide)`` is equivalent to ``(model, guide)``.
     """
-    acts_on_innovations = isinstance(guide, Guide) or (
+    samples_innovations = isinstance(guide, Guide) or (
         isinstance(guide, AutoGuide) and view_of(guide.model) is innovations
     )
-    return innovations(model) if acts_on_innovations and view_of(model) is None else model
+    return innovations(model) if samples_innovations and view_of(model) is None else model

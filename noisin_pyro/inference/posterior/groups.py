@@ -20,19 +20,19 @@ from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import NoisyPath, SpreadPrior, real_steps, site_info
 
 
-def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, at_once: int) -> Groups:
-    """Run the model at ``num_draws`` draws of its latents; latents that are not given are drawn from the prior.
+def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, draws_per_run: int) -> Groups:
+    """Run the model at ``num_draws`` draws of its latents. Other latents are drawn from the prior.
 
     Args:
         latents: draws of sites, ``(num_draws, B, ...)`` or ``(num_draws, 1, ...)``.
-        at_once: number of draws in one run of the model.
+        draws_per_run: number of draws in one run of the model.
 
     Returns:
-        ``posterior`` (states, γ, weights), ``posterior_predictive`` and ``log_likelihood``. The first axis of each
-        array is the draw, which is not among the named dimensions.
+        the groups ``posterior`` (states, γ, weights), ``posterior_predictive`` and ``log_likelihood``. The first axis
+        of each array is the draw; it has no name.
     """
     groups: dict[str, dict[str, Any]] = {}
-    for block in blocks(num_draws, at_once):
+    for block in blocks(num_draws, draws_per_run):
         given = {name: value[block] for name, value in latents.items()}
         size = block.stop - block.start
         trace, _ = run(poutine.condition(model, given), batch, size)
@@ -46,12 +46,12 @@ def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_dra
 
 
 def observed(batch: Batch) -> Variables:
-    """The observed data."""
+    """The variables of the group ``observed_data``."""
     return {"x": (_x_dims(batch), _padded(batch.targets.unsqueeze(0), batch)[0])}
 
 
 def coordinates(batch: Batch) -> dict[str, np.ndarray]:
-    """Coordinates of the dimensions that do not count from 0: time counts from 1, as sites do."""
+    """Coordinates of dimensions that do not start at 0: time starts at 1, as in the names of sites."""
     return {"time": np.arange(1, batch.targets.shape[1] + 1)}
 
 
@@ -74,11 +74,11 @@ def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
         info = site_info(site)
         computed = info.computed is not None
         if site["is_observed"] and not computed and name not in given:
-            continue  # data, or a site that the user conditions on
+            continue  # the data, or a site that the user conditions on
         if computed or isinstance(site["fn"], NoisyPath):
             dims = ("sequence", "time", f"unit_{name.rpartition('_')[2]}")
             latents[name] = (dims, _padded(value.expand(size, *value.shape[-3:]), batch))
-        elif info.family is None:  # else the noise of a state, which is in the posterior as the state
+        elif info.family is None:  # noise is skipped: the posterior contains the states instead
             law = site["fn"]
             name = f"gamma_{law.layer}" if isinstance(law, SpreadPrior) and law.layer is not None else name
             latents.update(_other(name, value, is_shared(site)))
@@ -106,7 +106,7 @@ def _x_dims(batch: Batch) -> tuple[str, ...]:
 
 
 def _padded(values: Tensor, batch: Batch) -> np.ndarray:
-    """``(S, B, T, ...)`` with NaN beyond the sequences' lengths."""
+    """Values ``(S, B, T, ...)`` as an array, with NaN beyond the sequences' lengths."""
     array = values.cpu().numpy()
     if batch.lengths is None:
         return array

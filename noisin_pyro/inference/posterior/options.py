@@ -1,4 +1,4 @@
-"""The options of ``posterior``, and a check of the size of its result."""
+"""The options of ``posterior``, and a check of its memory use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Options(NamedTuple):
 
     @property
     def num_draws(self) -> int:
-        """Number of draws of all chains together, after thinning."""
+        """Total number of draws of all chains, after thinning."""
         return self.num_chains * -(-self.num_samples // self.thin)
 
     def of_its_method(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def checked_options(
     warmup_steps: int | None,
     thin: int | None,
 ) -> Options:
-    """The options with their defaults.
+    """Check the options and fill in defaults.
 
     Raises:
         ValueError: an option that is out of range or does not apply to the method.
@@ -55,12 +55,12 @@ def checked_options(
     for name, value in given.items():
         if value is not None and (name in OF_NUTS) != (method == "nuts"):
             others = "'nuts'" if name in OF_NUTS else "'prior' or 'guide'"
-            hint = ": its draws are independent, use fewer num_samples" if name == "thin" else ""
+            hint = ", whose draws are independent (reduce num_samples instead)" if name == "thin" else ""
             raise ValueError(f"{name} has no effect on method={method!r}{hint}; drop it, or use method={others}")
     for name, value in {"num_samples": num_samples, **given}.items():
-        least = 0 if name == "warmup_steps" else 1
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        minimum = 0 if name == "warmup_steps" else 1
+        if value is not None and (not isinstance(value, int) or value < minimum):
+            raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
     return Options(
         method,
         num_samples,
@@ -72,10 +72,10 @@ def checked_options(
 
 
 def check_memory(result: int, intermediate: int, options: Options, max_memory: int, progress: bool) -> None:
-    """Report on standard error the bytes that the result and its intermediate draws take.
+    """Report the memory use of the result and of intermediate draws (in bytes) on standard error.
 
     Raises:
-        ValueError: more than ``max_memory``.
+        ValueError: they need more than ``max_memory`` bytes.
     """
     message = f"{options.num_draws} draws take {_bytes(result)}, and {_bytes(intermediate)} more while computing"
     if result + intermediate > max_memory:

@@ -1,4 +1,4 @@
-"""The posterior over a model's hidden states, γ and weights, as ArviZ reads it."""
+"""The posterior over a model's hidden states, γ and weights, in ArviZ's format."""
 
 from __future__ import annotations
 
@@ -42,73 +42,77 @@ def posterior(
     seed: int | None = None,
     progress: bool = True,
 ) -> Any:
-    """Draws from p(z, γ, weights | x), with the groups that ArviZ's summaries and plots use.
+    """Draw from p(z, γ, weights | x), and return the draws with the groups that ArviZ's summaries and plots use.
 
-    - ``method="prior"``: whole sequences from the prior, resampled in proportion to p(x | z). For small T·H only.
+    - ``method="prior"``: whole sequences from the prior, resampled in proportion to p(x | z). Only for small T·H.
     - ``method="guide"``: draws from the guide, q(z | x); with ``num_proposals``, resampled in proportion to
       p(x, z) / q(z | x). Sites that the guide does not sample are drawn from the prior.
     - ``method="nuts"``: chains of the No-U-Turn sampler on ``innovations(model)``. For small models.
 
-    For the first two, ``sample_stats`` has the Pareto k̂ and the effective sample size of each sequence's weights (of
-    all sequences together if γ or weights are sampled, which they share). A warning is issued if draws were resampled
-    by weights with k̂ above 0.7. Resampled draws may repeat.
+    With the first two, ``sample_stats`` contains the Pareto k̂ and the effective sample size of each sequence's weights.
+    If γ or weights are sampled, the sequences share them, and there is one k̂ for all sequences together. A warning is
+    issued if draws were resampled by weights with k̂ above 0.7. Resampled draws may repeat.
 
-    Groups: ``posterior`` and ``prior`` hold ``z_1`` ... (chain, draw, sequence, time, unit_1), ``gamma_1`` ... if γ has
-    a prior, and weights that have one, under their sites' names. ``posterior_predictive`` and ``observed_data`` hold
-    ``x`` (..., sequence, time[, feature]). ``log_likelihood`` holds ``x``, log p(x_t | z_t) of each step, and, if γ or
-    weights are sampled, ``x_marginal``, log p(x | γ, weights) of each whole sequence, by a particle filter at each
-    draw. Time counts from 1, as sites do, all else from 0. Steps beyond a sequence's length are NaN, so integers are
-    stored as floats there.
+    Groups: ``posterior`` and ``prior`` contain ``z_1`` ... (chain, draw, sequence, time, unit_1), ``gamma_1`` ... if γ
+    has a prior, and weights with priors, under their sites' names. ``posterior_predictive`` and ``observed_data``
+    contain ``x`` (..., sequence, time[, feature]). ``log_likelihood`` contains ``x``, log p(x_t | z_t) of each step,
+    and, if γ or weights are sampled, ``x_marginal``, log p(x | γ, weights) of each whole sequence, by a particle filter
+    at each draw. The coordinate ``time`` starts at 1, as in the names of sites; the others start at 0. Steps beyond a
+    sequence's length are NaN, so integers with padding are stored as floats.
 
-    Use ``az.loo`` and ``az.compare`` with ``var_name="x_marginal"``. They re-weight draws as if one observation had not
-    been seen, which works for latents that many observations share. A state z_t depends mostly on x_t, so the weights
-    of single steps are as uneven as those of the prior. If neither γ nor weights are sampled, nothing is shared, and
-    there is nothing to leave out: compare such models on held-out sequences, by
+    Use ``az.loo`` and ``az.compare`` with ``var_name="x_marginal"``. They reweight the draws to leave out one
+    observation, which works for latents that many observations share. It does not work for single steps: a state z_t
+    depends mostly on x_t, so the weights would be as uneven as those of the prior. If neither γ nor weights are
+    sampled, sequences share no latents, and leave-one-out does not apply. Compare such models on held-out sequences by
     ``evaluate(model, data, "particle-filter").difference(evaluate(other, data, "particle-filter"))``.
 
     Args:
-        model: a :class:`SequenceModel`, or any program with its arguments that opens a plate of dimension -1 over the
-            sequences and returns ``emission`` and ``state``; for a guide of your own, the view on whose sites it acts.
-        data: sequences; or a stream of one window, whose columns are the sequences. A stream of several windows carries
-            states between them, and a window's draws would not depend on what follows it.
-        guide: a guide of :func:`noisin_pyro.guides.get`, or a Pyro guide over some of the model's sites, called with
+        model: a :class:`SequenceModel`, or any program with the same arguments that opens a plate of dimension -1 over
+            the sequences and returns ``emission`` and ``state``. With a custom guide, the view whose sites the guide
+            samples.
+        data: sequences, or a stream with a single window, whose columns are the sequences. Several windows are not
+            supported, since the draws of a window would not depend on later windows.
+        guide: a guide from :func:`noisin_pyro.guides.get`, or a Pyro guide over some of the model's sites, called with
             the model's arguments.
-        num_samples: number of draws; for ``"nuts"``, of each chain before thinning.
-        method: one of these; default: ``"guide"`` if a guide is given, else ``"prior"``.
+        num_samples: number of draws; for ``"nuts"``, number of draws per chain before thinning.
+        method: one of the above (default: ``"guide"`` if a guide is given, else ``"prior"``).
         num_proposals: number of draws to resample from (default for ``"prior"``: ``10 * num_samples``).
         num_chains: for ``"nuts"``: number of chains, run one after the other (default: 4).
         warmup_steps: for ``"nuts"``: adaptation steps of each chain, discarded (default: ``num_samples``).
         thin: for ``"nuts"``: keep every ``thin``-th draw (default: 1).
-        num_particles: of the filter that computes ``x_marginal`` (default: 200); 0 leaves it out.
-        max_memory: maximum number of bytes of the result and of the draws that it is computed from.
-        seed: seed of this call; torch's generators keep their state. By default torch's generators are used.
-        progress: whether to report on standard error the memory that the result takes, before it is computed, and the
-            progress of NUTS.
+        num_particles: number of particles for ``x_marginal`` (default: 200); 0 omits ``x_marginal``.
+        max_memory: maximum memory of the result and of intermediate draws, in bytes.
+        seed: seed of this call, which then leaves the state of torch's generators unchanged. By default torch's
+            generators are used.
+        progress: whether to report the memory use (before the computation) and the progress of NUTS on standard error.
 
     Returns:
-        an ``arviz.InferenceData`` (ArviZ 0.23) or an ``xarray.DataTree`` (ArviZ 1); its attributes say how it was made.
+        an ``arviz.InferenceData`` (ArviZ 0.23) or an ``xarray.DataTree`` (ArviZ 1). Its attributes record the method,
+        the seed and the versions.
 
     Raises:
-        ValueError: a model without latents, options that do not apply, a stream of several windows, or a result larger
-            than ``max_memory``.
+        ValueError: a model without latents, options that do not apply, a stream of several windows, or memory use above
+            ``max_memory``.
     """
     options = checked_options(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
     model = view_for(guide, model)
     data = _sequences(data)
     (batch,) = data.batches()
     with seeded(seed, batch.inputs.device):
-        shared, at_once = _first_look(model, batch, num_particles)
+        shared, draws_per_run = _shared_and_block_size(model, batch, num_particles)
         marginals = bool(shared) and num_particles != 0
         if marginals and isinstance(program := underlying(model)[0], SequenceModel):
-            program.dropout.refuse("x_marginal is by a particle filter, without masks", "num_particles=0")
+            program.dropout.refuse(
+                "x_marginal needs a particle filter, which does not support dropout", "num_particles=0"
+            )
         model = innovations(model) if options.method == "nuts" else model
         check_memory(*_sizes(model, batch, options, marginals), options, max_memory, progress)
         if options.method == "nuts":
             draws = by_nuts(model, batch, num_samples, options.num_chains, options.warmup_steps, options.thin, progress)
         else:
-            draws = by_importance(model, guide, batch, num_samples, options.num_proposals, at_once)
-        groups = groups_of(model, batch, draws.latents, options.num_draws, at_once)
-        groups["prior"] = groups_of(model, batch, {}, options.num_draws, at_once)["posterior"]
+            draws = by_importance(model, guide, batch, num_samples, options.num_proposals, draws_per_run)
+        groups = groups_of(model, batch, draws.latents, options.num_draws, draws_per_run)
+        groups["prior"] = groups_of(model, batch, {}, options.num_draws, draws_per_run)["posterior"]
         if marginals:
             network = {name: draws.latents[name] for name in shared}
             groups["log_likelihood"] |= marginal(model, data, network, num_particles or PARTICLES)
@@ -120,39 +124,38 @@ def posterior(
 
 
 def _sequences(data: Sequences | Stream) -> Sequences:
-    """The sequences; those of a stream are its columns."""
+    """The data as sequences; the columns of a stream become sequences."""
     if isinstance(data, Sequences):
         return data
     batch, *others = data.batches()
     if others:
         raise ValueError(
-            f"data is a stream of {1 + len(others)} windows, whose states are carried from one to the next, so that a "
-            "window's draws would not depend on what follows it; give a Stream whose window holds a whole column, or "
-            "Sequences"
+            f"data must be a stream with one window, got {1 + len(others)} windows, whose draws would not depend on "
+            "later windows; use a Stream whose window contains a whole column, or Sequences"
         )
     return Sequences(batch.inputs, batch.targets, batch.lengths)
 
 
-def _first_look(model: Callable[..., Any], batch: Batch, num_particles: int | None) -> tuple[list[str], int]:
-    """The names of the sites that sequences share, and the number of draws in one run of the model."""
+def _shared_and_block_size(model: Callable[..., Any], batch: Batch, num_particles: int | None) -> tuple[list[str], int]:
+    """The names of latents that sequences share, and the number of draws in one run of the model."""
     with LargestTensor() as largest:
         trace, _ = run(model, batch, 1)
     latents = latent_sites(trace)
     if not latents:
-        raise ValueError("model samples nothing beside the data, so it has no posterior; give it a spread above 0")
+        raise ValueError("model has no latent sites, hence no posterior; give it a spread above 0")
     shared = [site["name"] for site in latents if is_shared(site)]
     if num_particles is not None and (not isinstance(num_particles, int) or num_particles < 0):
         raise ValueError(f"num_particles must be a whole number of at least 0, got {num_particles!r}")
     if num_particles and not shared:
         raise ValueError(
-            f"num_particles={num_particles} has no effect if neither γ nor weights are sampled: log p(x) is then one "
-            "number, which evaluate(model, data, 'particle-filter') computes; drop it"
+            f"num_particles={num_particles} has no effect if neither γ nor weights are sampled; drop it, and compute "
+            "log p(x) by evaluate(model, data, 'particle-filter')"
         )
     return shared, block_size(largest.numel)
 
 
 def _sizes(model: Callable[..., Any], batch: Batch, options: Options, marginals: bool) -> tuple[int, int]:
-    """Bytes of the result, and of the draws that it is computed from."""
+    """Memory of the result and of intermediate draws, in bytes."""
     trace, _ = run(model, batch, 1)
     latents = sum(site["value"].nbytes for site in latent_sites(trace))
     groups = groups_of(model, batch, {}, 1, 1)
@@ -170,26 +173,26 @@ def _by_chain(variables: Variables, chains: int) -> Variables:
 
 
 def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
-    """Diagnostics of the draws. Warns of resampled draws that are unreliable."""
+    """The group ``sample_stats``. Issues a warning if resampled draws are unreliable."""
     if draws.diverging is not None:
         return _by_chain({"diverging": ((), draws.diverging.numpy())}, options.num_chains)
     assert draws.log_weights is not None
     k, effective = pareto_k(draws.log_weights.T.numpy()), effective_sample_size(draws.log_weights).numpy()
     unreliable = int((k > PARETO_K_THRESHOLD).sum())
     if unreliable and options.num_proposals is not None:
-        which = "all sequences together, which share γ or weights" if shared else f"{unreliable} of {len(k)} sequences"
+        which = "all sequences, which share γ or weights" if shared else f"{unreliable} of {len(k)} sequences"
         warnings.warn(
             f"posterior: the Pareto k̂ is above {PARETO_K_THRESHOLD} (up to {k.max():.2f}) for {which}: "
-            f"{options.num_proposals} proposals from the {options.method} do not cover the posterior, and draws "
-            "resampled from them misrepresent it; use a (better) guide, method='nuts', or more num_proposals",
-            stacklevel=4,  # the line that calls posterior
+            f"{options.num_proposals} proposals from the {options.method} do not cover the posterior, so the resampled "
+            "draws are unreliable; use a (better) guide, method='nuts', or a larger num_proposals",
+            stacklevel=4,  # attributes the warning to the line that calls posterior
         )
     stats = {"pareto_k": k, "effective_proposals": effective}
     return {name: ((), values[0]) if shared else (("sequence",), values) for name, values in stats.items()}
 
 
 def _attributes(model: Callable[..., Any], options: Options, seed: int | None) -> dict[str, Any]:
-    """How the draws were made, as strings and numbers."""
+    """The method, its options, the model and the versions, as strings and numbers."""
     resampled = "" if options.num_proposals is None else ", resampled by importance"
     methods = {
         "prior": f"prior{resampled}", "guide": f"guide{resampled or ', as drawn'}", "nuts": "NUTS on innovations",

@@ -1,4 +1,4 @@
-"""Draws from the posterior: from the prior or a guide, perhaps resampled by importance, or by NUTS."""
+"""Posterior samplers: draws from the prior or a guide, with or without importance resampling, and NUTS."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, late
 from noisin_pyro.models import innovations, site_info
 
 Program = Callable[..., Any]
-Latents = dict[str, Tensor]  # by site: (S, B, ...), or (S, 1, ...) for a site that sequences share
+Latents = dict[str, Tensor]  # by site name: (S, B, ...), or (S, 1, ...) for a site that sequences share
 
 
 class Draws(NamedTuple):
     """S draws of a model's latent sites, and diagnostics.
 
     Attributes:
-        latents: by site, ``(S, B, ...)``, or ``(S, 1, ...)`` for a site outside the plate of the sequences.
+        latents: draws by site name, ``(S, B, ...)``, or ``(S, 1, ...)`` for a site outside the plate of the sequences.
         log_weights: importance weights of the proposals, ``(M, B)``, or ``(M, 1)`` if sequences share a latent; None
             for NUTS.
-        diverging: for NUTS, which draws ended a diverging trajectory, ``(S,)``.
+        diverging: for NUTS, whether the trajectory of each draw diverged, ``(S,)``; else None.
     """
 
     latents: Latents
@@ -38,7 +38,7 @@ class Draws(NamedTuple):
 
 
 def run(model: Program, batch: Batch, num_draws: int, guide: Program | None = None) -> tuple[Trace, Trace]:
-    """One run of the guide, and of the model replayed against it, with the draws in a plate of dimension -2."""
+    """Run the guide, and the model replayed against it, with the draws in a plate of dimension -2."""
     arguments: Any = (batch.inputs, batch.targets)
     with poutine.block(), pyro.plate(PARTICLES, num_draws, dim=-2):
         guide_trace = Trace()
@@ -52,22 +52,22 @@ def run(model: Program, batch: Batch, num_draws: int, guide: Program | None = No
 
 
 def is_shared(site: Any) -> bool:
-    """Whether a site is outside the plate of the sequences, so that they share it."""
+    """Whether a site is outside the plate of the sequences, so that all sequences share it."""
     return not any(frame.vectorized and frame.dim == -1 for frame in site["cond_indep_stack"])
 
 
 def by_importance(
-    model: Program, guide: Program | None, batch: Batch, num_samples: int, num_proposals: int | None, at_once: int
+    model: Program, guide: Program | None, batch: Batch, num_samples: int, num_proposals: int | None, draws_per_run: int
 ) -> Draws:
-    """Whole sequences from the guide (from the prior where it samples nothing), with their importance weights.
+    """Draw whole sequences from the guide (other sites from the prior), with their importance weights.
 
     Args:
-        num_proposals: number of draws from which ``num_samples`` are resampled in proportion to their weights, for each
-            sequence separately, or for all together if they share a latent; None returns the draws as they are.
-        at_once: number of draws in one run of the model.
+        num_proposals: number of proposals, from which ``num_samples`` draws are resampled in proportion to their
+            weights, for each sequence separately, or for all together if they share a latent. None: no resampling.
+        draws_per_run: number of draws in one run of the model.
     """
     log_w_blocks, draws = [], []
-    for block in blocks(num_proposals or num_samples, at_once):
+    for block in blocks(num_proposals or num_samples, draws_per_run):
         size = block.stop - block.start
         model_trace, guide_trace = run(model, batch, size, guide)
         in_bound = {site["name"] for site in bound_sites(model_trace, guide_trace)}
@@ -87,7 +87,7 @@ def by_importance(
 def by_nuts(
     model: Program, batch: Batch, num_samples: int, num_chains: int, warmup_steps: int, thin: int, progress: bool
 ) -> Draws:
-    """Chains of the No-U-Turn sampler on the innovations, one after the other; every ``thin``-th draw is kept."""
+    """Run chains of the No-U-Turn sampler on the innovations, one after the other, and keep every ``thin``-th draw."""
     view = innovations(model)
     trace, _ = run(view, batch, 1)
     for site in latent_sites(trace):
@@ -106,9 +106,9 @@ def by_nuts(
         with torch.enable_grad():
             mcmc.run(batch.inputs, batch.targets, lengths=batch.lengths)
         chains.append({name: value.detach()[::thin] for name, value in mcmc.get_samples().items()})
-        ended = torch.zeros(num_samples, dtype=torch.bool)
-        ended[diagnostics["divergences"]] = True
-        diverging.append(ended[::thin])
+        diverged = torch.zeros(num_samples, dtype=torch.bool)
+        diverged[diagnostics["divergences"]] = True
+        diverging.append(diverged[::thin])
     latents = {name: torch.cat([chain[name] for chain in chains]) for name in chains[0]}
     shared = {site["name"] for site in latent_sites(trace) if is_shared(site)}
     return Draws(
@@ -118,7 +118,7 @@ def by_nuts(
 
 
 def _resampled(value: Tensor, index: Tensor) -> Tensor:
-    """The proposals ``(M, B, ...)`` with the indices ``(S, B)`` or ``(S, 1)``, ``(S, B, ...)``."""
+    """Select proposals ``(M, B, ...)`` by indices ``(S, B)`` or ``(S, 1)``; returns ``(S, B, ...)``."""
     rows = value.shape[1]
     return value[index.expand(-1, rows), torch.arange(rows)]
 

@@ -150,7 +150,7 @@ class TestRefusals:
             evaluate(model, data, method="ensemble", num_samples=1)
 
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "message"),
         [
             ({"method": "ensemble", "guide": lambda *_, **__: None}, "guide has no effect on method='ensemble'.*'impo"),
             ({"method": "importance", "islands": 2}, "islands has no effect on method='importance'.*'particle-filter'"),
@@ -159,26 +159,26 @@ class TestRefusals:
             ({"method": "importance", "num_samples": 2.5}, "num_samples must be at least 1 for importance, got 2.5"),
             (
                 {"method": "importance", "guide": lambda *_, **__: None, "log_probs": True},
-                r"log_probs \(per token\): a guide has seen",
+                r"log_probs \(per token\): a guide conditions on",
             ),
             (
                 {"method": "importance", "guide": AutoDelta(innovations(LanguageModel(7, 4)))},
-                "AutoDelta is a point without a density",
+                "AutoDelta is a point estimate without a density",
             ),
             ({"method": "particle-filter", "threshold": 1.5}, "threshold must be from 0 .* to 1, got 1.5"),
             ({"method": "particle-filter", "num_samples": 10}, "num_samples must be a multiple of .* got 10 and 4"),
             ({"method": "particle-filter", "islands": 0}, "num_samples must be a multiple of .* got 400 and 0"),
         ],
     )
-    def test_options_of_one_method(self, options, told):
+    def test_options_of_one_method(self, options, message):
         model, data = LanguageModel(7, 4), Stream(TOKENS, batch_size=5, window=7)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             evaluate(model, data, **options)
 
     def test_mean_of_a_model_with_random_weights(self):
         model = LanguageModel(7, 4, spread=0.0)
         model.rnn.weight_hh_l0 = PyroSample(dist.Normal(0.0, 1.0).expand([4, 4]).to_event(2))
-        with pytest.raises(ValueError, match=r"method='mean' is of one network, but 'rnn.weight_hh_l0' is sampled"):
+        with pytest.raises(ValueError, match=r"method='mean' needs fixed weights, but 'rnn.weight_hh_l0' is sampled"):
             evaluate(model, Stream(TOKENS, batch_size=5, window=7))
 
 

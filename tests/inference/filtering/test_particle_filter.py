@@ -124,7 +124,7 @@ class TestRefusals:
     def test_programs_that_have_no_steps(self):
         model = LanguageModel(5, 3)
         for program in (noise_off(model), noise_off(unroll(model)), lambda *args, **kwargs: model(*args, **kwargs)):
-            with pytest.raises(ValueError, match=r"walks a SequenceModel step by step, got (View|function)"):
+            with pytest.raises(ValueError, match=r"needs a SequenceModel, got (View|function)"):
                 evaluate(program, self.DATA, "particle-filter")
 
     def test_random_weights_and_spreads_unless_they_are_conditioned_on(self):
@@ -152,5 +152,5 @@ class TestRefusals:
     def test_states_that_are_given(self):
         model = LanguageModel(5, 3)
         given = pyro.condition(model, {"z_1": torch.zeros(3, 6, 3)})
-        with pytest.raises(ValueError, match="draws the states, but 'z_1' is conditioned on"):
+        with pytest.raises(ValueError, match="samples the states, but 'z_1' is conditioned on"):
             evaluate(given, self.DATA, "particle-filter")

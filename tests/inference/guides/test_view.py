@@ -130,5 +130,5 @@ class TestTheView:
     def test_does_not_turn_the_noise_on_again(self, data):
         model = make()
         bound = nz.PriorAsGuide_ELBO()(nz.noise_off(model), nz.guides.get("smoothing", model))
-        with pytest.raises(ValueError, match="lacks"):
+        with pytest.raises(ValueError, match="is not in the model"):
             bound(data.inputs, data.targets)
