@@ -31,7 +31,7 @@ from chorales_table import write_table
 import noisin_pyro as nz
 from noisin_pyro._files import write_json
 from noisin_pyro.data import Corpus, Sequences
-from noisin_pyro.training import Data, Inference, Model, Noise, Optimisation, Result, Run
+from noisin_pyro.training import Data, Inference, Model, Noise, Optimization, Result, Run
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir import metrics_log
@@ -62,7 +62,7 @@ def config(where: Path, seed: int, noise: Noise, guide: Inference | None = None,
         model=Model(hidden_size=100),
         noise=noise,
         inference=Inference() if guide is None else guide,
-        optimisation=Optimisation(**{"learning_rate": 0.003, "epochs": 10**6, "patience": 1000, **options}),
+        optimization=Optimization(**{"learning_rate": 0.003, "epochs": 10**6, "patience": 1000, **options}),
         run=Run(folder=where, seed=seed, twin=False, ensemble_samples=0),
     )
 

@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 NOISIN = [sys.executable, "-c", "import sys; from noisin_pyro.cli import main; sys.exit(main())"]
 TOKENS = 929_589  # of Penn Treebank's training text
 MEDIUM = (
-    "--data ptb --cell lstm --layers 2 --hidden-size 650 --batch-size 80 --eval-batch-size 10 --tie-weights "
+    "--data ptb --cell lstm --num-layers 2 --hidden-size 650 --batch-size 80 --eval-batch-size 10 --tie-weights "
     "--initialization published "
     f"--optimizer ASGD --average-after {50 * ICML_STEPS} --learning-rate 30 --schedule divide --clip 0.25 "
     "--patience None"
@@ -64,10 +64,10 @@ CAPTURED = ("table2-1layer", "table3", "medium")  # comparisons of speed.py with
 EPOCHS = {
     "epoch-tanh-256": "--batch-size 20",
     "epoch-tanh-256-learned": "--batch-size 20 --learn-spread",
-    "epoch-lstm-2x650": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80",
-    "epoch-lstm-2x650-learned": "--cell lstm --layers 2 --hidden-size 650 --batch-size 80 --learn-spread",
+    "epoch-lstm-2x650": "--cell lstm --num-layers 2 --hidden-size 650 --batch-size 80",
+    "epoch-lstm-2x650-learned": "--cell lstm --num-layers 2 --hidden-size 650 --batch-size 80 --learn-spread",
 }
-PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--products bfloat16"}
+PRECISIONS = {"float32": "", "tf32": "--tf32", "bfloat16": "--matmul-precision bfloat16"}
 REDUCED = {
     "train": "--data pydocs --hidden-size 8",
     "reproduce": "--data pydocs --hidden-size 8 --epochs 1 --trial-epochs 1",

@@ -106,8 +106,8 @@ def chorales_configs(epochs: int, seed: int) -> dict[str, nz.Config]:
 
     return {
         "equation (1)": run("equation-1"),
-        "importance, S = 5": run("importance-5", particles=5, bound="importance"),
-        "importance, S = 50": run("importance-50", particles=50, bound="importance"),
+        "importance, S = 5": run("importance-5", num_particles=5, bound="importance"),
+        "importance, S = 50": run("importance-50", num_particles=50, bound="importance"),
         "smoothing guide": run("smoothing", Inference(guide="smoothing", kl_annealing=20)),
     }
 

@@ -31,7 +31,7 @@ from pyro import poutine
 
 import noisin_pyro as nz
 from noisin_pyro import plots
-from noisin_pyro.training import Inference, Model, Noise, Optimisation, Run
+from noisin_pyro.training import Inference, Model, Noise, Optimization, Run
 
 # %matplotlib inline
 QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
@@ -177,7 +177,7 @@ def run(name, noise, guide="prior", **how):
         model=Model(hidden_size=64),
         noise=noise,
         inference=Inference(guide=guide, hidden_size=None if guide == "prior" else 32),
-        optimisation=Optimisation(learning_rate=0.01, epochs=EPOCHS, patience=2, **how),
+        optimization=Optimization(learning_rate=0.01, epochs=EPOCHS, patience=2, **how),
         run=Run(folder=Path(folder.name) / name, twin=False, ensemble_samples=0),
     )
     with contextlib.redirect_stderr(io.StringIO()):  # the progress of each pass

@@ -143,7 +143,7 @@ def test_a_known_name_is_not_hidden_by_a_folder(
     ("options", "message"),
     [
         ("--bound importance", "at least 2 particles"),
-        ("--spread 0 --particles 3", "have no effect"),
+        ("--spread 0 --num-particles 3", "have no effect"),
         ("--spread 0 --no-feedback", "have no effect"),
         ("--spread-floor 0.2", "for a learned spread"),
         ("--spread 0.1 --learn-spread", "starts above the floor|starts above its floor"),

@@ -75,8 +75,48 @@ def value(old: Any, new: Any, name: str, *within: str) -> Callable[[Content], No
     return apply
 
 
+def option(old: str, new: str) -> Callable[[Content], None]:
+    """Rename an option, ``group.field``, in a configuration or in the configuration that a file holds."""
+    (group, old_field), (_, new_field) = old.split("."), new.split(".")
+
+    def apply(content: Content) -> None:
+        for within in ((), ("config",)):
+            key(old_field, new_field, *within, group)(content)
+        for within in (("space",), ("of_each_trial", "*", "values"), ("chosen",)):
+            key(old, new, *within)(content)
+
+    return apply
+
+
+def group(old: str, new: str) -> Callable[[Content], None]:
+    """Rename a group of options."""
+
+    def apply(content: Content) -> None:
+        for within in ((), ("config",), ("space",), ("of_each_trial", "*", "values"), ("chosen",)):
+            key(old, new, *within)(content)
+
+    return apply
+
+
+def backend(content: Content) -> None:
+    """Rename the backend ``kernel``."""
+    for within in ((), ("config",)):
+        value("kernel", "fused", "backend", *within, "run")(content)
+
+
+OPTIONS = ("config", "result", "search", "record")
 RENAMINGS = [
     Renaming("settings that a paper does not specify", ("record",), key("unsaid", "unspecified")),
+    Renaming("American spelling", OPTIONS, group("optimisation", "optimization")),
+    Renaming("the argument of NoisyRNN", OPTIONS, option("model.products", "model.matmul_precision")),
+    Renaming("the argument of NoisyRNN", OPTIONS, option("run.engine", "run.backend")),
+    Renaming("the argument of NoisyRNN", OPTIONS, backend),
+    Renaming("the argument of NoisyRNN", OPTIONS, option("noise.family", "noise.noise")),
+    Renaming(
+        "the argument of PriorAsGuide_ELBO", OPTIONS, option("optimization.particles", "optimization.num_particles")
+    ),
+    Renaming("the command's option", OPTIONS, option("inference.covariance", "inference.guide_covariance")),
+    Renaming("the command's option", OPTIONS, option("inference.hidden_size", "inference.guide_hidden_size")),
 ]
 """Every renaming since version 0.1, oldest first."""
 

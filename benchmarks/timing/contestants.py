@@ -12,7 +12,7 @@ import torch
 
 from noisin_pyro import Config, PriorAsGuide_ELBO
 from noisin_pyro.data import Batch, Corpus, Sequences, Vocabulary
-from noisin_pyro.training import Model, Noise, Optimisation, Run
+from noisin_pyro.training import Model, Noise, Optimization, Run
 from noisin_pyro.training.build import build_model
 from noisin_pyro.training.optim import build_optimizer
 from noisin_pyro.training.train_step import TrainStep, make_train_step
@@ -52,12 +52,12 @@ class NoisinTraining:
         config = Config(
             model=Model(**sizes | dict(model or {})),
             noise=Noise(**noise),
-            optimisation=Optimisation(particles=shape.particles),
+            optimization=Optimization(num_particles=shape.particles),
             run=Run(precision=shape.precision),  # type: ignore[arg-type]
         )
-        options = config.optimisation
+        options = config.optimization
         self.model = build_model(config, _empty_corpus(shape)).to(device)
-        elbo = PriorAsGuide_ELBO(num_particles=options.particles, bound=options.bound, max_plate_nesting=1)
+        elbo = PriorAsGuide_ELBO(num_particles=options.num_particles, bound=options.bound, max_plate_nesting=1)
         self.bound = elbo(self.model)
         self.optimizer = build_optimizer(
             options.optimizer, self.bound.parameters(), options.learning_rate, options.average_after
@@ -113,13 +113,13 @@ TRAINING: dict[str, Contestant] = {
     "ours": Contestant("ours, additive, γ fixed", _noisin(spread=GAMMA)),
     "ours-learned": Contestant("ours, additive, γ learned", _noisin(spread=GAMMA, learn_spread=True)),
     "ours-multiplicative": Contestant(
-        "ours, multiplicative", _noisin(family=MULTIPLICATIVE["noise"], spread=MULTIPLICATIVE["spread"])
+        "ours, multiplicative", _noisin(noise=MULTIPLICATIVE["noise"], spread=MULTIPLICATIVE["spread"])
     ),
     "ours-dropout": Contestant(
         "ours, variational dropout instead of noise", _noisin(spread=0.0, model={"regularizer": "variational-dropout"})
     ),
     "ours-bfloat16": Contestant(
-        "ours, additive, matrix products in bfloat16", _noisin(spread=GAMMA, model={"products": "bfloat16"})
+        "ours, additive, matrix products in bfloat16", _noisin(spread=GAMMA, model={"matmul_precision": "bfloat16"})
     ),
     "ours-uncaptured": Contestant(
         "ours, additive, γ fixed, without a CUDA graph", _noisin(spread=GAMMA, cuda_graph=False)

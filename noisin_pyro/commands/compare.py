@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from noisin_pyro import plots
 from noisin_pyro._files import atomic_write
-from noisin_pyro.commands.options import (
+from noisin_pyro.commands._options import (
     DataRoot,
     Device,
     Named,

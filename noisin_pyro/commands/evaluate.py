@@ -11,7 +11,7 @@ from torch import Tensor
 
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
-from noisin_pyro.commands.options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
+from noisin_pyro.commands._options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
 from noisin_pyro.training.build import dataset

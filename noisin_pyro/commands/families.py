@@ -8,7 +8,7 @@ from typing import Any
 from noisin_pyro import noise, plots
 from noisin_pyro._files import atomic_write
 from noisin_pyro._tables import aligned
-from noisin_pyro.commands.options import NewFile, require_new
+from noisin_pyro.commands._options import NewFile, require_new
 
 SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # where a law depends on them; the mean is for laws with an upper bound of 1
 

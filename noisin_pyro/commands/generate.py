@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro.conf
 from torch import Tensor
 
-from noisin_pyro.commands.options import DataRoot, Device, Named, RunFolder, require_seed
+from noisin_pyro.commands._options import DataRoot, Device, Named, RunFolder, require_seed
 from noisin_pyro.data import Vocabulary
 from noisin_pyro.data.vocabulary import EOS, UNK
 from noisin_pyro.inference import generate

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro.conf
 
-from noisin_pyro.commands.options import Named
+from noisin_pyro.commands._options import Named
 from noisin_pyro.reproduction import Recipe, ReproductionOptions, reproduce
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES
@@ -54,7 +54,7 @@ class Reproduce:
     ensemble_samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50)")] = None
     """Number of noisy runs in the ensemble that is tested; 0 tests none."""
 
-    products: Annotated[
+    matmul_precision: Annotated[
         Literal["float32", "bfloat16"] | None,
         Named(metavar="{float32,bfloat16}", help_behavior_hint="(default: the row's)"),
     ] = None
@@ -118,8 +118,8 @@ class Reproduce:
 
     def _changes(self) -> dict[str, Any]:
         given = {
-            "optimisation.epochs": self.epochs,
-            "model.products": self.products,
+            "optimization.epochs": self.epochs,
+            "model.matmul_precision": self.matmul_precision,
             "run.ensemble_samples": self.ensemble_samples,
             "model.hidden_size": self.hidden_size,
             "data.name": self.data,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro.conf
 
-from noisin_pyro.commands.options import Named
+from noisin_pyro.commands._options import Named
 from noisin_pyro.search import Range, SearchResult, Space, search
 from noisin_pyro.search.result import SEARCH, read_settings
 from noisin_pyro.search.search_space import from_json as space_from_json
@@ -19,9 +19,9 @@ from noisin_pyro.training.config import from_json as config_from_json
 
 TRIALS = 12
 _SEARCHED = {  # fields that have an option for the values to search, and the option for one value
-    "noise.family": ("noises", "noise"),
+    "noise.noise": ("noises", "noise"),
     "noise.spread": ("spreads", "spread"),
-    "optimisation.learning_rate": ("learning_rates", "learning-rate"),
+    "optimization.learning_rate": ("learning_rates", "learning-rate"),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from noisin_pyro.commands.options import Named
+from noisin_pyro.commands._options import Named
 from noisin_pyro.training.config import Config
 
 # What needs torch is imported where it is used: ``noisin train --help`` does not wait for it.
@@ -45,7 +45,7 @@ class Train:
 
         before = stored_config(self.config.run.resume)
         given = parse(Train(before))
-        longer = given.config.optimisation.epochs > before.optimisation.epochs  # the one option that may differ
+        longer = given.config.optimization.epochs > before.optimization.epochs  # the one option that may differ
         require_same_options(_with_epochs_of(before, given.config) if longer else given.config, before)
         return given
 
@@ -63,8 +63,8 @@ class Train:
         config, epochs = self.config, None
         if config.run.resume is not None:
             before = stored_config(config.run.resume)
-            if config.optimisation.epochs > before.optimisation.epochs:
-                config, epochs = _with_epochs_of(before, config), config.optimisation.epochs
+            if config.optimization.epochs > before.optimization.epochs:
+                config, epochs = _with_epochs_of(before, config), config.optimization.epochs
         result = train(config, epochs=epochs)
         measure = "perplexity" if result.measure == "perplexity" else "nats per step"
         samples = config.run.ensemble_samples
@@ -75,4 +75,4 @@ class Train:
 
 
 def _with_epochs_of(before: Config, config: Config) -> Config:
-    return replace(config, optimisation=replace(config.optimisation, epochs=before.optimisation.epochs))
+    return replace(config, optimization=replace(config.optimization, epochs=before.optimization.epochs))

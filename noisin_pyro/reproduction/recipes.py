@@ -15,15 +15,17 @@ from noisin_pyro import noise
 from noisin_pyro._lookup import known
 from noisin_pyro.reproduction.recipe import DRAFT, Recipe, slug
 from noisin_pyro.reproduction.table2 import FIRST_BLOCK, TABLE_2, figure2, table2
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
+from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run
 
 PUBLISHED = "Noisin: Unbiased Regularization for Recurrent Neural Networks (ICML 2018, arXiv 1805.01500)"
 
 ZAREMBA_WINDOW = 20
 """Steps of truncated backpropagation of Zaremba et al. for networks of this size."""
 
-_ZAREMBA_MODEL = Model(cell="lstm", num_layers=2, hidden_size=200, initialization="published", products="bfloat16")
-_ZAREMBA_OPTIMISATION = Optimisation(
+_ZAREMBA_MODEL = Model(
+    cell="lstm", num_layers=2, hidden_size=200, initialization="published", matmul_precision="bfloat16"
+)
+_ZAREMBA_OPTIMISATION = Optimization(
     optimizer="SGD", learning_rate=1.0 * ZAREMBA_WINDOW, schedule="halve", clip=5.0 / ZAREMBA_WINDOW, epochs=13,
     patience=None,
 )  # fmt: skip
@@ -61,7 +63,7 @@ def table3(method: Literal["NOISIN", "None"]) -> Recipe:
             data=Data(name="wikitext-2", batch_size=32, eval_batch_size=10, window=ZAREMBA_WINDOW),
             model=_ZAREMBA_MODEL,
             noise=learned if method == "NOISIN" else Noise(spread=0.0),
-            optimisation=dataclasses.replace(_ZAREMBA_OPTIMISATION, epochs=14),
+            optimization=dataclasses.replace(_ZAREMBA_OPTIMISATION, epochs=14),
             run=Run(twin=False),
         ),
     )
@@ -84,7 +86,7 @@ def zaremba() -> Recipe:
             data=Data(name="ptb", batch_size=20, eval_batch_size=10, window=ZAREMBA_WINDOW),
             model=_ZAREMBA_MODEL,
             noise=Noise(spread=0.0),
-            optimisation=_ZAREMBA_OPTIMISATION,
+            optimization=_ZAREMBA_OPTIMISATION,
             run=Run(twin=False),
         ),
     )
@@ -147,8 +149,8 @@ def icml_m(method: str) -> Recipe:
             ),
             noise=Noise(spread=0.0)
             if gamma is None
-            else Noise(family=f"{family}:multiplicative", spread=noise.from_published(family, gamma)),
-            optimisation=Optimisation(
+            else Noise(noise=f"{family}:multiplicative", spread=noise.from_published(family, gamma)),
+            optimization=Optimization(
                 optimizer="ASGD", learning_rate=30.0, schedule="divide", average_after=50 * ICML_STEPS, clip=0.25,
                 epochs=200, patience=None,
             ),

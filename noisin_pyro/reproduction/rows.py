@@ -141,11 +141,11 @@ def _run_if_missing(path: Path, recipe: Recipe, seed: int, options: Reproduction
 
 def _is_complete(path: Path, recipe: Recipe) -> bool:
     """Whether there is a record, with as many epochs as are asked for."""
-    return path.exists() and _epochs(records.read(path)) >= recipe.config.optimisation.epochs
+    return path.exists() and _epochs(records.read(path)) >= recipe.config.optimization.epochs
 
 
 def _epochs(record: records.Record) -> int:
-    return record.config["optimisation"]["epochs"]
+    return record.config["optimization"]["epochs"]
 
 
 def _require_same_options(path: Path, recipe: Recipe, options: ReproductionOptions) -> None:
@@ -158,7 +158,7 @@ def _require_same_options(path: Path, recipe: Recipe, options: ReproductionOptio
     record = records.read(path)
     expected = records.options(with_values(recipe.config, record.chosen))
     if not _is_complete(path, recipe):
-        expected["optimisation"]["epochs"] = _epochs(record)
+        expected["optimization"]["epochs"] = _epochs(record)
     differences = _differences(expected, record.config)
     settings = read_settings(path.parent / SEARCH) if recipe.space else None
     if settings is not None:
@@ -206,7 +206,7 @@ def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: Ti
     """
     epochs = options.trial_epochs_of(recipe)
     config = with_values(
-        recipe.config, {"run.seed": SEARCH_SEED, "optimisation.patience": None, "optimisation.epochs": epochs}
+        recipe.config, {"run.seed": SEARCH_SEED, "optimization.patience": None, "optimization.epochs": epochs}
     )
 
     def run_trials(space: Candidates, folder: Path, number: int) -> list[Trial]:
@@ -248,9 +248,9 @@ def _train(config: Config, where: Path, limit: TimeLimit) -> Result:
     if not (where / CONFIG).exists():
         remove_partial_files(where)  # of a run killed while it wrote its configuration
         return train(with_values(config, {"run.folder": where}), after_epoch=limit.check)
-    there, epochs = read_config(where), config.optimisation.epochs
-    if epochs > there.optimisation.epochs:
-        config = with_values(config, {"optimisation.epochs": there.optimisation.epochs})
+    there, epochs = read_config(where), config.optimization.epochs
+    if epochs > there.optimization.epochs:
+        config = with_values(config, {"optimization.epochs": there.optimization.epochs})
     expected = records.options(dataclasses.replace(config, data=resolved(config.data)))
     _refuse(where, _differences(expected, records.options(there)))
     return train(with_values(config, {"run.resume": where}), after_epoch=limit.check, epochs=epochs)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from noisin_pyro._lookup import known
 from noisin_pyro.reproduction.recipe import DRAFT, Recipe, slug
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run
+from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run
 
 Method = Literal["NOISIN", "NOISIN*", "Dropout", "None", "NOISIN, additive", "NOISIN*, additive"]
 Cell = Literal["tanh", "sigmoid", "relu"]
@@ -84,7 +84,7 @@ def figure2(method: Literal["NOISIN", "None"]) -> Recipe:
         method=method,
         group="sigmoid, 1 layer",
         source=f"{DRAFT}, figure 2",
-        unspecified=(*UNSPECIFIED[1:], "data and optimiser (table 2's)", "whether γ is fixed or learned (fixed)"),
+        unspecified=(*UNSPECIFIED[1:], "data and optimizer (table 2's)", "whether γ is fixed or learned (fixed)"),
         config=_penn_treebank("sigmoid", 1, method, epochs=12),
         space=_other_block("sigmoid", method) if method == "NOISIN" else {},
         trial_epochs=12,
@@ -103,12 +103,12 @@ def _penn_treebank(cell: Cell, layers: int, method: Method, epochs: int) -> Conf
             initialization="published",
             tie_weights=True,
             regularizer="variational-dropout" if method == "Dropout" else "none",
-            products="bfloat16",
+            matmul_precision="bfloat16",
         ),
-        noise=Noise(family=f"gaussian:{form}", spread=start, learn_spread="*" in method)
+        noise=Noise(noise=f"gaussian:{form}", spread=start, learn_spread="*" in method)
         if "NOISIN" in method
         else Noise(spread=0.0),
-        optimisation=Optimisation(optimizer="Adam", learning_rate=0.001, clip=5.0, epochs=epochs, patience=3),
+        optimization=Optimization(optimizer="Adam", learning_rate=0.001, clip=5.0, epochs=epochs, patience=3),
         run=Run(twin=False),
     )
 

@@ -58,7 +58,7 @@ def search(
     Args:
         config: the options that all trials share; its folder and twin are ignored.
         space: what is searched, by dotted names of fields:
-            ``{"noise.family": ("gaussian", "gamma"), "noise.spread": Range(0.1, 1.0, log=True)}``. If ``trials`` are
+            ``{"noise.noise": ("gaussian", "gamma"), "noise.spread": Range(0.1, 1.0, log=True)}``. If ``trials`` are
             enough for all combinations of choices, each is tried once. Otherwise Optuna's TPE sampler proposes values,
             and no combination of choices is tried twice.
         folder: new or empty, or that of the search to resume; ``None`` is ``runs/DATA-sweep-1`` and so on.

@@ -136,7 +136,7 @@ def _require_possible(config: Config, name: str, choices: Mapping[str, tuple[Any
     for values in itertools.islice(itertools.product(*choices.values()), _MAX_PROBES):
         try:
             with_values(config, dict(zip(choices, values, strict=True)))
-            if name == "noise.family":
+            if name == "noise.noise":
                 noise.get(choices[name][0])
             return
         except ValueError as error:

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimisation, Run
+from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimization, Run
 
 __all__ = [
     "Config",
@@ -12,7 +12,7 @@ __all__ = [
     "Inference",
     "Model",
     "Noise",
-    "Optimisation",
+    "Optimization",
     "Result",
     "Run",
     "StopTraining",

@@ -129,12 +129,12 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "hidden_size": network.hidden_size,
         "num_layers": network.num_layers,
         "cell": network.cell,
-        "noise": noise.family,
+        "noise": noise.noise,
         "spread": Spread(noise.spread, floor=noise.spread_floor, learn=noise.learn_spread),
         "input_spread": noise.input_spread,
         "feedback": noise.feedback,
-        "matmul_precision": network.products,
-        "backend": "fused" if config.run.engine == "kernel" else config.run.engine,
+        "matmul_precision": network.matmul_precision,
+        "backend": config.run.backend,
     }
     prior, dropout = network.weight_prior, get_dropout(network.regularizer, network.dropout)
     if corpus.vocabulary is not None:
@@ -161,6 +161,6 @@ def build_guide(config: Config, model: SequenceModel) -> Guide | None:
     options = config.inference
     if options.guide == "prior":
         return None
-    guide = guides.get(options.guide, model, covariance=options.covariance, hidden_size=options.hidden_size)
+    guide = guides.get(options.guide, model, covariance=options.guide_covariance, hidden_size=options.guide_hidden_size)
     assert isinstance(guide, Guide)
     return guide

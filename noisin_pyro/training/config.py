@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimisation, Run
+from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimization, Run
 
 if TYPE_CHECKING:
     from noisin_pyro.models.dropout import Dropout
@@ -34,7 +34,7 @@ class Config:
     model: Model = field(default_factory=Model)
     noise: Noise = field(default_factory=Noise)
     inference: Inference = field(default_factory=Inference)
-    optimisation: Optimisation = field(default_factory=Optimisation)
+    optimization: Optimization = field(default_factory=Optimization)
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
@@ -43,18 +43,18 @@ class Config:
 
         for group in dataclasses.fields(self):
             checked(getattr(self, group.name))
-        how = self.optimisation
+        how = self.optimization
         for option, value, least in (
             ("batch size", self.data.batch_size, 1),
             ("eval batch size", self.data.eval_batch_size, 1),
             ("window", self.data.window, 1),
             ("layers", self.model.num_layers, 1),
             ("hidden size", self.model.hidden_size, 1),
-            ("guide hidden size", self.inference.hidden_size, 1),
+            ("guide hidden size", self.inference.guide_hidden_size, 1),
             ("kl annealing", self.inference.kl_annealing, 1),
             ("epochs", how.epochs, 1),
             ("patience", how.patience, 1),
-            ("particles", how.particles, 1),
+            ("particles", how.num_particles, 1),
             ("average after", how.average_after, 0),
             ("seed", self.run.seed, 0),
             ("checkpoint steps", self.run.checkpoint_steps, 1),
@@ -90,7 +90,7 @@ class Config:
     def _refuse_what_has_no_effect(self) -> None:
         from noisin_pyro.training.optim import averages, default_weight_decay, optimizer_class
 
-        how, noise = self.optimisation, self.noise
+        how, noise = self.optimization, self.noise
         _ = self._dropout  # refuses a rate that has no effect
         if noise.spread_floor is not None and not noise.learn_spread:
             raise ValueError(
@@ -106,18 +106,18 @@ class Config:
             )
         if how.weight_decay is not None and default_weight_decay(how.optimizer) is None:
             raise ValueError(f"weight decay: {how.optimizer} has none; leave it out, or take another optimizer")
-        if how.bound == "importance" and how.particles < 2:
+        if how.bound == "importance" and how.num_particles < 2:
             raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")
         if self.run.tf32 and (self.run.device != "cuda" or self.run.precision != "float32"):
             where = f"device {self.run.device!r} with precision {self.run.precision}"
             raise ValueError(f"tf32 is for float32 products on device 'cuda', got {where}; leave it out")
-        if self.run.precision != "float32" and self.model.products != "float32":
+        if self.run.precision != "float32" and self.model.matmul_precision != "float32":
             raise ValueError(
-                f"products in {self.model.products} are of float32 numbers, not of precision "
+                f"products in {self.model.matmul_precision} are of float32 numbers, not of precision "
                 f"{self.run.precision!r}; leave one of them out"
             )
         self._refuse_a_guide_in_vain()
-        if (not self.noisy and how.particles > 1) or (noise.spread == 0 and not noise.feedback):
+        if (not self.noisy and how.num_particles > 1) or (noise.spread == 0 and not noise.feedback):
             raise ValueError("without noise (spread 0), particles and feedback have no effect; leave them out")
 
     def _refuse_a_guide_in_vain(self) -> None:
@@ -132,7 +132,7 @@ class Config:
                     f"guide {inference.guide!r} is validated by its bound on each sequence, which weights with priors "
                     "share; take weight prior 'dirac', or guide 'prior'"
                 )
-            if inference.kl_annealing is not None and self.optimisation.bound == "importance":
+            if inference.kl_annealing is not None and self.optimization.bound == "importance":
                 raise ValueError("kl annealing is for bound 'elbo': the importance bound has no KL to weigh")
             return
         options = dataclasses.asdict(inference)
@@ -154,7 +154,7 @@ class Config:
         return get_dropout(self.model.regularizer, self.model.dropout)
 
     def deterministic_twin(self, folder: Path) -> Config:
-        """The same run without noise and dropout: same data, weights at the start (same seed) and optimiser."""
+        """The same run without noise and dropout: same data, weights at the start (same seed) and optimizer."""
         silent = dataclasses.replace(
             self.noise, spread=0.0, learn_spread=False, spread_floor=None, input_spread=0.0, feedback=True
         )
@@ -163,7 +163,7 @@ class Config:
             model=dataclasses.replace(self.model, weight_prior="dirac", regularizer="none", dropout=None),
             noise=silent,
             inference=Inference(),
-            optimisation=dataclasses.replace(self.optimisation, particles=1, bound="elbo"),
+            optimization=dataclasses.replace(self.optimization, num_particles=1, bound="elbo"),
             run=dataclasses.replace(self.run, twin=False, folder=folder),
         )
 
@@ -191,7 +191,7 @@ def from_json(text: str) -> Config:
             del groups["model"]["softmax_products"]
         return Config(
             Data(**data), Model(**groups["model"]), Noise(**groups["noise"]),
-            Inference(**groups["inference"]), Optimisation(**groups["optimisation"]), Run(**run),
+            Inference(**groups["inference"]), Optimization(**groups["optimization"]), Run(**run),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a configuration of this version: {error}") from error

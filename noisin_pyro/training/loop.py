@@ -57,7 +57,7 @@ def fit(
     after_epoch: AfterEpoch = lambda rows: None,
     world: World = SINGLE,
 ) -> list[metrics_log.Row]:
-    """Train ``model``, and ``guide`` with it, as ``config.optimisation`` says.
+    """Train ``model``, and ``guide`` with it, as ``config.optimization`` says.
 
     Each epoch adds a row to ``log.csv`` in ``folder``; the best model in validation is kept in ``best.pt``, and what
     training is resumed from in ``last.pt`` (:class:`~noisin_pyro.training.rundir.checkpointer.Checkpointer`).
@@ -108,7 +108,7 @@ class _Loop:
         self.model, self.guide, self.train, self.valid, self.config = model, guide, train, valid, config
         self.log, self.label, self.after_epoch, self.world = folder / LOG, label, after_epoch, world
         self.bound = data_parallel(_bound(model, guide, config), world)
-        options = config.optimisation
+        options = config.optimization
         self.optimizer = build_optimizer(
             options.optimizer,
             self.bound.parameters(),
@@ -131,7 +131,7 @@ class _Loop:
             # The test at the end needs it: better an error now than after the training.
             read_best(self.checkpointer.folder, self.model, self.guide)
         self.world.on_rank_zero(partial(metrics_log.rewrite, self.log, state.rows))
-        finished = state.is_finished(self.config.optimisation)
+        finished = state.is_finished(self.config.optimization)
         position = f"resuming: epoch {state.epoch}, {state.under_way.batches} batches done"
         logger.info("%13s, %s", self.label, "trained" if finished else position)
         if state.rows:  # it was killed between a checkpoint and the call after it
@@ -140,9 +140,9 @@ class _Loop:
     def run(self) -> None:
         """Train and validate until the options say stop."""
         self._log_backends()
-        train_step = make_train_step(self.bound, self.optimizer, self.config.optimisation.clip, self.world)
+        train_step = make_train_step(self.bound, self.optimizer, self.config.optimization.clip, self.world)
         with DeferredSignals().deferred() as signals:
-            while not self.state.is_finished(self.config.optimisation):
+            while not self.state.is_finished(self.config.optimization):
                 train_nats = self._train_epoch(train_step, signals)
                 row = self._validate_epoch(train_nats)
                 self.state.end_epoch(row)
@@ -151,7 +151,7 @@ class _Loop:
                 self.after_epoch(self.state.rows)
 
     def _train_epoch(self, train_step: TrainStep, signals: DeferredSignals) -> float:
-        options, state = self.config.optimisation, self.state
+        options, state = self.config.optimization, self.state
         self._keep_order()
         self.bound.elbo.kl_weight = kl_weight(self.config.inference.kl_annealing, state.epoch)
         rate = scheduled_rate(options.schedule, options.learning_rate, state.valid_nats, options.schedule_factor)
@@ -212,11 +212,11 @@ class _Loop:
 
     @property
     def _title(self) -> str:
-        return f"{self.label}, epoch {self.state.epoch}/{self.config.optimisation.epochs}"
+        return f"{self.label}, epoch {self.state.epoch}/{self.config.optimization.epochs}"
 
     def _log_backends(self) -> None:
         names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
-        rows = self.world.split(self.config.data.batch_size) * self.config.optimisation.particles
+        rows = self.world.split(self.config.data.batch_size) * self.config.optimization.num_particles
         backends = ", ".join(names.get(backend, backend) for backend in self.model.rnn.backends(rows))
         logger.info("%13s, layers computed by: %s", self.label, backends)
 
@@ -233,9 +233,9 @@ class _Loop:
 
 def _bound(model: SequenceModel, guide: Guide | None, config: Config) -> Bound:
     """The objective: equation (1) of the paper, or the bound of the guide."""
-    options = config.optimisation
+    options = config.optimization
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
-    elbo = PriorAsGuide_ELBO(num_particles=options.particles, bound=options.bound, max_plate_nesting=1)
+    elbo = PriorAsGuide_ELBO(num_particles=options.num_particles, bound=options.bound, max_plate_nesting=1)
     return elbo(model, guide)
 
 

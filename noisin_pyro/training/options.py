@@ -53,7 +53,7 @@ class Model:
     cell: Literal["tanh", "sigmoid", "relu", "identity", "lstm", "gru"] = "tanh"
     """Recurrent cell."""
 
-    num_layers: Annotated[int, Named(name="layers")] = 1
+    num_layers: int = 1
     """Number of layers."""
 
     hidden_size: int = 256
@@ -77,7 +77,7 @@ class Model:
     ] = None
     """Share that each mask of variational-dropout drops; the paper's: 0.3 of words and recurrence, else 0.5."""
 
-    products: Literal["float32", "bfloat16"] = "float32"
+    matmul_precision: Literal["float32", "bfloat16"] = "float32"
     """Type that factors and results of products with weights are rounded to; sums are float32 in both. The layers'
     too where engine scan computes them."""
 
@@ -86,7 +86,7 @@ class Model:
 class Noise:
     """What is injected into the hidden states."""
 
-    family: Annotated[str, Named(name="noise", metavar="FAMILY[:FORM]")] = "gaussian"
+    noise: Annotated[str, Named(metavar="FAMILY[:FORM]")] = "gaussian"
     """Family of the noise, and its form: additive, multiplicative or native. See: noisin families."""
 
     spread: float = 0.5
@@ -114,14 +114,12 @@ class Inference:
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
     """prior: equation (1). Others: the ELBO of a guide that looks at the data; validation is by that bound then."""
 
-    covariance: Annotated[
-        Literal["diagonal", "full"] | None, Named(name="guide-covariance", help_behavior_hint="(default: diagonal)")
-    ] = None
+    guide_covariance: Annotated[Literal["diagonal", "full"] | None, Named(help_behavior_hint="(default: diagonal)")] = (
+        None
+    )
     """Of a layer's units at one step, in the guide."""
 
-    hidden_size: Annotated[
-        int | None, Named(name="guide-hidden-size", metavar="INT", help_behavior_hint="(default: the layers')")
-    ] = None
+    guide_hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the layers')")] = None
     """Units of the guide's encoder and networks."""
 
     kl_annealing: Annotated[int | None, Named(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
@@ -129,11 +127,11 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class Optimization:
     """How the parameters are found."""
 
     optimizer: Annotated[str, Named(metavar="NAME")] = "Adam"
-    """Any optimiser of torch.optim, by name."""
+    """Any optimizer of torch.optim, by name."""
 
     learning_rate: float = 0.001
     """Learning rate, of the first epoch where a schedule lowers it."""
@@ -150,9 +148,9 @@ class Optimisation:
     """Gradient steps before averaging begins; needs --optimizer ASGD, which tests and keeps its averaged weights."""
 
     weight_decay: Annotated[
-        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: the optimiser's: 0, but AdamW's 0.01)")
+        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: the optimizer's: 0, but AdamW's 0.01)")
     ] = None
-    """Decay of the weights, as the optimiser defines it: L2, AdamW's beside the gradient. Spreads are left out."""
+    """Decay of the weights, as the optimizer defines it: L2, AdamW's beside the gradient. Spreads are left out."""
 
     clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
     """Largest norm of the whole gradient, of the loss in nats per step; None does not clip."""
@@ -166,7 +164,7 @@ class Optimisation:
     minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
     """Stop after the epoch in which training and validation reach this many minutes by the clock, breaks left out."""
 
-    particles: int = 1
+    num_particles: int = 1
     """Samples of the noise for each gradient."""
 
     bound: Literal["elbo", "importance"] = "elbo"
@@ -189,7 +187,7 @@ class Run:
     precision: Literal["float32", "float64"] = "float32"
     """Type of all weights, states and noise; float64 is for checks, at twice the memory and time or more."""
 
-    engine: Literal["auto", "kernel", "scan", "loop"] = "auto"
+    backend: Literal["auto", "fused", "scan", "loop"] = "auto"
     """Way to compute the layers; the same numbers but for rounding. auto takes the fastest, and the log says which."""
 
     tf32: bool = False

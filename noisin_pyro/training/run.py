@@ -79,7 +79,7 @@ def train(
         if resume:
             config = config_to_resume(config, epochs, world)
         elif epochs is not None:
-            raise ValueError(f"epochs={epochs} is for a run to resume; give config.optimisation.epochs instead")
+            raise ValueError(f"epochs={epochs} is for a run to resume; give config.optimization.epochs instead")
         distributed.set_device(config.run.device, world)
         world.split(config.data.batch_size)
         locks.enter_context(tf32(config.run.tf32))

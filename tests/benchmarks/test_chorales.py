@@ -23,7 +23,7 @@ def runs(chorales: Any, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         return SimpleNamespace(valid=valid, folder=config.run.folder)
 
     def seconds(where: Path) -> float:
-        (minutes,) = (config.optimisation.minutes for config in configs if config.run.folder == where)
+        (minutes,) = (config.optimization.minutes for config in configs if config.run.folder == where)
         return 60 * minutes
 
     monkeypatch.setattr(chorales, "finish", finish)
@@ -36,16 +36,16 @@ def test_all_contestants_have_the_same_time_and_settings(chorales: Any, runs: li
     for name in set(chorales.NAMES) - {"dmm"}:
         runs.clear()
         chorales.train(name, tmp_path, 20.0, 3)
-        assert sum(run.optimisation.minutes or 0 for run in runs) == pytest.approx(20.0)
+        assert sum(run.optimization.minutes or 0 for run in runs) == pytest.approx(20.0)
         assert runs[-1].run.folder == tmp_path / name
         for run in runs:
-            options = dataclasses.replace(run.optimisation, minutes=None)
+            options = dataclasses.replace(run.optimization, minutes=None)
             common.add((run.data, run.model, options, run.run.seed, run.run.twin))
     assert len(common) == 1
 
 
 def test_without_a_guide_the_spread_is_chosen_in_validation(chorales: Any, runs: list[Config], tmp_path: Path) -> None:
     extra = chorales.train("bernoulli", tmp_path, 20.0, 0)
-    assert {run.noise.family for run in runs} == {"bernoulli:multiplicative"}
+    assert {run.noise.noise for run in runs} == {"bernoulli:multiplicative"}
     assert [run.noise.spread for run in runs] == [*chorales.GAMMAS, 0.5]
     assert extra["search"]["valid_nats"] == VALID and extra["search"]["seconds"] == pytest.approx(360)

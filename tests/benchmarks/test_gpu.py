@@ -28,14 +28,14 @@ def test_every_command_can_be_run_in_full_and_reduced(gpu: Any, session: Any) ->
         else:
             assert isinstance(full, Sweep) and isinstance(reduced, Sweep)
             assert full._space() == reduced._space()
-            assert (reduced.shared.data.name, reduced.shared.optimisation.epochs, reduced.trials) == ("pydocs", 1, 3)
+            assert (reduced.shared.data.name, reduced.shared.optimization.epochs, reduced.trials) == ("pydocs", 1, 3)
 
 
 def test_the_search_is_of_the_published_papers_medium_model_with_its_dropout(gpu: Any) -> None:
     sweep, recipe = _parse(gpu.SWEEP.split()), icml_m("D").config
     assert isinstance(sweep, Sweep)
     shared = sweep.shared
-    assert (shared.data, shared.model, shared.optimisation) == (recipe.data, recipe.model, recipe.optimisation)
+    assert (shared.data, shared.model, shared.optimization) == (recipe.data, recipe.model, recipe.optimization)
 
 
 def test_the_most_valuable_stages_come_first(session: Any) -> None:

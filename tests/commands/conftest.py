@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, train
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run, train
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data=Data(files=(files[0], files[1], files[2]), batch_size=4, window=10),
             model=Model(hidden_size=8),
             noise=Noise(spread=0.4),
-            optimisation=Optimisation(epochs=1),
+            optimization=Optimization(epochs=1),
             run=Run(folder=folder / "run", ensemble_samples=2),
         )
     )
@@ -40,7 +40,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data=Data(name=str(where), batch_size=2),
             model=Model(hidden_size=8),
             noise=Noise(spread=0.0),
-            optimisation=Optimisation(epochs=1),
+            optimization=Optimization(epochs=1),
             run=Run(folder=where.parent / "run"),
         )
     )
@@ -56,7 +56,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory, music: Path) -> Path:
             data=Data(name=str(music.parent / "Chorales.mat"), batch_size=2),
             model=Model(hidden_size=8),
             inference=Inference(guide="smoothing"),
-            optimisation=Optimisation(epochs=1),
+            optimization=Optimization(epochs=1),
             run=Run(folder=folder, twin=False, ensemble_samples=0),
         )
     )

@@ -18,7 +18,14 @@ from .malformed import HUGE, NUMBERS, PATHS, SMALL, WORDS, contents, fuzz, requi
 from .malformed import works_or_is_refused as works
 
 COMMANDS = ["train", "evaluate", "compare", "generate", "families"]
-WORK = {"--epochs", "--layers", "--ensemble-samples", "--particles", "--samples", "--steps"}  # more is no mistake
+WORK = {
+    "--epochs",
+    "--num-layers",
+    "--ensemble-samples",
+    "--num-particles",
+    "--samples",
+    "--steps",
+}  # more is no mistake
 
 
 @functools.cache

@@ -26,7 +26,7 @@ def test_the_table_has_every_trial_best_first_and_the_best_runs_numbers(
     where = Path("runs", f"{texts.name}-sweep-1", "search.json")
     content = json.loads(where.read_text())
     trials = {trial["number"]: trial for trial in content["of_each_trial"]}
-    values = [(t["values"]["noise.family"], t["values"]["noise.spread"]) for t in trials.values()]
+    values = [(t["values"]["noise.noise"], t["values"]["noise.spread"]) for t in trials.values()]
     assert values == [(f"gaussian{form}", γ) for form in ("", ":multiplicative") for γ in (0.25, 0.5, 1.0)]
     lines = captured.out.splitlines()
     title = lines.index(next(line for line in lines if line.startswith("trial ")))
@@ -46,15 +46,15 @@ def test_any_field_is_searched_and_more_trials_resume_the_search(
 ) -> None:
     where = tmp_path / "s"
     options = "--spreads 0.3 --noises laplace --learning-rates log:1e-3..1e-1 --no-prune --trials 2"
-    search = ["model.cell=gru,lstm", "optimisation.clip=none,5", "model.hidden_size=2..4"]
+    search = ["model.cell=gru,lstm", "optimization.clip=none,5", "model.hidden_size=2..4"]
     assert _sweep(texts, "--folder", str(where), *options.split(), "--search", *search) == 0
     content = json.loads((where / "search.json").read_text())
     assert content["space"] == {
-        "noise.family": ["laplace"],
+        "noise.noise": ["laplace"],
         "noise.spread": [0.3],
-        "optimisation.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+        "optimization.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
         "model.cell": ["gru", "lstm"],
-        "optimisation.clip": [None, 5],
+        "optimization.clip": [None, 5],
         "model.hidden_size": {"low": 2, "high": 4, "log": False},
     }
     assert content["versions"]["optuna"] and content["data_sha256"]

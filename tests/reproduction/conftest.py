@@ -21,4 +21,4 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(text: Path) -> dict[str, Any]:
     """Changes that make a row small."""
-    return {"data.name": str(text), "model.hidden_size": 4, "optimisation.epochs": 3, "run.ensemble_samples": 2}
+    return {"data.name": str(text), "model.hidden_size": 4, "optimization.epochs": 3, "run.ensemble_samples": 2}

@@ -98,20 +98,20 @@ def test_a_row_that_the_paper_lacks_is_refused() -> None:
 
 def test_papers_settings() -> None:
     adam = table2("tanh", 1, "NOISIN*").config
-    assert (adam.optimisation.optimizer, adam.optimisation.learning_rate, adam.noise.learn_spread) == (
+    assert (adam.optimization.optimizer, adam.optimization.learning_rate, adam.noise.learn_spread) == (
         "Adam", 0.001, True,
     )  # fmt: skip
-    assert adam.optimisation.schedule == "fixed"
+    assert adam.optimization.schedule == "fixed"
     sgd = table3("NOISIN").config
-    assert (sgd.optimisation.schedule, sgd.data.batch_size, sgd.noise.spread_floor) == ("halve", 32, 0.1)
+    assert (sgd.optimization.schedule, sgd.data.batch_size, sgd.noise.spread_floor) == ("halve", 32, 0.1)
     averaged = icml_m("none").config
     for config, units in ((sgd, 200), (averaged, 650)):
         assert (config.model.cell, config.model.num_layers, config.model.hidden_size) == ("lstm", 2, units)
-    assert (averaged.optimisation.optimizer, averaged.optimisation.learning_rate, averaged.optimisation.clip) == (
+    assert (averaged.optimization.optimizer, averaged.optimization.learning_rate, averaged.optimization.clip) == (
         "ASGD", 30.0, 0.25,
     )  # fmt: skip
-    assert (averaged.optimisation.schedule, averaged.data.batch_size) == ("divide", 80)
-    assert averaged.optimisation.epochs == 200
+    assert (averaged.optimization.schedule, averaged.data.batch_size) == ("divide", 80)
+    assert averaged.optimization.epochs == 200
 
 
 def test_a_step_of_table_3_is_zarembas_of_the_loss_summed_over_a_window() -> None:
@@ -126,5 +126,5 @@ def test_a_step_of_table_3_is_zarembas_of_the_loss_summed_over_a_window() -> Non
 
     for scale in (0.01, 100.0):  # far below the largest norm, and far above
         errors = scale * (weight.sum() * inputs - targets) ** 2  # of a batch by steps
-        ours = step(errors.mean(), config.optimisation.learning_rate, config.optimisation.clip)
+        ours = step(errors.mean(), config.optimization.learning_rate, config.optimization.clip)
         torch.testing.assert_close(ours, step(errors.mean(0).sum(), 1.0, 5.0))

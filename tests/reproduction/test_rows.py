@@ -50,7 +50,7 @@ def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: di
     assert record.validation_perplexity == result["valid"]["perplexity"]
     assert record.ensemble_test_perplexity == result["test_ensemble"]["perplexity"]
     assert record.log == read_log(folder / "log.csv")
-    assert record.config["optimisation"] == config["optimisation"]
+    assert record.config["optimization"] == config["optimization"]
     assert record.environment["versions"] == config["versions"]
     assert (record.seed, record.epochs) == (11, 3)
     assert record.spreads == pytest.approx(result["spreads"], rel=1e-5)  # a log has six digits
@@ -73,7 +73,7 @@ def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
     trial, row = (json.loads((tmp_path / "table2" / recipe.row / name / "config.json").read_text())
                   for name in (f"search/trial-{best['number']}", "seed-11"))  # fmt: skip
     assert (trial["run"]["seed"], row["run"]["seed"]) == (10, 11)
-    assert trial["optimisation"]["epochs"] == 1 and trial["optimisation"]["patience"] is None
+    assert trial["optimization"]["epochs"] == 1 and trial["optimization"]["patience"] is None
     assert not list((tmp_path / "table2" / recipe.row / "search").rglob("result.json"))  # no trial is tested
 
 
@@ -104,7 +104,7 @@ def test_what_has_been_run_is_not_run_again(tmp_path: Path, small: dict[str, Any
 def test_records_of_other_options_are_refused(tmp_path: Path, small: dict[str, Any]) -> None:
     reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))
     with pytest.raises(ValueError, match=r"other options: epochs 2 \(there: 3\); give the same ones, or another"):
-        reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small | {"optimisation.epochs": 2}))
+        reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small | {"optimization.epochs": 2}))
 
 
 def test_a_row_begun_with_other_options_is_refused(
@@ -113,14 +113,14 @@ def test_a_row_begun_with_other_options_is_refused(
     looks = itertools.count()
     with monkeypatch.context() as patch:
         patch.setattr(rows, "monotonic", lambda: float(next(looks)))
-        begun = ReproductionOptions(minutes=2 / 60, changes=small | {"model.products": "float32"})
+        begun = ReproductionOptions(minutes=2 / 60, changes=small | {"model.matmul_precision": "float32"})
         assert not reproduce([table3("None")], tmp_path, begun)
     assert (tmp_path / "table3" / "none" / "seed-11" / "last.pt").exists()
-    with pytest.raises(ValueError, match=r"other options: products 'bfloat16' \(there: 'float32'\)"):
+    with pytest.raises(ValueError, match=r"other options: matmul_precision 'bfloat16' \(there: 'float32'\)"):
         reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))  # bfloat16 is the recipe's
     assert reproduce([table3("None")], tmp_path, dataclasses.replace(begun, minutes=None))
     (record,) = read_records(tmp_path, "table3")
-    assert record.config["model"]["products"] == "float32"
+    assert record.config["model"]["matmul_precision"] == "float32"
 
 
 def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
 def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_once(
     tmp_path: Path, small: dict[str, Any]
 ) -> None:
-    longer = small | {"optimisation.epochs": 4}
+    longer = small | {"optimization.epochs": 4}
     assert reproduce([table3("NOISIN")], tmp_path / "parts", ReproductionOptions(changes=small))
     assert reproduce([table3("NOISIN")], tmp_path / "parts", ReproductionOptions(changes=longer))
     assert reproduce([table3("NOISIN")], tmp_path / "whole", ReproductionOptions(changes=longer))

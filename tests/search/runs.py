@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 
-from noisin_pyro.training import Config, Data, Model, Optimisation, Run
+from noisin_pyro.training import Config, Data, Model, Optimization, Run
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 Texts = tuple[Path, Path, Path]
 FAMILIES = ("gaussian", "gaussian:multiplicative")
 
 
-def small_config(texts: Texts, **optimisation: Any) -> Config:
+def small_config(texts: Texts, **optimization: Any) -> Config:
     return Config(
         data=Data(files=texts, batch_size=4, window=10),
         model=Model(hidden_size=4),
-        optimisation=Optimisation(**{"learning_rate": 0.02, "epochs": 4} | optimisation),
+        optimization=Optimization(**{"learning_rate": 0.02, "epochs": 4} | optimization),
         run=Run(ensemble_samples=2),
     )
 

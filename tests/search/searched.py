@@ -19,12 +19,12 @@ import torch
 
 import noisin_pyro.search.trial_runner  # noqa: F401 - loads Optuna before the forks
 from noisin_pyro.search import Range, search
-from noisin_pyro.training import Config, Data, Model, Optimisation, Run
+from noisin_pyro.training import Config, Data, Model, Optimization, Run
 
 SPACE = {
-    "noise.family": ("gaussian", "beta:native"),
+    "noise.noise": ("gaussian", "beta:native"),
     "noise.spread": Range(0.1, 1.4),
-    "optimisation.learning_rate": (0.01, 0.03),
+    "optimization.learning_rate": (0.01, 0.03),
 }
 
 
@@ -34,7 +34,7 @@ def configuration(texts: Path) -> Config:
     return Config(
         data=Data(files=files, batch_size=4, window=10),
         model=Model(hidden_size=4, cell="sigmoid"),
-        optimisation=Optimisation(epochs=4),
+        optimization=Optimization(epochs=4),
         run=Run(ensemble_samples=2, checkpoint_steps=3),
     )
 

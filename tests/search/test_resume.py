@@ -50,7 +50,7 @@ def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, t
 def test_a_search_stopped_in_a_trial_resumes_it(
     texts: Texts, tmp_path: Path, after_step: AfterStep, storage: str | None
 ) -> None:
-    space = {"noise.spread": Range(0.1, 1.5), "noise.family": FAMILIES}
+    space = {"noise.spread": Range(0.1, 1.5), "noise.noise": FAMILIES}
     options: dict[str, Any] = {"trials": 4, "trial_epochs": 3, "storage": storage and storage.format(tmp_path)}
     whole = search(small_config(texts), space, tmp_path / "whole", **options)
 

@@ -17,7 +17,7 @@ from .runs import FAMILIES, Texts, assert_same_run, read_trials, small_config
 
 
 def test_choices_are_all_tried_once_and_the_best_is_the_run_without_a_search(texts: Texts, tmp_path: Path) -> None:
-    space = {"noise.family": FAMILIES, "noise.spread": (0.1, 0.8)}
+    space = {"noise.noise": FAMILIES, "noise.spread": (0.1, 0.8)}
     result = search(small_config(texts), space, tmp_path / "s", trials=9, trial_epochs=2, prune=False)
     assert [tuple(trial.values.values()) for trial in result.trials] == list(itertools.product(FAMILIES, (0.1, 0.8)))
     assert {trial.state for trial in result.trials} == {"complete"} and {trial.epochs for trial in result.trials} == {2}
@@ -32,15 +32,15 @@ def test_choices_are_all_tried_once_and_the_best_is_the_run_without_a_search(tex
         assert trial.valid_nats == pytest.approx(min(row["valid_nats"] for row in rows[:2]), rel=1e-5)
         assert len(rows) == (4 if trial == best else 2)
 
-    noise = Noise(family=best.values["noise.family"], spread=best.values["noise.spread"])
+    noise = Noise(noise=best.values["noise.noise"], spread=best.values["noise.spread"])
     config = dataclasses.replace(small_config(texts), noise=noise)
     train(dataclasses.replace(config, run=Run(folder=tmp_path / "alone", twin=False, ensemble_samples=2)))
     assert_same_run(result.result.folder, tmp_path / "alone")
-    assert result.table().splitlines()[1].split()[:4] == [str(best.number), noise.family, f"{noise.spread:g}", "2"]
+    assert result.table().splitlines()[1].split()[:4] == [str(best.number), noise.noise, f"{noise.spread:g}", "2"]
 
 
 def test_no_combination_of_choices_is_tried_twice(texts: Texts, tmp_path: Path) -> None:
-    space = {"noise.family": FAMILIES, "noise.spread": (0.1, 0.8), "model.cell": ("tanh", "relu")}
+    space = {"noise.noise": FAMILIES, "noise.spread": (0.1, 0.8), "model.cell": ("tanh", "relu")}
     config = small_config(texts, epochs=1)
     first = search(config, space, tmp_path / "s", trials=6, trial_epochs=1, seed=3, finish=False)
     assert len({str(trial.values) for trial in first.trials}) == 6 and first.result is None
@@ -56,10 +56,10 @@ def test_no_combination_of_choices_is_tried_twice(texts: Texts, tmp_path: Path) 
 
 
 def test_proposals_stay_in_their_ranges_and_use_earlier_trials(texts: Texts, tmp_path: Path) -> None:
-    space = {"optimisation.learning_rate": Range(1e-5, 0.1, log=True), "model.hidden_size": Range(2, 6)}
+    space = {"optimization.learning_rate": Range(1e-5, 0.1, log=True), "model.hidden_size": Range(2, 6)}
     result = search(small_config(texts), space, tmp_path / "s", trials=16, trial_epochs=1, finish=False, prune=False)
     assert all(isinstance(trial.values["model.hidden_size"], int) for trial in result.trials)
-    rates = [trial.values["optimisation.learning_rate"] for trial in result.trials]
+    rates = [trial.values["optimization.learning_rate"] for trial in result.trials]
     assert all(1e-5 <= rate <= 0.1 for rate in rates) and len(set(rates)) == 16
     # Ten at random, then proposals; one epoch learns the more the larger the rate, over four decades. Were the six
     # random, all would be in the upper half with probability 1/64.
@@ -67,7 +67,7 @@ def test_proposals_stay_in_their_ranges_and_use_earlier_trials(texts: Texts, tmp
 
 
 def test_hopeless_trials_are_pruned(texts: Texts, tmp_path: Path) -> None:
-    space = {"optimisation.learning_rate": (0.02, 0.03, 0.04, 1e-7)}
+    space = {"optimization.learning_rate": (0.02, 0.03, 0.04, 1e-7)}
     result = search(small_config(texts), space, tmp_path / "s", trials=4, trial_epochs=4, finish=False)
     assert [(trial.state, trial.epochs) for trial in result.trials] == [("complete", 4)] * 3 + [("pruned", 2)]
     assert "pruned" in result.table().splitlines()[-1]
@@ -84,7 +84,7 @@ def _journal(folder: Path) -> optuna.storages.BaseStorage:
 def test_refused_combinations_are_failed_trials_and_the_search_continues(texts: Texts, tmp_path: Path) -> None:
     config = dataclasses.replace(small_config(texts), model=Model(hidden_size=4, cell="sigmoid"))
     space = {
-        "noise.family": ("beta:native", "gaussian"),
+        "noise.noise": ("beta:native", "gaussian"),
         "noise.spread": (0.0, 0.4, 1.5),
         "noise.feedback": (True, False),
     }
@@ -103,7 +103,7 @@ def test_refused_combinations_are_failed_trials_and_the_search_continues(texts: 
     assert {trial["message"] for trial in read_trials(tmp_path / "s")} == {trial.message for trial in result.trials}
     assert sum(line.startswith("failed, ") for line in result.table().splitlines()) == 2
 
-    impossible = {"noise.family": ("gamma:native",)}
+    impossible = {"noise.noise": ("gamma:native",)}
     with pytest.raises(ValueError, match=r"no trial succeeded.*needs a mean inside"):
         search(small_config(texts), impossible, tmp_path / "none", trials=1, trial_epochs=1)
     none = search(small_config(texts), impossible, tmp_path / "none", trials=1, trial_epochs=1, finish=False)
@@ -113,7 +113,7 @@ def test_refused_combinations_are_failed_trials_and_the_search_continues(texts: 
 def test_trials_that_diverge_have_failed(texts: Texts, tmp_path: Path) -> None:
     config = small_config(texts, optimizer="SGD", clip=None)
     config = dataclasses.replace(config, model=Model(hidden_size=4, cell="identity"))
-    space = {"optimisation.learning_rate": (1e8, 0.01)}
+    space = {"optimization.learning_rate": (1e8, 0.01)}
     result = search(config, space, tmp_path / "s", trials=2, trial_epochs=2)
     assert [trial.state for trial in result.trials] == ["failed", "complete"]
     assert "noisy, epoch 1/4" in (result.trials[0].message or "")
@@ -126,7 +126,7 @@ def test_the_folder_of_another_search_is_refused(texts: Texts, tmp_path: Path) -
     before = (tmp_path / "s" / "search.json").read_bytes()
     for change, message in (
         ({"space": {"noise.spread": (0.1, 0.9)}}, r"space noise.spread \[0.1, 0.9\] \(there: \[0.1, 0.8\]\)"),
-        ({"config": small_config(texts, epochs=2)}, r"optimisation epochs 2 \(there: 1\)"),
+        ({"config": small_config(texts, epochs=2)}, r"optimization epochs 2 \(there: 1\)"),
         ({"trials": 1}, r"trials 1 \(there: 2, which can only grow\)"),
         ({"trial_epochs": 2, "seed": 1}, r"trial epochs 2 \(there: 1\), seed 1 \(there: 0\); keep its settings"),
         ({"prune": False}, "prune False"),

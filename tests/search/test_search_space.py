@@ -22,12 +22,12 @@ from .runs import Texts, small_config
         ({"noise.spread": (0.1, 0.1)}, "a choice twice"),
         ({"noise.spread": (0.1, -0.1)}, "noise.spread cannot be -0.1: spread must be a number from 0"),
         ({"noise.spread": Range(-1.0, 0.1)}, "noise.spread cannot be -1.0"),
-        ({"noise.family": ("gausian",)}, "did you mean 'gaussian'"),
-        ({"noise.family": (("a", "b"),)}, "noise.family cannot be \\('a', 'b'\\)"),
+        ({"noise.noise": ("gausian",)}, "did you mean 'gaussian'"),
+        ({"noise.noise": (("a", "b"),)}, "noise.noise cannot be \\('a', 'b'\\)"),
         ({"model.cell": ("elman",)}, "model.cell cannot be 'elman'"),
         ({"model.cell": Range(0.0, 1.0)}, "model.cell cannot be 0.0: cell must be"),
         ({"model.hidden_size": Range(1.5, 3.0)}, "model.hidden_size cannot be 1.5: hidden size must be int"),
-        ({"optimisation.schedule_factor": (1.5,)}, "schedule factor is for schedule 'divide'"),
+        ({"optimization.schedule_factor": (1.5,)}, "schedule factor is for schedule 'divide'"),
     ],
 )
 def test_an_invalid_space_is_refused(tmp_path: Path, space: Any, message: str) -> None:
@@ -37,7 +37,7 @@ def test_an_invalid_space_is_refused(tmp_path: Path, space: Any, message: str) -
 
 
 def test_a_space_may_combine_dependent_options(texts: Texts, tmp_path: Path) -> None:
-    space = {"optimisation.schedule": ("divide",), "optimisation.schedule_factor": (1.5, None)}
+    space = {"optimization.schedule": ("divide",), "optimization.schedule_factor": (1.5, None)}
     result = search(small_config(texts, epochs=1), space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
     assert [trial.state for trial in result.trials] == ["complete"] * 2
 

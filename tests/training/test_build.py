@@ -56,7 +56,7 @@ def test_options_that_do_not_apply_are_refused(options: dict, message: str) -> N
 def test_the_command_trains_on_any_music(products: str, music: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = music.parent / "run"
     options = f"--data {music} --folder {run} --hidden-size 8 --epochs 1 --no-twin --ensemble-samples 0"
-    assert main(["train", *options.split(), "--products", products]) == 0
+    assert main(["train", *options.split(), "--matmul-precision", products]) == 0
     out, err = capsys.readouterr()
     assert "nats per step" in out
     assert ("layers computed by: scan in bfloat16" in err) == (products == "bfloat16")

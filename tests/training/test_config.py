@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisin_pyro.models import CELLS, REGULARIZERS
-from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run
 from noisin_pyro.training.config import from_json, to_json
 
 paths = st.sampled_from([Path("a"), Path("b/ü")])
@@ -30,13 +30,13 @@ configs = st.builds(
     ),
     noise=st.builds(
         Noise,
-        family=st.text(),
+        noise=st.text(),
         spread=st.floats(0, 9),
         learn_spread=st.just(True),
         spread_floor=st.none() | st.floats(0, 1),
     ),
-    optimisation=st.builds(
-        Optimisation,
+    optimization=st.builds(
+        Optimization,
         clip=st.none() | st.floats(0.1, 9),
         learning_rate=st.floats(1e-9, 9),
         weight_decay=st.none() | st.floats(0, 9),
@@ -74,31 +74,31 @@ def test_regularizers_are_those_of_the_models() -> None:
         ({"data": Data(name="ptb", files=(Path("a"), Path("b"), Path("c")))}, "files"),
         ({"model": Model(hidden_size=0)}, "hidden size"),
         ({"model": Model(num_layers=0)}, "layers"),
-        ({"optimisation": Optimisation(epochs=0)}, "epochs"),
-        ({"optimisation": Optimisation(patience=0)}, "patience"),
-        ({"optimisation": Optimisation(minutes=0.0)}, "minutes must be a positive number"),
-        ({"optimisation": Optimisation(minutes=float("inf"))}, "minutes"),
-        ({"optimisation": Optimisation(minutes=float("nan"))}, "minutes"),
-        ({"optimisation": Optimisation(particles=0)}, "particles"),
-        ({"optimisation": Optimisation(learning_rate=float("nan"))}, "learning rate"),
-        ({"optimisation": Optimisation(clip=-1.0)}, "clip"),
-        ({"optimisation": Optimisation(optimizer="Adm")}, "did you mean 'Adam'"),
-        ({"optimisation": Optimisation(optimizer="LBFGS")}, "LBFGS"),
-        ({"optimisation": Optimisation(schedule="step")}, "schedule must be one of"),  # type: ignore[arg-type]
-        ({"optimisation": Optimisation(schedule="divide", schedule_factor=1.0)}, "schedule factor"),
-        ({"optimisation": Optimisation(schedule_factor=1.2)}, "schedule 'divide'"),
-        ({"optimisation": Optimisation(schedule="halve", optimizer="Rprop")}, "Rprop"),
-        ({"optimisation": Optimisation(average_after=10)}, "ASGD"),
-        ({"optimisation": Optimisation(weight_decay=-0.1)}, "weight decay"),
-        ({"optimisation": Optimisation(optimizer="rprop", weight_decay=0.1)}, "weight decay: rprop has none"),
+        ({"optimization": Optimization(epochs=0)}, "epochs"),
+        ({"optimization": Optimization(patience=0)}, "patience"),
+        ({"optimization": Optimization(minutes=0.0)}, "minutes must be a positive number"),
+        ({"optimization": Optimization(minutes=float("inf"))}, "minutes"),
+        ({"optimization": Optimization(minutes=float("nan"))}, "minutes"),
+        ({"optimization": Optimization(num_particles=0)}, "particles"),
+        ({"optimization": Optimization(learning_rate=float("nan"))}, "learning rate"),
+        ({"optimization": Optimization(clip=-1.0)}, "clip"),
+        ({"optimization": Optimization(optimizer="Adm")}, "did you mean 'Adam'"),
+        ({"optimization": Optimization(optimizer="LBFGS")}, "LBFGS"),
+        ({"optimization": Optimization(schedule="step")}, "schedule must be one of"),  # type: ignore[arg-type]
+        ({"optimization": Optimization(schedule="divide", schedule_factor=1.0)}, "schedule factor"),
+        ({"optimization": Optimization(schedule_factor=1.2)}, "schedule 'divide'"),
+        ({"optimization": Optimization(schedule="halve", optimizer="Rprop")}, "Rprop"),
+        ({"optimization": Optimization(average_after=10)}, "ASGD"),
+        ({"optimization": Optimization(weight_decay=-0.1)}, "weight decay"),
+        ({"optimization": Optimization(optimizer="rprop", weight_decay=0.1)}, "weight decay: rprop has none"),
         ({"model": Model(regularizer="D", dropout=0.5)}, "rates are the paper's"),
         ({"model": Model(dropout=0.5)}, "rate of regularizer 'variational-dropout'"),
         ({"model": Model(regularizer="variational-dropout", dropout=1.0)}, "less than 1"),
         ({"model": Model(regularizer="dropout")}, "regularizer must be one of"),  # type: ignore[arg-type]
         ({"model": Model(regularizer="D"), "inference": Inference("smoothing")}, "without masks.*or guide 'prior'"),
-        ({"optimisation": Optimisation(optimizer="ASGD", average_after=-1)}, "average after"),
+        ({"optimization": Optimization(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
-        ({"model": Model(products="bfloat16"), "run": Run(precision="float64")}, "not of precision 'float64'"),
+        ({"model": Model(matmul_precision="bfloat16"), "run": Run(precision="float64")}, "not of precision 'float64'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(groups: dict, named: str) -> None:
@@ -110,13 +110,13 @@ def test_twin_differs_in_the_noise_alone() -> None:
     noisy = Config(
         model=Model(cell="lstm", regularizer="variational-dropout", dropout=0.2),
         noise=Noise("gamma", spread=0.5, learn_spread=True, spread_floor=0.2, input_spread=0.1, feedback=False),
-        optimisation=Optimisation(particles=3, bound="importance", epochs=2),
+        optimization=Optimization(num_particles=3, bound="importance", epochs=2),
     )
     twin = noisy.deterministic_twin(Path("there"))
     assert noisy.noisy and not twin.noisy and not twin.run.twin
     assert twin.run.folder == Path("there")
     assert (twin.data, twin.model, twin.run.seed) == (noisy.data, Model(cell="lstm"), noisy.run.seed)
-    assert twin.optimisation.epochs == 2
+    assert twin.optimization.epochs == 2
 
 
 @pytest.mark.parametrize(("regularizer", "dropout", "noisy"), [("D", None, True), ("variational-dropout", 0.0, False)])
@@ -127,9 +127,9 @@ def test_dropout_alone_makes_a_run_noisy_if_it_drops(regularizer: Any, dropout: 
 
 def test_the_configuration_of_a_run_from_before_there_was_dropout_is_read() -> None:
     groups = json.loads(to_json(Config()))
-    for group, new in (("model", "regularizer"), ("model", "dropout"), ("optimisation", "weight_decay")):
+    for group, new in (("model", "regularizer"), ("model", "dropout"), ("optimization", "weight_decay")):
         del groups[group][new]
-    del groups["model"]["products"]
+    del groups["model"]["matmul_precision"]
     groups["model"]["softmax_products"] = "float32"
     assert from_json(json.dumps(groups)) == Config()
     groups["model"]["softmax_products"] = "bfloat16"  # of the softmax alone, which no option says now

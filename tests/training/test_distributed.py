@@ -163,7 +163,7 @@ def test_a_killed_process_ends_the_run_which_resumes_with_the_same_number_or_one
 ) -> None:
     run = texts / "killed"
     options = "--batch-size 4 --window 10 --hidden-size 8 --spread 0.3 --learn-spread --guide mean-field"
-    options += " --learning-rate 0.01 --epochs 2 --particles 2 --ensemble-samples 3 --checkpoint-steps 2"
+    options += " --learning-rate 0.01 --epochs 2 --num-particles 2 --ensemble-samples 3 --checkpoint-steps 2"
     killed = torchrun(2, together.__file__, "9", *options.split(), "--data", str(texts), "--folder", str(run))
     assert killed.returncode != 0 and not (run / "result.json").exists()
     assert errors(killed) == [

@@ -11,7 +11,7 @@ import torch
 
 import noisin_pyro as nz
 from noisin_pyro.inference import Bound
-from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, train
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run, train
 from noisin_pyro.training.optim import kl_weight
 from noisin_pyro.training.rundir import checkpointer
 from noisin_pyro.training.rundir.load import load_run
@@ -28,14 +28,14 @@ def config(texts: Texts, folder: Path, guide: Any = "smoothing", **inference: An
         model=Model(hidden_size=6, cell="lstm"),
         noise=Noise(spread=0.4, learn_spread=True),
         inference=Inference(guide, **inference),
-        optimisation=Optimisation(epochs=3, learning_rate=0.02),
+        optimization=Optimization(epochs=3, learning_rate=0.02),
         run=Run(folder=folder, twin=False, ensemble_samples=2),
     )
 
 
 @pytest.mark.parametrize("guide", ["mean-field", "filtering", "smoothing"])
 def test_a_guide_is_trained_saved_and_loaded(guide: str, texts: Texts, tmp_path: Path) -> None:
-    result = train(config(texts, tmp_path / "run", guide, covariance="full", hidden_size=5, kl_annealing=2))
+    result = train(config(texts, tmp_path / "run", guide, guide_covariance="full", guide_hidden_size=5, kl_annealing=2))
     assert result.valid.kind == "bound" and result.test.kind == "predictor"
     assert result.bound is not None and result.bound.kind == "bound" and math.isfinite(result.bound.nats_per_step)
     assert result.log[-1]["train_nats"] < result.log[0]["train_nats"]
@@ -105,15 +105,18 @@ def test_the_weight_of_the_kl_rises_in_equal_steps(
         ({"inference": Inference("smoothing"), "noise": Noise(spread=0.0)}, "no noise to draw where spread is 0"),
         ({"inference": Inference("smoothing"), "model": Model(weight_prior="normal")}, "take weight prior 'dirac'"),
         ({"inference": Inference(kl_annealing=3)}, "kl annealing: only of a guide other than the prior"),
-        ({"inference": Inference(covariance="full", hidden_size=3)}, "covariance and hidden size: only of a guide"),
+        (
+            {"inference": Inference(guide_covariance="full", guide_hidden_size=3)},
+            "guide covariance and guide hidden size: only of a guide",
+        ),
         (
             {
                 "inference": Inference("smoothing", kl_annealing=3),
-                "optimisation": Optimisation(bound="importance", particles=2),
+                "optimization": Optimization(bound="importance", num_particles=2),
             },
             "kl annealing is for bound 'elbo'",
         ),
-        ({"inference": Inference("smoothing", hidden_size=0)}, "guide hidden size must be at least 1"),
+        ({"inference": Inference("smoothing", guide_hidden_size=0)}, "guide hidden size must be at least 1"),
         ({"inference": Inference("laplace")}, "guide must be one of prior, mean-field"),  # pyright: ignore[reportArgumentType]
     ],
 )
@@ -123,7 +126,7 @@ def test_refusals(changes: dict[str, Any], match: str) -> None:
 
 
 def test_a_discrete_family_is_refused_before_anything_is_written(texts: Texts, tmp_path: Path) -> None:
-    discrete = dataclasses.replace(config(texts, tmp_path / "run"), noise=Noise(family="bernoulli", spread=0.4))
+    discrete = dataclasses.replace(config(texts, tmp_path / "run"), noise=Noise(noise="bernoulli", spread=0.4))
     with pytest.raises(ValueError, match="bernoulli noise is discrete"):
         train(discrete)
     assert not (tmp_path / "run").exists()

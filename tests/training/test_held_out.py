@@ -8,7 +8,7 @@ import pytest
 
 from noisin_pyro.cli import main
 from noisin_pyro.data import Stream
-from noisin_pyro.training import Config, Data, Model, Optimisation, Run, train
+from noisin_pyro.training import Config, Data, Model, Optimization, Run, train
 from noisin_pyro.training.build import dataset, load_corpus, resolved
 from noisin_pyro.training.rundir.layout import read_config
 
@@ -18,8 +18,8 @@ Texts = tuple[Path, Path, Path]
 @pytest.fixture
 def run(texts: Texts, tmp_path: Path) -> Path:
     data = Data(files=texts, batch_size=4, window=5)
-    optimisation = Optimisation(epochs=1, learning_rate=0.05)
-    train(Config(data, Model(hidden_size=6), optimisation=optimisation, run=Run(folder=tmp_path / "run", twin=False)))
+    optimization = Optimization(epochs=1, learning_rate=0.05)
+    train(Config(data, Model(hidden_size=6), optimization=optimization, run=Run(folder=tmp_path / "run", twin=False)))
     return tmp_path / "run"
 
 

@@ -14,7 +14,7 @@ from ..processes import run_or_fail
 
 KILLS = 20
 OPTIONS = (
-    "--batch-size 4 --window 5 --hidden-size 8 --cell lstm --learn-spread --particles 2 --epochs 6 "
+    "--batch-size 4 --window 5 --hidden-size 8 --cell lstm --learn-spread --num-particles 2 --epochs 6 "
     "--learning-rate 0.01 --schedule divide --ensemble-samples 3 --checkpoint-steps 2"
 )
 

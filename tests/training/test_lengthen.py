@@ -9,20 +9,20 @@ import pytest
 import torch
 
 from noisin_pyro.cli import main
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Result, Run, train
+from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Result, Run, train
 from noisin_pyro.training.rundir import checkpointer
 
 Texts = tuple[Path, Path, Path]
 
 
 def _run(texts: Texts, folder: Path, epochs: int, **options: object) -> Result:
-    optimisation = {"learning_rate": 0.01, "schedule": "halve", "epochs": epochs, "patience": None, **options}
+    optimization = {"learning_rate": 0.01, "schedule": "halve", "epochs": epochs, "patience": None, **options}
     return train(
         Config(
             data=Data(files=texts, batch_size=4, window=5),
             model=Model(hidden_size=6),
             noise=Noise(spread=0.3, learn_spread=True),
-            optimisation=Optimisation(**optimisation),  # type: ignore[arg-type]
+            optimization=Optimization(**optimization),  # type: ignore[arg-type]
             run=Run(folder=folder, ensemble_samples=2),
         )
     )
@@ -46,7 +46,7 @@ def test_more_epochs_give_the_numbers_of_one_longer_run_twin_included(texts: Tex
     for part in ("", "deterministic"):
         whole, parts = (tmp_path / name / part for name in ("whole", "parts"))
         assert _numbers(parts) == _numbers(whole)
-        assert json.loads((parts / "config.json").read_text())["optimisation"]["epochs"] == 7
+        assert json.loads((parts / "config.json").read_text())["optimization"]["epochs"] == 7
 
 
 def test_the_command_lengthens_to_its_own_default_too(texts: Texts, tmp_path: Path) -> None:

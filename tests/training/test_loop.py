@@ -11,12 +11,12 @@ from torch import nn
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference import Evaluation, PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Optimisation, fit, loop, validation
+from noisin_pyro.training import Config, Data, Optimization, fit, loop, validation
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 
 def _config(**options: object) -> Config:
-    return Config(data=Data(batch_size=4, window=5), optimisation=Optimisation(**options))  # type: ignore[arg-type]
+    return Config(data=Data(batch_size=4, window=5), optimization=Optimization(**options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cell", ["tanh", "lstm"])
@@ -62,7 +62,7 @@ def test_the_loss_is_nats_per_step_of_padded_sequences_too(shuffled: bool) -> No
 
 def test_log_has_the_spread_of_every_noisy_layer_and_a_learned_one_moves(stream: Stream, tmp_path: Path) -> None:
     model = LanguageModel(11, 6, num_layers=2, spread=Spread(0.5, learn=True), input_spread=0.2)
-    rows = fit(model, stream, stream, _config(epochs=2, learning_rate=0.02, particles=2), tmp_path)
+    rows = fit(model, stream, stream, _config(epochs=2, learning_rate=0.02, num_particles=2), tmp_path)
     assert metrics_log.read(tmp_path / "log.csv") == [pytest.approx(row, rel=1e-5) for row in rows]
     for row in rows:
         assert row["gamma_0"] == pytest.approx(0.2)

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from noisin_pyro.data import Stream
 from noisin_pyro.inference import evaluate
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, train
+from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run, train
 from noisin_pyro.training.build import build_model, dataset, load_corpus, resolved
 from noisin_pyro.training.config import from_json
 from noisin_pyro.training.rundir import checkpointer
@@ -26,7 +26,7 @@ def _config(
         data=Data(files=texts, batch_size=4, window=10),
         model=Model(hidden_size=16),
         noise=noise or Noise(spread=0.2),
-        optimisation=Optimisation(learning_rate=0.01, epochs=epochs),
+        optimization=Optimization(learning_rate=0.01, epochs=epochs),
         run=Run(folder=folder, ensemble_samples=3, twin=twin),
     )
 

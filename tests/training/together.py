@@ -26,7 +26,7 @@ from noisin_pyro.cli import main
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import PriorAsGuide_ELBO, evaluate
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimisation, Run, distributed, fit, train
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run, distributed, fit, train
 from noisin_pyro.training.distributed import SINGLE, World, data_parallel, reseed
 from noisin_pyro.training.loop import train_epoch
 from noisin_pyro.training.run import program_settings
@@ -88,7 +88,7 @@ def fitted(name: str, folder: Path, world: World = SINGLE) -> dict[str, Any]:
     pyro.set_rng_seed(1)
     model = make().double()
     folder.mkdir(exist_ok=True)
-    config = Config(data=Data(batch_size=BATCH), optimisation=Optimisation(**{"epochs": 2} | options))
+    config = Config(data=Data(batch_size=BATCH), optimization=Optimization(**{"epochs": 2} | options))
     rows = fit(model, data(4), data(5), config, folder, world=world)
     numbers = [{name: row[name] for name in ("train_nats", "valid_nats", "learning_rate")} for row in rows]
     return {"rows": numbers, "weights": dict(model.state_dict())}
@@ -186,7 +186,7 @@ def config(texts: Path, folder: Path) -> Config:
         model=Model(hidden_size=8),
         noise=Noise(spread=0.3, learn_spread=True),
         inference=Inference(guide="mean-field"),
-        optimisation=Optimisation(learning_rate=0.01, epochs=2, particles=2),
+        optimization=Optimization(learning_rate=0.01, epochs=2, num_particles=2),
         run=Run(folder=folder, ensemble_samples=3, checkpoint_steps=2),
     )
 

@@ -46,7 +46,7 @@ def config_to_resume(config: Config, epochs: int | None, world: World) -> Config
     warn_of_changes(folder, world)
     if epochs is not None:
         world.on_rank_zero(lambda: lengthen(folder, epochs))
-        stored = replace(stored, optimisation=replace(stored.optimisation, epochs=epochs))
+        stored = replace(stored, optimization=replace(stored.optimization, epochs=epochs))
     return replace(stored, run=replace(stored.run, folder=folder, resume=None))
 
 
@@ -67,7 +67,7 @@ def lengthen(folder: Path, epochs: int) -> None:
     runs = [run for run in (folder, folder / "deterministic") if (run / CONFIG).exists()] or [folder]
     with ExitStack() as locks:
         for run in runs:
-            before = read_config(run).optimisation.epochs
+            before = read_config(run).optimization.epochs
             if epochs < before:
                 raise ValueError(
                     f"epochs must be at least {before}, as the run in {str(run)!r} was asked, got {epochs}"
@@ -80,9 +80,9 @@ def lengthen(folder: Path, epochs: int) -> None:
             locks.enter_context(exclusive_lock(run))
         for run in runs:
             config = read_config(run)
-            if epochs == config.optimisation.epochs:
+            if epochs == config.optimization.epochs:
                 continue
-            longer = replace(config, optimisation=replace(config.optimisation, epochs=epochs))
+            longer = replace(config, optimization=replace(config.optimization, epochs=epochs))
             settings = read_settings(run) | json.loads(to_json(longer))
             # The result goes first: a run killed between the two is then unfinished, with the options it had.
             (run / RESULT).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import World
 from noisin_pyro.training.kinds import checked
-from noisin_pyro.training.options import Optimisation
+from noisin_pyro.training.options import Optimization
 from noisin_pyro.training.rundir.metrics_log import Row, require_whole
 from noisin_pyro.training.sharding import gather_state, shard_state
 
@@ -68,7 +68,7 @@ class TrainState:
         """The best validation so far."""
         return min(self.valid_nats, default=math.inf)
 
-    def is_finished(self, optimization: Optimisation) -> bool:
+    def is_finished(self, optimization: Optimization) -> bool:
         """Whether the number of epochs, the patience or the time is used up."""
         if not self.rows or len(self.rows) >= optimization.epochs:
             return len(self.rows) >= optimization.epochs

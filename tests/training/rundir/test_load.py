@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noisin_pyro.training import Config, Data, Model, Optimisation, Run, train
+from noisin_pyro.training import Config, Data, Model, Optimization, Run, train
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir import checkpointer
 from noisin_pyro.training.rundir.load import load_run
@@ -25,7 +25,7 @@ def _train(texts: Texts, folder: Path) -> Path:
     config = Config(
         data=Data(files=texts, batch_size=4, window=10),
         model=Model(hidden_size=4),
-        optimisation=Optimisation(epochs=1),
+        optimization=Optimization(epochs=1),
         run=Run(folder=folder, twin=False, ensemble_samples=0),
     )
     return train(config).folder
@@ -110,7 +110,7 @@ def test_a_best_model_with_damaged_bytes(run: Path, data: st.DataObject) -> None
 def test_a_configuration_with_a_value_that_is_none_of_its_field_s(run: Path, data: st.DataObject) -> None:
     whole = (run / "config.json").read_text()
     content = json.loads(whole)
-    group = data.draw(st.sampled_from(["data", "model", "noise", "optimisation", "run"]))
+    group = data.draw(st.sampled_from(["data", "model", "noise", "optimization", "run"]))
     field = data.draw(st.sampled_from(sorted(content[group])))
     content[group][field] = data.draw(
         st.none() | st.booleans() | st.integers(-3, 9) | st.text(max_size=5) | st.lists(st.integers(), max_size=3)

@@ -15,7 +15,7 @@ import torch
 
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread
-from noisin_pyro.training import Config, Data, Model, Noise, Optimisation, Run, fit, loop, train
+from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run, fit, loop, train
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 from noisin_pyro.training.signals import Interrupted
 
@@ -67,7 +67,7 @@ def _chords() -> tuple[SequenceModel, Sequences]:
 @pytest.mark.parametrize(
     "options",
     [
-        {"optimizer": "Adam", "particles": 2, "bound": "importance"},
+        {"optimizer": "Adam", "num_particles": 2, "bound": "importance"},
         {"optimizer": "ASGD", "schedule": "divide", "average_after": 4, "learning_rate": 3.0, "clip": 0.25},
         {"optimizer": "SGD", "schedule": "halve", "learning_rate": 0.5, "patience": 2, "weight_decay": 0.01},
     ],
@@ -76,7 +76,7 @@ def test_a_fit_stopped_anywhere_resumes_to_the_same_bits(
     make: Callable[[], tuple], options: dict, tmp_path: Path, stop_at: Callable[..., None]
 ) -> None:
     batch_size = 2 if make is _chords else 4
-    config = Config(data=Data(batch_size=batch_size), optimisation=Optimisation(epochs=6, **options))
+    config = Config(data=Data(batch_size=batch_size), optimization=Optimization(epochs=6, **options))
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     pyro.set_rng_seed(1)
@@ -118,7 +118,7 @@ def test_minutes_count_training_and_validation_but_not_the_time_between_runs(
     def run(name: str, seconds: float, resume: bool = False) -> list[metrics_log.Row]:
         again, _ = _words()
         config = Config(
-            data=Data(batch_size=4), optimisation=Optimisation(epochs=9, patience=None, minutes=seconds / 60)
+            data=Data(batch_size=4), optimization=Optimization(epochs=9, patience=None, minutes=seconds / 60)
         )
         return fit(again, data, data, config, tmp_path / name, resume=resume)
 
@@ -158,7 +158,7 @@ def _config(texts: Texts, folder: Path) -> Config:
         data=Data(files=texts, batch_size=4, window=10),
         model=Model(hidden_size=8),
         noise=Noise(spread=0.2),
-        optimisation=Optimisation(learning_rate=0.01, epochs=3),
+        optimization=Optimization(learning_rate=0.01, epochs=3),
         run=Run(folder=folder, ensemble_samples=3),
     )
 
@@ -209,7 +209,7 @@ def test_other_options_than_the_folders_are_refused(texts: Texts, tmp_path: Path
         train(_config(texts, tmp_path / "run"))
     resume = Run(resume=tmp_path / "run")
     with pytest.raises(ValueError, match=r"hidden size 9 \(there: 8\), epochs 5 \(there: 3\); leave them out"):
-        train(Config(model=Model(hidden_size=9), optimisation=Optimisation(epochs=5), run=resume))
+        train(Config(model=Model(hidden_size=9), optimization=Optimization(epochs=5), run=resume))
     with pytest.raises(ValueError, match="no run to resume"):
         train(Config(run=Run(resume=tmp_path / "nowhere")))
     assert train(Config(model=Model(hidden_size=8), run=resume)).twin is not None
