@@ -11,9 +11,9 @@
 # %% [markdown]
 # # A first noisy RNN, in a Pyro program
 #
-# The angle of a pendulum is measured ten times a second, with large errors, in six swings of six seconds each. A recurrent
-# network predicts the next measurement from the previous ones. Six swings are little data: a network of 64 units can fit
-# the measurement errors. Noise in its hidden states prevents this.
+# The angle of a pendulum is measured ten times a second, with large errors, in six swings of six seconds each. A
+# recurrent network predicts the next measurement from the previous ones. Six swings are little data: a network of 64
+# units can fit the measurement errors. Noise in its hidden states prevents this.
 
 # %%
 import os
@@ -40,8 +40,8 @@ pyro.settings.set(module_local_params=True)  # each model has its own parameters
 # %% [markdown]
 # ## The data
 #
-# A rod of one metre with a little friction is released at a random angle. The equation of motion is solved in small steps,
-# and the measurement error has a standard deviation of 0.2 radians.
+# A rod of one metre with a little friction is released at a random angle. The equation of motion is solved in small
+# steps, and the measurement error has a standard deviation of 0.2 radians.
 
 
 # %%
@@ -77,9 +77,10 @@ plt.show()
 # %% [markdown]
 # ## The program
 #
-# `NoisyRNN` replaces `torch.nn.RNN`, here with one input and 64 units. It adds one sample site, `z_1`, the whole trajectory
-# of the hidden state. Each step is drawn around the network's transition with standard deviation γ, the `spread`. The
-# program has another latent site, the standard deviation `error` of the measurements, which we treat as unknown.
+# `NoisyRNN` replaces `torch.nn.RNN`, here with one input and 64 units. It adds one sample site, `z_1`, the whole
+# trajectory of the hidden state. Each step is drawn around the network's transition with standard deviation γ, the
+# `spread`. The program has another latent site, the standard deviation `error` of the measurements, which we treat as
+# unknown.
 
 
 # %%
@@ -106,12 +107,12 @@ for name in ("error", "z_1", "y"):
 # ## Training
 #
 # `PriorAsGuide_ELBO` is an ELBO with one rule: *a latent site that the guide does not sample is drawn from its prior,
-# and costs no KL.* Hence a guide over `error` alone is sufficient, here Pyro's `AutoNormal`; the hidden states are drawn
-# from the model. A training step runs the network once, forward and backward, as for a deterministic network.
+# and costs no KL.* Hence a guide over `error` alone is sufficient, here Pyro's `AutoNormal`; the hidden states are
+# drawn from the model. A training step runs the network once, forward and backward, as for a deterministic network.
 #
-# We train with γ = 0.3 and, with otherwise equal settings, with γ = 0, which is `torch.nn.RNN`: the deterministic twin.
-# During training we record the prediction errors with the noise off (`noise_off`), on the six swings and on 200 held-out
-# swings.
+# We train with γ = 0.3 and, with otherwise equal settings, with γ = 0, which is `torch.nn.RNN`: the deterministic
+# twin. During training we record the prediction errors with the noise off (`noise_off`), on the six swings and on 200
+# held-out swings.
 
 
 # %%
@@ -164,15 +165,16 @@ for spread, models in runs.items():
     print(f"γ = {spread:g}: in other swings at best {best}, at the end {other[-1]:.3f}")
 
 # %% [markdown]
-# Lines are means of five runs from different initial weights, and bands show the range from the best run to the worst.
-# Without noise, the training error falls far below the measurement error: the twin overfits, and its predictions of other
-# swings get worse and worse. If it were stopped at its best step, it would be nearly as good as the noisy network, but
-# this step can only be found on held-out swings. With noise, early stopping is not needed.
+# Lines are means of five runs from different initial weights, and bands show the range from the best run to the
+# worst. Without noise, the training error falls far below the measurement error: the twin overfits, and its
+# predictions of other swings get worse and worse. If it were stopped at its best step, it would be nearly as good as
+# the noisy network, but this step can only be found on held-out swings. With noise, early stopping is not needed.
 #
 # ## How the noise acts
 #
-# The figure shows three of the 64 units along a held-out swing. Every state is drawn around the network's transition *from
-# the previous noisy state*: the noise propagates through the network, so the runs do not stay within γ of the black line.
+# The figure shows three of the 64 units along a held-out swing. Every state is drawn around the network's transition
+# *from the previous noisy state*: the noise propagates through the network, so the runs do not stay within γ of the
+# black line.
 
 # %%
 noisy, _, _ = runs[0.3][0]
@@ -194,8 +196,8 @@ plt.show()
 # %% [markdown]
 # ## Predictions
 #
-# The model is a Pyro program, so Pyro's tools apply to it. `Predictive` draws measurements from the noisy network and from
-# the twin, with `error` drawn from each guide. The bands contain 90% of the draws.
+# The model is a Pyro program, so Pyro's tools apply to it. `Predictive` draws measurements from the noisy network and
+# from the twin, with `error` drawn from each guide. The bands contain 90% of the draws.
 
 # %%
 bands = {}
@@ -221,8 +223,8 @@ for spread, (low, high) in bands.items():
     print(f"γ = {spread:g}: {inside:.0%} of the measurements in other swings inside")
 
 # %% [markdown]
-# The twin's bands contain too few of the measurements: its predictions are overconfident. These numbers are for one data
-# set of six swings; other data sets give other numbers.
+# The twin's bands contain too few of the measurements: its predictions are overconfident. These numbers are for one
+# data set of six swings; other data sets give other numbers.
 #
-# [The model](../docs/model.md) and [the bound](../docs/inference.md) are explained in the documentation. The next notebook
-# uses [other families of noise](2-noise-by-name.ipynb).
+# [The model](../docs/model.md) and [the bound](../docs/inference.md) are explained in the documentation. The next
+# notebook uses [other families of noise](2-noise-by-name.ipynb).

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Families of noise by name
 #
-# The hidden states of a noisy RNN are drawn around the network's transition. The distribution is chosen by name; no other
-# code changes. This notebook shows the families, their effect on a state, and their effect on the validation perplexity of
-# a language model.
+# The hidden states of a noisy RNN are drawn around the network's transition. The distribution is chosen by name; no
+# other code changes. This notebook shows the families, their effect on a state, and their effect on the validation
+# perplexity of a language model.
 
 # %%
 import os
@@ -36,9 +36,9 @@ pyro.settings.set(module_local_params=True)  # each model has its own parameters
 # %% [markdown]
 # ## The families
 #
-# Each law is standardized to mean 0 and variance 1 and multiplied by γ, so γ is the standard deviation of the noise for
-# every family. The families differ only in shape. `categorical` and `dirichlet` are joint laws over all units of a layer;
-# the figure shows one unit of eight.
+# Each law is standardized to mean 0 and variance 1 and multiplied by γ, so γ is the standard deviation of the noise
+# for every family. The families differ only in shape. `categorical` and `dirichlet` are joint laws over all units of
+# a layer; the figure shows one unit of eight.
 
 # %%
 panels = []
@@ -54,8 +54,8 @@ plots.families(panels, columns=3)
 # %% [markdown]
 # ## The effect on a state
 #
-# A network with fixed weights reads a slow wave, twice with each family, with γ = 0.3. The figure shows one of its eight
-# units: two noisy runs in blue and orange, and the run without noise in black.
+# A network with fixed weights reads a slow wave, twice with each family, with γ = 0.3. The figure shows one of its
+# eight units: two noisy runs in blue and orange, and the run without noise in black.
 
 # %%
 wave = torch.sin(torch.arange(50) / 4).reshape(1, 50, 1)
@@ -101,9 +101,9 @@ plt.show()
 # %% [markdown]
 # ## The effect on a language model
 #
-# We train a small language model on the language reference included in Python: 65,000 words for training, and 8,000 for
-# validation, with the noise off. Without noise the model soon overfits. All twelve families have γ = 0.5. `gaussian` and
-# the model without noise are trained with three seeds each, to show the variation between seeds.
+# We train a small language model on the language reference included in Python: 65,000 words for training, and 8,000
+# for validation, with the noise off. Without noise the model soon overfits. All twelve families have γ = 0.5.
+# `gaussian` and the model without noise are trained with three seeds each, to show the variation between seeds.
 
 # %%
 corpus = nz.data.load("pydocs")
@@ -113,7 +113,7 @@ held_out = nz.data.Stream(corpus.valid[:WORDS], batch_size=20, window=35)
 
 @cache
 def train(noise, spread, seed=0):
-    """Validation perplexity after each epoch."""
+    """Validation perplexity after each pass over the text."""
     pyro.set_rng_seed(seed)
     words = len(corpus.vocabulary)
     model = nz.LanguageModel(words, hidden_size=64, noise=noise, spread=spread)
@@ -154,9 +154,9 @@ right.set(title="The best pass: a dot for each seed", xlabel="validation perplex
 plt.show()
 
 # %% [markdown]
-# The models without noise begin to overfit after five or six epochs. All models with noise are better at about that time
-# or soon after, and at the end. The family matters less: the families differ by about as much as the seeds do, so these
-# runs do not show that any family is the best.
+# The models without noise begin to overfit after five or six passes. All models with noise are better at about that
+# time or soon after, and at the end. The family matters less: the families differ by about as much as the seeds do,
+# so these runs do not show that any family is the best.
 #
 # The amount of noise matters more. The next figure varies γ for Gaussian noise in two forms, with one run per dot.
 
@@ -175,9 +175,10 @@ last = ", ".join(f"{perplexity:.1f}" for perplexity in train("gaussian", 1.0)[-3
 print(f"additive, γ = 1, after each of the last passes: {last}")
 
 # %% [markdown]
-# In additive form, γ = 0.5 is the best of the three, and γ = 1 is worse than no noise. With γ = 1, however, the perplexity
-# is still falling after eight epochs, and [longer runs](../docs/results.md) benefit from more noise. In multiplicative form
-# γ is relative to the state, which is smaller than 1 in a tanh cell, so the same γ means less noise.
+# In additive form, γ = 0.5 is the best of the three, and γ = 1 is worse than no noise. With γ = 1, however, the
+# perplexity is still falling after eight passes, and [longer runs](../docs/results.md) benefit from more noise. In
+# multiplicative form γ is relative to the state, which is smaller than 1 in a tanh cell, so the same γ means less
+# noise.
 #
 # [Noise](../docs/noise.md) has the table of families and explains how to register your own. The next notebook draws the
 # noise from [a guide](3-prior-as-guide.ipynb) instead of the prior.

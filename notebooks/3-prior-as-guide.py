@@ -9,18 +9,18 @@
 # ---
 
 # %% [markdown]
-# # The prior as guide, and guides that look at the data
+# # The prior as guide, and guides that condition on the data
 #
-# A noisy network defines log p(x), an average over all the noise it could have drawn, and nobody can compute it. For
-# any guide q over the hidden states there is a bound below it,
+# The likelihood p(x) of a noisy network is an integral over all noise and cannot be computed exactly. Any guide q
+# over the hidden states gives a lower bound,
 #
 # $$\mathrm{ELBO} = \mathrm{E}_{q(\mathbf{z})}\left[\log\, p(\mathbf{x} \mid \mathbf{z})\right] -
 # \mathrm{KL}\left[q(\mathbf{z}) \,\|\, p(\mathbf{z})\right] \;\le\; \log\, p(\mathbf{x}).$$
 #
-# The paper takes the prior itself as the guide. The KL vanishes, and what is left is its objective, equation (1): run
-# the noisy network, and score. A full variational guide looks at x before it draws z, and pays for that in KL. Which is
-# better, for what, and which of the numbers that come out can be compared? First in a model whose log p(x) is known,
-# then on music.
+# The paper uses the prior itself as the guide. The KL vanishes, and the ELBO becomes its objective, equation (1): the
+# expected log-likelihood of a run of the noisy network. A variational guide conditions on x, at the cost of a KL. This
+# notebook compares the two, and shows which of the resulting numbers can be compared: first for a model with known log
+# p(x), then on music.
 
 # %%
 import os
@@ -35,18 +35,18 @@ import noisin_pyro as nz
 from noisin_pyro import plots
 
 # %matplotlib inline
-QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
+QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, for testing
 SEQUENCES, GUIDE_STEPS, PARTICLES = (50, 20, 40) if QUICK else (400, 1000, 400)
 PASSES, PASSES_WITH_GUIDE = (2, 2) if QUICK else (120, 45)
 torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
 
 # %% [markdown]
-# ## Where the truth is known
+# ## A model with known log p(x)
 #
-# With the identity for a cell, and Gaussian noise and emission, the network is a linear-Gaussian model:
-# $z_t = 0.9\, z_{t-1} + 0.5\, \epsilon_t$, and $x_t$ is $z_t$ with an error of variance 1. All its numbers together are
-# one Gaussian, so log p(x) is exact, and so is the posterior.
+# With the identity cell and Gaussian noise and emission, the network is a linear-Gaussian model:
+# $z_t = 0.9\, z_{t-1} + 0.5\, \epsilon_t$, and $x_t$ is $z_t$ plus an error of variance 1. All variables are jointly
+# Gaussian, so log p(x) and the posterior are known exactly.
 
 # %%
 STEPS, CARRIED, SPREAD = 20, 0.9, 0.5
@@ -58,14 +58,14 @@ model.emission.linear.load_state_dict({"weight": torch.ones(1, 1), "bias": torch
 
 
 def draw(count):
-    """Inputs (there is nothing to see: zeros), hidden states and observations, (count, 20, 1) each."""
+    """Inputs (zeros), hidden states and observations, (count, 20, 1) each."""
     inputs = torch.zeros(count, STEPS, 1)
     nodes = poutine.trace(model).get_trace(inputs).nodes
     return inputs, nodes["z_1"]["value"], nodes["x"]["value"]
 
 
 lag = torch.arange(STEPS)[:, None] - torch.arange(STEPS)
-powers = torch.where(lag >= 0, CARRIED ** lag.clamp(min=0), 0.0)  # what is left of the noise of step s in step t
+powers = torch.where(lag >= 0, CARRIED ** lag.clamp(min=0), 0.0)  # effect of the noise of step s on z_t
 prior_covariance = SPREAD**2 * powers @ powers.T
 covariance = prior_covariance + torch.eye(STEPS)  # of x
 
@@ -79,10 +79,11 @@ print(f"-log p(x), exact: {truth:.4f} nats per step, on {len(data)} sequences of
 # %% [markdown]
 # ## Three guides for one model
 #
-# The model stays as it is; only the guides are trained, on fresh draws from it. They act on the noise ε, the
-# latent of `nz.innovations(model)`, and bring that view along. `"mean-field"` draws each step by itself, `"filtering"`
-# knows the state before and x until now, `"smoothing"` the state before and all of x. A guide that samples nothing is
-# the prior: *what the guide does not sample is drawn from the model's own prior, and costs no KL.*
+# The model is fixed; only the guides are trained, on new draws from the model. They sample the noise ε, the latents
+# of `nz.innovations(model)`; this view is applied automatically. `"mean-field"` draws each step independently,
+# `"filtering"` conditions on the previous state and on x up to the current step, and `"smoothing"` on the previous
+# state and all of x. A guide that samples nothing is equivalent to the prior: *a latent site that the guide does not
+# sample is drawn from the model's own prior, and costs no KL.*
 
 
 # %%
@@ -109,15 +110,14 @@ def trained(name):
 guides = {"prior": prior} | {name: trained(name) for name in ("mean-field", "filtering", "smoothing")}
 
 # %% [markdown]
-# What they draw for one sequence, beside draws from the exact posterior. Dots are the hidden states that this x was
-# made from.
+# The figure shows draws for one sequence, next to draws from the exact posterior. Dots are the true hidden states.
 
 # %%
 one = nz.data.Sequences(inputs[:1], x[:1])
 draws = {}
 for name in ("prior", "mean-field", "smoothing"):
-    found = nz.posterior(model, one, guides[name], num_samples=400, seed=3, progress=False)
-    draws[f"guide: {name}"] = found.posterior.z_1.sel(chain=0, sequence=0, unit_1=0)
+    result = nz.posterior(model, one, guides[name], num_samples=400, seed=3, progress=False)
+    draws[f"guide: {name}"] = result.posterior.z_1.sel(chain=0, sequence=0, unit_1=0)
 gain = torch.linalg.solve(covariance, prior_covariance).T
 left = prior_covariance - gain @ prior_covariance
 pyro.set_rng_seed(3)
@@ -131,26 +131,26 @@ figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center
 plt.show()
 
 # %% [markdown]
-# The prior does not know x, so it draws whatever the network could do. The mean-field guide follows x, but draws each ε
-# without a look at the state that it has come to, so errors add up along the path, and its band is too wide. The
-# smoothing guide's draws are like the posterior's.
+# The prior does not depend on x, so its draws vary widely. The mean-field guide follows x, but draws each ε
+# independently of the current state, so errors accumulate along the sequence, and its band is too wide. The draws of
+# the smoothing guide resemble those of the posterior.
 #
-# ## The numbers beside the truth
+# ## Bounds and estimates compared with the exact value
 #
-# `nz.evaluate` with `"importance"` takes the logarithm of the mean weight of S samples of each sequence: a bound, which
-# with one sample is the ELBO, and which more samples tighten. The particle filter needs no guide. It estimates p(x)
-# without bias, so that it is neither a bound nor off by what a guide lacks.
+# `nz.evaluate` with `"importance"` computes the logarithm of the mean weight of S samples of each sequence. This is a
+# bound; with one sample it is the ELBO, and more samples tighten it. The particle filter needs no guide. Its estimate
+# of p(x) is unbiased.
 
 # %%
 rows = []
 for samples, method in ((1, "ELBO"), (200, "importance")):
     for name, guide in guides.items():
         pyro.set_rng_seed(2)
-        found = nz.evaluate(model, data, "importance", num_samples=samples, guide=guide)
+        result = nz.evaluate(model, data, "importance", num_samples=samples, guide=guide)
         label = f"{samples} sample{'s' * (samples > 1)}"
-        rows.append(vars(found) | {"model": label, "method": method, "guide": name})
-found = nz.evaluate(model, data, "particle-filter", num_samples=400)
-rows.append(vars(found) | {"model": "400 particles", "guide": None})
+        rows.append(vars(result) | {"model": label, "method": method, "guide": name})
+result = nz.evaluate(model, data, "particle-filter", num_samples=400)
+rows.append(vars(result) | {"model": "400 particles", "guide": None})
 
 print("nats per step above the truth:")
 for row in rows:
@@ -159,36 +159,39 @@ for row in rows:
 plots.comparison(rows, truth=truth)
 
 # %% [markdown]
-# One model, one log p(x), and four ELBOs, far apart: they tell how far each guide is from the posterior, and nothing
-# about the model. Only the smoothing guide's can be read as if it were the likelihood. Two hundred samples repair much
-# of the other three, and leave the prior's the furthest off. The particle filter is close, without any training; a
-# little above the truth, since the logarithm of an unbiased estimate is too low on average.
+# The model and its log p(x) are the same, but the four ELBOs differ widely: they measure the distance of each guide
+# from the posterior, not the quality of the model. Only the ELBO of the smoothing guide is close to the
+# log-likelihood. With 200 samples the other three bounds are much tighter; that of the prior remains the loosest. The
+# particle filter is close without any training. Its nats per step are slightly too high, since the logarithm of an
+# unbiased estimate is too low on average.
 #
-# ## Can one tell without the truth?
+# ## Diagnostics without the exact value
 #
-# Importance weights say themselves whether they can be trusted, by the tail of their distribution (Pareto k̂) and by
-# how many samples they are worth.
+# Two diagnostics show whether importance weights are reliable: the tail of their distribution (Pareto k̂) and their
+# effective sample size.
 
 # %%
-told = {}
+diagnostics = {}
 for name, guide in guides.items():
-    found = nz.posterior(model, data, guide, num_samples=200, seed=3, progress=False)
-    told[name] = (found.sample_stats.pareto_k, found.sample_stats.effective_proposals)
-    k, worth = (each.values for each in told[name])
+    result = nz.posterior(model, data, guide, num_samples=200, seed=3, progress=False)
+    diagnostics[name] = (result.sample_stats.pareto_k, result.sample_stats.effective_proposals)
+    k, worth = (each.values for each in diagnostics[name])
     print(f"{name:11} k̂ above 0.7 in {(k > 0.7).mean():4.0%} of sequences; 200 samples are worth {worth.mean():5.1f}")
-plots.diagnostics(told, num_proposals=200)
+plots.diagnostics(diagnostics, num_proposals=200)
 
 # %% [markdown]
-# Nearly all samples of the smoothing guide count, hardly any of the prior's, and the other two are in between, as their
-# gaps were. One sequence with a k̂ above 0.7 is enough for a hollow mark in the picture before. So the prior is a poor
-# way to estimate log p(x). Whether it is a poor objective is another question.
+# The effective sample size is nearly the number of samples for the smoothing guide, very small for the prior, and in
+# between for the other two, like their gaps. In the previous figure a mark is hollow if at least one sequence has a
+# k̂ above 0.7. The prior is thus a poor proposal for estimating log p(x). Whether it is a poor training objective is
+# a different question.
 #
 # ## On music
 #
-# Now everything is learned, and nobody knows log p(x). The data are Bach's chorales: at each step the keys that sound,
-# of 88, given those before. We train three networks of 100 units: one deterministic; one with noise (γ = 0.25), trained
-# by equation (1), with the prior as guide; and the same together with a mean-field guide, whose KL comes in over the
-# first 20 passes. A pass with the guide takes longer, so there are fewer: each has about half a minute, which is brief.
+# Now all parameters are learned, and log p(x) is unknown. The data are Bach's chorales: at each step, which of 88
+# keys sound, given the previous steps. We train three networks of 100 units: a deterministic one; one with noise (γ =
+# 0.25), trained by equation (1), with the prior as guide; and the same with a mean-field guide, whose KL is annealed
+# over the first 20 epochs. An epoch with the guide takes longer, so there are fewer of them: each network is trained
+# for about half a minute, which is short.
 
 # %%
 corpus = nz.data.load("jsb")
@@ -220,11 +223,11 @@ noisy, _ = train(0.25, PASSES)
 guided, guide = train(0.25, PASSES_WITH_GUIDE, "mean-field")
 
 # %% [markdown]
-# `nz.compare` scores them by every method, and says of each number what kind it is. `"mean"` has the noise off and
-# `"ensemble"` averages the predictions of 50 noisy runs step by step: predictors, which can be set against those of any
-# other network, but which are no log p(x) of the noisy one. `"importance"` draws from the prior and, where there is
-# one, then from the guide: once with one sample, the ELBO, and once with 100. The gap is how far a number is above the
-# particle filter's, of the same network.
+# `nz.compare` scores the networks by every method and reports the kind of each score. `"mean"` turns the noise off,
+# and `"ensemble"` averages the predictions of 50 noisy runs step by step. Both are predictors: they can be compared
+# with any other network's, but they are not log p(x) of the noisy network. `"importance"` uses samples from the prior
+# and, if there is one, from the guide, here with one sample (the ELBO) and with 100. The gap is the difference to the
+# particle filter's estimate for the same network.
 
 # %%
 networks = {
@@ -247,8 +250,8 @@ for row in rows:
 plots.comparison(rows)
 
 # %% [markdown]
-# Some chorales are hard for every network, which makes the bars over sequences long. The difference of two networks,
-# chorale by chorale, is better known:
+# Some chorales are hard to predict for every network, so the standard errors over sequences are large. The paired
+# difference of two networks has a smaller error:
 
 # %%
 pyro.set_rng_seed(0)
@@ -258,22 +261,25 @@ for name, one, other in (("equation (1) minus deterministic", 1, 0), ("guide min
     print(f"{name:33} {difference.nats_per_step:+.3f} ± {difference.standard_error:.3f} nats per chord")
 
 # %% [markdown]
-# ## What the numbers say, and what they do not
+# ## Conclusions
 #
-# - **ELBOs of different models mislead.** By its ELBO the network trained by equation (1) is worse than the
-#   deterministic one; by the particle filter it is no worse, and perhaps a little better, by less than two standard
-#   errors. The deterministic network's number is exact, and the other's is off by its gap, which an ELBO does not tell.
-# - **One guide for all does not make it fair.** With samples of the prior for both, the network trained with a guide
-#   looks worse than that trained by equation (1). By the particle filter it is better, by many standard errors.
-# - **Even with each model's own guide** the ELBOs differ by more than the models do, since the gaps differ. ELBOs
-#   compare guides of one model.
-# - **Equation (1) makes noise a regulariser, a guide makes it part of the model.** The network trained by equation (1)
-#   predicts nearly as well with its noise off: what the noise does for it, it did in training. The one trained with a
-#   guide needs its noise: with the noise off it is no better than the others, and the ensemble of its noisy runs is.
-# - **A guide costs.** Its 45 passes took about as long as 120 without, and there is a guide to choose, and its KL to
-#   bring in. Equation (1) has nothing to set but γ.
+# - **ELBOs of different models are not comparable.** By its ELBO the network trained by equation (1) is worse than
+#   the deterministic one. By the particle filter it is not worse, and perhaps slightly better, by less than two
+#   standard errors. The score of the deterministic network is exact, whereas the ELBO of the other is off by an
+#   unknown gap.
+# - **Using the same guide for all models does not help.** With samples from the prior for both, the network trained
+#   with a guide appears worse than the one trained by equation (1). By the particle filter it is better, by many
+#   standard errors.
+# - **Using each model's own guide does not help either.** The ELBOs differ by more than the models do, since the gaps
+#   differ. ELBOs compare guides of the same model.
+# - **With equation (1) the noise is a regularizer; with a guide it is part of the model.** The network trained by
+#   equation (1) predicts nearly as well with its noise off: the noise acts during training. The network trained with
+#   a guide needs its noise: with the noise off it is no better than the others, but the ensemble of its noisy runs
+#   is.
+# - **A guide has costs.** Its 45 epochs took about as long as 120 without a guide, and the guide and its KL annealing
+#   must be chosen. The only setting of equation (1) is γ.
 #
-# All hollow marks on the chorales say that a hundred samples do not suffice there, of either guide. These are single
-# runs from one seed, and short ones: the errors above are over chorales, and say nothing about other seeds.
-# [Results](../docs/results.md) has longer runs with more families and guides, [Evaluation](../docs/evaluation.md) all
-# methods and errors, and [Inference](../docs/inference.md) all guides.
+# The hollow marks on the chorales show that 100 samples are too few, with either guide. All results are from single,
+# short runs with one seed: the standard errors are over chorales and do not include the variation between seeds.
+# [Results](../docs/results.md) has longer runs with more families and guides, [Evaluation](../docs/evaluation.md)
+# describes all methods and errors, and [Inference](../docs/inference.md) all guides.

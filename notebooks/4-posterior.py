@@ -9,11 +9,11 @@
 # ---
 
 # %% [markdown]
-# # Looking at a posterior
+# # Posterior analysis
 #
-# How far a share's price will move tomorrow changes with the times, and nobody sees that directly: only the moves. A
-# recurrent network whose state sets the size of the day's move is a model of it. With noise in its state the size has a
-# posterior, given all moves. Here we look at it, for Google's share.
+# The volatility of a share price changes over time and is not observed directly; only the daily moves are. A
+# recurrent network whose state determines the volatility is a model of it. With noise in the state, the volatility
+# has a posterior given all moves. This notebook examines this posterior for Google's share.
 
 # %%
 import json
@@ -33,12 +33,12 @@ import noisin_pyro as nz
 from noisin_pyro import plots
 from noisin_pyro.models import Emission
 
-for kind in (DeprecationWarning, FutureWarning):  # ArviZ 0.23 announces version 1, and is told of Matplotlib 3.13
+for kind in (DeprecationWarning, FutureWarning):  # of ArviZ 0.23 about version 1, and of Matplotlib about ArviZ
     warnings.filterwarnings("ignore", category=kind, module="arviz")
 import arviz as az
 
 # %matplotlib inline
-QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
+QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, for testing
 STEPS, DRAWS, CHAIN, FILTER = (30, 20, 10, 40) if QUICK else (400, 1000, 150, 1000)
 torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
@@ -46,9 +46,9 @@ pyro.settings.set(module_local_params=True)  # each model has its own parameters
 # %% [markdown]
 # ## The data
 #
-# They come with Matplotlib: closing prices on 1008 trading days, October 2004 to October 2008, in quarters of 63 days.
-# The network sees the move of the day before, and its size. Every other quarter is for training; those between are
-# kept to test on.
+# The data are included in Matplotlib: closing prices on 1008 trading days, October 2004 to October 2008, in quarters
+# of 63 days. The inputs of the network are the previous day's move and its size. Every other quarter is used for
+# training, and the others for testing.
 
 # %%
 prices = np.load(cbook.get_sample_data("goog.npz", asfileobj=False))["price_data"][-1010:]
@@ -57,7 +57,7 @@ dates = prices["date"][2:]
 
 
 def cut(days):
-    """Sequences of so many days, every other one to train and to test on, and the dates of the second."""
+    """Sequences of ``days`` days: training and test sequences, which alternate, and the dates of the test sequences."""
     before, x = moves[:-1].reshape(-1, days, 1), moves[1:].reshape(-1, days, 1)
     inputs = torch.cat([before, before.abs()], -1) / 3
     parts = (nz.data.Sequences(inputs[part::2], x[part::2]) for part in (0, 1))
@@ -76,8 +76,8 @@ plt.show()
 # %% [markdown]
 # ## The model
 #
-# A GRU of two units, z, and from them the day's **volatility**, the standard deviation of its move: exp(v·z + b). That
-# is an emission of our own; noise, guides, filter and posterior take it as they take the built-in ones.
+# A GRU with two units z determines the day's **volatility**, the standard deviation of its move: exp(v·z + b). This
+# is a custom emission. Noise, guides, particle filter and posterior support it like the built-in ones.
 
 
 # %%
@@ -87,7 +87,7 @@ class Volatility(Emission):
 
 
 def fit(model, data, guide=None, steps=STEPS):
-    """Maximise the bound by Adam: with a guide full variational inference, without one equation (1) of the paper."""
+    """Maximize the bound by Adam: variational inference with a guide, equation (1) of the paper without."""
     bound = nz.PriorAsGuide_ELBO(num_particles=4)(model, guide)
     parameters = [p for p in bound.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=0.02)
@@ -125,46 +125,47 @@ for steps, network in without.items():
     print(f"without, {steps:3} steps:   {clean.nats_per_step:.3f} nats a day, {difference}")
 
 # %% [markdown]
-# These are quarters that neither network was trained on; the errors are standard errors over quarters, paired. Wherever
-# the training without noise is stopped, noise is better by about three of them.
+# The scores are on the test quarters; the errors are standard errors of the paired difference over quarters. The noisy
+# network is better by about three standard errors, wherever the training without noise is stopped.
 #
-# ## Draws, and whether to trust them
+# ## Draws and their diagnostics
 #
-# `nz.posterior` draws the states of each test quarter from the guide, and resamples them in proportion to their
-# importance weights. How uneven the weights are tells how far the proposals were from the posterior. Beside them, those
-# of proposals from the prior.
+# `nz.posterior` draws the states of each test quarter from the guide and resamples them in proportion to their
+# importance weights. The more uneven the weights, the further the proposals are from the posterior. The figure
+# compares proposals from the guide and from the prior.
 
 # %%
 options = {"num_samples": DRAWS, "num_proposals": 10 * DRAWS, "seed": 1, "progress": False}
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # they say what the picture shows
+    warnings.simplefilter("ignore")  # of large k̂, which the figure shows
     prior = nz.posterior(model, test, **options)
-    found = nz.posterior(model, test, guide, **options)
+    resampled = nz.posterior(model, test, guide, **options)
 
-sources = {"prior": prior, "smoothing guide": found}
-told = {name: (each.sample_stats.pareto_k, each.sample_stats.effective_proposals) for name, each in sources.items()}
-plots.diagnostics(told, num_proposals=10 * DRAWS)
+sources = {"prior": prior, "smoothing guide": resampled}
+stats = {name: each.sample_stats for name, each in sources.items()}
+diagnostics = {name: (each.pareto_k, each.effective_proposals) for name, each in stats.items()}
+plots.diagnostics(diagnostics, num_proposals=10 * DRAWS)
 
 # %% [markdown]
-# From the guide the posterior can be reached, in quarters that it has not been trained on either; from the prior it
-# cannot, in most of them.
+# Proposals from the guide cover the posterior, although the guide was not trained on these quarters. Proposals from the
+# prior do not, in most quarters.
 #
-# ## Along time
+# ## Volatility over time
 #
-# What the draws say of each day, beside the path of the same network with its noise off, in a calm quarter and in the
-# last one, in which the banks fell.
+# The figure shows the posterior of the volatility on each day, and the path of the same network with its noise off,
+# in a calm quarter and in the last quarter, that of the financial crisis.
 
 
 # %%
 def volatility(network, z):
-    """Of states (..., units): per cent a day, (...)."""
+    """Volatility in per cent per day, (...), from states (..., units)."""
     with torch.no_grad():
         return network.emission(torch.tensor(np.asarray(z))).base_dist.scale[..., 0].numpy()
 
 
 with torch.no_grad():
     path = nz.noise_off(model)(test.inputs).emission.base_dist.scale[..., 0].numpy()
-draws = volatility(model, found.posterior.z_1[0])  # draw, quarter, day
+draws = volatility(model, resampled.posterior.z_1[0])  # draw, quarter, day
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", dpi=150)
 for axis, quarter in zip(axes, (5, 7), strict=True):
@@ -183,38 +184,40 @@ plt.show()
 # %%
 low, high = np.quantile(draws, [0.05, 0.95], axis=0)
 outside = ((path < low) | (path > high)).mean(1)
-for dates_of, share, k in zip(test_dates, outside, found.sample_stats.pareto_k.values, strict=True):
+for dates_of, share, k in zip(test_dates, outside, resampled.sample_stats.pareto_k.values, strict=True):
     print(f"{dates_of[0]} to {dates_of[-1]}: noise off is outside on {share:3.0%} of the days; k̂ {k:.2f}")
 
 numbers = {
     "nats_per_day": noisy.nats_per_step,
     "worth": {steps: [-each.nats_per_step, each.standard_error] for steps, each in gains.items()},
     "outside": outside.tolist(),
-    "pareto_k": found.sample_stats.pareto_k.values.tolist(),
+    "pareto_k": resampled.sample_stats.pareto_k.values.tolist(),
 }
-numbers |= {"training_seed": 0, "training_steps": STEPS, "posterior": found.attrs}
+numbers |= {"training_seed": 0, "training_steps": STEPS, "posterior": resampled.attrs}
 Path("volatility.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 # %% [markdown]
-# In calm quarters the deterministic path is inside the interval. In the last one it stays where it was, while the
-# posterior follows the crash: that knows the whole quarter, though, the days that follow included, as no forecast does.
+# In calm quarters the deterministic path is inside the interval. In the last quarter it stays at its level, while the
+# posterior follows the crash. Note that the posterior conditions on the whole quarter, including later days, unlike a
+# forecast.
 #
 # ## Predictive checks
 #
-# Left, what ArviZ makes of the posterior's replicates of the test data. Those have seen what they are to predict. So,
-# right, a harder question for both networks: how large would the largest move of 504 test days be, from the prior?
+# The left figure shows ArviZ's posterior predictive check on the test data. Posterior predictive draws condition on
+# the data that they replicate. The right figure therefore uses the prior, for both networks: the distribution of the
+# largest move in 504 test days.
 
 # %%
 with torch.no_grad():
     replicates = {"without noise": without[STEPS // 2](test.inputs).emission.sample((DRAWS,))[..., 0]}
 pyro.set_rng_seed(2)
-replicates["with noise"] = torch.tensor(volatility(model, found.prior.z_1[0])) * torch.randn(
+replicates["with noise"] = torch.tensor(volatility(model, resampled.prior.z_1[0])) * torch.randn(
     DRAWS, *test.targets.shape[:2]
 )
 observed = float(test.targets.abs().max())
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-az.plot_ppc(found, num_pp_samples=20, random_seed=0, ax=left, textsize=10, legend=False)
+az.plot_ppc(resampled, num_pp_samples=20, random_seed=0, ax=left, textsize=10, legend=False)
 left.set(title="Moves of the test days", xlabel="per cent", ylabel="density", xlim=(-10, 10))
 left.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 for (name, each), colour in zip(replicates.items(), ("#D55E00", "#0072B2"), strict=True):
@@ -227,14 +230,15 @@ right.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5,
 plt.show()
 
 # %% [markdown]
-# Noise in the state gives the moves heavier tails than one Gaussian a day has. So large a move is rare with it, and all
-# but impossible without.
+# Noise in the state gives the moves heavier tails than a Gaussian. A move of the observed size is rare with noise, and
+# almost impossible without.
 #
-# ## Families compared, on other months
+# ## Comparing families on held-out months
 #
-# A smaller model: the textbook's stochastic volatility is one *linear* unit with Gaussian noise. Its state is the
-# logarithm of the volatility, but for a constant, and γ is how far that moves in a day. Which noise should it have?
-# Sequences are months of 21 days now; γ is learned, and log p(x) of the test months is the particle filter's.
+# We now use a smaller model, the standard stochastic volatility model: one *linear* unit with Gaussian noise. Its
+# state is the logarithm of the volatility up to a constant, and γ is the standard deviation of its daily change. We
+# compare three families of noise. Sequences are months of 21 days; γ is learned, and log p(x) of the test months is
+# estimated by the particle filter.
 
 
 # %%
@@ -259,16 +263,17 @@ for noise in ("gaussian", "laplace", "gumbel"):
     print("" if noise == "gaussian" else f"; minus gaussian {gap.nats_per_step:+.3f} {errors}")
 
 # %% [markdown]
-# They differ by less than two standard errors. What counts here is that there is noise, not its family.
+# The differences are smaller than two standard errors. The presence of noise matters here, not its family.
 #
 # ## γ with a prior, and NUTS
 #
-# With the weights as they are, γ gets a prior, and so a posterior: by the No-U-Turn sampler, which acts on γ and all
-# innovations at once, and by a guide. That is a lognormal law of γ, and a smoothing guide given γ: the named
-# guides leave γ to its prior, so what they draw of it is hidden and replaced.
+# With the weights fixed, we give γ a prior and compute its posterior in two ways: by the No-U-Turn sampler, which
+# samples γ and all innovations jointly, and by a guide. The guide consists of a lognormal distribution of γ and a
+# smoothing guide conditioned on γ. The named guides draw γ from its prior, so that site is hidden and conditioned on
+# the draw of our guide.
 
 # %%
-GAMMA = "rnn.spread_1.gamma"  # the name of its site
+GAMMA = "rnn.spread_1.gamma"  # the name of the site of γ
 
 
 class Both(torch.nn.Module):
@@ -307,7 +312,7 @@ plt.show()
 # %%
 pyro.set_rng_seed(0)
 both = Both(unsure["gaussian"])
-view = nz.innovations(unsure["gaussian"])  # a guide of one's own is given with the view that it acts on
+view = nz.innovations(unsure["gaussian"])  # a custom guide is passed with the view whose sites it samples
 fit(view, months, both)
 with warnings.catch_warnings(record=True):
     warnings.simplefilter("always")
@@ -325,15 +330,15 @@ plt.gca().set(title="γ: median, and intervals of 50% and 90%", xlabel="γ", yti
 plt.show()
 
 # %% [markdown]
-# The data leave little of the prior. Where the weights of all months together are worth something, the guide agrees
-# with NUTS, and so it does along time, in the month of the largest move of all:
+# The posterior of γ is much narrower than its prior. The guide, resampled by the weights of all months together, agrees
+# with NUTS. The two also agree on the volatility over time, here in the month of the largest move:
 
 # %%
 month = int(months.targets.abs().amax((1, 2)).argmax())
 days = dates.reshape(-1, 21)[0::2][month].astype(object)
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
 for axis, (name, each) in zip(axes, {"guide, resampled": guided, "NUTS": nuts["gaussian"]}.items(), strict=True):
-    z = each.posterior.z_1[:, :, month].values.reshape(-1, 21, 1)  # chains in one row
+    z = each.posterior.z_1[:, :, month].values.reshape(-1, 21, 1)  # joins the chains
     plots.trajectories(volatility(unsure["gaussian"], z), title=name, legend=False, ax=axis)
     sizes = months.targets[month, :, 0].abs()
     axis.plot(range(1, 22), sizes, ".", color="black", markersize=4, label="size of the day's move")
@@ -344,23 +349,24 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 plt.show()
 
 # %% [markdown]
-# ## Families compared, by leaving months out
+# ## Comparing families by leave-one-out cross-validation
 #
-# `az.loo` asks the same without data put aside: it re-weights the draws as if they had not seen one month. That works
-# for γ, which all months share, and so on `x_marginal`: log p(x | γ) of each month, without its states. It does not
-# work day by day, on p(x_t | z_t): a day's state is known from hardly anything but that day, and without it would be
-# another. And where neither γ nor weights are sampled, there is nothing shared to leave a month out of.
+# `az.loo` answers the same question without held-out data: it reweights the draws to leave out one month at a time.
+# This works for γ, which all months share, and hence for `x_marginal`, log p(x | γ) of each month with its states
+# integrated out. It does not work for single days, with p(x_t | z_t): the posterior of a day's state depends mostly
+# on that day, so leaving the day out changes it too much. If neither γ nor weights are sampled, months share no
+# latents, and leave-one-out does not apply.
 
 # %%
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of k̂, which is printed
+    warnings.simplefilter("ignore")  # of large k̂, which is printed
     print(az.compare(nuts, var_name="x_marginal")[["elpd_loo", "p_loo", "elpd_diff", "dse"]].round(1))
     for noise, each in nuts.items():
         k = az.loo(each, var_name="x_marginal", pointwise=True).pareto_k.values
         print(f"{noise:9} k̂ above 0.7 in {(k > 0.7).sum()} of {k.size} months, {k.max():.2f} at most")
 
 # %% [markdown]
-# The difference, in nats over all 24 months, is of the size of its standard error again.
+# Again the difference, in nats over all 24 months, is about as large as its standard error.
 #
-# In ArviZ 1 the groups are an `xarray.DataTree`, `hdi_prob` is `ci_prob` (`ci_probs` in plots), `elpd_loo` is `elpd`,
-# and `plot_ppc` is `plot_ppc_dist`.
+# In ArviZ 1 the result is an `xarray.DataTree`, `hdi_prob` is named `ci_prob` (`ci_probs` in plots), `elpd_loo` is
+# `elpd`, and `plot_ppc` is `plot_ppc_dist`.

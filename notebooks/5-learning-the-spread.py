@@ -11,10 +11,11 @@
 # %% [markdown]
 # # Learning the spread of the noise
 #
-# γ says how much noise a layer gets, and so how strongly it is regularised. The paper treats it as a parameter like any
-# other, learned with the weights by equation (1), the log-likelihood averaged over the noise: empirical Bayes. It warns
-# that γ then goes to zero, and names the remedies: a floor, stopping early, a grid and a validation set. Here is why it
-# goes to zero, what other objectives make of it, and what the remedies do on a text.
+# γ sets the amount of noise in a layer, and thus the strength of the regularization. The paper treats γ as a
+# parameter and learns it with the weights by equation (1), the log-likelihood averaged over the noise (empirical
+# Bayes). It notes that γ then tends to zero, and suggests remedies: a floor, early stopping, and a grid with a
+# validation set. This notebook shows why γ tends to zero, options other objectives behave, and options well the
+# remedies work on a text.
 
 # %%
 import contextlib
@@ -34,18 +35,18 @@ from noisin_pyro import plots
 from noisin_pyro.training import Inference, Model, Noise, Optimization, Run
 
 # %matplotlib inline
-QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, to see that everything works
+QUICK = "NOISIN_QUICK" in os.environ  # a smaller run, for testing
 SEQUENCES, GRADIENT_STEPS = (50, 20) if QUICK else (400, 400)
 FIXED, EPOCHS = ((0.0, 0.5), 1) if QUICK else ((0.0, 0.25, 0.5, 1.0), 8)
 torch.set_num_threads(1)  # the tensors are small
 pyro.settings.set(module_local_params=True)  # each model has its own parameters
 
 # %% [markdown]
-# ## Where the likeliest γ is known
+# ## A model with known maximum-likelihood γ
 #
-# With the identity for a cell, and Gaussian noise and emission, the network is a linear-Gaussian model:
-# $z_t = 0.9\, z_{t-1} + \gamma\, \epsilon_t$, and $x_t$ is $z_t$ with an error of variance 1. Its log p(x) is exact, so
-# the γ under which the data are likeliest can be found. The data are drawn with γ = 0.5; everything but γ is known.
+# With the identity cell and Gaussian noise and emission, the network is a linear-Gaussian model:
+# $z_t = 0.9\, z_{t-1} + \gamma\, \epsilon_t$, and $x_t$ is $z_t$ plus an error of variance 1. Its log p(x) is known
+# exactly, and so is the maximum-likelihood γ. The data are drawn with γ = 0.5; all other parameters are known.
 
 # %%
 STEPS, CARRIED = 20, 0.9
@@ -61,7 +62,7 @@ def linear_gaussian(spread):
 
 
 lag = torch.arange(STEPS)[:, None] - torch.arange(STEPS)
-powers = torch.where(lag >= 0, CARRIED ** lag.clamp(min=0), 0.0)  # what is left of the noise of step s in step t
+powers = torch.where(lag >= 0, CARRIED ** lag.clamp(min=0), 0.0)  # effect of the noise of step s on z_t
 
 
 def exact(spread):
@@ -78,14 +79,15 @@ likeliest = min(fine, key=exact)
 print(f"likeliest γ: {likeliest:.3f}")
 
 # %% [markdown]
-# As functions of γ: the exact log p(x), equation (1), and the importance bound, which takes the logarithm of the mean
-# likelihood of S noisy runs where equation (1) takes the mean of the logarithm. Nothing is trained yet.
+# The next figure shows three functions of γ: the exact log p(x), equation (1), and the importance bound. The importance
+# bound is the logarithm of the mean likelihood of S noisy runs; equation (1) is the mean of the logarithm. Nothing is
+# trained yet.
 
 
 # %%
 @torch.no_grad()
 def objective(spread, samples):
-    pyro.set_rng_seed(1)  # the same noise for every γ, and not that of the data
+    pyro.set_rng_seed(1)  # the same noise for every γ, different from that of the data
     model = linear_gaussian(spread)
     if samples == 1:
         return nz.PriorAsGuide_ELBO(50)(model)(inputs, x).item() / x.numel()  # the mean of 50
@@ -109,14 +111,15 @@ axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# Under equation (1) any noise is a loss: it averages log p(x | z), and a z that was drawn without a look at x fits the
-# worse, the further it strays. Under the importance bound the best of the S runs counts most, so that some noise pays;
-# but the lowest point is still short of the likeliest γ, and the longer the sequences, the more runs it would take.
+# Under equation (1) any noise increases the loss: it averages log p(x | z) over z drawn independently of x, which
+# fits worse the larger the noise is. Under the importance bound the best of the S runs has the largest weight, so
+# that some noise decreases the loss. Its minimum is still below the maximum-likelihood γ, and longer sequences need
+# more runs.
 #
-# ## γ along training
+# ## γ during training
 #
-# A guide draws z with a look at x, so that it can afford noise. Now γ is learned, in six ways, and the guides with it.
-# An epoch is one step on all sequences.
+# A guide conditions z on x, so that noise can improve its bound. Now γ is learned in six ways, together with the
+# guides. An epoch is one gradient step on all sequences.
 
 # %%
 START, FLOOR = 0.3, 0.1  # of γ; the floor is the paper's
@@ -157,60 +160,61 @@ plots.learned_spreads(logs, axis, "Linear-Gaussian model, γ alone learned", lik
 plt.show()
 
 # %% [markdown]
-# Equation (1) ends near the floor, and without one further down, on its way to zero. With importance samples γ stops
-# where the bound above is lowest. The smoothing guide, which can be the posterior, finds the likeliest γ. The
-# mean-field guide cannot, and pays for noise that it cannot place: it does no better than five samples.
+# With equation (1) γ ends near the floor; without a floor it continues towards zero. With importance samples γ stops
+# at the minimum of the bound in the previous figure. The smoothing family contains the posterior, and its guide finds
+# the maximum-likelihood γ. The mean-field family does not contain the posterior, so noise improves its bound less;
+# its γ is no better than that of five importance samples.
 #
 # ## On a text: the grid
 #
-# The text is Python's own language reference; the network has one tanh layer of 64 units, and Gaussian noise. Now the
-# weights are learned too, and γ has another task: to keep them from learning the text by heart. Each run stops when
-# validation has not improved for two epochs, or after eight, and keeps its best model. First the paper's grid: γ fixed,
-# and validation to choose.
+# The text is Python's language reference; the network has one tanh layer of 64 units with Gaussian noise. Now the
+# weights are learned too, and the purpose of γ is to prevent overfitting. Each run stops after two epochs without an
+# improvement in validation, or after eight epochs, and the best model is used. First we try the paper's grid: γ is
+# fixed, and chosen on validation data.
 
 # %%
 folder = tempfile.TemporaryDirectory()
 
 
-def run(name, noise, guide="prior", **how):
+def run(name, noise, guide="prior", **options):
     config = nz.Config(
         model=Model(hidden_size=64),
         noise=noise,
         inference=Inference(guide=guide, hidden_size=None if guide == "prior" else 32),
-        optimization=Optimization(learning_rate=0.01, epochs=EPOCHS, patience=2, **how),
+        optimization=Optimization(learning_rate=0.01, epochs=EPOCHS, patience=2, **options),
         run=Run(folder=Path(folder.name) / name, twin=False, ensemble_samples=0),
     )
-    with contextlib.redirect_stderr(io.StringIO()):  # the progress of each pass
+    with contextlib.redirect_stderr(io.StringIO()):  # the progress of each epoch
         return nz.train(config)
 
 
-def tell(results):
+def report(results):
     for name, result in results.items():
         print(
-            f"{name:27} best epoch {result.best_epoch} of {len(result.log)}, γ {kept(result):.3f}, "
+            f"{name:27} best epoch {result.best_epoch} of {len(result.log)}, γ {best_gamma(result):.3f}, "
             f"validation {result.valid.perplexity:5.1f} ({result.valid.kind}), test {result.test.perplexity:5.1f}"
         )
 
 
-def kept(result):
-    """γ of the best model."""
+def best_gamma(result):
+    """γ at the best epoch."""
     return result.log[result.best_epoch - 1].get("gamma_1", 0.0)
 
 
 grid = {f"γ = {gamma:g}": run(f"fixed-{gamma}", Noise(spread=gamma)) for gamma in FIXED}
 print("perplexities, noise off")
-tell(grid)
+report(grid)
 plots.learning_curves({name: result.log for name, result in grid.items()})
 
 # %% [markdown]
-# Without noise the network learns the text by heart: it is the best of the four in training, and in validation the
-# worst. Validation chooses γ = 0.5, and the test agrees. With γ = 1 learning is slow, and not at its end.
+# Without noise the network overfits: of the four, it is the best in training and the worst in validation. Validation
+# selects γ = 0.5, which is also the best on test data. With γ = 1 learning is slow and has not converged.
 #
 # ## On a text: γ learned
 #
-# Then γ learned with the weights, from 0.5: by equation (1) with the paper's floor; without a floor, where stopping
-# early is all that keeps γ from zero; by the importance bound; and with a mean-field guide, which is validated by its
-# own bound.
+# Next, γ is learned with the weights, starting from 0.5: by equation (1) with the paper's floor; without a floor,
+# where only early stopping keeps γ from zero; by the importance bound; and with a mean-field guide, for which
+# validation uses its bound.
 
 # %%
 learn_it = Noise(spread=0.5, learn_spread=True)
@@ -221,22 +225,22 @@ learned = {
     "mean-field guide": run("guide", learn_it, guide="mean-field"),
 }
 print("perplexities, noise off but for the bound")
-tell(learned)
+report(learned)
 logs = {name: [{"epoch": 0, "gamma_1": 0.5}, *result.log] for name, result in learned.items()}
 figure, axis = plt.subplots(figsize=(8, 4.4), layout="constrained")
 plots.learned_spreads(logs, axis, "Text, everything learned", floor=FLOOR)
 plt.show()
 
 # %% [markdown]
-# Every objective takes γ down, and the three with a floor along nearly the same line, though one of them has a guide.
-# Beside the grid:
+# Every objective decreases γ. The three with a floor follow nearly the same curve, although one of them has a guide.
+# The next figure compares the learned γ with the grid.
 
 # %%
 figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
 axis.plot(FIXED, [result.test.perplexity for result in grid.values()], "o-", color="black", label="fixed γ")
 colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 for (name, result), colour, marker in zip(learned.items(), colours, "sD^v", strict=True):
-    axis.plot(kept(result), result.test.perplexity, marker, color=colour, label=name)
+    axis.plot(best_gamma(result), result.test.perplexity, marker, color=colour, label=name)
 axis.set(xlabel="γ of the best model (standard deviation)", ylabel="test perplexity, noise off")
 axis.set_title("Fixed and learned spreads on the text (lower is better)")
 axis.grid(alpha=0.3)
@@ -245,21 +249,21 @@ plt.show()
 folder.cleanup()
 
 # %% [markdown]
-# ## What to make of it
+# ## Conclusions
 #
-# - **Equation (1) takes γ down by its nature.** In the linear-Gaussian model the data came from γ = 0.5, and equation
-#   (1) would rather have none. The floor decides where it ends.
-# - **A better bound can do better, if it is good enough.** The smoothing guide finds the likeliest γ there. Importance
-#   samples and the mean-field guide fall short, though by much less than equation (1).
-# - **On the text no objective helped.** Where the weights are learned from the same words, less noise and weights that
-#   fit those words make them likelier, however well the noise is averaged over. That the network overfits cannot be
-#   seen in training. Only validation sees it, and the grid listens to it: its γ of 0.5 has the best validation of all
-#   networks without a guide, and the best test of all.
-# - **The remedies are worth something.** With a floor or stopped early, γ is small when the best model is kept, and
-#   that model is better in the test than the one without noise. So is the one with a guide, the best of the four
-#   learned.
+# - **Equation (1) decreases γ.** In the linear-Gaussian model the data were drawn with γ = 0.5, but the optimum of
+#   equation (1) is no noise. The floor determines the learned γ.
+# - **A tighter bound can help if it is tight enough.** In this model the smoothing guide finds the maximum-likelihood
+#   γ. With importance samples or the mean-field guide γ is too small, though by much less than with equation (1).
+# - **On the text no objective helps.** If the weights are learned on the same data, less noise and weights that fit
+#   these data increase the likelihood, however tight the bound is. The training objective cannot detect overfitting;
+#   validation can. The grid uses validation: its γ of 0.5 has the best validation score of all networks without a
+#   guide, and the best test score of all.
+# - **The remedies help to some extent.** With a floor or early stopping, γ is small at the best epoch, and the model
+#   is better on test data than the one without noise. The model with a guide is also better, and the best of the four
+#   with learned γ.
 #
-# A learned γ takes one run, a grid as many as it has points. These are single runs from one seed, and differences of a
-# point or so of perplexity may be that seed's. The same on the chorales, at greater length, is under
-# [Results](../docs/results.md); the bounds are explained under [Inference](../docs/inference.md), and [in another
+# A learned γ needs a single run, and a grid one run per point. All results are from single runs with one seed;
+# differences of about one point of perplexity may be due to the seed. [Results](../docs/results.md) has longer runs
+# on the chorales, and the bounds are explained in [Inference](../docs/inference.md) and in [another
 # notebook](3-prior-as-guide.ipynb).

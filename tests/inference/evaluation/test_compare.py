@@ -37,7 +37,7 @@ def test_every_number_is_that_of_evaluate_from_the_seed_on(models):
         torch.manual_seed(3)
         found = evaluate(models[row["model"]], DATA, row["method"], num_samples=SAMPLES.get(row["method"]))
         for column in ("kind", "nats_per_step", "standard_error", "pareto_k", "effective_samples"):
-            assert row[column] == pytest.approx(getattr(found, column), rel=0, abs=0, nan_ok=True), column
+            assert row[column] == pytest.approx(getattr(found, column), nan_ok=True), column
         assert row["monte_carlo_error"] == found.monte_carlo_error
         assert row["samples"] == (found.num_samples or None)
         assert row["parameters"] == 5 * 4 + 2 * (4 * 4 + 4) + 4 * 5 + 5
@@ -133,4 +133,4 @@ def test_refusals(models):
     random = LanguageModel(5, 4, spread=Spread(prior=dist.LogNormal(0.0, 1.0))).double()
     with pytest.raises(ValueError, match="is sampled outside") as refused:
         compare({"random": random}, DATA, methods=["mean", "importance"])
-    assert refused.value.__notes__ == ["in the score of 'random' by 'importance'"]
+    assert refused.value.__notes__ == ["while scoring 'random' by 'importance'"]
