@@ -1,4 +1,4 @@
-"""What a run is told, by group: a field's docstring is its help on the command line."""
+"""Options of a run, in groups. The docstring of a field is its help text on the command line."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ Named = tyro.conf.arg
 
 @dataclass(frozen=True)
 class Data:
-    """The text or music, and how it is cut. A text's folder holds train.txt, valid.txt and test.txt."""
+    """Data: text or music. The folder of a text holds train.txt, valid.txt and test.txt."""
 
     name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
-    """Text: pydocs (embedded), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file."""
+    """Text: pydocs (built in), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file."""
 
     root: Annotated[
         Path | None,
         Named(name="data-root", metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)"),
     ] = None
-    """Folder that holds ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
+    """Folder that contains ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
 
     files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST", help_behavior_hint="")] = None
-    """Three text files of your own, in place of --data."""
+    """Three text files of your own, instead of --data."""
 
     min_count: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
-    """Words of your own text that training sees less often than this become <unk>."""
+    """Replace words that occur less often than this in your own training text by <unk>."""
 
     max_vocabulary: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
-    """Most words to keep of your own text, the most frequent first; the others become <unk>."""
+    """Maximum vocabulary size of your own text. The least frequent words are replaced by <unk>."""
 
     batch_size: int = 20
-    """Sequences read side by side (of a text: the columns it is cut into)."""
+    """Batch size. A text is cut into this number of columns."""
 
     eval_batch_size: Annotated[
         int | None, Named(metavar="INT", help_behavior_hint="(default: 10 for a text, --batch-size for music)")
     ] = None
-    """Sequences scored side by side. Of a text these are the columns that its held-out parts are read in: perplexity
-    depends on them slightly, so they do not follow --batch-size."""
+    """Batch size in validation and test. A text is cut into this number of columns; its perplexity depends on it
+    slightly, so it does not follow --batch-size."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
-    """Steps of truncated backpropagation through time. Texts only: music is read whole."""
+    """Steps of truncated backpropagation through time. Texts only: sequences of music are not cut."""
 
 
 @dataclass(frozen=True)
@@ -57,154 +57,154 @@ class Model:
     """Number of layers."""
 
     hidden_size: int = 256
-    """Units of each layer, and of the embedding."""
+    """Number of units of each layer, and size of the embedding."""
 
     tie_weights: bool = False
-    """Let the softmax share its weights with the embedding. Texts only."""
+    """Share the weights of the embedding and the softmax. Texts only."""
 
     initialization: Literal["torch", "published"] = "torch"
-    """Weights at the start: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
+    """Initial weights: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
 
     weight_prior: Literal["dirac", "normal"] = "dirac"
-    """Prior of the layers' weight matrices: dirac (plain weights), or normal with learned means and deviations."""
+    """Prior of the weight matrices of the layers: dirac (plain weights), or normal with learned mean and scale."""
 
     regularizer: Literal["none", "variational-dropout", "D"] = "none"
-    """Dropout, alone or beside noise, by masks that stay along a window: Gal and Ghahramani's, or the published D."""
+    """Dropout with masks fixed over time, with or without noise: Gal and Ghahramani's, or the published paper's D."""
 
     dropout: Annotated[
         float | None,
         Named(metavar="RATE", help_behavior_hint="(default: the paper's)"),
     ] = None
-    """Share that each mask of variational-dropout drops; the paper's: 0.3 of words and recurrence, else 0.5."""
+    """Dropout rate of variational-dropout. The paper has 0.3 for words and recurrence, and 0.5 elsewhere."""
 
     matmul_precision: Literal["float32", "bfloat16"] = "float32"
-    """Type that factors and results of products with weights are rounded to; sums are float32 in both. The layers'
-    too where engine scan computes them."""
+    """Precision of matrix products with weights. Sums are accumulated in float32. In the layers, bfloat16 needs
+    the backend scan."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What is injected into the hidden states."""
+    """Noise that is injected into the hidden states."""
 
     noise: Annotated[str, Named(metavar="FAMILY[:FORM]")] = "gaussian"
-    """Family of the noise, and its form: additive, multiplicative or native. See: noisin families."""
+    """Family of the noise and its form (additive, multiplicative or native). noisin families lists them."""
 
     spread: float = 0.5
-    """Standard deviation γ of each layer's noise (multiplicative: relative to the state); 0 is the plain network."""
+    """Standard deviation γ of the noise (multiplicative: relative to the state); 0 is the deterministic network."""
 
     learn_spread: bool = False
-    """Learn the spread of each layer with the weights, starting from --spread. That of the inputs stays fixed."""
+    """Learn the spread of each layer, starting at --spread. The spread of the inputs stays fixed."""
 
     spread_floor: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.1, the paper's)")] = (
         None
     )
-    """Least that a learned spread can become; needs --learn-spread. With 0, --patience alone stops it short of 0."""
+    """Lower bound of a learned spread; needs --learn-spread. With 0, only early stopping keeps it above 0."""
 
     input_spread: float = 0.0
-    """Standard deviation of noise of the same family on the (embedded) inputs."""
+    """Standard deviation of noise of the same family on the inputs (of a text: on their embeddings)."""
 
     feedback: bool = True
-    """Feed the noisy state back (weakly unbiased noise); without, it is on the output alone (strongly unbiased)."""
+    """Feed the noisy state back (weakly unbiased). Otherwise only the output is noisy (strongly unbiased)."""
 
 
 @dataclass(frozen=True)
 class Inference:
-    """Where the noise is drawn from in training: its prior, or a guide that is trained with the model."""
+    """Distribution of the noise in training: its prior, or a guide that is trained with the model."""
 
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
-    """prior: equation (1). Others: the ELBO of a guide that looks at the data; validation is by that bound then."""
+    """prior: equation (1). Others: the ELBO with a guide that depends on the data, also in validation."""
 
     guide_covariance: Annotated[Literal["diagonal", "full"] | None, Named(help_behavior_hint="(default: diagonal)")] = (
         None
     )
-    """Of a layer's units at one step, in the guide."""
+    """Covariance of the guide between the units of a layer at one step."""
 
     guide_hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the layers')")] = None
-    """Units of the guide's encoder and networks."""
+    """Number of units of the guide's networks."""
 
     kl_annealing: Annotated[int | None, Named(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
-    """Epochs in which the weight of the guide's KL rises in equal steps to 1."""
+    """Number of epochs over which the weight of the KL term rises linearly to 1."""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How the parameters are found."""
+    """Optimizer, learning rate and stopping."""
 
     optimizer: Annotated[str, Named(metavar="NAME")] = "Adam"
-    """Any optimizer of torch.optim, by name."""
+    """Name of an optimizer in torch.optim."""
 
     learning_rate: float = 0.001
-    """Learning rate, of the first epoch where a schedule lowers it."""
+    """Initial learning rate."""
 
     schedule: Literal["fixed", "halve", "divide"] = "fixed"
-    """Fixed rate, halved in every epoch after the fourth, or divided after each epoch not better in validation."""
+    """Learning rate schedule: fixed, halve (every epoch after the fourth), or divide (when validation gets worse)."""
 
     schedule_factor: Annotated[
         float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 1.2, the published paper's)")
     ] = None
-    """What the rate is divided by; needs --schedule divide."""
+    """Factor by which the learning rate is divided; needs --schedule divide."""
 
     average_after: Annotated[int | None, Named(metavar="STEPS", help_behavior_hint="(default: 0)")] = None
-    """Gradient steps before averaging begins; needs --optimizer ASGD, which tests and keeps its averaged weights."""
+    """Gradient steps before averaging begins; needs --optimizer ASGD. The averaged weights are tested and saved."""
 
     weight_decay: Annotated[
         float | None, Named(metavar="FLOAT", help_behavior_hint="(default: the optimizer's: 0, but AdamW's 0.01)")
     ] = None
-    """Decay of the weights, as the optimizer defines it: L2, AdamW's beside the gradient. Spreads are left out."""
+    """Weight decay, as the optimizer defines it. Spreads are not decayed."""
 
     clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
-    """Largest norm of the whole gradient, of the loss in nats per step; None does not clip."""
+    """Maximum global gradient norm (the loss is in nats per step); None for no clipping."""
 
     epochs: int = 14
-    """Most passes over the training data."""
+    """Maximum number of epochs."""
 
     patience: Annotated[int | None, Named(metavar="INT|None")] = 5
-    """Stop after so many epochs in a row without a better validation, whose model and spreads are kept; None: never."""
+    """Early stopping: number of epochs without improvement in validation; None for no early stopping."""
 
     minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
-    """Stop after the epoch in which training and validation reach this many minutes by the clock, breaks left out."""
+    """Time limit in minutes: stop after the epoch that reaches it. Interruptions do not count."""
 
     num_particles: int = 1
-    """Samples of the noise for each gradient."""
+    """Number of Monte Carlo samples of the noise per gradient."""
 
     bound: Literal["elbo", "importance"] = "elbo"
-    """Objective: the samples' mean log-likelihood (the paper's) or their log-mean-exp (of a cut text: not a bound)."""
+    """Objective: elbo (the paper's), or importance (log-mean-exp of the samples; on a cut text it is not a bound)."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """The run itself."""
+    """Folder, device and checkpoints."""
 
     folder: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-1, -2, ...)")] = None
-    """New or empty folder for configuration, log, best model, pictures and result."""
+    """New or empty folder for the configuration, log, best model, figures and result."""
 
     seed: int = 0
-    """Seed of the weights, the noise and the order of the data."""
+    """Random seed of the weights, the noise and the order of the data."""
 
     device: Literal["cpu", "cuda"] = "cpu"
-    """Device to compute on."""
+    """Device."""
 
     precision: Literal["float32", "float64"] = "float32"
-    """Type of all weights, states and noise; float64 is for checks, at twice the memory and time or more."""
+    """Precision of weights, states and noise. float64 is meant for checks, at twice the memory and time or more."""
 
     backend: Literal["auto", "fused", "scan", "loop"] = "auto"
-    """Way to compute the layers; the same numbers but for rounding. auto takes the fastest, and the log says which."""
+    """Implementation of the layers. Results differ by rounding only; auto takes the fastest."""
 
     tf32: bool = False
-    """Let a GPU round the factors of float32 products to TF32 (10 binary digits); torch itself does so in cuDNN."""
+    """Allow TF32 in float32 matrix products on a GPU."""
 
     twin: bool = True
-    """Train the deterministic network too, everything but the noise equal, for comparison."""
+    """Also train the deterministic network, with all other settings equal."""
 
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Resume the run in this folder exactly where it was; its options are the folder's. With more --epochs a finished
-    run is continued too, to the same numbers as if it had been asked for them at once."""
+    """Resume the run in this folder exactly, with its options. With more --epochs a finished run is continued, with
+    the same result as one long run."""
 
     checkpoint_steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
-    """Gradient steps between checkpoints within an epoch, beside that at each epoch's end."""
+    """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""
 
     checkpoint_seconds: Annotated[float | None, Named(metavar="FLOAT|None")] = 300.0
-    """Seconds between checkpoints within an epoch; None keeps none by the clock."""
+    """Seconds between checkpoints within an epoch; None for no such checkpoints."""
 
     ensemble_samples: int = 50
-    """Noisy runs that the final test averages over; 0 leaves that test out."""
+    """Number of noisy runs that the final ensemble test averages over; 0 skips it."""
