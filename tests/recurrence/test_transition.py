@@ -47,7 +47,7 @@ def leaves(recurrence: Recurrence) -> list[Tensor]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "bernoulli", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_values_and_gradients_by_every_backend_are_the_textbook_loop_s(
+def test_values_and_gradients_of_every_backend_agree_with_the_textbook_loop(
     name: str, noise: str, backend: str, masked: bool
 ) -> None:
     recurrence, family = replace(make_recurrence(name, noise, masked=masked), backend=backend), get(noise)
@@ -75,7 +75,7 @@ def test_values_and_gradients_by_every_backend_are_the_textbook_loop_s(
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: str, masked: bool) -> None:
+def test_first_and_second_gradients_by_finite_differences(name: str, noise: str, masked: bool) -> None:
     recurrence, family = make_recurrence(name, noise, 2, masked=masked), get(noise)
     steps = 3
     inputs = recurrence.inputs[..., :steps, :].detach().requires_grad_()
@@ -98,7 +98,7 @@ def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: s
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("name", CELLS)
-def test_without_noise_every_backend_is_the_clean_rnn(name: str, backend: str, masked: bool) -> None:
+def test_every_backend_without_noise_equals_the_plain_rnn(name: str, backend: str, masked: bool) -> None:
     if backend == "fused" and (name == "identity" or masked):
         return
     recurrence = make_recurrence(name, masked=masked)
@@ -114,7 +114,7 @@ def test_without_noise_every_backend_is_the_clean_rnn(name: str, backend: str, m
 
 @pytest.mark.parametrize("noise", ADDITIVE + MULTIPLICATIVE)
 @pytest.mark.parametrize("name", CELLS)
-def test_sampled_weights_give_what_each_sample_gives(name: str, noise: str) -> None:
+def test_sampled_weights_give_the_result_of_each_sample(name: str, noise: str) -> None:
     single = [make_recurrence(name, noise) for _ in range(PARTICLES)]
     first, family = single[0], get(noise)
     sampled = Weights(*(torch.stack(w).unsqueeze(1) for w in zip(*(r.weights for r in single), strict=True)))
@@ -138,7 +138,7 @@ def test_sampled_weights_give_what_each_sample_gives(name: str, noise: str) -> N
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("name", CELLS)
-def test_final_state_is_at_each_sequence_s_end(name: str, lengths: Tensor | None) -> None:
+def test_final_state_is_at_the_end_of_each_sequence(name: str, lengths: Tensor | None) -> None:
     recurrence = make_recurrence(name)
     z, last = recurrence.loop(lambda _, mean: mean + torch.randn(PARTICLES, 1, 1, dtype=mean.dtype))
     _, memories = recurrence.means(z)

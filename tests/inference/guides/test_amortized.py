@@ -134,7 +134,7 @@ def test_the_first_bound_is_equation_1(name: str):
     ],
     ids=str,
 )  # fmt: skip
-def test_its_weights_average_to_the_likelihood(options: dict[str, Any], name: str, covariance: str):
+def test_mean_importance_weight_is_the_likelihood(options: dict[str, Any], name: str, covariance: str):
     # E_q[p(x, ε) / q(ε)] = p(x) = E_p[p(x | ε)]; a wrong density of any part would show. |z| > 5: 6e-7 a sequence
     model, (inputs, targets) = make(**options), data(steps=2)
     guide = stirred(nz.guides.get(name, model, covariance=covariance), 0.05)
@@ -149,7 +149,7 @@ def test_its_weights_average_to_the_likelihood(options: dict[str, Any], name: st
     assert z.abs().max() < 5, z
 
 
-def test_its_density_is_the_gaussian_s():
+def test_density_equals_that_of_a_gaussian():
     model, (inputs, targets) = make(layers=1), data()
     guide = stirred(nz.guides.get("mean-field", model, covariance="full"))
     trace = poutine.trace(guide).get_trace(inputs, targets)
@@ -174,7 +174,7 @@ def drawn(guide: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("name", "sees"), [("filtering", False), ("smoothing", True), ("mean-field", True)])
-def test_filtering_alone_does_not_look_ahead(name: str, sees: bool):
+def test_only_filtering_is_independent_of_later_steps(name: str, sees: bool):
     model, (inputs, targets) = make(), data()
     guide = stirred(nz.guides.get(name, model))
     changed = targets.clone()
@@ -201,7 +201,7 @@ def test_padding_changes_nothing(name: str):
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_gradients_are_those_of_differences(name: str):
+def test_gradients_match_finite_differences(name: str):
     model, (inputs, targets) = make(noise="gamma"), data()
     guide = stirred(nz.guides.get(name, model, covariance="full"), 0.1)
     bound = nz.PriorAsGuide_ELBO(3, max_plate_nesting=1)(nz.innovations(model), guide)
@@ -250,7 +250,7 @@ def test_gradient_of_one_gaussian_step_is_the_closed_form():
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_words(name: str):
+def test_guides_of_a_language_model(name: str):
     model = nz.LanguageModel(11, 6, 2, cell="lstm").double()
     guide = stirred(nz.guides.get(name, model, hidden_size=5))
     words = torch.randint(11, (3, 8))
@@ -283,7 +283,7 @@ def test_pyro_s_automatic_guides(name: str, noise: str):
     assert min(losses[-10:]) < max(losses[:10])
 
 
-def test_a_guide_is_taken_as_it_is():
+def test_a_guide_is_returned_unchanged():
     def mine(*args: Any) -> None: ...
 
     assert nz.guides.get(mine, make()) is mine
@@ -312,20 +312,20 @@ def test_a_view_is_refused():
         nz.guides.get("smoothing", nz.innovations(make()))  # pyright: ignore[reportArgumentType]
 
 
-def test_without_targets_it_says_so():
+def test_missing_targets_are_refused():
     model = make()
     with pytest.raises(ValueError, match="targets must be given"):
         nz.guides.get("smoothing", model)(data()[0])
 
 
-def test_a_guide_of_one_s_own_is_refused_on_the_bare_model_with_the_view_to_give():
+def test_custom_guide_of_innovations_is_refused_on_the_model_itself():
     model = make()
     guide = nz.guides.get("smoothing", model)
     with pytest.raises(ValueError, match=r"is not in the model; .* are: z_1, z_2; pass innovations\(model\)"):
         nz.PriorAsGuide_ELBO()(model, lambda *args, **kwargs: guide(*args, **kwargs))(*data())
 
 
-def test_svi_trains_each_of_several_guides_in_the_global_store():
+def test_svi_trains_several_guides_with_the_global_store():
     model = make()
     view = nz.innovations(model)
     with pyro.settings.context(module_local_params=False), pyro.get_param_store().scope():
