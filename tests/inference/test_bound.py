@@ -1,4 +1,4 @@
-"""The bound in use: hybrid guides, SVI and modules, what it returns, what it refuses."""
+"""Use of the bound: hybrid guides, SVI and modules, return values, and errors."""
 
 import pyro
 import pyro.distributions as dist
@@ -17,7 +17,7 @@ from .programs import WORDS, language_model
 
 class TestHybridGuides:
     def test_kl_of_guided_sites_only(self):
-        # γ has a prior and a guide; z has neither a guide nor a cost
+        # γ has a prior and a guide; z has no guide and costs no KL
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(-1.0, 0.3))).double()
         guide = AutoNormal(poutine.block(model, expose=["rnn.spread_1.gamma"]))
         guide(*WORDS)

@@ -1,4 +1,4 @@
-"""Inference under masks, against sums over all of them: each z-test below has a false-alarm rate of 1e-6."""
+"""Inference with dropout masks, against sums over all masks. Each z-test has a false-alarm rate of 1e-6."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ def data(length: int = 3) -> nz.data.Sequences:
 
 
 def every_mask(sites: dict[str, float], batch: int) -> list[tuple[float, dict[str, Tensor]]]:
-    """All values of these sites, the same for each sequence, and how likely each is."""
+    """All values of these sites, the same for each sequence, with their probabilities."""
     found = []
     for bits in itertools.product([0.0, 1.0], repeat=2 * len(sites)):
         probability, values = 1.0, {}
@@ -81,7 +81,7 @@ def test_ensemble_averages_over_all_masks_step_by_step_and_importance_whole_sequ
         found = nz.evaluate(model, sequences, method, num_samples=count)
         error = Z * found.monte_carlo_error
         assert abs(found.nats_per_step + float(expected) / 6) < error < abs(float(steps - whole)) / 6, (
-            "else they cannot be told apart"
+            "else they cannot be distinguished"
         )
         assert found.kind == ("predictor" if method == "ensemble" else "bound")
 

@@ -28,7 +28,7 @@ def assert_frequencies(tokens: Tensor, probabilities: Tensor) -> None:
 
 @torch.no_grad()
 def noisy_step(model: LanguageModel, word: Tensor, z: Tensor, spread: float) -> list[tuple[Tensor, Tensor]]:
-    """All states that ±1 noise leads to, equally likely, each with p(x | z): one step of tanh by hand."""
+    """All states after one tanh step with ±1 noise, equally likely, each with p(x | z)."""
     rnn = model.rnn
     clean = torch.tanh(
         rnn.weight_ih_l0 @ model.embedding.weight[word] + rnn.bias_ih_l0 + rnn.weight_hh_l0 @ z + rnn.bias_hh_l0
@@ -69,7 +69,7 @@ def test_frequencies_of_two_steps_with_noise() -> None:
 def test_low_temperature_is_greedy(cell: str, temperature: float) -> None:
     model = LanguageModel(9, 4, num_layers=2, cell=cell, spread=0.5).double()
     text = torch.tensor([0, 4, 7])
-    for _ in range(12):  # each time anew from the beginning
+    for _ in range(12):  # each time from the beginning
         text = torch.cat([text, noise_off(model)(text[None]).emission.logits[0, -1].argmax()[None]])
     found = generate(noise_off(model), 12, prompt=text[1:3], temperature=temperature, num_samples=2)
     assert found.tolist() == [text[3:].tolist()] * 2

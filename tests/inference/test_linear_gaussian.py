@@ -1,4 +1,4 @@
-"""The bounds and γ where log p(x) is exact."""
+"""Bounds and learned γ of a model with exact log p(x)."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from noisin_pyro.inference.importance_weights import log_weights
 
 
 class TestLinearGaussian:
-    """Where log p(x) is exact."""
+    """Bounds and learned γ of a model with exact log p(x)."""
 
     def data(self, model: SequenceModel, batch: int = 4, steps: int = 3):
         inputs = torch.zeros(batch, steps, 1).double()
@@ -81,7 +81,7 @@ class TestLinearGaussian:
 
     @staticmethod
     def learn_spread(model, bound, inputs, x, steps: int, rate: float) -> float:
-        """Gradient steps on γ alone; its average over the last half."""
+        """Learn γ by gradient steps, and average it over the last half."""
         optimizer = torch.optim.Adam([model.rnn.spread_1.excess_unconstrained], lr=rate)
         history = []
         for _ in range(steps):

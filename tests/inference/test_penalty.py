@@ -35,13 +35,13 @@ def clean_states(model: nz.SequenceModel, sequences: nz.data.Sequences) -> Tenso
 
 
 def loss_at(model: nz.SequenceModel, z: Tensor, sequences: nz.data.Sequences) -> Tensor:
-    """Nats of each step ``(..., B, T)``, those that are padded 0."""
+    """Nats of each step ``(..., B, T)``, 0 at padded steps."""
     real = torch.arange(STEPS) < sequences.lengths[:, None]
     return -torch.where(real, model.emission(z).log_prob(sequences.targets), 0.0)
 
 
 def covariance(noise: str, h: Tensor, spread: float) -> Tensor:
-    """Of the units of one z around h ``(H,)``, from the table of families."""
+    """Covariance of z around h ``(H,)``, from the table of families."""
     name, _, form = noise.partition(":")
     if name in ("categorical", "dirichlet"):  # ε adds up to 0, and its units are all alike
         shared = (torch.eye(UNITS).double() - 1 / UNITS) * UNITS / (UNITS - 1)
@@ -145,7 +145,7 @@ def test_penalty_is_zero_without_noise() -> None:
 
 
 class Uneven(torch.distributions.MultivariateNormal):
-    """A law that couples the units, of a covariance of its own."""
+    """A joint law of the units with a covariance that noise_penalty does not support."""
 
 
 def test_unsupported_models_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Dropout by name: masks against their papers' definitions, and layers against the textbook loop under given masks."""
+"""Dropout by name: masks against the papers' definitions, and layers against the textbook loop with given masks."""
 
 import math
 from collections.abc import Callable

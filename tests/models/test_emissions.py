@@ -1,4 +1,4 @@
-"""Read-outs: the distributions that they claim to be."""
+"""Emissions have the documented distributions."""
 
 import pyro.distributions as dist
 import pytest
@@ -14,7 +14,7 @@ OUTPUTS = 4
 
 
 def reference(name: str, scores: Tensor, scale: Tensor | None) -> dist.TorchDistribution:
-    """The same distribution from Pyro's own."""
+    """The same distribution, built from Pyro's distributions."""
     if name == "categorical":
         return dist.Categorical(logits=scores)
     if name == "bernoulli":

@@ -1,4 +1,4 @@
-"""A trajectory as a distribution: shapes, masks, support, and the moments that the model promises."""
+"""A trajectory as a distribution: shapes, masks, support and moments."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_log_prob_ignores_padded_steps(noise: str) -> None:
     path = make_path(noise, lengths=LENGTHS)
     z = path.sample()
     padded = ~real_steps(LENGTHS, STEPS)[..., None]
-    for filler in (0.0, 0.5, -1e3):  # outside many a support
+    for filler in (0.0, 0.5, -1e3):  # outside the support of several families
         if filler < 0 and noise in NATIVE:
             continue
         other = torch.where(padded, filler, z).requires_grad_()

@@ -1,4 +1,4 @@
-"""The layer as a drop-in for torch's, and what it refuses."""
+"""The layer as a drop-in replacement for torch's layers, and its errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def torch_layer(cell: str, num_layers: int = 1) -> nn.RNNBase:
 
 
 def gradients(module: nn.Module, outputs: Tensor, state: Any, leaves: list[Tensor]) -> dict[str, Tensor]:
-    """Of one and the same function of outputs and final state, by every parameter and leaf."""
+    """Gradients of a fixed function of outputs and final state, for every parameter and leaf."""
     value = (outputs.sin() * torch.linspace(-1, 1, UNITS, dtype=torch.float64)).sum()
     value = value + sum(part.square().sum() for part in parts(state))
     names = [*dict(module.named_parameters()), *(f"leaf {i}" for i in range(len(leaves)))]

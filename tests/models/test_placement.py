@@ -1,4 +1,4 @@
-"""Where the noise goes: inputs, states that feed back, or the output alone; and what windows carry on."""
+"""Placement of the noise (inputs, feedback or output only), and states carried between windows."""
 
 import pytest
 import torch
@@ -115,7 +115,7 @@ def test_output_noise_is_unbiased() -> None:
     assert (((z - h).mean(0) / z.std(0)).abs() * 4000**0.5 < 5.5).all()
 
 
-def test_noisy_inputs_are_an_identity_layer_below() -> None:
+def test_input_noise_is_added_to_the_inputs() -> None:
     rnn, inputs = make_rnn("lstm", input_spread=0.2), make_inputs()
     program = in_plates(rnn)
     x_noise = torch.randn(PARTICLES, BATCH, STEPS, FEATURES, dtype=torch.float64)

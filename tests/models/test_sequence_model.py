@@ -1,4 +1,4 @@
-"""The generative programs: their sites, scales and shapes, in every view, and their weights at the start."""
+"""The generative programs: sites, scales and shapes in every view, and initial weights."""
 
 import math
 from typing import Any

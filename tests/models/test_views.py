@@ -1,4 +1,4 @@
-"""The reduction, the loop, the unrolled and the innovations view are one and the same model."""
+"""All backends and views define the same model."""
 
 import pyro
 import pytest

@@ -1,4 +1,4 @@
-"""Normal priors on the layers' weights: their sites, their mean network, equation (1) over them, a guide over them."""
+"""Normal priors on the layers' weights: sites, means, equation (1) and guides."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The transitions against torch's own cells and the equations, and cells of a user's own."""
+"""Transitions against torch's cells and the equations, and custom cells."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The choice of a backend, and what a user gets from each of them."""
+"""The choice of a backend, and the results of each."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_unsupported_backends_are_refused(cell: str, noise: str) -> None:
 
 
 class Plain(nn.Module):
-    """What a user of torch writes."""
+    """The same network in plain PyTorch."""
 
     def __init__(self, kind: str, words: int, units: int, num_layers: int) -> None:
         super().__init__()

@@ -189,7 +189,7 @@ def test_first_and_second_gradients_of_fast_products() -> None:
 
 
 def test_private_operators_exist_in_tested_versions_of_torch() -> None:
-    """Versions 2.11 to 2.13. Without them every product goes to the BLAS, and no gradient is by hand."""
+    """Versions 2.11 to 2.13. Without them every product uses the BLAS, and autograd computes the gradients."""
     assert all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
     assert hasattr(torch._C, "_are_functorch_transforms_active") and hasattr(torch._C, "_get_mkldnn_enabled")
     assert all(callable(getattr(torch, cell.fused_kernel.name)) for cell in CELLS.values() if cell.fused_kernel)

@@ -1,4 +1,4 @@
-"""The softmax that keeps no scores, against Pyro's categorical, and its blocks against each other."""
+"""The softmax without stored scores against Pyro's categorical, for several block sizes."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Recurrences: the same trajectory and gradients by every way through them."""
+"""Every backend gives the same trajectory and gradients."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ from ..small_layers import (
 
 
 def make_recurrence(name: str, noise: str = "gaussian", *batch: int, masked: bool = False) -> Recurrence:
-    """One layer's, every tensor of it a leaf that asks for a gradient; its mask, if it has one, with no zeros."""
+    """The recurrence of one layer. Every tensor is a leaf that requires a gradient; masks have no zeros."""
     rnn = make_rnn(name, noise, spread=0.0)
     z, *c = (part[0].requires_grad_() for part in parts(make_state(rnn, *batch)))
     inputs = make_inputs(batch[-1] if batch else BATCH).requires_grad_()
@@ -61,11 +61,11 @@ def test_values_and_gradients_of_every_backend_agree_with_the_textbook_loop(
     def step(t: int, mean: Tensor) -> Tensor:
         return mean + textbook.scale(noise, mean, spread.squeeze(-1)) * epsilon[..., t, :]
 
-    wanted = [*leaves(recurrence), spread, epsilon]
+    expected = [*leaves(recurrence), spread, epsilon]
     results = []
     for z, memory in (recurrence.transport(family, spread, epsilon), recurrence.loop(step)):
         value = (weight * z.sin()).sum() + (0.0 if memory is None else memory.square().sum())
-        results.append((z, torch.autograd.grad(value, wanted)))
+        results.append((z, torch.autograd.grad(value, expected)))
     (z, gradients), (looped, expected) = results
     close(z, looped)
     for gradient, other in zip(gradients, expected, strict=True):

@@ -1,4 +1,4 @@
-"""One table over models, guides and methods."""
+"""Comparison of models, guides and methods in one table."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Evaluation: exact numbers for deterministic models, averages of probabilities for noisy ones, honest errors."""
+"""Evaluation: exact scores of deterministic models, averaged probabilities of noisy ones, and standard errors."""
 
 import math
 
@@ -18,7 +18,7 @@ TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
 
 
 def cross_entropy_by_torch(model: LanguageModel, tokens: torch.Tensor) -> float:
-    """Nats per token of the clean network, read in one go by torch's own layers."""
+    """Nats per token of the network without noise, computed by torch's layers on the whole text."""
     rnn = nn.RNN(4, 4, batch_first=True).double()
     rnn.load_state_dict({name: p for name, p in model.rnn.state_dict().items() if not name.startswith("spread")})
     inputs = torch.cat([tokens.new_zeros(1), tokens[:-1]])

@@ -1,4 +1,4 @@
-"""Importance sampling where log p(x) and the posterior are exact; guides; what Pareto k̂ says."""
+"""Importance sampling for models with exact log p(x) and posterior; guides; Pareto k̂."""
 
 import numpy as np
 import pyro

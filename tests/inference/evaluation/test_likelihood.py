@@ -1,4 +1,4 @@
-"""Importance sampling and the particle filter against exact likelihoods: unbiased, whatever the model and the data."""
+"""Importance sampling and the particle filter are unbiased, compared with exact likelihoods."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ COPIES = 1500
 
 
 def sequence_model(cell: str = "tanh", **options: Any) -> SequenceModel:
-    """Two units, noise of ±1 times a spread that makes the likelihoods of a step differ severalfold."""
+    """Two units with noise of ±1 times a spread for which the likelihoods of a step differ severalfold."""
     rnn = NoisyRNN(1, 2, cell=cell, noise="bernoulli", **{"spread": 1.5, **options})
     model = SequenceModel(rnn, "gaussian", 2).double()
     with torch.no_grad():
@@ -36,7 +36,7 @@ def one_island(method: str) -> dict[str, int]:
 
 
 def ratios(model: SequenceModel, method: str, lengths: Tensor = LENGTHS, batch_size: int | None = None) -> Tensor:
-    """p̂(x)/p(x) of each of three sequences, many times, ``(COPIES, 3)``: by four samples or particles, and exactly."""
+    """p̂(x)/p(x) of three sequences, with p̂(x) by four samples or particles, repeated: ``(COPIES, 3)``."""
     inputs, targets = three_sequences()
     rows = zip(inputs, targets, lengths.tolist(), strict=True)
     exact = torch.stack([likelihood_by_enumeration(model, x[:n], y[:n]) for x, y, n in rows])

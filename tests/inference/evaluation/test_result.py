@@ -1,4 +1,4 @@
-"""Two models on the same sequences: paired differences against exact likelihoods and the textbook's paired t."""
+"""Paired differences of two models, against exact likelihoods and the standard error of a paired t-test."""
 
 import math
 from dataclasses import replace
@@ -31,7 +31,7 @@ def test_difference_of_two_spreads_agrees_with_the_exact_likelihoods(linear_gaus
     assert abs(found.nats_per_step - difference.mean().item() / STEPS) < 4.9 * found.monte_carlo_error
     paired = (difference.std() / SEQUENCES**0.5 / STEPS).item()
     assert found.standard_error == pytest.approx(paired, rel=0.05)
-    # what pairing is for
+    # pairing reduces the error
     assert found.standard_error < 0.7 * math.hypot(one.standard_error, two.standard_error)
     assert one.totals is not None and one.lengths is not None
     assert one.totals.shape == one.lengths.shape == (SEQUENCES,)

@@ -1,4 +1,4 @@
-"""The particle filter's parts: resampling, windows, what goes with a particle, what it refuses."""
+"""Parts of the particle filter: resampling, windows, states of particles, and errors."""
 
 import itertools
 import math
@@ -43,7 +43,7 @@ class TestLinearGaussian:
 
 
 def seeded(model: SequenceModel, windows: list[Batch]) -> Filtered:
-    """Two islands of ten particles, resampled at every step, under one seed."""
+    """Two islands of ten particles, resampled at every step, with a fixed seed."""
     pyro.set_rng_seed(1)
     with torch.no_grad():
         return run(model, windows, 2, 10, 1.0)
@@ -52,7 +52,7 @@ def seeded(model: SequenceModel, windows: list[Batch]) -> Filtered:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
 class TestStates:
-    """What goes with a particle, under one seed."""
+    """States of the particles, with a fixed seed."""
 
     def test_windows_equal_one_long_window(self, cell, layers):
         model = LanguageModel(5, 3, num_layers=layers, cell=cell, spread=1.0).double()
@@ -78,7 +78,7 @@ class TestStates:
 
 class TestResampling:
     def test_is_systematic(self):
-        # each particle has the whole part of K·W offspring, or one more
+        # each particle has floor(K·W) offspring, or one more
         log_w = torch.randn(2, 50, 3).double().log_softmax(1)
         ancestors = systematic_ancestors(log_w, torch.ones(2, 3, dtype=torch.bool))
         for island, row in itertools.product(range(2), range(3)):

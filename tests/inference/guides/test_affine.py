@@ -1,4 +1,4 @@
-"""Affine maps of noise: their numbers, their Jacobian, and where they start."""
+"""Affine maps of noise: parameters, Jacobian and initial values."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A guide brings its view: the model and ``innovations(model)`` give the same numbers beside it."""
+"""With a guide of innovations, the model and ``innovations(model)`` give the same results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ def guide_of(name: str, model: nz.SequenceModel, data: Sequences) -> Callable[..
 
 
 def both(model: nz.SequenceModel, score: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """The same call on the model and on its view, under one seed."""
+    """The results for the model and for its view, with the same seed."""
     results = []
     for program in (model, nz.innovations(model)):
         pyro.set_rng_seed(3)

@@ -1,4 +1,4 @@
-"""What a posterior holds, under which names, what it takes, and what is refused."""
+"""Groups and variables of a posterior, its memory use, warnings and errors."""
 
 import warnings
 from typing import Any

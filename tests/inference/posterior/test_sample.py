@@ -1,4 +1,4 @@
-"""Posteriors against truths: the Kalman smoother, a grid of γ, sums over all signs, and the model's own laws."""
+"""Posteriors against exact ones: the Kalman smoother, a grid of γ, and enumeration."""
 
 from typing import Any
 
@@ -120,7 +120,7 @@ class TestSpreadWithPrior:
         worth = 1 / (1 / 3000 + 1 / float(found.sample_stats.effective_proposals))
         error = float(deviation) / worth**0.5
         assert abs(float(found.posterior.gamma_1.mean()) - float(mean)) < LIMIT * error
-        # and the prior is the prior: mean 1, variance 1/2
+        # the group ``prior`` has the moments of the prior: mean 1, variance 1/2
         assert abs(float(found.prior.gamma_1.mean()) - 1.0) < LIMIT * (0.5 / 3000) ** 0.5
         assert found.posterior.gamma_1.dims == ("chain", "draw")
 
@@ -145,7 +145,7 @@ class TestSpreadWithPrior:
 def test_posterior_of_bernoulli_noise_agrees_with_enumeration():
     # additive bernoulli noise has finitely many paths: their posterior chances, by enumeration
     model, data = make(noise="bernoulli"), some_data(batch=1, steps=2)
-    with pytest.warns(UserWarning, match="up to inf"):  # 16 different weights have no tail to judge by
+    with pytest.warns(UserWarning, match="up to inf"):  # 16 distinct weights have no tail to fit
         found = look(nz.innovations(model), data, num_samples=5000, num_proposals=50_000)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 4).reshape(16, 1, 2, 2)
     with pyro.plate("paths", 16, dim=-2), torch.no_grad():
