@@ -1,4 +1,4 @@
-"""The bound in use: hybrid guides, SVI and modules, what it returns, what it refuses."""
+"""Use of the bound: hybrid guides, SVI and modules, return values, and errors."""
 
 import pyro
 import pyro.distributions as dist
@@ -16,8 +16,8 @@ from .programs import WORDS, language_model
 
 
 class TestHybridGuides:
-    def test_pays_exactly_its_own_sites(self):
-        # γ has a prior and a guide; z has neither a guide nor a cost
+    def test_kl_of_guided_sites_only(self):
+        # γ has a prior and a guide; z has no guide and costs no KL
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(-1.0, 0.3))).double()
         guide = AutoNormal(poutine.block(model, expose=["rnn.spread_1.gamma"]))
         guide(*WORDS)
@@ -51,7 +51,7 @@ class TestHybridGuides:
 
 
 class TestTraining:
-    def test_svi_with_the_default_store_and_a_module_with_torch_take_the_same_step(self):
+    def test_svi_and_torch_optimizer_take_the_same_step(self):
         stepped = []
         for way in ("svi", "module"):
             pyro.set_rng_seed(11)
@@ -106,7 +106,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("bound", ["elbo", "importance"])
     @pytest.mark.parametrize("particles", [1, 3])
-    def test_a_step_never_asks_the_device(self, bound, particles):
+    def test_a_step_does_not_synchronize_with_the_device(self, bound, particles):
         class Watch(TorchDispatchMode):
             def __torch_dispatch__(self, func, types, args=(), kwargs=None):
                 assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
@@ -129,7 +129,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="bound must be one of elbo, importance, got 'iwae'"):
             PriorAsGuide_ELBO(bound="iwae")
 
-    def test_guide_site_that_the_model_lacks(self):
+    def test_guide_site_that_is_not_in_the_model(self):
         def guide(*_):
             pyro.sample("z_7", dist.Normal(0.0, 1.0))
 
@@ -142,7 +142,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"bernoulli noise is discrete.* leave the site to the prior"):
             PriorAsGuide_ELBO().loss(model, poutine.block(model, hide=["x"]), *WORDS)
 
-    def test_importance_with_a_latent_that_the_sequences_share(self):
+    def test_importance_with_a_shared_latent(self):
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(-1.0, 0.3)))
         with pytest.raises(ValueError, match=r"'rnn.spread_1.gamma' is sampled outside the plate 'sequences'"):
             PriorAsGuide_ELBO(2, bound="importance").loss(model, None, *WORDS)
@@ -186,7 +186,7 @@ class TestRefusals:
             PriorAsGuide_ELBO().loss(noise_program, poutine.block(noise_program, expose=["z_1_noise"]))
         )
 
-    def test_guide_over_states_whose_support_moves(self):
+    def test_guide_over_states_with_a_moving_support(self):
         model = language_model("gamma")
         with pytest.raises(ValueError, match=r"support that moves with its mean.*use innovations"):
             PriorAsGuide_ELBO().loss(model, poutine.block(model, hide=["x"]), *WORDS)

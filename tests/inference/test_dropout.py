@@ -1,4 +1,4 @@
-"""Inference under masks, against sums over all of them: each z-test below has a false-alarm rate of 1e-6."""
+"""Inference with dropout masks, against sums over all masks. Each z-test has a false-alarm rate of 1e-6."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ def data(length: int = 3) -> nz.data.Sequences:
 
 
 def every_mask(sites: dict[str, float], batch: int) -> list[tuple[float, dict[str, Tensor]]]:
-    """All values of these sites, the same for each sequence, and how likely each is."""
+    """All values of these sites, the same for each sequence, with their probabilities."""
     found = []
     for bits in itertools.product([0.0, 1.0], repeat=2 * len(sites)):
         probability, values = 1.0, {}
@@ -81,7 +81,7 @@ def test_ensemble_averages_over_all_masks_step_by_step_and_importance_whole_sequ
         found = nz.evaluate(model, sequences, method, num_samples=count)
         error = Z * found.monte_carlo_error
         assert abs(found.nats_per_step + float(expected) / 6) < error < abs(float(steps - whole)) / 6, (
-            "else they cannot be told apart"
+            "else they cannot be distinguished"
         )
         assert found.kind == ("predictor" if method == "ensemble" else "bound")
 
@@ -107,7 +107,7 @@ def test_a_stream_has_new_masks_in_each_window_and_carries_the_state() -> None:
     assert abs(found.nats_per_step + math.log(total) / 6) < error < abs(math.log(total / total_if_kept)) / 6
 
 
-def test_mean_is_the_plain_network_and_an_ensemble_without_rates_is_the_mean() -> None:
+def test_mean_is_the_network_without_masks_and_ensemble_at_rate_zero_is_the_mean() -> None:
     model, sequences = chords(), data()
     plain = nz.evaluate(chords(dropout=nz.Dropout()), sequences)
     assert nz.evaluate(model, sequences).nats_per_step == pytest.approx(plain.nats_per_step, abs=1e-12)
@@ -116,7 +116,7 @@ def test_mean_is_the_plain_network_and_an_ensemble_without_rates_is_the_mean() -
     assert (ensemble.nats_per_step, ensemble.kind) == (plain.nats_per_step, "exact")
 
 
-def test_a_posterior_has_the_masks() -> None:
+def test_posterior_of_the_masks() -> None:
     model, sequences = chords(), data()
     p, log_p = given_masks(model, sequences)
     weights = p[:, None] * log_p.sum(-1).exp()
@@ -143,7 +143,7 @@ def test_an_automatic_guide_leaves_the_masks_to_the_prior() -> None:
     assert abs(prior.nats_per_step - other.nats_per_step) < Z * error < 0.1
 
 
-def test_marginals_of_random_weights_have_no_masks_and_say_so() -> None:
+def test_marginals_with_dropout_are_refused() -> None:
     pyro.set_rng_seed(2)
     rnn = nz.NoisyRNN(1, 2, spread=0.3, regularizer=RATES)
     model = nz.SequenceModel(rnn, "bernoulli", 1, weight_prior="normal").double()
@@ -155,12 +155,12 @@ def test_marginals_of_random_weights_have_no_masks_and_say_so() -> None:
     assert list(found.log_likelihood) == ["x"]
 
 
-def test_chains_need_densities_and_say_so() -> None:
+def test_nuts_with_dropout_is_refused() -> None:
     with pytest.raises(ValueError, match="_mask' is discrete; use method='prior'"):
         nz.posterior(chords(spread=0.5), data(), method="nuts", num_samples=2, progress=False)
 
 
-def test_generated_texts_keep_their_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_drawn_once_for_each_generated_text(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nz.LanguageModel(5, 4, spread=0.2, regularizer="variational-dropout")
     drawn: list[tuple[int, ...]] = []
     sample = Mask.rsample

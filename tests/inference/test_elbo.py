@@ -116,7 +116,7 @@ class TestGradientThreeWays:
         generator = torch.Generator().manual_seed(3)
         for name, parameter in model.named_parameters():
             if noise == "gamma:multiplicative" and "spread" in name:
-                continue  # its law of ε moves with γ: torch's implicit gradient, checked in the noise room
+                continue  # its law of ε moves with γ: torch's implicit gradient, checked in tests/noise
             direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             with torch.no_grad():
                 parameter += 1e-5 * direction

@@ -28,7 +28,7 @@ def assert_frequencies(tokens: Tensor, probabilities: Tensor) -> None:
 
 @torch.no_grad()
 def noisy_step(model: LanguageModel, word: Tensor, z: Tensor, spread: float) -> list[tuple[Tensor, Tensor]]:
-    """All states that ±1 noise leads to, equally likely, each with p(x | z): one step of tanh by hand."""
+    """All states after one tanh step with ±1 noise, equally likely, each with p(x | z)."""
     rnn = model.rnn
     clean = torch.tanh(
         rnn.weight_ih_l0 @ model.embedding.weight[word] + rnn.bias_ih_l0 + rnn.weight_hh_l0 @ z + rnn.bias_hh_l0
@@ -66,10 +66,10 @@ def test_frequencies_of_two_steps_with_noise() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-6])
 @pytest.mark.parametrize("cell", ["tanh", "lstm"])
-def test_cold_is_greedy(cell: str, temperature: float) -> None:
+def test_low_temperature_is_greedy(cell: str, temperature: float) -> None:
     model = LanguageModel(9, 4, num_layers=2, cell=cell, spread=0.5).double()
     text = torch.tensor([0, 4, 7])
-    for _ in range(12):  # each time anew from the beginning
+    for _ in range(12):  # each time from the beginning
         text = torch.cat([text, noise_off(model)(text[None]).emission.logits[0, -1].argmax()[None]])
     found = generate(noise_off(model), 12, prompt=text[1:3], temperature=temperature, num_samples=2)
     assert found.tolist() == [text[3:].tolist()] * 2
@@ -95,7 +95,7 @@ def test_the_prompt_is_read_in_order_and_the_state_is_carried(cell: str) -> None
     torch.testing.assert_close(calls[0][2], own, rtol=0, atol=1e-12)
 
 
-def test_a_seed_makes_a_text_and_leaves_the_generators_alone() -> None:
+def test_seed_determines_the_text_and_leaves_the_generators_unchanged() -> None:
     model = LanguageModel(9, 4, spread=0.5)
     before = torch.get_rng_state()
     first, second = (generate(model, 20, seed=3, num_samples=2) for _ in range(2))
@@ -136,7 +136,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=named):
             generate(LanguageModel(5, 4), **{"num_steps": 3, **options})
 
-    def test_random_weights_and_spreads(self) -> None:
+    def test_sampled_weights_and_spreads(self) -> None:
         model = LanguageModel(5, 4, spread=Spread(prior=dist.LogNormal(0.0, 1.0)))
         with pytest.raises(ValueError, match=r"'rnn.spread_1.gamma' is sampled"):
             generate(model, 3)
@@ -145,7 +145,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"'rnn.weight_hh_l0' is sampled"):
             generate(model, 3)
 
-    def test_another_emission(self) -> None:
+    def test_emission_that_is_not_categorical(self) -> None:
         music = SequenceModel(NoisyRNN(2, 4), "bernoulli", 2)
         with pytest.raises(ValueError, match="needs a model with a categorical emission"):
             generate(lambda inputs, targets=None, state=None: music(inputs[..., None].expand(-1, -1, 2).float()), 3)

@@ -1,4 +1,4 @@
-"""The bounds and γ where log p(x) is exact."""
+"""Bounds and learned γ of a model with exact log p(x)."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from noisin_pyro.inference.importance_weights import log_weights
 
 
 class TestLinearGaussian:
-    """Where log p(x) is exact."""
+    """Bounds and learned γ of a model with exact log p(x)."""
 
     def data(self, model: SequenceModel, batch: int = 4, steps: int = 3):
         inputs = torch.zeros(batch, steps, 1).double()
@@ -37,14 +37,14 @@ class TestLinearGaussian:
         last = ordered[-1]
         assert last.mean() < truth - 5 * last.std() / 2000**0.5
 
-    def test_importance_tightens_to_the_truth(self, linear_gaussian, exact_log_likelihood):
+    def test_importance_bound_converges_to_the_log_likelihood(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian()
         inputs, x = self.data(model, steps=2)
         value = -PriorAsGuide_ELBO(200_000, bound="importance").loss(model, None, inputs, x)
         # four sequences, each a log-mean of 2e5 weights whose coefficient of variation is below 10
         assert value.item() == pytest.approx(exact_log_likelihood(x, 1.0).sum().item(), abs=0.2)
 
-    def test_importance_never_falls_over_subsets_of_one_draw(self, linear_gaussian):
+    def test_importance_bound_increases_with_the_number_of_samples(self, linear_gaussian):
         model = linear_gaussian()
         inputs, x = self.data(model)
         elbo = PriorAsGuide_ELBO(6, bound="importance", max_plate_nesting=1)
@@ -68,7 +68,9 @@ class TestLinearGaussian:
         self.learn_spread(model, PriorAsGuide_ELBO(10)(model), inputs, x, steps=600, rate=0.2)
         assert 0.1 <= model.rnn.spreads()["gamma_1"] < 0.12
 
-    def test_importance_bound_finds_the_likeliest_spread_at_one_step(self, linear_gaussian, exact_log_likelihood):
+    def test_importance_bound_finds_the_maximum_likelihood_spread_for_one_step(
+        self, linear_gaussian, exact_log_likelihood
+    ):
         x = self.data(linear_gaussian(hidden=1), batch=400, steps=1)[1]
         grid = torch.linspace(0.3, 2.0, 341).double()
         likeliest = grid[torch.stack([exact_log_likelihood(x, g, 1).sum() for g in grid]).argmax()].item()
@@ -79,7 +81,7 @@ class TestLinearGaussian:
 
     @staticmethod
     def learn_spread(model, bound, inputs, x, steps: int, rate: float) -> float:
-        """Gradient steps on γ alone; its average over the last half."""
+        """Learn γ by gradient steps, and average it over the last half."""
         optimizer = torch.optim.Adam([model.rnn.spread_1.excess_unconstrained], lr=rate)
         history = []
         for _ in range(steps):

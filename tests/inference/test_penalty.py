@@ -35,13 +35,13 @@ def clean_states(model: nz.SequenceModel, sequences: nz.data.Sequences) -> Tenso
 
 
 def loss_at(model: nz.SequenceModel, z: Tensor, sequences: nz.data.Sequences) -> Tensor:
-    """Nats of each step ``(..., B, T)``, those that are padded 0."""
+    """Nats of each step ``(..., B, T)``, 0 at padded steps."""
     real = torch.arange(STEPS) < sequences.lengths[:, None]
     return -torch.where(real, model.emission(z).log_prob(sequences.targets), 0.0)
 
 
 def covariance(noise: str, h: Tensor, spread: float) -> Tensor:
-    """Of the units of one z around h ``(H,)``, from the table of families."""
+    """Covariance of z around h ``(H,)``, from the table of families."""
     name, _, form = noise.partition(":")
     if name in ("categorical", "dirichlet"):  # ε adds up to 0, and its units are all alike
         shared = (torch.eye(UNITS).double() - 1 / UNITS) * UNITS / (UNITS - 1)
@@ -56,7 +56,7 @@ def covariance(noise: str, h: Tensor, spread: float) -> Tensor:
     "gamma:multiplicative", "bernoulli:multiplicative", "categorical:multiplicative", "beta:native", "poisson:native",
 ])  # fmt: skip
 @pytest.mark.parametrize("emission", ["categorical", "bernoulli", "gaussian", "poisson"])
-def test_it_is_half_the_trace_of_covariance_and_hessian(emission: str, noise: str) -> None:
+def test_penalty_is_half_the_trace_of_covariance_times_hessian(emission: str, noise: str) -> None:
     model, sequences = make(emission, noise), data(emission)
     if emission == "gaussian":
         model.emission.scale = torch.arange(1.0, WIDTH + 1).double()  # type: ignore[assignment]
@@ -79,7 +79,7 @@ def test_it_is_half_the_trace_of_covariance_and_hessian(emission: str, noise: st
 
 @pytest.mark.parametrize("emission", ["categorical", "bernoulli", "poisson"])
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
-def test_what_it_leaves_of_the_expected_loss_falls_with_the_fourth_power(emission: str, noise: str) -> None:
+def test_remainder_of_the_expected_loss_is_of_fourth_order(emission: str, noise: str) -> None:
     sequences = data(emission)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -108,7 +108,7 @@ def test_what_it_leaves_of_the_expected_loss_falls_with_the_fourth_power(emissio
     assert abs(rest[1]) + errors[1] < (abs(rest[0]) - errors[0]) / 8
 
 
-def test_the_model_s_own_noise_costs_what_it_says() -> None:
+def test_penalty_agrees_with_the_expected_loss_of_the_model() -> None:
     model, sequences = make("categorical", "laplace", spread=0.1), data("categorical")
     bound = nz.PriorAsGuide_ELBO(num_particles=2000)(model)
     clean = float(nz.evaluate(model, sequences).nats_per_step)
@@ -122,7 +122,7 @@ def test_the_model_s_own_noise_costs_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("cell", ["tanh", "lstm"])
-def test_a_stream_s_windows_go_on_from_the_clean_state(cell: str) -> None:
+def test_windows_of_a_stream_carry_the_noise_free_state(cell: str) -> None:
     pyro.set_rng_seed(0)
     model = nz.LanguageModel(6, UNITS, cell=cell, noise="gaussian:multiplicative", feedback=False).double()
     tokens = torch.randint(6, (41,))
@@ -130,7 +130,7 @@ def test_a_stream_s_windows_go_on_from_the_clean_state(cell: str) -> None:
     assert cut == pytest.approx(whole, rel=1e-12) and whole > 0
 
 
-def test_it_is_that_of_a_network_whose_weights_are_given() -> None:
+def test_penalty_of_a_model_with_conditioned_weights() -> None:
     model, sequences = make("bernoulli", "gaussian"), data("bernoulli")
     expected = nz.noise_penalty(model, sequences)
     random = make("bernoulli", "gaussian", weight_prior="normal")
@@ -140,15 +140,15 @@ def test_it_is_that_of_a_network_whose_weights_are_given() -> None:
     assert nz.noise_penalty(pyro.condition(random, weights), sequences) == pytest.approx(expected, rel=1e-10)
 
 
-def test_without_noise_there_is_none() -> None:
+def test_penalty_is_zero_without_noise() -> None:
     assert nz.noise_penalty(make("bernoulli", "gaussian", spread=0.0), data("bernoulli")) == 0.0
 
 
 class Uneven(torch.distributions.MultivariateNormal):
-    """A law that couples the units, of a covariance of its own."""
+    """A joint law of the units with a covariance that noise_penalty does not support."""
 
 
-def test_where_it_does_not_hold_it_is_refused() -> None:
+def test_unsupported_models_are_refused() -> None:
     sequences, states = data("bernoulli"), torch.zeros(3, STEPS, UNITS).double()
     back = nz.SequenceModel(nz.NoisyRNN(2, UNITS, noise="gaussian"), "bernoulli", WIDTH).double()
     dropped = nz.SequenceModel(nz.NoisyRNN(2, UNITS, feedback=False, regularizer="D"), "bernoulli", WIDTH).double()

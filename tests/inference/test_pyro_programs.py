@@ -57,7 +57,7 @@ PROGRAMS = [nested, subsampled, scaled_and_masked, discrete]
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("particles", [1, 4])
-def test_with_a_full_guide_it_is_trace_elbo(program, particles):
+def test_equals_trace_elbo_with_a_full_guide(program, particles):
     found = []
     for elbo in (
         Trace_ELBO(particles, vectorize_particles=particles > 1, max_plate_nesting=2),
@@ -72,7 +72,7 @@ def test_with_a_full_guide_it_is_trace_elbo(program, particles):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_without_a_guide_it_is_trace_elbo_with_the_prior_in_expectation(program, assert_mean):
+def test_without_a_guide_equals_trace_elbo_with_the_prior_in_expectation(program, assert_mean):
     reference = Trace_ELBO(20, vectorize_particles=True, max_plate_nesting=2)
     ours = PriorAsGuide_ELBO(20, max_plate_nesting=2)
     differences = []
@@ -151,7 +151,7 @@ class TestImportanceBound:
         by_hand = 0.5 * (log_w.logsumexp(0) - torch.tensor(5.0).log()).sum()
         torch.testing.assert_close(value, by_hand)
 
-    def test_what_all_sequences_share_stays_outside_the_logarithm(self):
+    def test_shared_observed_sites_stay_outside_the_logarithm(self):
         def model(shared: bool):
             if shared:
                 pyro.deterministic("note", torch.zeros(()))
@@ -169,7 +169,7 @@ class TestImportanceBound:
             torch.testing.assert_close(values[1], values[0] + 2.0)
 
 
-def test_a_factor_in_the_guide_is_paid():
+def test_factor_in_the_guide_enters_the_elbo():
     def model():
         pyro.sample("z", dist.Normal(0.0, 1.0))
 

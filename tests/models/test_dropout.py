@@ -1,4 +1,4 @@
-"""Dropout by name: masks against their papers' definitions, and layers against the textbook loop under given masks."""
+"""Dropout by name: masks against the papers' definitions, and layers against the textbook loop with given masks."""
 
 import math
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def make_words(batch: int = BATCH) -> Tensor:
     return torch.randint(WORDS, (batch, STEPS))
 
 
-def test_rates_are_those_of_the_papers() -> None:
+def test_default_rates_are_those_of_the_papers() -> None:
     assert get("D") == Dropout(embedding=0.0, input=0.5, recurrent=0.4, output=0.5)
     assert get("variational-dropout") == Dropout(0.3, 0.5, 0.3, 0.5)
     assert get("variational-dropout", 0.2) == Dropout(0.2, 0.2, 0.2, 0.2)
@@ -69,18 +69,18 @@ def test_rates_are_those_of_the_papers() -> None:
         ("variational-dropout", True, "got True"),
     ],
 )
-def test_rates_that_cannot_be_are_refused(name: str, rate: float | None, named: str) -> None:
+def test_invalid_rates_are_refused(name: str, rate: float | None, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         get(name, rate)
 
 
-def test_layers_have_no_embedding_to_drop() -> None:
+def test_embedding_dropout_of_a_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="give it to a LanguageModel"):
         nz.NoisyRNN(3, 4, regularizer=Dropout(embedding=0.1))
     assert nz.NoisyRNN(3, 4, regularizer="variational-dropout").dropout == Dropout(0.0, 0.5, 0.3, 0.5)
 
 
-def test_a_mask_is_the_library_s_multiplicative_bernoulli_noise_around_one() -> None:
+def test_mask_is_multiplicative_bernoulli_noise_with_mean_one() -> None:
     rate, ones = 0.3, torch.ones(5, 4, dtype=torch.float64)
     law = Mask(rate, ones)
     noise = nz.noise.get("bernoulli:multiplicative")(ones, math.sqrt(rate / (1 - rate)))
@@ -114,7 +114,7 @@ def test_masks_have_their_rates_and_scale(name: str) -> None:
         assert len(mask.unique(dim=0)) == 64  # each sequence has its own
 
 
-def test_what_a_mask_drops_is_dropped_at_every_step() -> None:
+def test_mask_is_the_same_at_every_step() -> None:
     model = make_model(Dropout(embedding=0.4, input=0.4, output=0.4), noise="gaussian", spread=0.3)
     words = make_words()
     read: list[Tensor] = []
@@ -162,7 +162,7 @@ def textbook_run(
 @pytest.mark.parametrize("backend", ["scan", "loop"])
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative", "bernoulli:multiplicative"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_layers_with_noise_and_masks_are_the_textbook_s_with_gradients(cell: str, noise: str, backend: str) -> None:
+def test_layers_with_noise_and_masks_agree_with_the_textbook_loop(cell: str, noise: str, backend: str) -> None:
     rates = replace(ALL, embedding=0.0)
     rnn = make_rnn(cell, noise, spread=0.3, num_layers=2, regularizer=rates, backend=backend)
     x, state = make_inputs().requires_grad_(), make_state(rnn)
@@ -205,7 +205,7 @@ def test_every_view_sees_the_masked_transition(cell: str, particles: int | None)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_noise_off_is_the_plain_network(cell: str) -> None:
+def test_noise_off_is_the_network_without_masks(cell: str) -> None:
     model, plain = make_model(cell=cell, spread=0.3), make_model("none", cell=cell, spread=0.0)
     words = make_words()
     for lengths in (None, LENGTHS):
@@ -216,7 +216,7 @@ def test_noise_off_is_the_plain_network(cell: str) -> None:
             close(part, other, 0.0)
 
 
-def test_rate_zero_is_none_bit_for_bit() -> None:
+def test_rate_zero_equals_no_dropout_bit_for_bit() -> None:
     words, results = make_words(), []
     for regularizer in ("none", get("variational-dropout", 0.0)):
         model = make_model(regularizer, noise="laplace", spread=0.4, num_layers=2)
@@ -228,7 +228,7 @@ def test_rate_zero_is_none_bit_for_bit() -> None:
         assert torch.equal(found, expected)
 
 
-def test_particles_have_masks_of_their_own() -> None:
+def test_each_particle_has_its_own_masks() -> None:
     # E[loss] is the same by particles one by one and in a plate: z-test of the difference, false alarm rate 1e-4
     model, words = make_model(spread=0.2), make_words()
 
@@ -247,7 +247,7 @@ def test_particles_have_masks_of_their_own() -> None:
     assert len(found["word_mask"].flatten(0, 1).unique(dim=0)) > BATCH
 
 
-def test_what_has_no_masks_is_refused() -> None:
+def test_unsupported_uses_are_refused() -> None:
     model, words = make_model(spread=0.2), make_words()
     data = nz.data.Sequences(words, words)
     with pytest.raises(ValueError, match="have no masks"):

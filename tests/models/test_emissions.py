@@ -1,4 +1,4 @@
-"""Read-outs: the distributions that they claim to be."""
+"""Emissions have the documented distributions."""
 
 import pyro.distributions as dist
 import pytest
@@ -14,7 +14,7 @@ OUTPUTS = 4
 
 
 def reference(name: str, scores: Tensor, scale: Tensor | None) -> dist.TorchDistribution:
-    """The same distribution from Pyro's own."""
+    """The same distribution, built from Pyro's distributions."""
     if name == "categorical":
         return dist.Categorical(logits=scores)
     if name == "bernoulli":
@@ -47,7 +47,7 @@ def test_log_prob(name: str, batch: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", EMISSIONS)
-def test_no_outputs(name: str) -> None:
+def test_output_size_zero_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"output_size.*positive.*0"):
         EMISSIONS[name](UNITS, 0)
 
@@ -57,14 +57,14 @@ class StudentT(Emission):
         return dist.StudentT(4.0, self.read_out(z)).to_event(1)
 
 
-def test_an_emission_of_one_s_own() -> None:
+def test_custom_emission() -> None:
     model = SequenceModel(NoisyRNN(3, UNITS), StudentT(UNITS, 3))
     x = torch.randn(BATCH, STEPS, 3)
     emission, _ = model(x, x)
     close(emission.log_prob(x), dist.StudentT(4.0, emission.base_dist.loc).log_prob(x).sum(-1), 1e-6)
 
 
-def test_an_emission_is_checked_when_it_is_made() -> None:
+def test_custom_emission_is_checked_at_construction() -> None:
     class Wrong(StudentT):
         event_dim = 2
 

@@ -1,4 +1,4 @@
-"""A trajectory as a distribution: shapes, masks, support, and the moments that the model promises."""
+"""A trajectory as a distribution: shapes, masks, support and moments."""
 
 from typing import Any
 
@@ -76,11 +76,11 @@ def test_log_prob_broadcasts_over_leading_dimensions(noise: str) -> None:
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "bernoulli", "gamma:multiplicative", *NATIVE])
-def test_padded_steps_cost_nothing_whatever_they_hold(noise: str) -> None:
+def test_log_prob_ignores_padded_steps(noise: str) -> None:
     path = make_path(noise, lengths=LENGTHS)
     z = path.sample()
     padded = ~real_steps(LENGTHS, STEPS)[..., None]
-    for filler in (0.0, 0.5, -1e3):  # outside many a support
+    for filler in (0.0, 0.5, -1e3):  # outside the support of several families
         if filler < 0 and noise in NATIVE:
             continue
         other = torch.where(padded, filler, z).requires_grad_()
@@ -103,7 +103,7 @@ def test_transport_and_innovate_are_inverse(cell: str, noise: str) -> None:
 
 
 @pytest.mark.parametrize("noise", EVERY_FORM)
-def test_draws_in_single_precision_are_inside_their_own_support(noise: str) -> None:
+def test_draws_in_single_precision_are_inside_their_support(noise: str) -> None:
     """Means are computed once in the scan and again, in another order, for the density."""
     for cell in ["sigmoid"] if noise.endswith(":native") else ["tanh", "sigmoid", "lstm", "gru"]:
         rnn = make_rnn(cell, noise).float()
@@ -111,7 +111,7 @@ def test_draws_in_single_precision_are_inside_their_own_support(noise: str) -> N
         assert path.log_prob(path.sample((4,))).isfinite().all()
 
 
-def test_the_memory_of_a_scan_belongs_to_its_own_trajectory() -> None:
+def test_memory_cells_of_a_scan_are_used_for_their_own_trajectory_only() -> None:
     path = make_path(cell="lstm")
     z = path.expand((PARTICLES, BATCH)).rsample()
     memory = path.last_memory(z)
@@ -147,7 +147,7 @@ def test_multiplicative_noise_has_no_density_at_a_mean_of_zero(noise: str) -> No
         path.log_prob(z)
 
 
-def test_a_mean_of_zero_at_a_padded_step_does_no_harm() -> None:
+def test_mean_of_zero_at_a_padded_step_is_ignored() -> None:
     rnn, inputs = make_rnn("relu", "gaussian:multiplicative"), make_inputs()
     padded = ~real_steps(LENGTHS, STEPS)[..., None]
     with torch.no_grad():
@@ -190,7 +190,7 @@ def test_values_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("noise", [*ADDITIVE, *MULTIPLICATIVE, *NATIVE])
-def test_each_state_is_centred_on_its_mean_with_the_layer_s_own_spread(noise: str) -> None:
+def test_each_state_has_the_mean_of_the_transition_and_the_spread_of_its_layer(noise: str) -> None:
     """E[z_t | z_{t-1}] is the cell's f, and the noise's standard deviation γ_l: 2 scores a layer, each beyond 5.5
     standard errors with probability 4e-8 (normal approximation over 36,000 draws): below 1e-5 for all 11 families."""
     rnn, inputs = make_rnn("sigmoid", noise, 3), make_inputs(1, 3)

@@ -1,4 +1,4 @@
-"""The layer as a drop-in for torch's, and what it refuses."""
+"""The layer as a drop-in replacement for torch's layers, and its errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def torch_layer(cell: str, num_layers: int = 1) -> nn.RNNBase:
 
 
 def gradients(module: nn.Module, outputs: Tensor, state: Any, leaves: list[Tensor]) -> dict[str, Tensor]:
-    """Of one and the same function of outputs and final state, by every parameter and leaf."""
+    """Gradients of a fixed function of outputs and final state, for every parameter and leaf."""
     value = (outputs.sin() * torch.linspace(-1, 1, UNITS, dtype=torch.float64)).sum()
     value = value + sum(part.square().sum() for part in parts(state))
     names = [*dict(module.named_parameters()), *(f"leaf {i}" for i in range(len(leaves)))]
@@ -53,7 +53,7 @@ def gradients(module: nn.Module, outputs: Tensor, state: Any, leaves: list[Tenso
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", TORCH_LAYERS)
-def test_without_spread_it_is_torch_s_layer(
+def test_without_noise_equals_the_layer_of_torch(
     cell: str, num_layers: int, with_state: bool, lengths: Tensor | None
 ) -> None:
     theirs, ours = torch_layer(cell, num_layers), make_rnn(cell, num_layers=num_layers, spread=0.0)
@@ -83,7 +83,7 @@ def test_without_spread_it_is_torch_s_layer(
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, Spread(0.4, learn=True)])
 @pytest.mark.parametrize("cell", TORCH_LAYERS)
-def test_torch_s_state_dict_loads_strictly_and_leaves_the_spread(cell: str, spread: float | Spread) -> None:
+def test_state_dict_of_torch_loads_strictly_and_keeps_the_spread(cell: str, spread: float | Spread) -> None:
     theirs, ours = torch_layer(cell, 2), make_rnn(cell, num_layers=2, spread=spread)
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
@@ -96,7 +96,7 @@ def test_torch_s_state_dict_loads_strictly_and_leaves_the_spread(cell: str, spre
     close(nz.noise_off(ours)(inputs)[0], theirs(inputs)[0])
 
 
-def test_its_own_state_dict_brings_the_learned_spread_along() -> None:
+def test_state_dict_includes_the_learned_spread() -> None:
     first, second = (make_rnn(num_layers=2, spread=Spread(0.4, learn=True)) for _ in range(2))
     with torch.no_grad():
         for parameter in first.parameters():
@@ -106,14 +106,14 @@ def test_its_own_state_dict_brings_the_learned_spread_along() -> None:
 
 
 @pytest.mark.parametrize("learn", [False, True])
-def test_a_state_dict_with_a_weight_missing_is_still_refused(learn: bool) -> None:
+def test_state_dict_without_a_weight_is_refused(learn: bool) -> None:
     state = torch_layer("tanh").state_dict()
     del state["bias_hh_l0"]
     with pytest.raises(RuntimeError, match="bias_hh_l0"):
         make_rnn(spread=Spread(0.4, learn=learn)).load_state_dict(state)
 
 
-def test_torch_s_state_dict_loads_inside_a_larger_model() -> None:
+def test_state_dict_of_torch_loads_inside_a_larger_model() -> None:
     model = nz.SequenceModel(make_rnn(spread=Spread(0.4, learn=True)), "gaussian", 2).double()
     theirs = {f"rnn.{name}": value for name, value in torch_layer("tanh").state_dict().items()}
     missing, unexpected = model.load_state_dict(theirs, strict=False)
@@ -151,7 +151,7 @@ def test_lengths_may_be_any_integers(dtype: torch.dtype) -> None:
         close(actual, expected, 0.0)
 
 
-def test_weights_start_as_torch_s_do() -> None:
+def test_weights_are_initialized_as_in_torch() -> None:
     rnn = NoisyRNN(30, 25, 2)
     for parameter in rnn.parameters():
         assert 0.15 < parameter.abs().max() <= 0.2
@@ -199,7 +199,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("spread", [torch.tensor(0.3), "0.3"])
-def test_spreads_that_are_no_number(spread: Any) -> None:
+def test_spreads_that_are_not_numbers(spread: Any) -> None:
     with pytest.raises(ValueError, match="spread"):
         NoisyRNN(**SIZES, spread=spread)
 
@@ -229,7 +229,7 @@ def test_wrong_calls(call: dict[str, Any], message: str) -> None:
         NoisyRNN(**SIZES)(**({"inputs": torch.zeros(BATCH, STEPS, FEATURES)} | call))
 
 
-def test_an_lstm_wants_both_states() -> None:
+def test_lstm_needs_both_states() -> None:
     with pytest.raises(ValueError, match=r"state.*lstm.*pair \(z, c\).*1"):
         NoisyRNN(**SIZES, cell="lstm")(torch.zeros(BATCH, STEPS, FEATURES), torch.zeros(1, BATCH, UNITS))
 
@@ -249,7 +249,7 @@ def test_native_noise_on_inputs_is_refused(form: str) -> None:
 
 @pytest.mark.parametrize("noise", ["gamma:native", "beta:native", "poisson:native"])
 @pytest.mark.parametrize("bias", [-200.0, 40.0])
-def test_native_noise_survives_a_saturated_sigmoid(noise: str, bias: float) -> None:
+def test_native_noise_is_finite_for_a_saturated_sigmoid(noise: str, bias: float) -> None:
     rnn = NoisyRNN(1, 2, cell="sigmoid", noise=noise, spread=0.3)
     torch.nn.init.constant_(rnn.bias_ih_l0, bias)  # the mean rounds to 0 or to 1
     trace = traced(in_plates(rnn, None), torch.zeros(4, 3, 1))

@@ -1,4 +1,4 @@
-"""Where the noise goes: inputs, states that feed back, or the output alone; and what windows carry on."""
+"""Placement of the noise (inputs, feedback or output only), and states carried between windows."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ from ..small_layers import (
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", CELLS)
-def test_windows_with_carried_state_are_one_long_window(cell: str, num_layers: int, noise: str) -> None:
+def test_windows_with_carried_state_equal_one_long_window(cell: str, num_layers: int, noise: str) -> None:
     rnn, inputs = make_rnn(cell, noise, num_layers), make_inputs(steps=2 * STEPS)
     noises = draw_noises(rnn, steps=2 * STEPS)
 
@@ -52,7 +52,7 @@ def test_windows_with_carried_state_are_one_long_window(cell: str, num_layers: i
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_state_is_that_at_each_sequence_s_end(cell: str, num_layers: int) -> None:
+def test_final_state_is_at_the_end_of_each_sequence(cell: str, num_layers: int) -> None:
     rnn, inputs = make_rnn(cell, num_layers=num_layers), make_inputs()
     state, noises = make_state(rnn), draw_noises(rnn)
     expected = textbook.run(rnn, inputs, textbook.noisy("gaussian", SPREADS, noises), state)
@@ -67,7 +67,7 @@ def test_the_state_is_that_at_each_sequence_s_end(cell: str, num_layers: int) ->
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_padded_batch_is_its_sequences_alone(cell: str) -> None:
+def test_padded_batch_equals_single_sequences(cell: str) -> None:
     rnn, inputs = make_rnn(cell, num_layers=2), make_inputs()
     noises = draw_noises(rnn, BATCH)
     view = nz.innovations(in_plates(rnn, particles=None))
@@ -86,7 +86,7 @@ def test_a_padded_batch_is_its_sequences_alone(cell: str) -> None:
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "bernoulli", "gaussian:multiplicative"])
 @pytest.mark.parametrize("num_layers", [1, 3])
 @pytest.mark.parametrize("cell", CELLS)
-def test_output_noise_leaves_the_recurrence_clean(cell: str, num_layers: int, noise: str, lengths) -> None:
+def test_output_noise_does_not_enter_the_recurrence(cell: str, num_layers: int, noise: str, lengths) -> None:
     rnn, inputs = make_rnn(cell, noise, num_layers, spread=0.3, feedback=False), make_inputs()
     still = make_rnn(cell, num_layers=num_layers, spread=0.0)
     still.load_state_dict(rnn.state_dict())
@@ -115,7 +115,7 @@ def test_output_noise_is_unbiased() -> None:
     assert (((z - h).mean(0) / z.std(0)).abs() * 4000**0.5 < 5.5).all()
 
 
-def test_noisy_inputs_are_one_storey_lower() -> None:
+def test_input_noise_is_added_to_the_inputs() -> None:
     rnn, inputs = make_rnn("lstm", input_spread=0.2), make_inputs()
     program = in_plates(rnn)
     x_noise = torch.randn(PARTICLES, BATCH, STEPS, FEATURES, dtype=torch.float64)

@@ -45,7 +45,7 @@ def test_a_plain_program_has_the_same_density_in_every_view(cell: str, register:
 
 @pytest.mark.parametrize("guide", [AutoNormal, AutoDiagonalNormal, AutoDelta])
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "beta", "gamma:multiplicative"])
-def test_svi_with_pyro_s_store_moves_every_parameter(noise: str, guide) -> None:
+def test_svi_with_the_global_store_updates_every_parameter(noise: str, guide) -> None:
     spread = 0.3 if noise == "gamma:multiplicative" else Spread(0.3, learn=True)
     rnn = NoisyRNN(FEATURES, UNITS, 2, "lstm", noise, spread)
     program = nz.innovations(Program(rnn, register=True))
@@ -58,7 +58,7 @@ def test_svi_with_pyro_s_store_moves_every_parameter(noise: str, guide) -> None:
         assert not torch.equal(parameter, start)
 
 
-def test_an_automatic_guide_of_a_support_that_moves_with_a_learned_spread_is_refused() -> None:
+def test_automatic_guide_with_a_support_that_depends_on_a_learned_spread_is_refused() -> None:
     """ε of multiplicative gamma is above -1/γ, and Pyro's guides keep the support that they see first."""
     rnn = NoisyRNN(FEATURES, UNITS, 1, "lstm", "gamma:multiplicative", Spread(0.3, learn=True))
     view = nz.innovations(nz.SequenceModel(rnn, "gaussian", 2))
@@ -92,7 +92,7 @@ def test_svi_of_a_spread_with_a_prior() -> None:
     assert guide.median(tokens, tokens).keys() == {"rnn.spread_1.gamma", "z_1_noise"}
 
 
-def test_a_guide_acts_on_the_states_of_native_beta() -> None:
+def test_guide_over_the_states_of_native_beta() -> None:
     model = nz.SequenceModel(NoisyRNN(FEATURES, UNITS, 1, "sigmoid", "beta:native"), "gaussian", 2)
     view = nz.innovations(model)
     svi = SVI(view, AutoNormal(view), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
@@ -100,7 +100,7 @@ def test_a_guide_acts_on_the_states_of_native_beta() -> None:
     assert torch.isfinite(torch.tensor(svi.step(inputs, torch.zeros(BATCH, STEPS, 2))))
 
 
-def test_a_guide_on_moving_states_is_told_to_use_innovations() -> None:
+def test_guide_over_states_with_a_moving_support_is_refused() -> None:
     model = nz.SequenceModel(NoisyRNN(FEATURES, UNITS, noise="gamma"), "gaussian", 2)
     guide = AutoNormal(model)
     with pytest.raises(ValueError, match="innovations"):

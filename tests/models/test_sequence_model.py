@@ -1,4 +1,4 @@
-"""The generative programs: their sites, scales and shapes, in every view, and their weights at the start."""
+"""The generative programs: sites, scales and shapes in every view, and initial weights."""
 
 import math
 from typing import Any
@@ -155,7 +155,7 @@ def test_language_model(cell: str) -> None:
     assert (model.emission.linear.bias == 0.0).all()
 
 
-def test_language_model_passes_its_options_on() -> None:
+def test_language_model_forwards_its_options() -> None:
     spread = nz.Spread(0.4, learn=True)
     model = LanguageModel(WORDS, UNITS, 2, "gru", "gamma", spread, input_spread=0.2, tie_weights=True)
     assert model.rnn.spreads() == pytest.approx({"gamma_0": 0.2, "gamma_1": 0.4, "gamma_2": 0.4})
@@ -230,14 +230,14 @@ def test_tokens_are_integers_with_a_batch(inputs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("particles", [None, PARTICLES])
-def test_targets_that_no_class_has(particles: int | None) -> None:
+def test_targets_out_of_range_are_refused(particles: int | None) -> None:
     model, tokens = LanguageModel(WORDS, UNITS, spread=0.0), make_tokens()
     program = model if particles is None else pyro.plate("particles", particles, dim=-2)(model)
     with pytest.raises(ValueError, match="support"):
         traced(program, tokens, torch.full_like(tokens, WORDS))
 
 
-def test_sampled_weights_serve_all_sequences() -> None:
+def test_sampled_weights_are_shared_by_all_sequences() -> None:
     model = make_model("gaussian")
     shape = model.rnn.weight_hh_l0.shape
     model.rnn.weight_hh_l0 = pyro.nn.PyroSample(
@@ -257,7 +257,7 @@ def test_sampled_weights_serve_all_sequences() -> None:
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("cell", ["tanh", "lstm"])
-def test_each_kind_of_published_weight_has_its_range(cell: str, tied: bool) -> None:
+def test_ranges_of_the_published_initialization(cell: str, tied: bool) -> None:
     torch.manual_seed(0)
     spread = Spread(0.3, learn=True)
     model = LanguageModel(500, 64, num_layers=2, cell=cell, spread=spread, tie_weights=tied)
@@ -277,7 +277,7 @@ def test_each_kind_of_published_weight_has_its_range(cell: str, tied: bool) -> N
     assert (model.emission.linear.weight is model.embedding.weight) == tied
 
 
-def test_a_model_without_words_has_no_published_embedding() -> None:
+def test_published_initialization_of_a_model_without_embedding() -> None:
     model = SequenceModel(NoisyRNN(88, 64), "bernoulli", 88)
     initialize_as_published(model)
     assert not model.emission.linear.bias.any()

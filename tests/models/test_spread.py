@@ -55,7 +55,7 @@ def test_large_steps_never_cross_the_floor(target: float) -> None:
         assert 0.1 <= float(spread(torch.zeros(())).detach()) < math.inf
 
 
-def test_gradient_reaches_every_layer_s_own_spread() -> None:
+def test_gradient_reaches_the_spread_of_every_layer() -> None:
     rnn = make_rnn(num_layers=3, spread=Spread(0.3, learn=True), input_spread=Spread(0.2, learn=True))
     learned = [p for name, p in rnn.named_parameters() if name.startswith("spread_")]
     assert len({id(p) for p in learned}) == 4  # a copy each
@@ -66,7 +66,7 @@ def test_gradient_reaches_every_layer_s_own_spread() -> None:
         assert parameter.grad != 0.0
 
 
-def test_layers_do_not_share_the_spread_that_was_given() -> None:
+def test_layers_do_not_share_a_spread() -> None:
     given = Spread(0.3, learn=True)
     rnn = make_rnn(num_layers=2, spread=given)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_a_prior_is_sampled_once_for_all_sequences(view) -> None:
     assert several.nodes["z_2"]["value"].shape == (6, BATCH, STEPS, UNITS)
 
 
-def test_the_sampled_spread_is_the_one_that_scales_the_noise() -> None:
+def test_sampled_spread_scales_the_noise() -> None:
     model = nz.SequenceModel(make_rnn(spread=Spread(prior=PRIOR)), "gaussian", 2).double()
     noise = torch.randn(3, BATCH, STEPS, UNITS, dtype=torch.float64)
     gamma = torch.tensor([[0.1], [0.5], [2.0]], dtype=torch.float64)
@@ -115,13 +115,13 @@ def test_the_sampled_spread_is_the_one_that_scales_the_noise() -> None:
         close(alone(z.nodes["_INPUT"]["args"][0])[0], path[s])
 
 
-def test_noise_under_a_prior_has_the_inputs_precision() -> None:
+def test_noise_with_a_sampled_spread_has_the_precision_of_the_inputs() -> None:
     model = nz.SequenceModel(make_rnn(spread=Spread(prior=PRIOR)), "gaussian", 2).double()
     trace = traced(nz.innovations(model), make_inputs())
     assert trace.nodes["z_1_noise"]["value"].dtype == torch.float64
 
 
-def test_a_prior_inside_a_plate_of_sequences_is_refused_and_the_remedy_works() -> None:
+def test_prior_inside_a_plate_of_sequences_is_refused() -> None:
     inputs = make_inputs()
     with pytest.raises(ValueError, match="use SequenceModel, which samples γ before it opens the plate"):
         in_plates(make_rnn(spread=Spread(prior=PRIOR)), None)(inputs)
@@ -168,7 +168,7 @@ def test_wrong_spreads(options, message: str) -> None:
         Spread(**options)
 
 
-def test_the_site_of_a_prior_says_whose_layer_s_it_is() -> None:
+def test_site_of_a_prior_records_its_layer() -> None:
     prior = Spread(prior=dist.Gamma(2.0, 4.0))
     for particles in (None, PARTICLES):
         rnn = make_rnn(num_layers=2, spread=prior, input_spread=prior)

@@ -1,4 +1,4 @@
-"""The walk along the layers against the program itself, given the same noise."""
+"""The stepwise network against the model, given the same noise."""
 
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ def moved(walk: StepwiseRNN, noise: dict[int, Tensor], layer: int, mean: Tensor)
     ids=str,
 )
 @pytest.mark.parametrize("cell", CELLS)
-def test_same_noise_same_states(cell: str, options: dict[str, Any]) -> None:
+def test_same_noise_gives_the_same_states(cell: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     rnn = NoisyRNN(FEATURES, UNITS, LAYERS, cell=cell, **options).double()
     inputs = torch.randn(BATCH, TIME, FEATURES).double()
@@ -57,7 +57,7 @@ def test_same_noise_same_states(cell: str, options: dict[str, Any]) -> None:
         torch.testing.assert_close(torch.stack([c for c in states.c if c is not None]), last_c)
 
 
-def test_the_law_of_a_step_is_the_program_s() -> None:
+def test_law_of_a_step_has_the_moments_of_native_beta() -> None:
     torch.manual_seed(0)
     rnn = NoisyRNN(FEATURES, UNITS, cell="sigmoid", noise="beta:native", spread=0.4).double()
     inputs, mean = torch.zeros(1, 1, FEATURES).double(), torch.rand(1, UNITS).double()

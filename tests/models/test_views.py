@@ -1,4 +1,4 @@
-"""The reduction, the loop, the unrolled and the innovations view are one and the same model."""
+"""All backends and views define the same model."""
 
 import pyro
 import pytest
@@ -102,7 +102,7 @@ def test_natives_without_innovations_agree_in_density(noise: str, num_layers: in
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("noise", ["gaussian", "bernoulli:multiplicative", *NATIVE])
-def test_the_trace_sums_to_the_same_when_steps_are_sites(noise: str, lengths: Tensor | None) -> None:
+def test_unrolled_trace_has_the_same_log_prob_sum(noise: str, lengths: Tensor | None) -> None:
     rnn, inputs = make_rnn("sigmoid", noise, 2, input_spread=0.0), make_inputs()
     program = in_plates(rnn)
     unrolled = traced(nz.unroll(program), inputs, lengths=lengths)
@@ -124,7 +124,7 @@ def test_unrolled_steps_can_be_conditioned_and_replayed() -> None:
         close(traced(again, inputs).nodes["z_1"]["value"], trace.nodes["z_1"]["value"], 0.0)
 
 
-def test_padded_noise_keeps_its_prior_density_and_never_reaches_the_state() -> None:
+def test_padded_noise_has_its_prior_density_and_does_not_affect_the_state() -> None:
     rnn, inputs = make_rnn("lstm", "gamma"), make_inputs()
     program = nz.innovations(in_plates(rnn))
     (noise,) = draw_noises(rnn)
@@ -137,7 +137,7 @@ def test_padded_noise_keeps_its_prior_density_and_never_reaches_the_state() -> N
     assert float(first.nodes["z_1"]["log_prob_sum"]) == 0.0
 
 
-def test_native_beta_keeps_its_own_site_under_innovations() -> None:
+def test_native_beta_keeps_its_site_in_innovations() -> None:
     trace = traced(nz.innovations(in_plates(make_rnn("sigmoid", "beta:native"))), make_inputs())
     assert "z_1_noise" not in trace.nodes
     assert not trace.nodes["z_1"]["is_observed"]
@@ -148,7 +148,7 @@ def test_native_poisson_has_no_innovations() -> None:
         nz.innovations(in_plates(make_rnn("sigmoid", "poisson:native")))(make_inputs())
 
 
-def test_an_observed_trajectory_is_left_alone() -> None:
+def test_views_do_not_change_an_observed_trajectory() -> None:
     rnn, inputs = make_rnn(), make_inputs()
     z = traced(in_plates(rnn), inputs).nodes["z_1"]["value"]
     observed = given(in_plates(rnn), {"z_1": z})
@@ -169,7 +169,7 @@ def test_a_view_of_a_module_is_a_module_with_the_same_parameters(view) -> None:
 
 @pytest.mark.parametrize("feedback", [True, False])
 @pytest.mark.parametrize(("cell", "noise"), NOISE_OFF)
-def test_noise_off_is_the_model_without_spread(cell: str, noise: str, feedback: bool) -> None:
+def test_noise_off_equals_the_model_with_spread_zero(cell: str, noise: str, feedback: bool) -> None:
     inputs, input_spread = make_inputs(), 0.2 if feedback and not noise.endswith("native") else 0.0
     spread = [0.3, 0.2] if feedback else 0.3
     rnn = make_rnn(cell, noise, 2, spread=spread, feedback=feedback, input_spread=input_spread)
@@ -185,7 +185,7 @@ def test_noise_off_is_the_model_without_spread(cell: str, noise: str, feedback: 
         close(actual, expected)
 
 
-def test_eval_does_not_silence_the_noise() -> None:
+def test_eval_mode_keeps_the_noise() -> None:
     rnn, inputs = make_rnn().eval(), make_inputs()
     with pyro.plate("sequences", 4, dim=-1):
         assert not torch.equal(rnn(inputs)[0], rnn(inputs)[0])
@@ -201,7 +201,7 @@ def test_a_trajectory_cannot_be_conditioned_on_outside_the_view(view) -> None:
 
 @pytest.mark.parametrize("inner", [nz.unroll, nz.innovations, nz.noise_off])
 @pytest.mark.parametrize("outer", [nz.unroll, nz.innovations, nz.noise_off])
-def test_of_views_within_views_the_outermost_counts(outer, inner) -> None:
+def test_outermost_of_nested_views_applies(outer, inner) -> None:
     model = nz.SequenceModel(make_rnn(), "gaussian", 2).double()
     assert traced(outer(inner(model)), make_inputs()).nodes.keys() == traced(outer(model), make_inputs()).nodes.keys()
 
@@ -214,7 +214,7 @@ def test_a_replay_inside_a_view_is_refused(view) -> None:
         view(poutine.replay(model, trace=trace))(make_inputs())
 
 
-def test_innovations_whose_support_ends_at_a_sampled_spread_are_refused() -> None:
+def test_innovations_with_a_support_that_depends_on_a_sampled_spread_are_refused() -> None:
     model = nz.SequenceModel(make_rnn(noise="gamma:multiplicative", spread=nz.Spread(prior=PRIOR)), "gaussian", 2)
     with pytest.raises(ValueError, match="support depends on its spread, and the spread has a prior"):
         nz.innovations(model.double())(make_inputs())

@@ -1,4 +1,4 @@
-"""Normal priors on the layers' weights: their sites, their mean network, equation (1) over them, a guide over them."""
+"""Normal priors on the layers' weights: sites, means, equation (1) and guides."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_each_matrix_is_a_site_outside_the_plate(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_without_noise_the_weights_are_their_means(cell: str) -> None:
+def test_noise_off_sets_the_weights_to_their_means(cell: str) -> None:
     model, plain = make(cell), SequenceModel(NoisyRNN(3, 4, 2, cell=cell, spread=0.0), "gaussian", 2).double()
     plain.load_state_dict(
         {name.replace("_mean", ""): value for name, value in model.state_dict().items() if "spread" not in name}
@@ -82,7 +82,7 @@ def test_the_bound_is_the_mean_log_likelihood_over_weights_and_noise(particles: 
         assert excess is not None and excess.any()
 
 
-def test_gradient_of_the_deviation_agrees_with_differences() -> None:
+def test_gradient_of_the_deviation_matches_finite_differences() -> None:
     model, (inputs, targets) = make(spread=0.2), data()
     bound = nz.PriorAsGuide_ELBO(2, max_plate_nesting=1)(model)
     spread = model.rnn.weight_hh_l0_spread
@@ -103,7 +103,7 @@ def test_gradient_of_the_deviation_agrees_with_differences() -> None:
     assert leaf.grad.item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5)
 
 
-def test_a_guide_over_the_weights_beside_noisy_states() -> None:
+def test_guide_over_the_weights_of_a_noisy_network() -> None:
     model, (inputs, targets) = make(spread=0.2), data()
     weights = poutine.block(model, expose_fn=lambda site: site["name"] in MATRICES or site["type"] == "param")
     guide = AutoNormal(weights, init_scale=0.05)
@@ -122,7 +122,7 @@ def test_a_guide_over_the_weights_beside_noisy_states() -> None:
     assert {name.removesuffix("_unconstrained") for name in sampled(guide_trace)} == MATRICES  # z keeps its prior
 
 
-def test_the_guide_pays_for_the_weights_alone() -> None:
+def test_kl_of_the_weights_only() -> None:
     model, (inputs, targets) = make(spread=0.2), data()
 
     def guide(*args: Any) -> None:

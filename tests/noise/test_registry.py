@@ -167,7 +167,7 @@ def test_a_subclass_may_return_any_law():
         (("new", lambda zeros: dist.Cauchy(zeros, 1.0)), "finite mean"),
     ],
 )
-def test_what_cannot_be_registered(scratch, arguments, message):
+def test_invalid_registrations(scratch, arguments, message):
     with pytest.raises(ValueError, match=message):
         register(*arguments)
     assert families() == NAMES
@@ -204,7 +204,7 @@ def test_keep_probability_is_that_of_dropout():
     assert d.log_prob(torch.zeros(1, dtype=torch.float64)).exp().item() == pytest.approx(0.59)
 
 
-def test_from_published_refuses():
+def test_from_published_invalid_arguments():
     with pytest.raises(ValueError, match=r"no γ for 'poisson'; it has gaussian"):
         from_published("poisson", 1.0)
     with pytest.raises(ValueError, match=r"keep probability between 0 and 1 for bernoulli, got 1\.2"):

@@ -1,4 +1,4 @@
-"""The transitions against torch's own cells and the equations, and cells of a user's own."""
+"""Transitions against torch's cells and the equations, and custom cells."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def random_step(name: str) -> tuple[list[Tensor], Tensor, Tensor, Tensor | None]
 
 
 @pytest.mark.parametrize("name", TORCH_CELLS)
-def test_a_step_is_torch_s(name: str) -> None:
+def test_step_equals_that_of_torch(name: str) -> None:
     (w_ih, w_hh, b_ih, b_hh), x, z, c = random_step(name)
     cell = TORCH_CELLS[name]().double()
     cell.load_state_dict({"weight_ih": w_ih, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh})
@@ -36,7 +36,7 @@ def test_a_step_is_torch_s(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_step_is_the_textbook_s(name: str) -> None:
+def test_step_agrees_with_the_equations(name: str) -> None:
     weights, x, z, c = random_step(name)
     w_ih, w_hh, b_ih, b_hh = weights
     mean, memory = CELLS[name]().step(x @ w_ih.T + b_ih, z @ w_hh.T + b_hh, z, c)
@@ -46,7 +46,7 @@ def test_a_step_is_the_textbook_s(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_all_steps_at_once_are_the_single_ones(name: str) -> None:
+def test_all_steps_in_parallel_equal_single_steps(name: str) -> None:
     cell = CELLS[name]()
     a, r = (torch.randn(BATCH, STEPS, cell.gates * UNITS, dtype=torch.float64) for _ in range(2))
     z = torch.randn(BATCH, STEPS, UNITS, dtype=torch.float64)
@@ -77,7 +77,7 @@ class Softsign(Cell):
         return nn.functional.softsign(a + p), None
 
 
-def test_a_cell_of_one_s_own_runs_in_the_loop() -> None:
+def test_custom_cell_uses_the_loop() -> None:
     rnn = NoisyRNN(FEATURES, UNITS, cell=Softsign()).double()
     assert rnn.backends(BATCH) == ["loop"]
     rnn(make_inputs())[0].sum().backward()
@@ -85,7 +85,7 @@ def test_a_cell_of_one_s_own_runs_in_the_loop() -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_subclass_inherits_the_fast_ways_to_a_step_unless_it_overrides_the_step(name: str) -> None:
+def test_subclass_inherits_the_fast_backends_unless_it_overrides_step(name: str) -> None:
     class Renamed(CELLS[name]):  # type: ignore[misc]
         pass
 
@@ -118,7 +118,7 @@ def test_a_subclass_inherits_the_fast_ways_to_a_step_unless_it_overrides_the_ste
         ({"range": (1.0, -1.0)}, r"cell: Wrong.range must be a pair \(low, high\) with low < high"),
     ],
 )
-def test_a_cell_is_checked_when_a_layer_is_made(attributes: dict[str, object], message: str) -> None:
+def test_cell_is_checked_at_construction_of_a_layer(attributes: dict[str, object], message: str) -> None:
     wrong = type("Wrong", (Softsign,), attributes)
     with pytest.raises(ValueError, match=message):
         NoisyRNN(FEATURES, UNITS, cell=wrong())

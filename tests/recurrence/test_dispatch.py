@@ -1,4 +1,4 @@
-"""The choice of a backend, and what a user gets from each of them."""
+"""The choice of a backend, and the results of each."""
 
 import pytest
 import torch
@@ -31,7 +31,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         ("lstm", "gaussian:multiplicative", CPU, 100, "scan"),
     ],
 )
-def test_auto_takes_the_fastest(name: str, noise: str | None, device: torch.device, numel: int, expected: str) -> None:
+def test_auto_selects_the_fastest_backend(
+    name: str, noise: str | None, device: torch.device, numel: int, expected: str
+) -> None:
     family = None if noise is None else get(noise)
     assert choose_backend("auto", CELLS[name](), family, True, device, numel) == expected
     assert choose_backend("auto", CELLS[name](), family, False, device, numel) == "loop"  # weights that are sampled
@@ -39,7 +41,7 @@ def test_auto_takes_the_fastest(name: str, noise: str | None, device: torch.devi
     assert rounding == ("scan" if device == CPU else expected)  # which alone rounds; on a GPU kernels are faster
 
 
-def test_scales_and_cells_of_one_s_own_take_the_loop() -> None:
+def test_custom_scales_and_cells_use_the_loop() -> None:
     class Halved(type(get("gaussian"))):
         def scale(self, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
             return 0.5 * spread
@@ -57,7 +59,7 @@ def test_scales_and_cells_of_one_s_own_take_the_loop() -> None:
 
 
 @pytest.mark.parametrize(("cell", "noise"), [("gru", "gaussian"), ("tanh", "gaussian:multiplicative")])
-def test_a_backend_that_cannot_is_refused(cell: str, noise: str) -> None:
+def test_unsupported_backends_are_refused(cell: str, noise: str) -> None:
     rnn = nz.NoisyRNN(3, 4, cell=cell, noise=noise, backend="fused")
     with pytest.raises(ValueError, match=r"backend='fused' cannot run .* only scan, loop"):
         rnn(torch.randn(2, 5, 3))
@@ -66,7 +68,7 @@ def test_a_backend_that_cannot_is_refused(cell: str, noise: str) -> None:
 
 
 class Plain(nn.Module):
-    """What a user of torch writes."""
+    """The same network in plain PyTorch."""
 
     def __init__(self, kind: str, words: int, units: int, num_layers: int) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Plain(nn.Module):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["tanh", "lstm", "gru"])
-def test_twenty_steps_without_noise_end_in_torch_s_own_parameters(kind: str, backend: str) -> None:
+def test_twenty_steps_without_noise_give_the_parameters_of_torch(kind: str, backend: str) -> None:
     torch.manual_seed(0)
     plain = Plain(kind, 13, 6, 2).double()
     with program_settings():
@@ -118,7 +120,7 @@ def test_a_network_reports_its_backends() -> None:
 
 
 @pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
-def test_within_autocast_and_transforms_torch_s_own_operations_are_used(cell: str) -> None:
+def test_autocast_and_transforms_use_operations_of_torch(cell: str) -> None:
     torch.manual_seed(0)
     with program_settings():
         model = nz.LanguageModel(13, 6, cell=cell, noise="gaussian:multiplicative")
@@ -137,7 +139,7 @@ def test_within_autocast_and_transforms_torch_s_own_operations_are_used(cell: st
 
 
 @pytest.mark.parametrize("backend", ["scan", "fused", "loop"])
-def test_what_a_layer_gives_may_be_overwritten(backend: str) -> None:
+def test_outputs_of_a_layer_may_be_modified_in_place(backend: str) -> None:
     rnn = nz.NoisyRNN(3, 4, backend=backend)
     z, _ = rnn(torch.randn(2, 5, 3))
     torch.relu_(z).sum().backward()

@@ -14,13 +14,13 @@ WITH_KERNEL = [name for name, cell in CELLS.items() if cell.fused_kernel is not 
 REDUCIBLE = [name for name, cell in CELLS.items() if cell.fused_kernel and cell.fused_kernel.additive_noise]
 
 
-def test_the_reduction_serves_every_cell_whose_state_enters_linearly() -> None:
+def test_cells_with_a_fused_additive_kernel() -> None:
     assert set(REDUCIBLE) == {"tanh", "sigmoid", "relu", "lstm"}
 
 
 @pytest.mark.parametrize("batch", [(BATCH,), (PARTICLES, BATCH)])
 @pytest.mark.parametrize("name", WITH_KERNEL)
-def test_the_clean_rnn(name: str, batch: tuple[int, ...]) -> None:
+def test_rnn_without_noise(name: str, batch: tuple[int, ...]) -> None:
     rnn, inputs = make_rnn(name, spread=0.0), make_inputs()
     state = make_state(rnn, *batch)
     (layer,) = textbook.run(rnn, inputs, textbook.clean, state)

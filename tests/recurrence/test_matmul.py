@@ -19,7 +19,7 @@ def rounded(x: Tensor) -> Tensor:
 
 @needs_bfloat16
 @pytest.mark.parametrize(("rows", "width", "classes"), [(160, 96, 700), (2, 3, 5)])
-def test_value_and_gradients_are_those_of_rounded_factors(rows: int, width: int, classes: int) -> None:
+def test_value_and_gradients_equal_those_of_rounded_factors(rows: int, width: int, classes: int) -> None:
     torch.manual_seed(0)
     x, weight, bias, upstream = (
         torch.randn(4, rows, width),
@@ -49,7 +49,7 @@ def test_value_and_gradients_are_those_of_rounded_factors(rows: int, width: int,
 
 @needs_bfloat16
 @pytest.mark.parametrize(("rows", "width", "units"), [(80, 130, 260), (2, 3, 5)])  # rearranged for oneDNN, and not
-def test_a_rounded_factor_of_many_products(rows: int, width: int, units: int) -> None:
+def test_rounded_factor_used_in_several_products(rows: int, width: int, units: int) -> None:
     torch.manual_seed(0)
     matrix, plus = torch.randn(width, units), torch.randn(rows, units)
     factor = PackedMatrix(matrix, rows, "bfloat16")
@@ -61,7 +61,7 @@ def test_a_rounded_factor_of_many_products(rows: int, width: int, units: int) ->
 
 @needs_bfloat16
 @pytest.mark.parametrize("name", CELLS)
-def test_a_step_of_a_layer_is_that_of_rounded_products(name: str) -> None:
+def test_layer_agrees_with_rounded_products(name: str) -> None:
     """Rounding to 8 binary digits changes a number by at most 2^-8 of it. No state grows faster than its projections,
     but the GRU's: one of its gates multiplies z, and one a projection."""
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def test_a_step_of_a_layer_is_that_of_rounded_products(name: str) -> None:
 @needs_bfloat16
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_of_layers_of_rounded_products_are_close(name: str, noise: str) -> None:
+def test_gradients_of_layers_with_rounded_products_are_close(name: str, noise: str) -> None:
     found = {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
@@ -101,7 +101,7 @@ def test_gradients_of_layers_of_rounded_products_are_close(name: str, noise: str
 
 
 @needs_bfloat16
-def test_a_model_hands_its_products_to_layers_and_emission() -> None:
+def test_model_passes_its_precision_to_layers_and_emission() -> None:
     for model in (
         LanguageModel(20, 4, matmul_precision="bfloat16"),
         SequenceModel(NoisyRNN(3, 4, matmul_precision="bfloat16"), "bernoulli", 3),
@@ -110,7 +110,7 @@ def test_a_model_hands_its_products_to_layers_and_emission() -> None:
 
 
 @needs_bfloat16
-def test_other_products_are_left_alone() -> None:
+def test_other_products_are_not_rounded() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(160, 96), torch.randn(96, 700)
     before = a @ b
@@ -150,7 +150,7 @@ def test_unknown_names_are_refused() -> None:
         NoisyRNN(4, 5, matmul_precision="float16")
 
 
-def test_processors_without_it_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processors_without_bfloat16_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
     for made in (lambda: Categorical(4, 5, "bfloat16"), lambda: NoisyRNN(4, 5, matmul_precision="bfloat16")):
@@ -158,7 +158,7 @@ def test_processors_without_it_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
             made()
 
 
-def test_tf32_is_for_the_while_that_it_is_wanted() -> None:
+def test_tf32_setting_is_restored() -> None:
     def now() -> list[object]:
         return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision]
 
@@ -170,7 +170,7 @@ def test_tf32_is_for_the_while_that_it_is_wanted() -> None:
     assert now() == before
 
 
-def test_factors_that_are_rearranged_multiply_as_they_did() -> None:
+def test_packed_factors_give_the_same_products() -> None:
     torch.manual_seed(0)
     for dtype, within in ((torch.float32, 1e-5), (torch.float64, 1e-14)):
         x, matrix, plus = (torch.randn(*shape, dtype=dtype) for shape in ((7, 13), (13, 31), (7, 31)))
@@ -181,21 +181,21 @@ def test_factors_that_are_rearranged_multiply_as_they_did() -> None:
         torch.testing.assert_close(wide.double(), matrix.double().mT @ x.double().mT, rtol=0, atol=10 * within)
 
 
-def test_gradients_and_their_gradients_of_fast_products() -> None:
+def test_first_and_second_gradients_of_fast_products() -> None:
     torch.manual_seed(0)
     given = [torch.randn(*shape).double().requires_grad_() for shape in ((2, 3, 4), (5, 4), (5,))]
     assert torch.autograd.gradcheck(fast_linear, given)
     assert torch.autograd.gradgradcheck(fast_linear, given)
 
 
-def test_the_private_operators_exist_in_the_versions_of_torch_that_were_tried() -> None:
-    """Versions 2.11 to 2.13. Without them every product goes to the BLAS, and no gradient is by hand."""
+def test_private_operators_exist_in_tested_versions_of_torch() -> None:
+    """Versions 2.11 to 2.13. Without them every product uses the BLAS, and autograd computes the gradients."""
     assert all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
     assert hasattr(torch._C, "_are_functorch_transforms_active") and hasattr(torch._C, "_get_mkldnn_enabled")
     assert all(callable(getattr(torch, cell.fused_kernel.name)) for cell in CELLS.values() if cell.fused_kernel)
 
 
-def test_without_onednn_s_operators_products_go_to_the_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_use_blas_without_onednn_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noisin_pyro.recurrence.matmul._HAS_ONEDNN", False)
     matrix = torch.randn(512, 512)
     packed, x = PackedMatrix(matrix, 512), torch.randn(512, 512)

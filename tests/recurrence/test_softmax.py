@@ -1,4 +1,4 @@
-"""The softmax that keeps no scores, against Pyro's categorical, and its blocks against each other."""
+"""The softmax without stored scores against Pyro's categorical, for several block sizes."""
 
 from collections.abc import Callable
 
@@ -57,7 +57,7 @@ def test_softmax_draws_with_its_probabilities() -> None:
 
 
 @pytest.mark.parametrize("expanded", [False, True])
-def test_a_class_that_does_not_exist_is_refused(scores: Tensor, expanded: bool) -> None:
+def test_classes_out_of_range_are_refused(scores: Tensor, expanded: bool) -> None:
     law = by_scores(scores)
     if expanded:
         law = law.expand(torch.Size([3, PARTICLES, BATCH]))
@@ -88,7 +88,7 @@ WEIGHTS: dict[str, Callable[[], Tensor]] = {
 
 @pytest.mark.parametrize("block", [10**6, 5 * CLASSES, 1])
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_values_and_gradients_by_blocks_are_those_of_cross_entropy(
+def test_values_and_gradients_by_blocks_equal_those_of_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, parts: tuple[Tensor, Tensor, Tensor, Tensor], weights: str, block: int
 ) -> None:
     monkeypatch.setattr(softmax, "BLOCK_NUMEL", block)
@@ -135,7 +135,7 @@ def test_in_float32_it_is_as_close_as_cross_entropy(rows: int) -> None:
     assert exact.min() < -88  # where exp underflows
 
 
-def test_what_is_not_a_number_is_refused() -> None:
+def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="constraint"):
         by_scores(torch.tensor([0.0, float("nan")]))
 
@@ -148,7 +148,7 @@ def test_a_large_vocabulary_passes_validation() -> None:
     assert law.log_prob(torch.zeros(700)).isfinite().all()
 
 
-def test_without_a_gradient_none_is_made(monkeypatch: pytest.MonkeyPatch, parts) -> None:
+def test_no_gradient_is_computed_without_requires_grad(monkeypatch: pytest.MonkeyPatch, parts) -> None:
     monkeypatch.setattr(softmax, "BLOCK_NUMEL", 5 * CLASSES)
     made: list[int] = []
     monkeypatch.setattr(softmax, "_gradients", lambda *given: made.append(1))
@@ -158,6 +158,6 @@ def test_without_a_gradient_none_is_made(monkeypatch: pytest.MonkeyPatch, parts)
     assert not made
 
 
-def test_no_rows_have_no_probabilities() -> None:
+def test_empty_input() -> None:
     law = Softmax(torch.zeros(0, 3, UNITS), torch.zeros(CLASSES, UNITS), torch.zeros(CLASSES), validate_args=False)
     assert law.log_prob(torch.zeros(0, 3, dtype=torch.long)).shape == (0, 3)

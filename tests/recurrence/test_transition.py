@@ -1,4 +1,4 @@
-"""Recurrences: the same trajectory and gradients by every way through them."""
+"""Every backend gives the same trajectory and gradients."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ from ..small_layers import (
 
 
 def make_recurrence(name: str, noise: str = "gaussian", *batch: int, masked: bool = False) -> Recurrence:
-    """One layer's, every tensor of it a leaf that asks for a gradient; its mask, if it has one, with no zeros."""
+    """The recurrence of one layer. Every tensor is a leaf that requires a gradient; masks have no zeros."""
     rnn = make_rnn(name, noise, spread=0.0)
     z, *c = (part[0].requires_grad_() for part in parts(make_state(rnn, *batch)))
     inputs = make_inputs(batch[-1] if batch else BATCH).requires_grad_()
@@ -47,7 +47,7 @@ def leaves(recurrence: Recurrence) -> list[Tensor]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("noise", ["gaussian", "gamma", "bernoulli", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_values_and_gradients_by_every_backend_are_the_textbook_loop_s(
+def test_values_and_gradients_of_every_backend_agree_with_the_textbook_loop(
     name: str, noise: str, backend: str, masked: bool
 ) -> None:
     recurrence, family = replace(make_recurrence(name, noise, masked=masked), backend=backend), get(noise)
@@ -61,11 +61,11 @@ def test_values_and_gradients_by_every_backend_are_the_textbook_loop_s(
     def step(t: int, mean: Tensor) -> Tensor:
         return mean + textbook.scale(noise, mean, spread.squeeze(-1)) * epsilon[..., t, :]
 
-    wanted = [*leaves(recurrence), spread, epsilon]
+    expected = [*leaves(recurrence), spread, epsilon]
     results = []
     for z, memory in (recurrence.transport(family, spread, epsilon), recurrence.loop(step)):
         value = (weight * z.sin()).sum() + (0.0 if memory is None else memory.square().sum())
-        results.append((z, torch.autograd.grad(value, wanted)))
+        results.append((z, torch.autograd.grad(value, expected)))
     (z, gradients), (looped, expected) = results
     close(z, looped)
     for gradient, other in zip(gradients, expected, strict=True):
@@ -75,7 +75,7 @@ def test_values_and_gradients_by_every_backend_are_the_textbook_loop_s(
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: str, masked: bool) -> None:
+def test_first_and_second_gradients_by_finite_differences(name: str, noise: str, masked: bool) -> None:
     recurrence, family = make_recurrence(name, noise, 2, masked=masked), get(noise)
     steps = 3
     inputs = recurrence.inputs[..., :steps, :].detach().requires_grad_()
@@ -98,7 +98,7 @@ def test_gradients_and_their_gradients_by_finite_differences(name: str, noise: s
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("name", CELLS)
-def test_without_noise_every_backend_is_the_clean_rnn(name: str, backend: str, masked: bool) -> None:
+def test_every_backend_without_noise_equals_the_plain_rnn(name: str, backend: str, masked: bool) -> None:
     if backend == "fused" and (name == "identity" or masked):
         return
     recurrence = make_recurrence(name, masked=masked)
@@ -114,7 +114,7 @@ def test_without_noise_every_backend_is_the_clean_rnn(name: str, backend: str, m
 
 @pytest.mark.parametrize("noise", ADDITIVE + MULTIPLICATIVE)
 @pytest.mark.parametrize("name", CELLS)
-def test_sampled_weights_give_what_each_sample_gives(name: str, noise: str) -> None:
+def test_sampled_weights_give_the_result_of_each_sample(name: str, noise: str) -> None:
     single = [make_recurrence(name, noise) for _ in range(PARTICLES)]
     first, family = single[0], get(noise)
     sampled = Weights(*(torch.stack(w).unsqueeze(1) for w in zip(*(r.weights for r in single), strict=True)))
@@ -138,7 +138,7 @@ def test_sampled_weights_give_what_each_sample_gives(name: str, noise: str) -> N
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("name", CELLS)
-def test_final_state_is_at_each_sequence_s_end(name: str, lengths: Tensor | None) -> None:
+def test_final_state_is_at_the_end_of_each_sequence(name: str, lengths: Tensor | None) -> None:
     recurrence = make_recurrence(name)
     z, last = recurrence.loop(lambda _, mean: mean + torch.randn(PARTICLES, 1, 1, dtype=mean.dtype))
     _, memories = recurrence.means(z)

@@ -1,1 +1,1 @@
-"""Scoring held-out data. Start at ``evaluate``."""
+"""Evaluation of models on held-out data."""

@@ -1,4 +1,4 @@
-"""Scoring held-out data by one of four methods (paper, section 4: perplexities)."""
+"""Evaluation of a model on held-out data by one of four methods (paper, section 4: perplexities)."""
 
 from __future__ import annotations
 

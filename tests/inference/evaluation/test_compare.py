@@ -1,4 +1,4 @@
-"""One table over models, guides and methods."""
+"""Comparison of models, guides and methods in one table."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def models() -> dict[str, LanguageModel]:
     return {name: LanguageModel(5, 4, spread=spread).double() for name, spread in {"noisy": 1.0, "clean": 0.0}.items()}
 
 
-def test_every_number_is_that_of_evaluate_from_the_seed_on(models):
+def test_scores_equal_those_of_evaluate_with_the_same_seed(models):
     before = torch.get_rng_state()
     table = compare(models, DATA, num_samples=SAMPLES, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
@@ -44,7 +44,7 @@ def test_every_number_is_that_of_evaluate_from_the_seed_on(models):
         assert row["seconds_per_step"] > 0
 
 
-def test_the_gap_is_what_a_bound_lacks_of_the_likelihood(models):
+def test_gap_is_the_difference_to_the_particle_filter(models):
     rows = {row["method"]: row for row in compare({"noisy": models["noisy"]}, DATA, num_samples=SAMPLES).rows}
     reference = rows["particle-filter"]
     assert reference["gap"] is None
@@ -57,7 +57,7 @@ def test_the_gap_is_what_a_bound_lacks_of_the_likelihood(models):
         assert row["gap"] is None
 
 
-def test_a_model_with_dropout_has_all_numbers_but_the_particle_filters() -> None:
+def test_model_with_dropout_has_no_particle_filter_score() -> None:
     model = LanguageModel(5, 4, regularizer="D")
     rows = compare({"dropped": model}, DATA, num_samples=4).rows
     assert [row["method"] for row in rows] == ["mean", "ensemble", "importance"]
@@ -65,7 +65,7 @@ def test_a_model_with_dropout_has_all_numbers_but_the_particle_filters() -> None
         compare({"dropped": model}, DATA, methods=["particle-filter"], num_samples=4)
 
 
-def test_guides_stand_beside_the_prior(linear_gaussian):
+def test_importance_is_computed_from_the_prior_and_from_the_guide(linear_gaussian):
     model = linear_gaussian()
     inputs = torch.zeros(3, 4, 1).double()
     with torch.no_grad(), poutine.block():
@@ -97,7 +97,7 @@ def test_guides_stand_beside_the_prior(linear_gaussian):
     )
 
 
-def test_text_and_csv_hold_every_cell(models, tmp_path):
+def test_text_and_csv_contain_every_cell(models, tmp_path):
     table = compare(models, DATA, methods=["mean", "importance"], num_samples=30)
     head, *lines = str(table).splitlines()
     assert all(title in head for title, _ in COLUMNS.values()) and len(lines) == 3
@@ -113,7 +113,7 @@ def test_text_and_csv_hold_every_cell(models, tmp_path):
             assert cell == ("" if value is None else str(value))
 
 
-def test_a_program_of_one_s_own_has_no_parameters_to_count(models):
+def test_custom_program_has_no_parameter_count(models):
     model = models["noisy"]
     (row,) = compare({"mine": lambda *args, **kwargs: model(*args, **kwargs)}, DATA, methods=["ensemble"]).rows
     assert row["parameters"] is None and row["samples"] == 50 and math.isfinite(row["nats_per_step"])

@@ -1,4 +1,4 @@
-"""Evaluation: exact numbers for deterministic models, averages of probabilities for noisy ones, honest errors."""
+"""Evaluation: exact scores of deterministic models, averaged probabilities of noisy ones, and standard errors."""
 
 import math
 
@@ -18,7 +18,7 @@ TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
 
 
 def cross_entropy_by_torch(model: LanguageModel, tokens: torch.Tensor) -> float:
-    """Nats per token of the clean network, read in one go by torch's own layers."""
+    """Nats per token of the network without noise, computed by torch's layers on the whole text."""
     rnn = nn.RNN(4, 4, batch_first=True).double()
     rnn.load_state_dict({name: p for name, p in model.rnn.state_dict().items() if not name.startswith("spread")})
     inputs = torch.cat([tokens.new_zeros(1), tokens[:-1]])
@@ -36,7 +36,7 @@ class TestMean:
         assert found.kind == ("predictor" if spread else "exact")
         assert (found.num_steps, found.num_samples, found.monte_carlo_error) == (101, 0, 0.0)
 
-    def test_columns_are_scored_each_from_a_zero_state(self):
+    def test_each_column_starts_from_a_zero_state(self):
         model = LanguageModel(7, 4, spread=0.0, cell="lstm").double()
         found = evaluate(model, Stream(TOKENS, batch_size=4, window=6))
         total, start = 0.0, 0
@@ -49,7 +49,7 @@ class TestMean:
         assert found.nats_per_step == pytest.approx(total / 101, abs=1e-12)
 
     @pytest.mark.parametrize("batch_size", [None, 2])
-    def test_padded_sequences_equal_each_alone(self, batch_size):
+    def test_padded_sequences_are_scored_like_single_sequences(self, batch_size):
         model = SequenceModel(NoisyRNN(3, 4, cell="gru", spread=0.0), "bernoulli", 3).double()
         lengths = torch.tensor([5, 2, 4])
         inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
@@ -76,7 +76,7 @@ class TestEnsemble:
         assert abs(found.nats_per_step - truth) < 5 * found.monte_carlo_error
         assert 0 < found.monte_carlo_error < 0.02
 
-    def test_error_is_that_of_repetitions(self):
+    def test_error_matches_repeated_evaluations(self):
         model = LanguageModel(7, 4, spread=1.0).double()
         data = Stream(TOKENS, batch_size=5, window=7)
         found = [evaluate(model, data, method="ensemble", num_samples=20) for _ in range(40)]
@@ -85,7 +85,7 @@ class TestEnsemble:
         # the standard deviation of 40 has a relative error of 11 %; 3 of these: false-alarm rate 0.3 %, at a fixed seed
         assert stated == pytest.approx(spread, rel=0.33)
 
-    def test_error_is_the_jackknife_by_hand(self):
+    def test_error_equals_an_explicit_jackknife(self):
         runs = torch.tensor([[-1.0, -2.0], [-3.0, -0.5], [-0.1, -4.0]], dtype=torch.float64)
         left_out = [(runs[[i for i in range(3) if i != s]].exp().mean(0)).log().sum() for s in range(3)]
         left_out = torch.stack(left_out)
@@ -101,7 +101,7 @@ class TestEnsemble:
         assert (found.kind, found.monte_carlo_error) == ("exact", 0.0)
         assert found.nats_per_step == evaluate(model, data).nats_per_step
 
-    def test_a_run_that_is_nearly_all_of_the_sum(self):
+    def test_leave_one_out_is_accurate_if_one_run_dominates(self):
         _, error = average(torch.tensor([[-1.0], [-300.0], [-300.0]], dtype=torch.float64))
         left_out = torch.tensor([-300.0, -1 - math.log(2), -1 - math.log(2)], dtype=torch.float64)
         expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt().item()
@@ -109,7 +109,7 @@ class TestEnsemble:
 
 
 class TestLogProbs:
-    def test_of_a_text_are_in_its_order(self):
+    def test_of_a_text_are_in_order(self):
         model = LanguageModel(7, 4, spread=0.5).double()
         data = Stream(TOKENS, batch_size=4, window=6)
         assert evaluate(model, data).log_probs is None
@@ -124,7 +124,7 @@ class TestLogProbs:
         torch.testing.assert_close(found.log_probs, torch.cat(expected), rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("batch_size", [None, 2])
-    def test_of_sequences_are_rows_with_zeros_where_they_end(self, batch_size):
+    def test_of_sequences_are_padded_with_zeros(self, batch_size):
         model = SequenceModel(NoisyRNN(3, 4, spread=0.0), "bernoulli", 3).double()
         lengths = torch.tensor([2, 5, 4])
         inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
@@ -175,7 +175,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             evaluate(model, data, **options)
 
-    def test_mean_of_a_model_with_random_weights(self):
+    def test_mean_of_a_model_with_sampled_weights(self):
         model = LanguageModel(7, 4, spread=0.0)
         model.rnn.weight_hh_l0 = PyroSample(dist.Normal(0.0, 1.0).expand([4, 4]).to_event(2))
         with pytest.raises(ValueError, match=r"method='mean' needs fixed weights, but 'rnn.weight_hh_l0' is sampled"):
@@ -190,7 +190,7 @@ class TestViews:
             evaluate(model, data).nats_per_step, abs=1e-12
         )
 
-    def test_mean_leaves_a_spread_with_a_prior_alone(self):
+    def test_mean_supports_a_spread_with_a_prior(self):
         data = Stream(TOKENS, batch_size=5, window=7)
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(0.0, 1.0)))
         assert evaluate(model, data).nats_per_step == evaluate(model, data).nats_per_step

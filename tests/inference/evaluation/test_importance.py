@@ -1,4 +1,4 @@
-"""Importance sampling where log p(x) and the posterior are exact; guides; what Pareto k̂ says."""
+"""Importance sampling for models with exact log p(x) and posterior; guides; Pareto k̂."""
 
 import numpy as np
 import pyro
@@ -47,7 +47,7 @@ def posterior_guide(inputs: Tensor, targets: Tensor, state=None, lengths=None) -
 
 
 class TestLinearGaussian:
-    def test_from_the_prior_at_few_steps(self, linear_gaussian, exact_log_likelihood):
+    def test_from_the_prior_for_short_sequences(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian(spread=0.5)
         data = drawn(model, batch=6, steps=2)
         found = evaluate(model, data, "importance", num_samples=20_000)
@@ -57,7 +57,7 @@ class TestLinearGaussian:
         # false-alarm rate 0.3 % (3 standard errors), at a fixed seed
         assert abs(found.nats_per_step - truth) < 3 * found.monte_carlo_error < 0.02
 
-    def test_from_the_posterior_all_weights_are_p_of_x(self, linear_gaussian, exact_log_likelihood):
+    def test_weights_from_the_posterior_all_equal_p_of_x(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian()
         data = drawn(model, batch=5, steps=7)
         found = evaluate(model, data, "importance", num_samples=30, guide=posterior_guide)
@@ -68,7 +68,9 @@ class TestLinearGaussian:
         assert (found.pareto_k, found.unreliable) == (-np.inf, 0.0)
         assert found.effective_samples == pytest.approx(30)
 
-    def test_at_many_steps_the_prior_s_weights_are_told_to_be_unreliable(self, linear_gaussian, exact_log_likelihood):
+    def test_weights_from_the_prior_are_reported_as_unreliable_for_long_sequences(
+        self, linear_gaussian, exact_log_likelihood
+    ):
         model = linear_gaussian()
         data = drawn(model, batch=6, steps=20)
         found = evaluate(model, data, "importance", num_samples=500)
@@ -76,7 +78,9 @@ class TestLinearGaussian:
         assert found.nats_per_step > truth + 5 * found.monte_carlo_error
         assert found.pareto_k > 0.7 and found.unreliable > 0.5 and found.effective_samples < 20
 
-    def test_a_trained_guide_is_between_the_prior_and_the_truth(self, linear_gaussian, exact_log_likelihood):
+    def test_bound_of_a_trained_guide_is_between_that_of_the_prior_and_the_exact_value(
+        self, linear_gaussian, exact_log_likelihood
+    ):
         model = linear_gaussian()
         data = drawn(model, batch=4, steps=6)
         view = innovations(model)
@@ -95,7 +99,7 @@ class TestLinearGaussian:
 
 
 class TestOneSample:
-    def test_is_the_elbo_by_one_draw(self, assert_mean):
+    def test_is_the_elbo(self, assert_mean):
         model = LanguageModel(5, 3, spread=1.0).double()
         data = Stream(torch.randint(5, (21,)), batch_size=3, window=50)
         found = [evaluate(model, data, "importance", num_samples=1) for _ in range(400)]
@@ -125,7 +129,7 @@ class TestGuides:
         assert abs(found[0].nats_per_step - found[1].nats_per_step) < 5 * error < 0.05
         assert found[0].monte_carlo_error > 1.2 * found[1].monte_carlo_error
 
-    def test_they_are_called_with_the_state_of_each_window(self):
+    def test_guides_are_called_with_the_state_of_each_window(self):
         model = innovations(LanguageModel(5, 3, cell="lstm", spread=0.5).double())
         data = Stream(torch.randint(5, (23,)), batch_size=3, window=3)
         states = []
@@ -141,7 +145,7 @@ class TestGuides:
         carried = [state for state in states if state is not None]
         assert len(carried) == 2 and all(part.shape == (1, 4000, 3, 3) for state in carried for part in state)
 
-    def test_what_all_sequences_share_must_be_conditioned_on(self):
+    def test_shared_latents_must_be_conditioned_on(self):
         model = LanguageModel(5, 3, spread=Spread(prior=dist.LogNormal(-1.0, 0.3))).double()
         data = Stream(torch.randint(5, (23,)), batch_size=3, window=30)
         with pytest.raises(ValueError, match=r"'rnn.spread_1.gamma' is sampled outside .* condition on it"):

@@ -1,4 +1,4 @@
-"""Importance sampling and the particle filter against exact likelihoods: unbiased, whatever the model and the data."""
+"""Importance sampling and the particle filter are unbiased, compared with exact likelihoods."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ COPIES = 1500
 
 
 def sequence_model(cell: str = "tanh", **options: Any) -> SequenceModel:
-    """Two units, noise of ±1 times a spread that makes the likelihoods of a step differ severalfold."""
+    """Two units with noise of ±1 times a spread for which the likelihoods of a step differ severalfold."""
     rnn = NoisyRNN(1, 2, cell=cell, noise="bernoulli", **{"spread": 1.5, **options})
     model = SequenceModel(rnn, "gaussian", 2).double()
     with torch.no_grad():
@@ -36,7 +36,7 @@ def one_island(method: str) -> dict[str, int]:
 
 
 def ratios(model: SequenceModel, method: str, lengths: Tensor = LENGTHS, batch_size: int | None = None) -> Tensor:
-    """p̂(x)/p(x) of each of three sequences, many times, ``(COPIES, 3)``: by four samples or particles, and exactly."""
+    """p̂(x)/p(x) of three sequences, with p̂(x) by four samples or particles, repeated: ``(COPIES, 3)``."""
     inputs, targets = three_sequences()
     rows = zip(inputs, targets, lengths.tolist(), strict=True)
     exact = torch.stack([likelihood_by_enumeration(model, x[:n], y[:n]) for x, y, n in rows])
@@ -50,7 +50,7 @@ def ratios(model: SequenceModel, method: str, lengths: Tensor = LENGTHS, batch_s
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_padded_sequences_have_each_its_own_likelihood(method, cell, assert_mean):
+def test_likelihoods_of_padded_sequences_are_unbiased(method, cell, assert_mean):
     assert_mean(ratios(sequence_model(cell), method), 1.0)
 
 
@@ -61,19 +61,19 @@ def test_padded_sequences_have_each_its_own_likelihood(method, cell, assert_mean
     ids=str,
 )
 @pytest.mark.parametrize("cell", ["tanh", "lstm"])
-def test_every_kind_of_network(method, cell, options, assert_mean):
+def test_likelihoods_of_every_kind_of_network_are_unbiased(method, cell, options, assert_mean):
     assert_mean(ratios(sequence_model(cell, **options), method), 1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_it_does_not_matter_how_much_is_computed_at_once(method, assert_mean, monkeypatch):
+def test_likelihoods_are_unbiased_for_small_blocks(method, assert_mean, monkeypatch):
     monkeypatch.setattr(blocks, "MAX_NUMEL", {"importance": 2, "particle-filter": 8000}[method])
     assert_mean(ratios(sequence_model("lstm"), method, batch_size=1000), 1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_stream_s_sequences_are_its_columns(method, cell):
+def test_columns_of_a_stream_are_sequences(method, cell):
     model = LanguageModel(5, 2, cell=cell, noise="bernoulli", spread=1.5).double()
     tokens = torch.tensor([3, 1, 4, 1, 0, 2, 2, 3, 4, 4, 0])  # a column of six and one of five
     before = torch.cat([torch.tensor([0]), tokens])
@@ -91,7 +91,7 @@ def test_a_stream_s_sequences_are_its_columns(method, cell):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_last_step_s_is_what_the_likelihoods_differ_by(method, assert_mean):
+def test_log_prob_of_the_last_step_is_the_difference_of_log_likelihoods(method, assert_mean):
     # log p̂(x_3 | x_1, x_2): by many samples it is the difference of two exact likelihoods
     model, (inputs, targets) = sequence_model(), three_sequences()
     exact = [
@@ -103,7 +103,7 @@ def test_the_last_step_s_is_what_the_likelihoods_differ_by(method, assert_mean):
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "gamma:multiplicative", "dirichlet", "beta:native", "poisson:native"])
-def test_two_ways_agree_for_every_kind_of_noise(noise):
+def test_importance_and_particle_filter_agree_for_every_family(noise):
     rnn = NoisyRNN(1, 3, num_layers=2, cell="sigmoid", noise=noise, spread=0.6)
     model, (inputs, targets) = SequenceModel(rnn, "gaussian", 2).double(), three_sequences()
     data = Sequences(inputs, targets, LENGTHS)
@@ -127,7 +127,7 @@ def test_every_view_has_the_same_likelihood(method, view):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_error_is_that_of_repetitions(method):
+def test_error_matches_repeated_evaluations(method):
     model, (inputs, targets) = sequence_model(), three_sequences()
     data = Sequences(inputs.repeat(10, 1, 1), targets.repeat(10, 1, 1))
     found = [evaluate(model, data, method, num_samples=40) for _ in range(60)]
@@ -139,7 +139,7 @@ def test_the_error_is_that_of_repetitions(method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("samples", [None, 1])
-def test_a_deterministic_model_s_is_exact(method, samples):
+def test_deterministic_model_is_exact(method, samples):
     model = LanguageModel(5, 4, cell="lstm", spread=0.0).double()
     data = Stream(torch.randint(5, (23,)), batch_size=3, window=4)
     islands = {"islands": 1} if (method, samples) == ("particle-filter", 1) else {}

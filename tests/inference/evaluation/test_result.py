@@ -1,4 +1,4 @@
-"""Two models on the same sequences: paired differences against exact likelihoods and the textbook's paired t."""
+"""Paired differences of two models, against exact likelihoods and the standard error of a paired t-test."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ def data(linear_gaussian) -> Sequences:
     return Sequences(inputs, x)
 
 
-def test_difference_of_two_spreads_is_that_of_the_exact_likelihoods(linear_gaussian, exact_log_likelihood, data):
+def test_difference_of_two_spreads_agrees_with_the_exact_likelihoods(linear_gaussian, exact_log_likelihood, data):
     one, two = (evaluate(linear_gaussian(spread=spread), data, "particle-filter", 4000) for spread in (1.0, 0.3))
     found = one.difference(two)
     exact = [-exact_log_likelihood(data.targets, spread) for spread in (1.0, 0.3)]
@@ -31,14 +31,14 @@ def test_difference_of_two_spreads_is_that_of_the_exact_likelihoods(linear_gauss
     assert abs(found.nats_per_step - difference.mean().item() / STEPS) < 4.9 * found.monte_carlo_error
     paired = (difference.std() / SEQUENCES**0.5 / STEPS).item()
     assert found.standard_error == pytest.approx(paired, rel=0.05)
-    # what pairing is for
+    # pairing reduces the error
     assert found.standard_error < 0.7 * math.hypot(one.standard_error, two.standard_error)
     assert one.totals is not None and one.lengths is not None
     assert one.totals.shape == one.lengths.shape == (SEQUENCES,)
     assert found.monte_carlo_error == math.hypot(one.monte_carlo_error, two.monte_carlo_error)
 
 
-def test_standard_error_of_padded_sequences_is_the_ratio_s(linear_gaussian, data):
+def test_standard_error_of_padded_sequences_is_that_of_a_ratio(linear_gaussian, data):
     lengths = torch.randint(1, STEPS + 1, (SEQUENCES,))
     padded = Sequences(data.inputs, data.targets, lengths)
     one, two = (evaluate(linear_gaussian(spread=spread), padded, "particle-filter", 40) for spread in (1.0, 0.3))
@@ -52,7 +52,7 @@ def test_standard_error_of_padded_sequences_is_the_ratio_s(linear_gaussian, data
     assert found.standard_error == pytest.approx(jackknife.item(), rel=0.1)
 
 
-def test_a_model_and_itself(linear_gaussian, data):
+def test_difference_of_a_model_and_itself_is_zero(linear_gaussian, data):
     one = evaluate(linear_gaussian(spread=0.0), data)
     found = one.difference(one)
     assert (found.nats_per_step, found.standard_error, found.monte_carlo_error) == (0.0, 0.0, 0.0)
@@ -73,6 +73,6 @@ def test_refusals(linear_gaussian, data):
         estimate.difference(replace(estimate, totals=None))
 
 
-def test_perplexity_has_no_overflow():
+def test_perplexity_does_not_overflow():
     assert perplexity(2.0) == pytest.approx(math.e**2)
     assert perplexity(1e4) == math.inf

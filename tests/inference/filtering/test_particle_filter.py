@@ -1,4 +1,4 @@
-"""The particle filter's parts: resampling, windows, what goes with a particle, what it refuses."""
+"""Parts of the particle filter: resampling, windows, states of particles, and errors."""
 
 import itertools
 import math
@@ -43,7 +43,7 @@ class TestLinearGaussian:
 
 
 def seeded(model: SequenceModel, windows: list[Batch]) -> Filtered:
-    """Two islands of ten particles, resampled at every step, under one seed."""
+    """Two islands of ten particles, resampled at every step, with a fixed seed."""
     pyro.set_rng_seed(1)
     with torch.no_grad():
         return run(model, windows, 2, 10, 1.0)
@@ -52,7 +52,7 @@ def seeded(model: SequenceModel, windows: list[Batch]) -> Filtered:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
 class TestStates:
-    """What goes with a particle, under one seed."""
+    """States of the particles, with a fixed seed."""
 
     def test_windows_equal_one_long_window(self, cell, layers):
         model = LanguageModel(5, 3, num_layers=layers, cell=cell, spread=1.0).double()
@@ -78,7 +78,7 @@ class TestStates:
 
 class TestResampling:
     def test_is_systematic(self):
-        # each particle has the whole part of K·W offspring, or one more
+        # each particle has floor(K·W) offspring, or one more
         log_w = torch.randn(2, 50, 3).double().log_softmax(1)
         ancestors = systematic_ancestors(log_w, torch.ones(2, 3, dtype=torch.bool))
         for island, row in itertools.product(range(2), range(3)):
@@ -86,13 +86,13 @@ class TestResampling:
             expected = 50 * log_w[island, :, row].exp()
             assert ((offspring - expected).abs() < 1).all() and offspring.sum() == 50
 
-    def test_has_the_weights_as_its_mean(self, assert_mean):
+    def test_is_unbiased(self, assert_mean):
         log_w = torch.randn(5).double().log_softmax(0).reshape(1, 5, 1).expand(4000, 5, 1)
         ancestors = systematic_ancestors(log_w, torch.ones(4000, 1, dtype=torch.bool)).squeeze(-1)
         offspring = torch.nn.functional.one_hot(ancestors, 5).sum(1).double()
         assert_mean(offspring, 5 * log_w[0, :, 0].exp())
 
-    def test_takes_every_state_of_the_ancestor_and_leaves_the_others_alone(self):
+    def test_copies_all_states_of_the_ancestor_and_leaves_other_sequences_unchanged(self):
         due = torch.tensor([[True, False], [False, True]])
         log_w = torch.full((2, 4, 2), -math.inf).double()
         log_w[:, 2] = 0.0  # all weight is on the third
@@ -104,7 +104,7 @@ class TestResampling:
             assert torch.equal(found.reshape(2, 4, 2), expected + shift)
         assert states.c[1] is None
 
-    def test_what_no_particle_can_have_made_has_probability_zero(self):
+    def test_impossible_observation_has_probability_zero(self):
         class Certain(Emission):
             event_dim = 0
 
@@ -121,13 +121,13 @@ class TestResampling:
 class TestRefusals:
     DATA = Stream(torch.randint(5, (23,), generator=torch.Generator().manual_seed(0)), batch_size=3, window=6)
 
-    def test_programs_that_have_no_steps(self):
+    def test_programs_that_are_not_sequence_models(self):
         model = LanguageModel(5, 3)
         for program in (noise_off(model), noise_off(unroll(model)), lambda *args, **kwargs: model(*args, **kwargs)):
             with pytest.raises(ValueError, match=r"needs a SequenceModel, got (View|function)"):
                 evaluate(program, self.DATA, "particle-filter")
 
-    def test_random_weights_and_spreads_unless_they_are_conditioned_on(self):
+    def test_sampled_weights_and_spreads_unless_conditioned_on(self):
         prior = Spread(prior=dist.LogNormal(-1.0, 0.3))
         model = LanguageModel(5, 3, spread=prior, weight_prior="normal").double()
         with pytest.raises(ValueError, match=r"'rnn.\w+.*' is sampled; condition on it first"):
@@ -149,7 +149,7 @@ class TestRefusals:
             found.append(evaluate(program, self.DATA, "particle-filter", num_samples=40).nats_per_step)
         assert found == pytest.approx([found[0]] * 4, abs=1e-12)
 
-    def test_states_that_are_given(self):
+    def test_conditioned_states(self):
         model = LanguageModel(5, 3)
         given = pyro.condition(model, {"z_1": torch.zeros(3, 6, 3)})
         with pytest.raises(ValueError, match="samples the states, but 'z_1' is conditioned on"):

@@ -1,4 +1,4 @@
-"""Affine maps of noise: their numbers, their Jacobian, and where they start."""
+"""Affine maps of noise: parameters, Jacobian and initial values."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_full_is_a_lower_triangular_factor():
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
 @pytest.mark.parametrize("name", ["gaussian", "gumbel", "gamma", "beta", "dirichlet", "gamma:multiplicative"])
-def test_the_stretch_is_autograd_s(name, covariance):
+def test_log_determinant_matches_autograd(name, covariance):
     law = noise.get(name).law(torch.tensor(0.4).double(), UNITS)
     space, d = noise.biject_to_support(law), UNITS - (name == "dirichlet")
     affine, before = random_affine(d, covariance), law.rsample()
@@ -40,7 +40,7 @@ def test_the_stretch_is_autograd_s(name, covariance):
 
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
-def test_a_new_head_is_the_identity_and_every_weight_can_leave_it(covariance, linear):
+def test_new_head_is_the_identity_and_every_weight_gets_a_gradient(covariance, linear):
     head = Head(4, 5, 6, UNITS, linear, covariance)
     context, states = torch.randn(2, 4), torch.randn(2, 5)
     affine = head(head.of_context(context), states, None)

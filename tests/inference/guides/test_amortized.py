@@ -1,4 +1,4 @@
-"""Guides by name: they start at the prior, their densities are right, and they know what they may know."""
+"""Guides by name: they start at the prior, have correct densities, and depend only on the documented inputs."""
 
 import math
 from typing import Any
@@ -38,8 +38,8 @@ def data(batch: int = 3, steps: int = 5) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, steps, 3).double(), torch.bernoulli(torch.full((batch, steps, 2), 0.5)).double()
 
 
-def stirred(guide: Any, by: float = 0.3) -> Any:
-    """Away from where it starts."""
+def perturbed(guide: Any, by: float = 0.3) -> Any:
+    """The guide with randomly perturbed parameters."""
     with torch.no_grad():
         for parameter in guide.parameters():
             parameter.add_(by * torch.randn_like(parameter))
@@ -53,7 +53,7 @@ def traces(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **k
 
 
 def log_weights(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **kwargs: Any) -> Tensor:
-    """log p(x, ε) - log q(ε), a number for each particle and sequence."""
+    """log p(x, ε) - log q(ε) of each particle and sequence."""
     in_model, in_guide = traces(model, guide, *args, particles=particles, **kwargs)
     terms = [site["log_prob"] for site in all_sites(in_model) if "log_prob" in site]
     terms += [-site["log_prob"] for site in all_sites(in_guide)]
@@ -100,7 +100,7 @@ def test_starts_at_the_prior_and_every_parameter_is_learned(options: dict[str, A
     lengths = torch.tensor([5, 0, 2])
     assert price(model, guide, *data(), lengths=lengths).item() == pytest.approx(0, abs=1e-9)
     assert price(model, guide, *data(), particles=2).item() == pytest.approx(0, abs=1e-9)
-    stirred(guide, 0.1)
+    perturbed(guide, 0.1)
     bound = nz.PriorAsGuide_ELBO(2, max_plate_nesting=1)(nz.innovations(model), guide)
     loss = bound(*data(), lengths=lengths)
     loss.backward()
@@ -134,10 +134,10 @@ def test_the_first_bound_is_equation_1(name: str):
     ],
     ids=str,
 )  # fmt: skip
-def test_its_weights_average_to_the_likelihood(options: dict[str, Any], name: str, covariance: str):
+def test_mean_importance_weight_is_the_likelihood(options: dict[str, Any], name: str, covariance: str):
     # E_q[p(x, ε) / q(ε)] = p(x) = E_p[p(x | ε)]; a wrong density of any part would show. |z| > 5: 6e-7 a sequence
     model, (inputs, targets) = make(**options), data(steps=2)
-    guide = stirred(nz.guides.get(name, model, covariance=covariance), 0.05)
+    guide = perturbed(nz.guides.get(name, model, covariance=covariance), 0.05)
     samples, mean, variance = 20_000, [], []
     with torch.no_grad():
         for q in (None, guide):
@@ -149,9 +149,9 @@ def test_its_weights_average_to_the_likelihood(options: dict[str, Any], name: st
     assert z.abs().max() < 5, z
 
 
-def test_its_density_is_the_gaussian_s():
+def test_density_equals_that_of_a_gaussian():
     model, (inputs, targets) = make(layers=1), data()
-    guide = stirred(nz.guides.get("mean-field", model, covariance="full"))
+    guide = perturbed(nz.guides.get("mean-field", model, covariance="full"))
     trace = poutine.trace(guide).get_trace(inputs, targets)
     trace.compute_log_prob()
     nodes: dict[str, Any] = dict(trace.nodes)
@@ -174,9 +174,9 @@ def drawn(guide: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("name", "sees"), [("filtering", False), ("smoothing", True), ("mean-field", True)])
-def test_filtering_alone_does_not_look_ahead(name: str, sees: bool):
+def test_only_filtering_is_independent_of_later_steps(name: str, sees: bool):
     model, (inputs, targets) = make(), data()
-    guide = stirred(nz.guides.get(name, model))
+    guide = perturbed(nz.guides.get(name, model))
     changed = targets.clone()
     changed[:, 3] = 1 - changed[:, 3]
     before, after = drawn(guide, inputs, targets), drawn(guide, inputs, changed)
@@ -188,7 +188,7 @@ def test_filtering_alone_does_not_look_ahead(name: str, sees: bool):
 @pytest.mark.parametrize("name", NAMED)
 def test_padding_changes_nothing(name: str):
     model, (inputs, targets) = make(cell="lstm"), data(batch=2)
-    guide = stirred(nz.guides.get(name, model))
+    guide = perturbed(nz.guides.get(name, model))
     lengths = torch.tensor([5, 3])
     padded = drawn(guide, inputs, targets, lengths=lengths)
     other = targets.clone()
@@ -201,9 +201,9 @@ def test_padding_changes_nothing(name: str):
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_gradients_are_those_of_differences(name: str):
+def test_gradients_match_finite_differences(name: str):
     model, (inputs, targets) = make(noise="gamma"), data()
-    guide = stirred(nz.guides.get(name, model, covariance="full"), 0.1)
+    guide = perturbed(nz.guides.get(name, model, covariance="full"), 0.1)
     bound = nz.PriorAsGuide_ELBO(3, max_plate_nesting=1)(nz.innovations(model), guide)
 
     def loss() -> Tensor:
@@ -250,9 +250,9 @@ def test_gradient_of_one_gaussian_step_is_the_closed_form():
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_words(name: str):
+def test_guides_of_a_language_model(name: str):
     model = nz.LanguageModel(11, 6, 2, cell="lstm").double()
-    guide = stirred(nz.guides.get(name, model, hidden_size=5))
+    guide = perturbed(nz.guides.get(name, model, hidden_size=5))
     words = torch.randint(11, (3, 8))
     bound = nz.PriorAsGuide_ELBO(2)(nz.innovations(model), guide)
     state = None
@@ -283,7 +283,7 @@ def test_pyro_s_automatic_guides(name: str, noise: str):
     assert min(losses[-10:]) < max(losses[:10])
 
 
-def test_a_guide_is_taken_as_it_is():
+def test_a_guide_is_returned_unchanged():
     def mine(*args: Any) -> None: ...
 
     assert nz.guides.get(mine, make()) is mine
@@ -312,20 +312,20 @@ def test_a_view_is_refused():
         nz.guides.get("smoothing", nz.innovations(make()))  # pyright: ignore[reportArgumentType]
 
 
-def test_without_targets_it_says_so():
+def test_missing_targets_are_refused():
     model = make()
     with pytest.raises(ValueError, match="targets must be given"):
         nz.guides.get("smoothing", model)(data()[0])
 
 
-def test_a_guide_of_one_s_own_is_refused_on_the_bare_model_with_the_view_to_give():
+def test_custom_guide_of_innovations_is_refused_on_the_model_itself():
     model = make()
     guide = nz.guides.get("smoothing", model)
     with pytest.raises(ValueError, match=r"is not in the model; .* are: z_1, z_2; pass innovations\(model\)"):
         nz.PriorAsGuide_ELBO()(model, lambda *args, **kwargs: guide(*args, **kwargs))(*data())
 
 
-def test_svi_trains_each_of_several_guides_in_the_global_store():
+def test_svi_trains_several_guides_with_the_global_store():
     model = make()
     view = nz.innovations(model)
     with pyro.settings.context(module_local_params=False), pyro.get_param_store().scope():

@@ -1,4 +1,4 @@
-"""A guide brings its view: the model and ``innovations(model)`` give the same numbers beside it."""
+"""With a guide of innovations, the model and ``innovations(model)`` give the same results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ def guide_of(name: str, model: nz.SequenceModel, data: Sequences) -> Callable[..
 
 
 def both(model: nz.SequenceModel, score: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """The same call on the model and on its view, under one seed."""
+    """The results for the model and for its view, with the same seed."""
     results = []
     for program in (model, nz.innovations(model)):
         pyro.set_rng_seed(3)
@@ -87,7 +87,7 @@ class TestBothFormsAgree:
         assert len(one) == 5
 
 
-def test_native_beta_whose_guides_act_on_its_states(data):
+def test_both_forms_agree_for_native_beta(data):
     model = make(cell="sigmoid", noise="beta", spread=0.2)
     guide = guide_of("smoothing", model, data)
     one, two = both(model, lambda program: nz.evaluate(program, data, guide=guide, num_samples=30))
@@ -106,7 +106,7 @@ def test_svi_takes_the_model_and_its_guide(data):
 
 
 class TestTheView:
-    def test_is_of_no_other_guide(self):
+    def test_is_not_applied_for_custom_guides(self):
         model = make()
 
         def own(*args, **kwargs):
@@ -122,7 +122,7 @@ class TestTheView:
         for program in (nz.innovations(model), pyro.condition(nz.innovations(model), {}), nz.unroll(model)):
             assert view_for(guide, program) is program
 
-    def test_of_automatic_guides_under_dropout(self):
+    def test_is_applied_for_automatic_guides_with_dropout(self):
         model = nz.LanguageModel(5, 3, regularizer="variational-dropout", spread=0.5)
         view: Any = view_for(nz.guides.get("AutoNormal", model), model)
         assert view is not model and view.model is model

@@ -1,4 +1,4 @@
-"""Small models, data and a yardstick that the tests of posteriors share."""
+"""Small models, data and z-scores for the tests of posteriors."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ import noisin_pyro as nz
 from noisin_pyro.data import Sequences
 from noisin_pyro.models import NoisyRNN, SequenceModel
 
-LIMIT = 5.0  # of a z-score: passed by chance in 6 of 10 million
+LIMIT = 5.0  # of a z-score: exceeded by chance with probability 6e-7
 
 
 def look(model: Any, data: Any, *args: Any, **options: Any) -> Any:
@@ -38,7 +38,7 @@ def drawn_from(model: SequenceModel, batch: int, steps: int, lengths: Any = None
 
 
 def z_scores(found: Any, mean: Tensor, deviation: Tensor, draws: Any) -> np.ndarray:
-    """Of the draws' means and standard deviations, if they are worth so many independent ones of a Gaussian."""
+    """z-scores of the draws' means and standard deviations, given the number of equivalent independent draws."""
     m, s, n = mean.numpy(), deviation.numpy(), np.asarray(draws)
     of_mean = (found.mean(("chain", "draw")).values - m) / (s / n**0.5)
     of_deviation = (found.std(("chain", "draw")).values - s) / (s / (2 * n) ** 0.5)

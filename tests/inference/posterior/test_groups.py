@@ -1,4 +1,4 @@
-"""What a posterior holds, under which names, what it takes, and what is refused."""
+"""Groups and variables of a posterior, its memory use, warnings and errors."""
 
 import warnings
 from typing import Any
@@ -44,7 +44,7 @@ class TestGroups:
         assert attrs["gamma_1"] == pytest.approx(0.3) and "Uniform" in attrs["gamma_2"]
         assert attrs["arviz_version"] == arviz.__version__ and attrs["num_proposals"] == 20_000
 
-    def test_sampled_weights_of_a_network_without_noise(self):
+    def test_sampled_weights_without_noise(self):
         # no hidden state is left to sum over: log p(x | W) is the sum of its steps'
         model = SequenceModel(NoisyRNN(3, 2, spread=0.0), "categorical", 4, weight_prior="normal")
         data = some_data("categorical", lengths=torch.tensor([4, 1, 3]))
@@ -89,7 +89,7 @@ class TestGroups:
         unrolled = look(nz.unroll(model), data, num_samples=50)
         assert set(unrolled.posterior) == {"z_1", "z_2"} and unrolled.posterior.z_1.shape == plain.posterior.z_1.shape
 
-    def test_a_stream_in_one_window_is_its_columns(self):
+    def test_columns_of_a_stream_are_sequences(self):
         model, tokens = nz.LanguageModel(5, 3), torch.randint(5, (11,))
         stream = Stream(tokens, batch_size=2, window=6)
         (batch,) = stream.batches()
@@ -108,7 +108,7 @@ class TestGroups:
         np.testing.assert_array_equal(one.posterior.z_1, two.posterior.z_1)
         assert not np.array_equal(one.posterior.z_1, look(model, data, num_samples=20, seed=4).posterior.z_1)
 
-    def test_draws_in_pieces(self, linear_gaussian, exact_posterior, monkeypatch):
+    def test_draws_in_blocks(self, linear_gaussian, exact_posterior, monkeypatch):
         model = linear_gaussian()
         data = drawn_from(model, batch=2, steps=1)
         monkeypatch.setattr(blocks, "MAX_NUMEL", 300)
@@ -122,14 +122,14 @@ class TestGroups:
         np.testing.assert_allclose(found.log_likelihood.x, law.log_prob(data.targets), rtol=1e-10)
 
 
-def test_arviz_s_summaries_pictures_and_loo(tmp_path):
+def test_summaries_plots_and_loo_of_arviz(tmp_path):
     arviz_lines.save(tmp_path / "arrays.npz")
     with warnings.catch_warnings():  # it filters what the installed libraries announce to each other
         arviz_lines.check(tmp_path / "arrays.npz")
 
 
 class TestMemory:
-    def test_what_is_said_is_what_it_takes(self, capsys):
+    def test_reported_memory_is_the_size_of_the_result(self, capsys):
         found = look(make(), some_data(), num_samples=500, num_proposals=1000, progress=True)
         groups = (found.posterior, found.prior, found.posterior_predictive, found.log_likelihood)
         size = sum(values.nbytes for group in groups for values in group.data_vars.values())
@@ -138,7 +138,7 @@ class TestMemory:
         sizes = f"{size / 1000:.3g} kB, and {latents / 1000:.3g} kB more while computing"
         assert reported == f"posterior: 500 draws take {sizes}\n"
 
-    def test_too_much_is_refused_before_it_is_drawn(self, capsys):
+    def test_too_large_results_are_refused_before_sampling(self, capsys):
         model, data = make(), some_data()
         with pytest.raises(ValueError, match=r"max_memory: 1000 draws take .* than 500 kB; .*num_samples=\d+\)"):
             look(model, data, max_memory=500_000)
@@ -157,7 +157,7 @@ class TestMemory:
 
 
 class TestWarningsAndRefusals:
-    def test_a_hopeless_prior_says_so(self, linear_gaussian):
+    def test_unreliable_proposals_from_the_prior_cause_a_warning(self, linear_gaussian):
         model = linear_gaussian(hidden=4)
         data = drawn_from(model, batch=2, steps=10)
         with pytest.warns(

@@ -1,4 +1,4 @@
-"""Posteriors against truths: the Kalman smoother, a grid of γ, sums over all signs, and the model's own laws."""
+"""Posteriors against exact ones: the Kalman smoother, a grid of γ, and enumeration."""
 
 from typing import Any
 
@@ -106,7 +106,7 @@ class TestKalmanSmoother:
 class TestSpreadWithPrior:
     PRIOR = dist.Gamma(2.0, 2.0)
 
-    def test_posterior_is_the_grid_s(self, linear_gaussian, exact_log_likelihood):
+    def test_posterior_agrees_with_a_grid(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian(hidden=1, spread=nz.Spread(prior=self.PRIOR))
         data = drawn_from(linear_gaussian(hidden=1), batch=3, steps=1)
         found = look(model, data, num_samples=3000, num_proposals=100_000, num_particles=0)
@@ -120,11 +120,11 @@ class TestSpreadWithPrior:
         worth = 1 / (1 / 3000 + 1 / float(found.sample_stats.effective_proposals))
         error = float(deviation) / worth**0.5
         assert abs(float(found.posterior.gamma_1.mean()) - float(mean)) < LIMIT * error
-        # and the prior is the prior: mean 1, variance 1/2
+        # the group ``prior`` has the moments of the prior: mean 1, variance 1/2
         assert abs(float(found.prior.gamma_1.mean()) - 1.0) < LIMIT * (0.5 / 3000) ** 0.5
         assert found.posterior.gamma_1.dims == ("chain", "draw")
 
-    def test_marginal_likelihoods_are_the_exact_ones(self, linear_gaussian, exact_log_likelihood):
+    def test_marginal_likelihoods_are_exact(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian(spread=nz.Spread(prior=dist.Uniform(0.3, 0.6)))
         data = drawn_from(linear_gaussian(), batch=2, steps=3, lengths=torch.tensor([3, 2]))
         found = look(model, data, num_samples=40, num_proposals=10_000, num_particles=1000)
@@ -142,10 +142,10 @@ class TestSpreadWithPrior:
         assert abs(errors.mean()) < 0.03
 
 
-def test_signs_are_summed_over():
+def test_posterior_of_bernoulli_noise_agrees_with_enumeration():
     # additive bernoulli noise has finitely many paths: their posterior chances, by enumeration
     model, data = make(noise="bernoulli"), some_data(batch=1, steps=2)
-    with pytest.warns(UserWarning, match="up to inf"):  # 16 different weights have no tail to judge by
+    with pytest.warns(UserWarning, match="up to inf"):  # 16 distinct weights have no tail to fit
         found = look(nz.innovations(model), data, num_samples=5000, num_proposals=50_000)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 4).reshape(16, 1, 2, 2)
     with pyro.plate("paths", 16, dim=-2), torch.no_grad():
