@@ -76,9 +76,7 @@ def noise_table() -> str:
         other = "" if times is None or times.law == base.law else f"h·r, r ~ {times.law}"
         options = ", ".join(f"`{option}={value:g}`" for option, value in base.options.items())
         rows.append([f"`{name}`", base.law, options, other, "" if native is None else native.law])
-    return table(
-        ["`noise=`", "distribution of ε before standardization", "options", "multiplicative", "native"], rows
-    )
+    return table(["`noise=`", "distribution of ε before standardization", "options", "multiplicative", "native"], rows)
 
 
 def runs() -> str:

@@ -80,7 +80,9 @@ class Evaluate:
         for path in (self.per_token, self.json):
             require_new(path)
         if self.json is not None and self.json == self.per_token:
-            raise ValueError(f"json and per token must be different files, got {str(self.json)!r} for both; use different names")
+            raise ValueError(
+                f"json and per token must be different files, got {str(self.json)!r} for both; use different names"
+            )
         with program_settings():
             trained = read_run(self.folder, self.device, self.data_root)
             data = cut(trained.config, self.eval_batch_size, self.window)
