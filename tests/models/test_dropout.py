@@ -253,11 +253,11 @@ def test_unsupported_uses_are_refused() -> None:
     with pytest.raises(ValueError, match="have no masks"):
         model.rnn.stepwise(model.embed(words))
     for name in ("mean-field", "filtering", "smoothing"):
-        with pytest.raises(ValueError, match=r"without masks, got Dropout.* or an automatic guide"):
+        with pytest.raises(ValueError, match=r"does not support dropout masks, got Dropout.* or an automatic guide"):
             nz.guides.get(name, model)
     given = masks(model, words)
     for program in (model, pyro.condition(model, given), nz.innovations(model)):
-        with pytest.raises(ValueError, match=r"without masks, got Dropout.* or method 'importance'"):
+        with pytest.raises(ValueError, match=r"does not support dropout masks, got Dropout.* or method 'importance'"):
             nz.evaluate(program, data, "particle-filter", num_samples=8)
     fused = make_model(spread=0.2, backend="fused")
     for run in (lambda: fused(words), lambda: fused.rnn.backends(BATCH)):
