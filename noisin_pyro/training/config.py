@@ -123,7 +123,7 @@ class Config:
     def _refuse_a_guide_in_vain(self) -> None:
         inference = self.inference
         if inference.guide != "prior":
-            told = f"guide {inference.guide!r} walks along the layers step by step, without masks"
+            told = f"guide {inference.guide!r} does not support dropout masks"
             self._dropout.refuse(told, "guide 'prior'")
             if not self.noisy:
                 raise ValueError(f"guide {inference.guide!r} has no noise to draw where spread is 0; give a spread")
