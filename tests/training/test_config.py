@@ -95,7 +95,10 @@ def test_regularizers_are_those_of_the_models() -> None:
         ({"model": Model(dropout=0.5)}, "rate of regularizer 'variational-dropout'"),
         ({"model": Model(regularizer="variational-dropout", dropout=1.0)}, "less than 1"),
         ({"model": Model(regularizer="dropout")}, "regularizer must be one of"),  # type: ignore[arg-type]
-        ({"model": Model(regularizer="D"), "inference": Inference("smoothing")}, "does not support dropout masks.*or guide 'prior'"),
+        (
+            {"model": Model(regularizer="D"), "inference": Inference("smoothing")},
+            "does not support dropout masks.*or guide 'prior'",
+        ),
         ({"optimization": Optimization(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
         ({"model": Model(matmul_precision="bfloat16"), "run": Run(precision="float64")}, "not of precision 'float64'"),
