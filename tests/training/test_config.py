@@ -97,7 +97,7 @@ def test_regularizers_are_those_of_the_models() -> None:
         ({"model": Model(regularizer="dropout")}, "regularizer must be one of"),  # type: ignore[arg-type]
         (
             {"model": Model(regularizer="D"), "inference": Inference("smoothing")},
-            "does not support dropout masks.*or guide 'prior'",
+            "not support dropout.*or guide 'prior'",
         ),
         ({"optimization": Optimization(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
