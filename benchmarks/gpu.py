@@ -37,7 +37,7 @@ from gpu_checks import checks
 
 from noisin_pyro._files import write_json
 from noisin_pyro._tables import aligned
-from noisin_pyro.reproduction.recipes import ICML_STEPS
+from noisin_pyro.reproduction.icml import ICML
 from noisin_pyro.training.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ TOKENS = 929_589  # of Penn Treebank's training text
 MEDIUM = (
     "--data ptb --cell lstm --num-layers 2 --hidden-size 650 --batch-size 80 --eval-batch-size 10 --tie-weights "
     "--initialization published "
-    f"--optimizer ASGD --average-after {50 * ICML_STEPS} --learning-rate 30 --schedule divide --clip 0.25 "
+    f"--optimizer ASGD --average-after {50 * ICML['icml-m'].steps} --learning-rate 30 --schedule divide --clip 0.25 "
     "--patience None"
 )
 TABLES = {

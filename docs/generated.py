@@ -105,7 +105,7 @@ def _runs(results: list[tuple[Path, dict[str, Any]]]) -> str:
     for folder, result in results:
         model, options = result["model"], result["noise"]
         gammas = ", ".join(f"{value:.3f}" for value in result["spreads"].values())
-        noise = f"{options['family']} {gammas}{', learned' if options['learn_spread'] else ''}" if gammas else "none"
+        noise = f"{options['noise']} {gammas}{', learned' if options['learn_spread'] else ''}" if gammas else "none"
         numbers = [result["valid"], result["test"], result["test_ensemble"]]
         rows.append(
             [

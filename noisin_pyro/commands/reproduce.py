@@ -24,11 +24,14 @@ class Reproduce:
     """
 
     table: tyro.conf.Positional[
-        Annotated[Literal["table2", "table3", "figure2", "zaremba", "icml-m"], Named(metavar="TABLE")]
+        Annotated[
+            Literal["table2", "table3", "figure2", "zaremba", "icml-m", "icml-l", "icml-wikitext-m", "icml-wikitext-l"],
+            Named(metavar="TABLE"),
+        ]
     ]
     """table2: Penn Treebank, plain cells, four methods. table3: WikiText-2, LSTM. figure2: one sigmoid layer.
     zaremba: Penn Treebank, the small LSTM of Zaremba et al. (2014).
-    icml-m: the published paper's medium LSTM on Penn Treebank, eight noises, dropout D, and both."""
+    icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs."""
 
     rows: Annotated[tuple[str, ...], Named(metavar="ROW", help_behavior_hint="(default: all)")] = ()
     """Names of rows, or beginnings of names, in the order in which to run them."""

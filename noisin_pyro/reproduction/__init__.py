@@ -1,7 +1,8 @@
 """The papers' tables: recipes of their rows, what runs them, their records, and the tables made of these."""
 
+from noisin_pyro.reproduction.icml import icml
 from noisin_pyro.reproduction.recipe import Recipe
-from noisin_pyro.reproduction.recipes import icml_m, table3, zaremba
+from noisin_pyro.reproduction.recipes import table3, zaremba
 from noisin_pyro.reproduction.records import Record, read_records
 from noisin_pyro.reproduction.report import claims, table
 from noisin_pyro.reproduction.rows import ReproductionOptions, reproduce
@@ -13,7 +14,7 @@ __all__ = [
     "ReproductionOptions",
     "claims",
     "figure2",
-    "icml_m",
+    "icml",
     "read_records",
     "reproduce",
     "table",

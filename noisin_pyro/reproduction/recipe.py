@@ -18,7 +18,7 @@ class Recipe:
     """One row of a table.
 
     Attributes:
-        table: ``"table2"``, ``"table3"``, ``"figure2"``, ``"zaremba"`` or ``"icml-m"``.
+        table: ``"table2"``, ``"table3"``, ``"figure2"``, ``"zaremba"``, or one of the published paper's (``"icml-m"``).
         row: its name in that table, and the name of its folder.
         method: its name in the paper.
         group: rows of one group differ in the method alone, and are compared with each other.

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
-from noisin_pyro import noise
 from noisin_pyro._lookup import known
+from noisin_pyro.reproduction.icml import ICML, icml
 from noisin_pyro.reproduction.recipe import DRAFT, Recipe, slug
 from noisin_pyro.reproduction.table2 import FIRST_BLOCK, TABLE_2, figure2, table2
 from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run
-
-PUBLISHED = "Noisin: Unbiased Regularization for Recurrent Neural Networks (ICML 2018, arXiv 1805.01500)"
 
 ZAREMBA_WINDOW = 20
 """Steps of truncated backpropagation of Zaremba et al. for networks of this size."""
@@ -25,7 +24,7 @@ ZAREMBA_WINDOW = 20
 _ZAREMBA_MODEL = Model(
     cell="lstm", num_layers=2, hidden_size=200, initialization="published", matmul_precision="bfloat16"
 )
-_ZAREMBA_OPTIMISATION = Optimization(
+_ZAREMBA_OPTIMIZATION = Optimization(
     optimizer="SGD", learning_rate=1.0 * ZAREMBA_WINDOW, schedule="halve", clip=5.0 / ZAREMBA_WINDOW, epochs=13,
     patience=None,
 )  # fmt: skip
@@ -63,7 +62,7 @@ def table3(method: Literal["NOISIN", "None"]) -> Recipe:
             data=Data(name="wikitext-2", batch_size=32, eval_batch_size=10, window=ZAREMBA_WINDOW),
             model=_ZAREMBA_MODEL,
             noise=learned if method == "NOISIN" else Noise(spread=0.0),
-            optimization=dataclasses.replace(_ZAREMBA_OPTIMISATION, epochs=14),
+            optimization=dataclasses.replace(_ZAREMBA_OPTIMIZATION, epochs=14),
             run=Run(twin=False),
         ),
     )
@@ -86,77 +85,14 @@ def zaremba() -> Recipe:
             data=Data(name="ptb", batch_size=20, eval_batch_size=10, window=ZAREMBA_WINDOW),
             model=_ZAREMBA_MODEL,
             noise=Noise(spread=0.0),
-            optimization=_ZAREMBA_OPTIMISATION,
+            optimization=_ZAREMBA_OPTIMIZATION,
             run=Run(twin=False),
         ),
     )
 
 
-PTB_MEDIUM: dict[str, tuple[float | None, float, float]] = {
-    "none": (None, 115.0, 109.0),
-    "gaussian": (1.10, 76.2, 71.8),
-    "logistic": (1.06, 76.4, 72.3),
-    "laplace": (1.06, 76.6, 72.4),
-    "gamma": (1.06, 78.2, 74.5),
-    "bernoulli": (0.41, 75.7, 71.4),
-    "gumbel": (1.06, 76.2, 72.7),
-    "beta": (1.07, 76.0, 71.4),
-    "chi2": (1.50, 84.5, 80.7),
-    "D": (None, 80.2, 77.0),
-    "D + gaussian": (0.53, 73.4, 70.4),
-    "D + logistic": (0.53, 73.0, 69.9),
-    "D + laplace": (0.53, 73.1, 70.0),
-    "D + gamma": (0.38, 73.5, 70.3),
-    "D + bernoulli": (0.80, 73.3, 70.1),
-    "D + gumbel": (0.46, 74.5, 71.2),
-    "D + beta": (0.20, 73.0, 69.2),
-    "D + chi2": (0.29, 76.1, 72.8),
-}
-"""The published paper's medium model on Penn Treebank: γ as that paper defines it, validation and test perplexity."""
-
-
-ICML_STEPS = 332
-"""Gradient steps of an epoch: 929,589 tokens in 80 columns and windows of 35."""
-
-
-def icml_m(method: str) -> Recipe:
-    """A row of the published paper's PTB-M: LSTM 2 × 650, tied, averaged SGD; multiplicative noise, dropout D, or both.
-
-    Raises:
-        ValueError: no such row.
-    """
-    gamma, valid, test = PTB_MEDIUM[known("method", method, PTB_MEDIUM)]
-    family = method.removeprefix("D + ")
-    return Recipe(
-        table="icml-m",
-        row=slug(method),
-        method=method,
-        group="LSTM 2 × 650",
-        source=f"{PUBLISHED}, Penn Treebank, medium",
-        paper_test=test,
-        paper_valid=valid,
-        unspecified=(
-            "whether embedding and softmax share weights (they do: so the parameters are 13 million)",
-            "whether D's masks are fixed over time (they are)",
-            "when averaging begins (after 50 epochs: a mean from the first step on would hold the first, poor weights)",
-            "noise at test time (off; an ensemble of 50 beside it)",
-        ),
-        config=Config(
-            data=Data(name="ptb", batch_size=80, eval_batch_size=10),
-            model=Model(
-                cell="lstm", num_layers=2, hidden_size=650, initialization="published", tie_weights=True,
-                regularizer="D" if method.startswith("D") else "none",
-            ),
-            noise=Noise(spread=0.0)
-            if gamma is None
-            else Noise(noise=f"{family}:multiplicative", spread=noise.from_published(family, gamma)),
-            optimization=Optimization(
-                optimizer="ASGD", learning_rate=30.0, schedule="divide", average_after=50 * ICML_STEPS, clip=0.25,
-                epochs=200, patience=None,
-            ),
-            run=Run(twin=False),
-        ),
-    )  # fmt: skip
+def _icml_rows(table: str) -> list[Recipe]:
+    return [icml(table, method) for method in ICML[table].rows]
 
 
 TABLES: dict[str, Callable[[], list[Recipe]]] = {
@@ -172,6 +108,6 @@ TABLES: dict[str, Callable[[], list[Recipe]]] = {
     "table3": lambda: [table3("None"), table3("NOISIN")],
     "figure2": lambda: [figure2("None"), figure2("NOISIN")],
     "zaremba": lambda: [zaremba()],
-    "icml-m": lambda: [icml_m(method) for method in PTB_MEDIUM],
+    **{table: partial(_icml_rows, table) for table in ICML},
 }
 """The rows of each table in the order in which they are run: what others are compared with comes first."""

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from noisin_pyro import plots
 from noisin_pyro._files import atomic_write, exclusive_lock
 from noisin_pyro._tables import markdown
+from noisin_pyro.reproduction.icml import ICML
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differences, options, read_records
 from noisin_pyro.search.search_space import with_values
@@ -23,7 +24,7 @@ TITLES = {
     "table3": "Table 3 of the draft: WikiText-2, test perplexity",
     "figure2": "Figure 2 of the draft: Penn Treebank, one sigmoid layer of 256 units",
     "zaremba": "The small network of Zaremba et al. (2014): Penn Treebank, test perplexity",
-    "icml-m": "The published paper's medium model: Penn Treebank, perplexity",
+    **{name: f"The published paper's table: {table.title} model, perplexity" for name, table in ICML.items()},
 }
 HEADS = ("row", "paper", "test, noise off", "test, ensemble", "validation", "γ", "chosen", "epochs", "seeds")
 

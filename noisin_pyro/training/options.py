@@ -39,8 +39,7 @@ class Data:
     eval_batch_size: Annotated[
         int | None, Named(metavar="INT", help_behavior_hint="(default: 10 for a text, --batch-size for music)")
     ] = None
-    """Batch size in validation and test. A text is cut into this number of columns; its perplexity depends on it
-    slightly, so it does not follow --batch-size."""
+    """Batch size in validation and test. A text is cut into this number of columns, on which perplexity depends."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
     """Steps of truncated backpropagation through time. Texts only: sequences of music are not cut."""
@@ -78,8 +77,7 @@ class Model:
     """Dropout rate of variational-dropout. The paper has 0.3 for words and recurrence, and 0.5 elsewhere."""
 
     matmul_precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products with weights. Sums are accumulated in float32. In the layers, bfloat16 needs
-    the backend scan."""
+    """Precision of matrix products with weights; sums are in float32. In layers, bfloat16 needs the backend scan."""
 
 
 @dataclass(frozen=True)
@@ -197,8 +195,7 @@ class Run:
     """Also train the deterministic network, with all other settings equal."""
 
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Resume the run in this folder exactly, with its options. With more --epochs a finished run is continued, with
-    the same result as one long run."""
+    """Resume the run in this folder exactly. With more --epochs a finished run continues, as if it were one run."""
 
     checkpoint_steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
     """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""

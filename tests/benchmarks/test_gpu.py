@@ -11,7 +11,7 @@ import pytest
 from noisin_pyro.cli import _parse
 from noisin_pyro.commands.reproduce import Reproduce
 from noisin_pyro.commands.sweep import Sweep
-from noisin_pyro.reproduction.recipes import icml_m
+from noisin_pyro.reproduction import icml
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_every_command_can_be_run_in_full_and_reduced(gpu: Any, session: Any) ->
 
 
 def test_the_search_is_of_the_published_papers_medium_model_with_its_dropout(gpu: Any) -> None:
-    sweep, recipe = _parse(gpu.SWEEP.split()), icml_m("D").config
+    sweep, recipe = _parse(gpu.SWEEP.split()), icml("icml-m", "D").config
     assert isinstance(sweep, Sweep)
     shared = sweep.shared
     assert (shared.data, shared.model, shared.optimization) == (recipe.data, recipe.model, recipe.optimization)

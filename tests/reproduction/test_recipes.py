@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisin_pyro.reproduction import Recipe, figure2, icml_m, table2, table3
+from noisin_pyro.reproduction import Recipe, figure2, icml, table2, table3
+from noisin_pyro.reproduction.icml import ICML
 from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED
-from noisin_pyro.reproduction.recipes import ICML_STEPS, TABLES
+from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.search.search_space import combinations, with_values
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, dataset, load_corpus
@@ -21,7 +22,8 @@ ALL = [recipe for make in TABLES.values() for recipe in make()]
 
 def test_every_row_is_there_once() -> None:
     assert {table: len(make()) for table, make in TABLES.items()} == {
-        "table2": 26, "table3": 2, "figure2": 2, "zaremba": 1, "icml-m": 18,
+        "table2": 26, "table3": 2, "figure2": 2, "zaremba": 1, "icml-m": 18, "icml-l": 6,
+        "icml-wikitext-m": 4, "icml-wikitext-l": 4,
     }  # fmt: skip
     assert len({(recipe.table, recipe.row) for recipe in ALL}) == len(ALL)
 
@@ -69,7 +71,9 @@ def test_every_candidate_is_a_run_that_can_be_configured(recipe: Recipe) -> None
 
 
 def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:
-    spreads = {method: icml_m(method).config.noise.spread for method in ("gaussian", "bernoulli", "beta", "D + chi2")}
+    spreads = {
+        method: icml("icml-m", method).config.noise.spread for method in ("gaussian", "bernoulli", "beta", "D + chi2")
+    }
     assert spreads == pytest.approx({
         "gaussian": 1.10, "bernoulli": math.sqrt(0.59 / 0.41), "beta": math.sqrt(1.07), "D + chi2": math.sqrt(0.29),
     })  # fmt: skip
@@ -77,16 +81,17 @@ def test_gammas_of_the_published_paper_are_standard_deviations_here() -> None:
 
 @pytest.mark.skipif(not os.environ.get("NOISIN_DATA"), reason="NOISIN_DATA is not set: no real files")
 def test_parameters_of_the_medium_model_are_the_published_papers() -> None:
-    recipe = icml_m("none")
+    recipe = icml("icml-m", "none")
     corpus = load_corpus(recipe.config.data)
-    assert sum(1 for _ in dataset(corpus.train, recipe.config.data, "cpu").batches()) == ICML_STEPS
+    assert sum(1 for _ in dataset(corpus.train, recipe.config.data, "cpu").batches()) == ICML["icml-m"].steps
     model = build_model(recipe.config, corpus)
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(13e6, rel=0.03)
 
 
 def test_a_row_that_the_paper_lacks_is_refused() -> None:
     for row, message in (
-        (lambda: icml_m("poisson"), "method"),
+        (lambda: icml("icml-m", "poisson"), "method"),
+        (lambda: icml("icml-xl", "none"), "table"),
         (lambda: table2("lstm", 1, "None"), "cell"),  # type: ignore[arg-type]
         (lambda: table2("tanh", 3, "None"), "layers"),
         (lambda: table3("Dropout"), "method"),  # type: ignore[arg-type]
@@ -104,7 +109,7 @@ def test_papers_settings() -> None:
     assert adam.optimization.schedule == "fixed"
     sgd = table3("NOISIN").config
     assert (sgd.optimization.schedule, sgd.data.batch_size, sgd.noise.spread_floor) == ("halve", 32, 0.1)
-    averaged = icml_m("none").config
+    averaged = icml("icml-m", "none").config
     for config, units in ((sgd, 200), (averaged, 650)):
         assert (config.model.cell, config.model.num_layers, config.model.hidden_size) == ("lstm", 2, units)
     assert (averaged.optimization.optimizer, averaged.optimization.learning_rate, averaged.optimization.clip) == (

@@ -15,7 +15,7 @@ from noisin_pyro.reproduction import (
     Record,
     ReproductionOptions,
     figure2,
-    icml_m,
+    icml,
     read_records,
     reproduce,
     rows,
@@ -41,7 +41,7 @@ def numbers(record: Record) -> dict[str, Any]:
 
 
 def test_a_row_keeps_its_configuration_log_and_results(tmp_path: Path, small: dict[str, Any]) -> None:
-    assert reproduce([icml_m("beta")], tmp_path, ReproductionOptions(changes=small))
+    assert reproduce([icml("icml-m", "beta")], tmp_path, ReproductionOptions(changes=small))
     (record,) = read_records(tmp_path, "icml-m")
     folder = tmp_path / "icml-m" / "beta" / "seed-11"
     result, config = (json.loads((folder / name).read_text()) for name in ("result.json", "config.json"))
