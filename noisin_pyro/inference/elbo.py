@@ -35,8 +35,8 @@ class PriorAsGuide_ELBO(ELBO):
     samples and for sites without a pathwise gradient, where it enters a score-function term. Computing the loss does
     not synchronize with the device.
 
-    A guide made by :func:`noisin_pyro.inference.guides.get` samples the noise of the model, not its states. Pass it with the
-    model itself; ``innovations(model)`` is applied here.
+    A guide made by :func:`noisin_pyro.inference.guides.get` samples the noise of the model, not its states. Pass it
+    with the model itself; ``innovations(model)`` is applied here.
 
     Use it as a module and train it by a torch optimizer::
 

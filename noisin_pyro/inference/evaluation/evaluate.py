@@ -63,8 +63,8 @@ def evaluate(
         log_probs: whether to return the log-probability of every step; for ``"particle-filter"``, and for
             ``"importance"`` without a guide, log p̂(x_{1:t}) − log p̂(x_{1:t-1}). Not with a guide, which conditions on
             all of x.
-        guide: a guide from :func:`noisin_pyro.inference.guides.get`, or a Pyro guide over some of the model's sites, called with
-            the model's arguments. For ``"importance"``.
+        guide: a guide from :func:`noisin_pyro.inference.guides.get`, or a Pyro guide over some of the model's sites,
+            called with the model's arguments. For ``"importance"``.
         islands: number of independent filters among which the particles are divided equally (default: 4). The Monte
             Carlo error is computed from their differences; with one island it is NaN. For ``"particle-filter"``.
         threshold: the particles of an island are resampled if their effective sample size is below this fraction of

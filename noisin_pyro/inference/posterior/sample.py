@@ -72,8 +72,8 @@ def posterior(
             samples.
         data: sequences, or a stream with a single window, whose columns are the sequences. Several windows are not
             supported, since the draws of a window would not depend on later windows.
-        guide: a guide from :func:`noisin_pyro.inference.guides.get`, or a Pyro guide over some of the model's sites, called with
-            the model's arguments.
+        guide: a guide from :func:`noisin_pyro.inference.guides.get`, or a Pyro guide over some of the model's sites,
+            called with the model's arguments.
         num_samples: number of draws; for ``"nuts"``, number of draws per chain before thinning.
         method: one of the above (default: ``"guide"`` if a guide is given, else ``"prior"``).
         num_proposals: number of draws to resample from (default for ``"prior"``: ``10 * num_samples``).
