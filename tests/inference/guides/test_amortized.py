@@ -4,18 +4,18 @@ import math
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import pyro.optim
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI
 from torch import Tensor
 
 import noisin_pyro as nz
-from noisin_pyro.inference.guides import AUTOMATIC, NAMED
+from noisin_pyro.inference.guides import NAMED
 from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import CELLS, NoisyRNN, SequenceModel
+
+from .networks import data, learned, log_weights, make, perturbed, price, uncertain
 
 CONTINUOUS = ["laplace", "logistic", "gumbel", "gamma", "exponential", "chi2", "beta", "dirichlet"]
 OTHERS = ["gaussian:multiplicative", "gamma:multiplicative"]
@@ -26,54 +26,6 @@ def own_parameters() -> Any:
     with pyro.settings.context(module_local_params=True):
         pyro.set_rng_seed(0)
         yield
-
-
-def make(cell: str = "tanh", noise: str = "gaussian", layers: int = 2, **options: Any) -> SequenceModel:
-    options = {key: value() if callable(value) else value for key, value in {"spread": 0.4, **options}.items()}
-    prior = options.pop("weight_prior", "dirac")
-    return SequenceModel(NoisyRNN(3, 4, layers, cell=cell, noise=noise, **options), "bernoulli", 2, prior).double()
-
-
-def data(batch: int = 3, steps: int = 5) -> tuple[Tensor, Tensor]:
-    return torch.randn(batch, steps, 3).double(), torch.bernoulli(torch.full((batch, steps, 2), 0.5)).double()
-
-
-def perturbed(guide: Any, by: float = 0.3) -> Any:
-    """The guide with randomly perturbed parameters."""
-    with torch.no_grad():
-        for parameter in guide.parameters():
-            parameter.add_(by * torch.randn_like(parameter))
-    return guide
-
-
-def traces(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **kwargs: Any) -> tuple[Any, Any]:
-    elbo = nz.PriorAsGuide_ELBO(particles, max_plate_nesting=1)
-    (pair,) = elbo._get_traces(nz.innovations(model), guide, args, kwargs)
-    return pair
-
-
-def log_weights(model: SequenceModel, guide: Any, *args: Any, particles: int = 1, **kwargs: Any) -> Tensor:
-    """log p(x, ε) - log q(ε) of each particle and sequence."""
-    in_model, in_guide = traces(model, guide, *args, particles=particles, **kwargs)
-    terms = [site["log_prob"] for site in all_sites(in_model) if "log_prob" in site]
-    terms += [-site["log_prob"] for site in all_sites(in_guide)]
-    return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
-
-
-def price(model: SequenceModel, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """log p(ε) - log q(ε) of one draw."""
-    in_model, in_guide = traces(model, guide, *args, **kwargs)
-    terms = [site["log_prob_sum"] for site in all_sites(in_model) if not site["is_observed"]]
-    terms += [-site["log_prob_sum"] for site in all_sites(in_guide)]
-    return torch.stack(terms).sum()
-
-
-def learned() -> nz.Spread:
-    return nz.Spread(0.4, learn=True)
-
-
-def uncertain() -> nz.Spread:
-    return nz.Spread(prior=dist.Gamma(2.0, 4.0))
 
 
 CASES: list[dict[str, Any]] = [
@@ -247,93 +199,3 @@ def test_gradient_of_one_gaussian_step_is_the_closed_form():
     # the Monte Carlo error of 20,000 draws is below 0.01 in both; 6 of them
     assert -slope[0].item() == pytest.approx(0.7 * (1.5 - 0.7 * 0.4) - 0.4, abs=0.06)
     assert -slope[1].item() == pytest.approx(float(1 - (1 + 0.49) * (2 * log_s).exp()), abs=0.06)
-
-
-@pytest.mark.parametrize("name", NAMED)
-def test_guides_of_a_language_model(name: str):
-    model = nz.LanguageModel(11, 6, 2, cell="lstm").double()
-    guide = perturbed(nz.guides.get(name, model, hidden_size=5))
-    words = torch.randint(11, (3, 8))
-    bound = nz.PriorAsGuide_ELBO(2)(nz.innovations(model), guide)
-    state = None
-    for window in (words[:, :4], words[:, 4:]):
-        loss = bound(window[:, :-1], window[:, 1:], state=state, size=30)
-        loss.backward()
-        state = bound.returned.state
-    assert all(parameter.grad is not None for parameter in guide.parameters())
-
-
-@pytest.mark.parametrize("name", AUTOMATIC)
-@pytest.mark.parametrize("noise", ["gaussian", "gamma", "dirichlet"])
-def test_pyro_s_automatic_guides(name: str, noise: str):
-    # their parameters are float32 whatever the model's: on a simplex a float64 model would see that they are rounded
-    model, batch = make(noise=noise, layers=1).float(), [x.float() for x in data(batch=2, steps=3)]
-    guide = nz.guides.get(name, model)
-    bound = nz.PriorAsGuide_ELBO(max_plate_nesting=1)(nz.innovations(model), guide)
-    bound(*batch)  # makes the guide's parameters
-    optimizer = torch.optim.Adam(guide.parameters(), 0.01)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = bound(*batch)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert all(map(math.isfinite, losses))
-    assert min(losses[-10:]) < max(losses[:10])
-
-
-def test_a_guide_is_returned_unchanged():
-    def mine(*args: Any) -> None: ...
-
-    assert nz.guides.get(mine, make()) is mine
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "asked", "match"),
-    [
-        ("smooting", {}, {}, "guide must be one of .* did you mean 'smoothing'"),
-        ("smoothing", {"noise": "bernoulli"}, {}, "bernoulli noise is discrete"),
-        ("AutoNormal", {"noise": "poisson:native", "cell": "sigmoid"}, {}, "discrete; leave it to the prior"),
-        ("smoothing", {"spread": 0.0}, {}, "every spread is 0"),
-        ("smoothing", {}, {"covariance": "half"}, "covariance must be one of diagonal, full"),
-        ("smoothing", {}, {"hidden_size": 0}, "hidden_size must be a positive integer"),
-        ("smoothing", {}, {"init_scale": 0.1}, "init_scale: not an option of the smoothing guide"),
-        ("AutoNormal", {}, {"covariance": "full"}, "covariance: not an option of AutoNormal"),
-    ],
-)
-def test_refusals(name: str, options: dict[str, Any], asked: dict[str, Any], match: str):
-    with pytest.raises(ValueError, match=match):
-        nz.guides.get(name, make(**options), **asked)
-
-
-def test_a_view_is_refused():
-    with pytest.raises(ValueError, match="not a view of it"):
-        nz.guides.get("smoothing", nz.innovations(make()))  # pyright: ignore[reportArgumentType]
-
-
-def test_missing_targets_are_refused():
-    model = make()
-    with pytest.raises(ValueError, match="targets must be given"):
-        nz.guides.get("smoothing", model)(data()[0])
-
-
-def test_custom_guide_of_innovations_is_refused_on_the_model_itself():
-    model = make()
-    guide = nz.guides.get("smoothing", model)
-    with pytest.raises(ValueError, match=r"is not in the model; .* are: z_1, z_2; pass innovations\(model\)"):
-        nz.PriorAsGuide_ELBO()(model, lambda *args, **kwargs: guide(*args, **kwargs))(*data())
-
-
-def test_svi_trains_several_guides_with_the_global_store():
-    model = make()
-    view = nz.innovations(model)
-    with pyro.settings.context(module_local_params=False), pyro.get_param_store().scope():
-        for name in ("smoothing", "filtering", "smoothing"):
-            guide = nz.guides.get(name, model)
-            before = {parameter: value.clone() for parameter, value in guide.named_parameters()}
-            svi = SVI(view, guide, pyro.optim.Adam({"lr": 0.01}), nz.PriorAsGuide_ELBO(2))
-            for _ in range(3):
-                svi.step(*data())
-            moved = [not torch.equal(value, before[parameter]) for parameter, value in guide.named_parameters()]
-            assert all(moved)
