@@ -57,11 +57,14 @@ if TYPE_CHECKING:
 
     __version__: str
 else:
+    _SUBPACKAGES = (
+        "data", "inference", "models", "noise", "plots", "recurrence", "reproduction", "search", "training",
+    )  # fmt: skip
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
             return importlib.import_module("importlib.metadata").version(__name__)
-        if name in ("data", "noise"):
+        if name in _SUBPACKAGES:
             return importlib.import_module(f"{__name__}.{name}")
         for package in ("models", "inference", "training") if name in __all__ else ():
             module = importlib.import_module(f"{__name__}.{package}")
