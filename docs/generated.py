@@ -213,7 +213,9 @@ def _trials(folders: Mapping[Path, str]) -> Iterator[tuple[str, dict[str, Any] |
     """The name of the row, the best trial of the row, and the trial, for each trial including those beyond the grid."""
     for folder, where in folders.items():
         by_row: dict[str, list[dict[str, Any]]] = {}
-        for path in sorted(folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search")):
+        for path in sorted(
+            folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search", path)
+        ):
             search = json.loads(path.read_text(encoding="utf-8"))
             by_row.setdefault("/".join(path.parts[-4:-2]) + where, []).extend(search["of_each_trial"])
         for row, of_row in by_row.items():

@@ -142,7 +142,7 @@ def test_a_known_name_is_not_hidden_by_a_folder(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--bound importance", "at least 2 particles"),
+        ("--bound importance", "num particles of at least 2"),
         ("--spread 0 --num-particles 3", "have no effect"),
         ("--spread 0 --no-feedback", "have no effect"),
         ("--spread-floor 0.2", "for a learned spread"),

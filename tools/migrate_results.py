@@ -104,6 +104,30 @@ def backend(content: Content) -> None:
         value("kernel", "fused", "backend", *within, "run")(content)
 
 
+def configuration_of_0_1(content: Content) -> None:
+    """Complete configurations that were written before a group or a field was there."""
+    for holder in (content, content.get("config", {})):
+        if {"data", "model", "noise"} <= holder.keys():
+            holder.setdefault(
+                "inference",
+                {"guide": "prior", "guide_covariance": None, "guide_hidden_size": None, "kl_annealing": None},
+            )
+            holder["model"].pop("softmax_products", None)  # results/ptb: these runs were computed in float32
+
+
+def journal(content: Content) -> None:
+    """Rename searched options in a line of Optuna's journal."""
+    for name in ("params", "distributions"):
+        for old, new in (
+            ("optimisation", "optimization"), ("model.products", "model.matmul_precision"),
+            ("run.engine", "run.backend"), ("noise.family", "noise.noise"),
+            ("optimization.particles", "optimization.num_particles"),
+            ("inference.covariance", "inference.guide_covariance"),
+            ("inference.hidden_size", "inference.guide_hidden_size"),
+        ):  # fmt: skip
+            key(old, new, name)(content)
+
+
 OPTIONS = ("config", "result", "search", "record")
 RENAMINGS = [
     Renaming("settings that a paper does not specify", ("record",), key("unsaid", "unspecified")),
@@ -117,6 +141,8 @@ RENAMINGS = [
     ),
     Renaming("the command's option", OPTIONS, option("inference.covariance", "inference.guide_covariance")),
     Renaming("the command's option", OPTIONS, option("inference.hidden_size", "inference.guide_hidden_size")),
+    Renaming("configurations of version 0.1", OPTIONS, configuration_of_0_1),
+    Renaming("options that a search chooses", ("journal",), journal),
 ]
 """Every renaming since version 0.1, oldest first."""
 

@@ -56,8 +56,7 @@ class Compare:
     """Seed of the noise, set before each score."""
 
     eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
-    """Number of sequences scored in parallel. A text is read in this many columns, each from a zero state, so
-    perplexity depends on it slightly."""
+    """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
     """Number of steps per window. Texts only."""

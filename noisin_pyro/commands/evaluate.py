@@ -50,12 +50,10 @@ class Evaluate:
     """Seed of the noise."""
 
     eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
-    """Number of sequences scored in parallel. A text is read in this many columns, each from a zero state, so
-    perplexity depends on it slightly."""
+    """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
-    """Number of steps per window; states, weights and particles are carried from window to window. A guide conditions
-    on one window at a time, so its bound depends on this. Texts only."""
+    """Number of steps per window. A guide conditions on one window at a time. Texts only."""
 
     per_token: NewFile = None
     """New CSV file for the log-probability in nats of every token, in order, or of every step of music."""

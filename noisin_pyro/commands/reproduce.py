@@ -18,7 +18,7 @@ from noisin_pyro.reproduction.report import TITLES
 class Reproduce:
     """Run the rows of one of the papers' tables, and write the table.
 
-    Without options it runs the protocol of the page on reproduction.
+    Without options it runs the protocol in docs/reproduction.md.
 
     The same command resumes after an interruption. Finished rows are not run again.
     """
@@ -43,7 +43,7 @@ class Reproduce:
     """Number of runs of each row, with seeds 11, 12, ...: all rows with the first seed, then all with the second."""
 
     trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Number of candidates to try of each row that has any, with none beyond them."""
+    """Number of trials per row; disables trials beyond the grid."""
 
     trial_epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
     """Number of epochs of each candidate. The best in validation is trained anew, with other seeds."""

@@ -98,7 +98,9 @@ def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Re
         chosen=dict(chosen),
         config=options(config),
         log=rows,
-        environment={key: start[key] for key in ("commit", "versions", "processor", "device", "threads", "processes")},
+        environment={
+            key: start.get(key) for key in ("commit", "versions", "processor", "device", "threads", "processes")
+        },
         ensemble_monte_carlo_error=error,
     )
 

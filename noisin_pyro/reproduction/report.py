@@ -7,9 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, NamedTuple
 
 from noisin_pyro import plots
 from noisin_pyro._files import atomic_write, exclusive_lock
@@ -18,6 +16,9 @@ from noisin_pyro.reproduction.icml import ICML
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differences, options, read_records
 from noisin_pyro.search.search_space import with_values
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLES = {
     "table2": "Table 2 of the draft: Penn Treebank, test perplexity",
@@ -157,11 +158,11 @@ def _all_beyond(lower: Sequence[tuple[float, float]], higher: Sequence[tuple[flo
 def order(records: Sequence[Record]) -> str:
     """A line of Markdown for each claim, noise off and as an ensemble."""
     pairs = zip(claims(records), claims(records, "ensemble_test_perplexity"), strict=True)
-    heads = ("group", "the paper", "by", "here, noise off", "here, ensemble")
+    heads = ("group", "the paper", "by", "seeds", "here, noise off", "here, ensemble")
     lines = []
     for off, ensemble in pairs:
         claim = f"{off.better.method} better than {off.worse.method}"
-        lines.append((off.group, claim, f"{off.paper_difference:.1f}", _shown(off), _shown(ensemble)))
+        lines.append((off.group, claim, f"{off.paper_difference:.1f}", str(off.seeds), _shown(off), _shown(ensemble)))
     return markdown(heads, lines) if lines else ""
 
 

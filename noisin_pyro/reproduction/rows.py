@@ -157,8 +157,8 @@ def _require_same_options(path: Path, recipe: Recipe, options: ReproductionOptio
         return
     record = records.read(path)
     expected = records.options(with_values(recipe.config, record.chosen))
-    if not _is_complete(path, recipe):
-        expected["optimization"]["epochs"] = _epochs(record)
+    if not _is_complete(path, recipe) or "optimization.epochs" not in options.changes:
+        expected["optimization"]["epochs"] = _epochs(record)  # to be lengthened, or longer than the recipe's
     differences = _differences(expected, record.config)
     settings = read_settings(path.parent / SEARCH) if recipe.space else None
     if settings is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from noisin_pyro._lookup import known
-from noisin_pyro.reproduction.recipe import DRAFT, Recipe, slug
+from noisin_pyro.reproduction.recipe import DRAFT, Candidates, Recipe, slug
 from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run
 
 Method = Literal["NOISIN", "NOISIN*", "Dropout", "None", "NOISIN, additive", "NOISIN*, additive"]
@@ -52,6 +52,7 @@ def table2(cell: Cell, layers: int, method: Method) -> Recipe:
     first, epochs = (cell, layers) == ("tanh", 1), 12 if cell == "sigmoid" else 10
     known("method", method, FIRST_BLOCK if first else TABLE_2[cell, layers])
     space = FIRST_BLOCK[method] if first else _other_block(cell, method)
+    config = _penn_treebank(cell, layers, method, 20 if first else epochs)
     return Recipe(
         table="table2",
         row=f"{cell}-{layers}-{slug(method)}",
@@ -60,9 +61,9 @@ def table2(cell: Cell, layers: int, method: Method) -> Recipe:
         source=f"{DRAFT}, table 2",
         paper_test=TABLE_2[cell, layers].get(method),
         unspecified=UNSPECIFIED,
-        config=_penn_treebank(cell, layers, method, 20 if first else epochs),
+        config=config,
         space=space,
-        ladder={name: _LADDERS[name] for name in space if name in _LADDERS} if first else {},
+        ladder=_ladder(space, config) if first else {},
         further_trials=4 if first else 0,
         trial_epochs=epochs,
         seeds=4 if first else 1,
@@ -132,6 +133,14 @@ _LADDERS: dict[str, tuple[Any, ...]] = {
     _BATCH: (5, 10, 20, 40, 80, 160, 320, 640),
 }
 """The values that may be tried beyond these candidates."""
+
+
+def _ladder(space: Candidates, config: Config) -> Candidates:
+    """The ladder of each option in ``space`` that has one. A floor must be below the start of the learned γ."""
+    ladders = {name: _LADDERS[name] for name in space if name in _LADDERS}
+    if _FLOOR in ladders:
+        ladders[_FLOOR] = tuple(floor for floor in ladders[_FLOOR] if floor < config.noise.spread)
+    return ladders
 
 
 def _other_block(cell: Cell, method: Method) -> dict[str, tuple[Any, ...]]:

@@ -19,8 +19,8 @@ MAX_COMBINATIONS = 10_000
 _MAX_PROBES = 1_000  # combinations that are tried before a value counts as impossible
 # Trials with different data cannot be compared; folders are set for each trial.
 _NOT_SEARCHED = {
-    "data.name", "data.root", "data.files", "data.min_count", "data.max_vocabulary", "run.folder", "run.resume",
-    "run.twin",
+    "data.name", "data.root", "data.files", "data.min_count", "data.max_vocabulary", "data.eval_batch_size",
+    "run.folder", "run.resume", "run.twin",
 }  # fmt: skip
 
 

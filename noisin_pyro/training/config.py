@@ -48,13 +48,13 @@ class Config:
             ("batch size", self.data.batch_size, 1),
             ("eval batch size", self.data.eval_batch_size, 1),
             ("window", self.data.window, 1),
-            ("layers", self.model.num_layers, 1),
+            ("num layers", self.model.num_layers, 1),
             ("hidden size", self.model.hidden_size, 1),
             ("guide hidden size", self.inference.guide_hidden_size, 1),
             ("kl annealing", self.inference.kl_annealing, 1),
             ("epochs", how.epochs, 1),
             ("patience", how.patience, 1),
-            ("particles", how.num_particles, 1),
+            ("num particles", how.num_particles, 1),
             ("average after", how.average_after, 0),
             ("seed", self.run.seed, 0),
             ("checkpoint steps", self.run.checkpoint_steps, 1),
@@ -102,23 +102,23 @@ class Config:
             raise ValueError("Rprop reads its rate once, at the start: take schedule 'fixed', or another optimizer")
         if how.average_after is not None and not averages(how.optimizer):
             raise ValueError(
-                f"average after is for optimizer 'ASGD', not {how.optimizer!r}; leave it out, or take that"
+                f"average after is for optimizer 'ASGD', not {how.optimizer!r}; leave it out, or use that optimizer"
             )
         if how.weight_decay is not None and default_weight_decay(how.optimizer) is None:
             raise ValueError(f"weight decay: {how.optimizer} has none; leave it out, or take another optimizer")
         if how.bound == "importance" and how.num_particles < 2:
-            raise ValueError("bound importance needs at least 2 particles: with one it is the elbo")
+            raise ValueError("bound importance needs num particles of at least 2: with one it is the elbo")
         if self.run.tf32 and (self.run.device != "cuda" or self.run.precision != "float32"):
             where = f"device {self.run.device!r} with precision {self.run.precision}"
             raise ValueError(f"tf32 is for float32 products on device 'cuda', got {where}; leave it out")
         if self.run.precision != "float32" and self.model.matmul_precision != "float32":
             raise ValueError(
-                f"products in {self.model.matmul_precision} are of float32 numbers, not of precision "
+                f"matmul precision {self.model.matmul_precision} needs precision float32, got "
                 f"{self.run.precision!r}; leave one of them out"
             )
         self._refuse_a_guide_in_vain()
         if (not self.noisy and how.num_particles > 1) or (noise.spread == 0 and not noise.feedback):
-            raise ValueError("without noise (spread 0), particles and feedback have no effect; leave them out")
+            raise ValueError("without noise (spread 0), num particles and feedback have no effect; leave them out")
 
     def _refuse_a_guide_in_vain(self) -> None:
         inference = self.inference
@@ -186,9 +186,8 @@ def from_json(text: str) -> Config:
         root, files, folder = data["root"], data["files"], run["folder"]
         data |= {"root": root and Path(root), "files": files and tuple(map(Path, files))}
         run |= {"folder": folder and Path(folder), "resume": None}
-        data.setdefault("eval_batch_size", data["batch_size"])  # of runs from before held-out texts had their own
-        if groups["model"].get("softmax_products") == "float32":  # of runs from before there was ``products``
-            del groups["model"]["softmax_products"]
+        if "eval_batch_size" not in data:  # version 0.1 read held-out texts in the columns of the training batch
+            data["eval_batch_size"] = data["batch_size"]
         return Config(
             Data(**data), Model(**groups["model"]), Noise(**groups["noise"]),
             Inference(**groups["inference"]), Optimization(**groups["optimization"]), Run(**run),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from noisin_pyro._files import write_json
 from noisin_pyro.cli import main
 from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Result, Run, train
-from noisin_pyro.training.rundir import checkpointer
+from noisin_pyro.training.rundir import checkpointer, resume
 
 Texts = tuple[Path, Path, Path]
 
@@ -47,6 +48,23 @@ def test_more_epochs_give_the_numbers_of_one_longer_run_twin_included(texts: Tex
         whole, parts = (tmp_path / name / part for name in ("whole", "parts"))
         assert _numbers(parts) == _numbers(whole)
         assert json.loads((parts / "config.json").read_text())["optimization"]["epochs"] == 7
+
+
+def test_interrupted_between_the_twin_and_the_run_the_same_call_lengthens_both(
+    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(texts, tmp_path / "run", 2)
+
+    def stop(path: Path, content: object) -> None:
+        if "deterministic" in str(path):
+            return write_json(path, content)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(resume, "write_json", stop)
+        _lengthen(tmp_path / "run", 3)
+    result = _lengthen(tmp_path / "run", 3)
+    assert result.twin is not None and (len(result.log), len(result.twin.log)) == (3, 3)
 
 
 def test_the_command_lengthens_to_its_own_default_too(texts: Texts, tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def test_non_finite_numbers_are_null() -> None:
 
 
 def test_results_without_the_newer_fields_are_read() -> None:
-    content = json.loads((RESULTS / "pydocs" / "result.json").read_text())
+    content = json.loads((RESULTS / "ptb" / "learned" / "result.json").read_text())
     assert "pareto_k" not in content["test"]
-    result = read(RESULTS / "pydocs", "perplexity")
+    result = read(RESULTS / "ptb" / "learned", "perplexity")
     assert result.test.nats_per_step == content["test"]["nats_per_step"]
     assert result.ensemble is not None and result.ensemble.effective_samples is None
 

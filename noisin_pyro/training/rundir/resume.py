@@ -78,7 +78,8 @@ def lengthen(folder: Path, epochs: int) -> None:
                     f"checkpoint, {LAST}, has been removed; train a new one"
                 )
             locks.enter_context(exclusive_lock(run))
-        for run in runs:
+        # The twin first: if this is interrupted between the two, the same call finds the run itself still shorter.
+        for run in reversed(runs):
             config = read_config(run)
             if epochs == config.optimization.epochs:
                 continue
