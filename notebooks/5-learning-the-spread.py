@@ -180,7 +180,7 @@ def run(name, noise, guide="prior", **options):
     config = nz.Config(
         model=Model(hidden_size=64),
         noise=noise,
-        inference=Inference(guide=guide, hidden_size=None if guide == "prior" else 32),
+        inference=Inference(guide=guide, guide_hidden_size=None if guide == "prior" else 32),
         optimization=Optimization(learning_rate=0.01, epochs=EPOCHS, patience=2, **options),
         run=Run(folder=Path(folder.name) / name, twin=False, ensemble_samples=0),
     )
@@ -221,7 +221,7 @@ learn_it = Noise(spread=0.5, learn_spread=True)
 learned = {
     "equation (1), floor 0.1": run("floor", learn_it),
     "equation (1), stopped early": run("early", Noise(spread=0.5, learn_spread=True, spread_floor=0.0)),
-    "importance, S = 5": run("importance", learn_it, particles=5, bound="importance"),
+    "importance, S = 5": run("importance", learn_it, num_particles=5, bound="importance"),
     "mean-field guide": run("guide", learn_it, guide="mean-field"),
 }
 print("perplexities, noise off but for the bound")
