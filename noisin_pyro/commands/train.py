@@ -31,7 +31,7 @@ class Train:
 
         Args:
             parse: Parses the command line again, with the defaults that it is given. An option that is given with its
-                default value is then told from one that is left out.
+                default value is then distinguished from one that is left out.
 
         Returns:
             The command itself, if it does not resume a run.
