@@ -19,9 +19,11 @@ __all__ = [
     "compare",
     "data",
     "evaluate",
+    "export",
     "generate",
     "guides",
     "innovations",
+    "load",
     "noise",
     "noise_off",
     "noise_penalty",
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
         noise_off,
         unroll,
     )
-    from noisin_pyro.training import Config, train
+    from noisin_pyro.training import Config, export, load, train
 
     __version__: str
 else:

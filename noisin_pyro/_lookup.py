@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import importlib
+import os
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -25,9 +30,44 @@ def known(kind: str, name: object, names: Iterable[str]) -> str:
 
 
 def named(kind: str, given: str | T, table: Mapping[str, type[T]], base: type[T], *arguments: Any) -> T:
-    """The instance itself, or a new one of that name, made with ``arguments``.
+    """The instance itself, or a new one of that name or import path, made with ``arguments``.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or as :func:`imported`.
     """
-    return given if isinstance(given, base) else table[known(kind, given, table)](*arguments)
+    if isinstance(given, base):
+        return given
+    if is_import_path(given):
+        return imported(kind, given, base, *arguments)
+    return table[known(kind, given, table)](*arguments)
+
+
+def is_import_path(text: object) -> bool:
+    """Whether a text names an object to import, ``"package.module:name"``."""
+    return isinstance(text, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", text) is not None
+
+
+def imported(kind: str, path: str, base: type[T], *arguments: Any) -> T:
+    """The object that an import path names, or that the class or function there makes with ``arguments``.
+
+    Modules are also looked for in the current folder.
+
+    Raises:
+        ValueError: if there is no such module or name, or it leads to something other than a ``base``.
+    """
+    module, _, name = path.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # at the end, so that it hides no installed module
+    try:
+        value = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{kind} {path!r} cannot be imported ({error}); give MODULE:NAME of a module in the current folder, on "
+            "PYTHONPATH or installed"
+        ) from error
+    made = value if isinstance(value, base) or not callable(value) else value(*arguments)
+    if not isinstance(made, base):
+        raise ValueError(
+            f"{kind} {path!r} must be a {base.__name__}, or a class or function that makes one, got {type(made).__name__}"
+        )
+    return made

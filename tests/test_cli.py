@@ -76,7 +76,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], monkeypa
         ("train --hidden-size many", "--hidden-size"),
         ("train --hidden-size 0", "hidden size"),
         ("train --epochs", "--epochs"),
-        ("train --cell elman", "--cell"),
+        ("train --cell elman", "cell (or the import path"),
         ("train --optimizer Adm", "adam"),
         ("train --noise gausian", "gaussian"),
         ("train --noise gamma:native", "gamma"),
@@ -126,7 +126,7 @@ def test_an_interrupted_run_leaves_the_best_model_and_the_curves(
         == f"noisin: interrupted; resume with: noisin train --resume {folder / 'run'}"
     )
     assert {path.name for path in (folder / "run").iterdir()} == {
-        "before.pt", "best.pt", "config.json", "curves.png", "last.pt", "log.csv",
+        "before.pt", "best.pt", "config.json", "curves.png", "data.json", "last.pt", "log.csv",
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ DataRoot = Annotated[
     Path | None,
     Named(metavar="FOLDER", help_behavior_hint="(default: the run's; or $NOISIN_DATA, the cache, a download)"),
 ]
+Imports = Annotated[tuple[str, ...], Named(metavar="MODULE:NAME", help_behavior_hint="")]
 NewFile = Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")]
 
 

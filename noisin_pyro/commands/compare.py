@@ -10,6 +10,7 @@ from noisin_pyro._files import atomic_write
 from noisin_pyro.commands._options import (
     DataRoot,
     Device,
+    Imports,
     Named,
     NewFile,
     RunFolders,
@@ -73,6 +74,9 @@ class Compare:
     data_root: DataRoot = None
     """Folder that contains ptb, wikitext-2 or polyphonic."""
 
+    imports: Imports = ()
+    """Code of your own that the run's configuration may import: --cell, --noise or --emission of its training."""
+
     def run(self) -> None:
         """Print the table and write the requested files.
 
@@ -91,8 +95,9 @@ class Compare:
             given = ", ".join(map(str, self.folders)) or "none"
             raise ValueError(f"folders must contain at least one run, each given once, got {given}")
         with program_settings():
-            first = load_run(self.folders[0], self.device, self.data_root)
-            others = [load_run(folder, first.config.run.device, self.data_root) for folder in self.folders[1:]]
+            first = load_run(self.folders[0], self.device, self.data_root, self.imports)
+            options = first.config.run.device, self.data_root, self.imports
+            others = [load_run(folder, *options) for folder in self.folders[1:]]
             runs = dict(zip(map(str, self.folders), [first, *others], strict=True))
             _require_same_data(runs)
             data = cut(first.config, self.eval_batch_size, self.window)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pyro
@@ -11,13 +12,24 @@ from torch import Tensor
 
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
-from noisin_pyro.commands._options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
-from noisin_pyro.data import Corpus, Sequences
+from noisin_pyro.commands._options import (
+    DataRoot,
+    Device,
+    Imports,
+    Named,
+    NewFile,
+    RunFolder,
+    cut,
+    require_new,
+    require_seed,
+)
+from noisin_pyro.data import Sequences, Vocabulary
+from noisin_pyro.data.text import read_words
 from noisin_pyro.inference import Evaluation, evaluate
 from noisin_pyro.training.build import dataset
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
-from noisin_pyro.training.rundir.load import load_run
+from noisin_pyro.training.rundir.load import LoadedRun, load_run
 from noisin_pyro.training.validation import eval_rows
 
 KINDS = {
@@ -30,13 +42,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score the best model of a run on one part of its data."""
+    """Score the best model of a run on one part of its data, or on another text."""
 
     folder: RunFolder
     """Folder of a run of noisin train. Its deterministic twin is in FOLDER/deterministic."""
 
     split: Literal["train", "valid", "test"] = "test"
-    """Part of the data on which to score."""
+    """Part of the run's data on which to score."""
+
+    text: Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")] = None
+    """Text file to score instead, in UTF-8 with a sentence a line. The run's data are then not needed."""
 
     method: Literal["mean", "ensemble", "importance", "particle-filter"] = "mean"
     """mean: the underlying network, with the noise off. ensemble: probabilities of noisy runs, averaged step by step.
@@ -67,6 +82,9 @@ class Evaluate:
     data_root: DataRoot = None
     """Folder that contains ptb, wikitext-2 or polyphonic."""
 
+    imports: Imports = ()
+    """Code of your own that the run's configuration may import: --cell, --noise or --emission of its training."""
+
     def run(self) -> None:
         """Print the results and write the requested files.
 
@@ -81,9 +99,9 @@ class Evaluate:
                 f"json and per token must be different files, got {str(self.json)!r} for both; use different names"
             )
         with program_settings():
-            trained = load_run(self.folder, self.device, self.data_root)
+            trained = load_run(self.folder, self.device, self.data_root, self.imports)
             data = cut(trained.config, self.eval_batch_size, self.window)
-            part = getattr(trained.corpus, self.split)
+            source, part = self._data(trained)
             held_out = dataset(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
             guide = trained.guide if self.method == "importance" else None
             pyro.set_rng_seed(self.seed)
@@ -99,20 +117,35 @@ class Evaluate:
         if self.per_token is not None:
             assert result.log_probs is not None
             with atomic_write(self.per_token) as file:
-                file.write(comma_separated(_rows(trained.corpus, part, result.log_probs)).encode())
+                file.write(comma_separated(_rows(trained.vocabulary, part, result.log_probs)).encode())
         if self.json is not None:
-            about = {"folder": self.folder, "split": self.split} | ({} if guide is None else {"guide": guide.__name__})
+            scored = {"split": self.split} if self.text is None else {"text": self.text}
+            about = {"folder": self.folder} | scored | ({} if guide is None else {"guide": guide.__name__})
             write_json(self.json, about | evaluation_as_dict(result))
-        source = "the prior" if guide is None else f"the run's {guide.__name__} guide"
-        print(self._table(trained.corpus, result, source))
+        proposal = "the prior" if guide is None else f"the run's {guide.__name__} guide"
+        unit = "steps" if trained.vocabulary is None else "tokens"
+        print(self._table(f"{source}, {result.num_steps:,} {unit}", result, proposal))
 
-    def _table(self, corpus: Corpus, result: Evaluation, source: str) -> str:
-        unit = "steps" if corpus.vocabulary is None else "tokens"
+    def _data(self, trained: LoadedRun) -> tuple[str, Tensor | Sequences]:
+        """What is scored, in words, and its tokens or sequences."""
+        if self.text is None:
+            return f"{trained.corpus.name}, {self.split} part", getattr(trained.corpus, self.split)
+        for given, other in (
+            (trained.vocabulary is None, "a run on music"),
+            (self.split != "test", f"split {self.split!r}"),
+            (self.data_root is not None, f"data root {str(self.data_root)!r}"),
+        ):
+            if given:
+                raise ValueError(f"text {str(self.text)!r} cannot be scored with {other}; leave one of them out")
+        assert trained.vocabulary is not None
+        return str(self.text), trained.vocabulary.encode(read_words(self.text), str(self.text))
+
+    def _table(self, data: str, result: Evaluation, proposal: str) -> str:
         return aligned(
             [
                 ("run", str(self.folder)),
-                ("data", f"{corpus.name}, {self.split} part, {result.num_steps:,} {unit}"),
-                ("method", _method(result, source)),
+                ("data", data),
+                ("method", _method(result, proposal)),
                 ("kind", f"{result.kind}: {KINDS[result.kind]}"),
                 ("nats per step", f"{result.nats_per_step:.4f}"),
                 ("perplexity", f"{result.perplexity:.2f}"),
@@ -123,13 +156,13 @@ class Evaluate:
         )
 
 
-def _method(result: Evaluation, source: str) -> str:
+def _method(result: Evaluation, proposal: str) -> str:
     if result.kind == "exact":
         return "the deterministic network"
     return {
         "mean": "mean, noise off",
         "ensemble": f"ensemble of {result.num_samples} noisy runs",
-        "importance": f"importance sampling, {result.num_samples} samples of the noise per sequence, from {source}",
+        "importance": f"importance sampling, {result.num_samples} samples of the noise per sequence, from {proposal}",
         "particle-filter": f"particle filter, {result.num_samples} particles per sequence",
     }[result.method]
 
@@ -147,12 +180,12 @@ def _diagnostics(result: Evaluation) -> Iterable[tuple[str, str]]:
         )
 
 
-def _rows(corpus: Corpus, part: Tensor | Sequences, log_probs: Tensor) -> Iterable[tuple[object, ...]]:
+def _rows(vocabulary: Vocabulary | None, part: Tensor | Sequences, log_probs: Tensor) -> Iterable[tuple[object, ...]]:
     if isinstance(part, Sequences):
         yield "sequence", "step", "log_prob"
         for number, (row, length) in enumerate(zip(log_probs.tolist(), part.lengths.tolist(), strict=True), start=1):
             yield from ((number, step, value) for step, value in enumerate(row[:length], start=1))
     else:
-        assert corpus.vocabulary is not None
+        assert vocabulary is not None
         yield "token", "log_prob"
-        yield from zip(corpus.vocabulary.decode(part), log_probs.tolist(), strict=True)
+        yield from zip(vocabulary.decode(part), log_probs.tolist(), strict=True)

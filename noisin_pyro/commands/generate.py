@@ -10,11 +10,12 @@ from typing import Annotated
 import tyro.conf
 from torch import Tensor
 
-from noisin_pyro.commands._options import DataRoot, Device, Named, RunFolder, require_seed
+from noisin_pyro.commands._options import DataRoot, Device, Imports, Named, RunFolder, require_seed
 from noisin_pyro.data import Vocabulary
 from noisin_pyro.data.vocabulary import EOS, UNK
 from noisin_pyro.inference import generate
 from noisin_pyro.models import noise_off
+from noisin_pyro.training.description import DATA
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import load_run
 
@@ -48,7 +49,10 @@ class Generate:
     """Device on which to compute."""
 
     data_root: DataRoot = None
-    """Folder that contains ptb or wikitext-2, for the vocabulary."""
+    """Folder that contains ptb or wikitext-2, for the vocabulary of a run of version 0.1, which has none."""
+
+    imports: Imports = ()
+    """Code of your own that the run's configuration may import: --cell, --noise or --emission of its training."""
 
     def run(self) -> None:
         """Print the texts.
@@ -58,13 +62,12 @@ class Generate:
         """
         require_seed(self.seed)
         with program_settings():
-            trained = load_run(self.folder, self.device, self.data_root)
-            vocabulary = trained.corpus.vocabulary
+            trained = load_run(self.folder, self.device, self.data_root, self.imports)
+            if self.data_root is not None and (self.folder / DATA).exists():
+                raise ValueError(f"data root has no effect: {str(self.folder)!r} has its vocabulary; leave it out")
+            vocabulary = trained.vocabulary
             if vocabulary is None:
-                raise ValueError(
-                    f"{str(self.folder)!r} is a run on music ({trained.corpus.name}), which has no vocabulary; "
-                    "use a run on a text"
-                )
+                raise ValueError(f"{str(self.folder)!r} is a run on music, which has no vocabulary; use a run on a text")
             words = " ".join(self.prompt).split()  # the prompt may be quoted
             texts = generate(
                 noise_off(trained.model) if self.noise_off else trained.model,

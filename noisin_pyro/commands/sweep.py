@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from noisin_pyro.commands._options import Named
 from noisin_pyro.search import Range, SearchResult, Space, search
 from noisin_pyro.search.result import SEARCH, read_settings
 from noisin_pyro.search.search_space import from_json as space_from_json
+from noisin_pyro.search.search_space import with_values
 from noisin_pyro.training import Config, Run
 from noisin_pyro.training.config import from_json as config_from_json
 
@@ -126,9 +128,13 @@ class Sweep:
         settings = read_settings(where)
         if settings is None:
             raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to resume; name the folder of one")
+        config, space = config_from_json(json.dumps(settings["config"])), space_from_json(settings["space"])
+        names = {name: values for name, values in space.items() if name in ("model.cell", "model.emission", "noise.noise")}
+        for values in map(dict, itertools.product(*([(name, value) for value in names[name]] for name in names))):
+            with_values(config, values).require_imports((), where)
         return search(
-            config_from_json(json.dumps(settings["config"])),
-            space_from_json(settings["space"]),
+            config,
+            space,
             where,
             settings["trials"] if self.trials is None else self.trials,
             settings["trial_epochs"],

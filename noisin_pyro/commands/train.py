@@ -37,13 +37,14 @@ class Train:
             The command itself, if it does not resume a run.
 
         Raises:
-            ValueError: There is no run to resume, or options contradict it.
+            ValueError: There is no run to resume, options contradict it, or it imports code that they do not name.
         """
         if self.config.run.resume is None:
             return self
         from noisin_pyro.training.rundir.resume import require_same_options, stored_config
 
         before = stored_config(self.config.run.resume)
+        before.require_imports(self.config.import_paths, self.config.run.resume)
         given = parse(Train(before))
         longer = given.config.optimization.epochs > before.optimization.epochs  # the one option that may differ
         require_same_options(_with_epochs_of(before, given.config) if longer else given.config, before)

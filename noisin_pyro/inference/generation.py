@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from noisin_pyro.inference.traces import latent_sites
-from noisin_pyro.models import Mask, NoisyPath, NormalWeights
+from noisin_pyro.models import Mask, NoisyPath, NormalWeights, require_output
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def generate(
         trace = poutine.trace(model).get_trace(inputs, targets=inputs)
         model = poutine.condition(model, data=_weights(trace))
         nodes: dict[str, Any] = dict(trace.nodes)
-        out = nodes["_RETURN"]["value"]
+        out = require_output(nodes["_RETURN"]["value"])
         sampled = [_sample(out.emission, temperature)]
         for _ in range(num_steps - 1):
             out = model(sampled[-1], targets=sampled[-1], state=out.state)

@@ -42,11 +42,13 @@ class NoisyRNN(PyroModule):
         input_size: features of an input.
         hidden_size: units H of every layer.
         num_layers: number of layers, L.
-        cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, or a :class:`Cell`. The
-            LSTM's noise is on its hidden state; its memory is deterministic given z.
-        noise: a name (``"gamma"``, ``"gamma:multiplicative"``) or a family; ``noise.families()`` lists them.
+        cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, a :class:`Cell`, or the import
+            path of one (``"mypackage.cells:Leaky"``). The LSTM's noise is on its hidden state; its memory is
+            deterministic given z.
+        noise: a name (``"gamma"``, ``"gamma:multiplicative"``), a family or its import path; ``noise.families()`` lists
+            the names.
         spread: γ: one for all layers (each gets its own copy) or a sequence of L, the lowest layer's first. Floats are
-            fixed.
+            fixed. :meth:`set_spread` changes it later.
         input_spread: γ_0 of noisy inputs.
         feedback: True feeds the noisy state back: E[z_t | z_{t-1}] = f(x_{t-1}, z_{t-1}) (weakly unbiased). False adds
             noise to the output only, z_L around h_L of the RNN without noise: E[z_t] = h_t (strongly unbiased). The
@@ -93,7 +95,7 @@ class NoisyRNN(PyroModule):
         self.feedback, self.name, self.backend = feedback, name, known("backend", backend, BACKENDS)
         self.matmul_precision = check_matmul_precision(matmul_precision)
         self.cell = named("cell", cell, CELLS, Cell)
-        self.cell.check()
+        self.cell.check(hidden_size)
         self.noise = get_noise(noise)
         self.dropout = get_for_layers(regularizer)
         rows = self.cell.gates * hidden_size
@@ -104,11 +106,36 @@ class NoisyRNN(PyroModule):
             self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.empty(rows)))
             self.register_parameter(f"bias_hh_l{layer}", nn.Parameter(torch.empty(rows)))
         self.reset_parameters()
-        for layer, value in enumerate([input_spread, *spread_per_layer(spread, num_layers, feedback)]):
-            units = input_size if layer == 0 else hidden_size
-            own = layer_spread(layer, value, self.cell, self.noise, num_layers, units, feedback)
-            setattr(self, f"spread_{layer}", own)
+        self.set_spread(spread, input_spread)
         self.register_load_state_dict_pre_hook(_keep_spreads)
+
+    def set_spread(self, spread: AnySpread | None = None, input_spread: float | Spread | None = None) -> None:
+        """Replace γ of the layers, of the inputs, or of both; arguments and errors as for the class.
+
+        ``rnn.spread = 0.2`` does the same. A learned spread is a new parameter: make the optimizer and the bound
+        afterwards.
+        """
+        values = {} if input_spread is None else {0: input_spread}
+        if spread is not None:
+            values |= dict(enumerate(spread_per_layer(spread, self.num_layers, self.feedback), start=1))
+        sizes, like = [self.input_size, *[self.hidden_size] * self.num_layers], self.bias_ih_l0
+        fixed = self.cell, self.noise, self.num_layers
+        spreads = {i: layer_spread(i, value, *fixed, sizes[i], self.feedback) for i, value in values.items()}
+        for layer, own in spreads.items():  # once none has been refused
+            setattr(self, f"spread_{layer}", own.to(like.device, like.dtype))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("spread", "input_spread"):
+            self.set_spread(**{name: value})
+        elif name == "regularizer":
+            raise ValueError("regularizer is an argument of the constructor; make a new network, and load_state_dict")
+        else:
+            super().__setattr__(name, value)
+
+    def extra_repr(self) -> str:
+        given = f"cell={self.cell.name!r}, noise='{self.noise.name}:{self.noise.form}', feedback={self.feedback}"
+        dropout = f", regularizer={self.dropout}" if self.dropout.drops else ""
+        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, {given}{dropout}"
 
     def reset_parameters(self) -> None:
         """Draw every weight and bias from U(±1/√H), as torch does; so does the published paper for weights."""

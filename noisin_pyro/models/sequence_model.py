@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -25,11 +26,29 @@ from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell
 
 
+_OF_THE_LAYERS = inspect.signature(NoisyRNN).parameters.keys() - {"name"}
+
+
 class Output(NamedTuple):
     """What a model returns: p(x_t | z_t) with batch shape ``(..., B, T)``, and the state at each sequence's end."""
 
     emission: TorchDistribution
     state: State
+
+
+def require_output(returned: Any) -> Output:
+    """What a program returned, if it has the attributes of an :class:`Output`.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    if hasattr(returned, "emission") and hasattr(returned, "state"):
+        return returned
+    raise ValueError(
+        f"model must return its emission and its state, got a {type(returned).__name__}; end it with return "
+        "noisin_pyro.models.Output(emission, state): the distribution of x_t given z_t with batch shape (..., batch, "
+        "time), and the second value that the layers return"
+    )
 
 
 class SequenceModel(PyroModule):
@@ -40,8 +59,8 @@ class SequenceModel(PyroModule):
     Args:
         rnn: the noisy layers.
         emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"`` (with the layers'
-            ``matmul_precision``), or an :class:`Emission`.
-        output_size: classes, or dimensions of x; only for an emission given by name.
+            ``matmul_precision``), the import path of an :class:`Emission` class, or an :class:`Emission`.
+        output_size: classes, or dimensions of x; only for an emission given by name or import path.
         weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with learned mean
             and standard deviation (empirical Bayes, section 3); see :func:`place_priors`.
 
@@ -64,11 +83,17 @@ class SequenceModel(PyroModule):
             raise ValueError(f"output_size={output_size} has no effect on an emission instance; drop it")
         self.rnn = rnn
         sizes = (rnn.hidden_size, output_size or 0)
-        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, rnn.matmul_precision)
+        rounded = () if rnn.matmul_precision == "float32" else (rnn.matmul_precision,)
+        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, *rounded)
         if self.emission.hidden_size != rnn.hidden_size:
             width = self.emission.hidden_size
             raise ValueError(f"emission reads {width} units, but the layers have {rnn.hidden_size}; make both equal")
         place_priors(rnn, weight_prior)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OF_THE_LAYERS:
+            raise ValueError(f"{name} belongs to the layers, got {value!r}; set it on model.rnn (γ: model.rnn.set_spread)")
+        super().__setattr__(name, value)
 
     @property
     def dropout(self) -> Dropout:

@@ -100,6 +100,13 @@ class Spread(PyroModule):
         """Whether the layer is deterministic: fixed at 0."""
         return self.fixed == 0.0
 
+    def extra_repr(self) -> str:
+        if self.prior is not None:
+            return f"prior={self.prior}"
+        if self.fixed is not None:
+            return f"{self.fixed:g}"
+        return f"{self.floor + float(self.excess.detach()):g}, floor={self.floor:g}, learn=True"
+
     def keep_below(self, largest: float) -> None:
         """Keep γ below ``largest`` (1 for native beta).
 

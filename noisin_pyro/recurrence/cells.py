@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisin_pyro.recurrence import scan_cells
 from noisin_pyro.recurrence.scan_base import ScanCell
@@ -53,22 +53,24 @@ class FusedKernel:
 class Cell(ABC):
     """The mean of the next state, computed from the projections of an input and a state.
 
-    Subclass it for a cell of your own, and give an instance to :class:`NoisyRNN`: declare ``name``, any attribute below
-    that differs from its default, and ``step``. Derivatives come from autograd::
+    Subclass it for a cell of your own, and give an instance to :class:`NoisyRNN`: define ``step``, and declare any
+    attribute below that differs from its default. Derivatives come from autograd::
 
         class Softsign(Cell):
-            name, range = "softsign", (-1.0, 1.0)
+            range = (-1.0, 1.0)
 
             def step(self, a, p, z, c):
                 return torch.nn.functional.softsign(a + p), None
 
         rnn = NoisyRNN(3, 8, cell=Softsign())
 
+    A cell with parameters is also an ``nn.Module``: ``class Leaky(Cell, nn.Module)``.
+
     Such a cell runs in the loop, the reference backend. ``fused_kernel``, ``scan_cell`` and ``all_steps`` are faster
     ways to compute one particular ``step``, so a subclass that overrides ``step`` does not inherit them.
 
     Attributes:
-        name: what messages call it.
+        name: what messages call it; by default the class's name in lower case.
         gates: how many blocks of H rows each weight has.
         range: the interval that the mean stays in.
         attains_range: whether the mean can reach the ends of ``range``.
@@ -87,6 +89,8 @@ class Cell(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if not hasattr(cls, "name"):
+            cls.name = cls.__name__.lower()
         for capability in ("fused_kernel", "scan_cell", "all_steps"):
             # The nearest class that defines either: if it overrides ``step`` alone, the capability is of another step.
             nearest = next(names for names in map(vars, cls.__mro__) if "step" in names or capability in names)
@@ -122,19 +126,40 @@ class Cell(ABC):
             memories.append(c)
         return torch.stack(means, -2), torch.stack(memories, -2)
 
-    def check(self) -> None:
-        """Check the declared attributes; :class:`NoisyRNN` calls it at construction.
+    def check(self, hidden_size: int) -> None:
+        """Check the declared attributes, and ``step`` on one row of zeros; :class:`NoisyRNN` calls it at construction.
 
         Raises:
-            ValueError: for an attribute that is missing or has a value that a cell can't have.
+            ValueError: for an attribute with a value that a cell can't have, or results of ``step`` of another shape.
         """
         kind = type(self).__name__
-        if not isinstance(getattr(self, "name", None), str):
-            raise ValueError(f"cell: {kind}.name must be a string, got {getattr(self, 'name', None)!r}; declare it")
+        if not isinstance(self.name, str):
+            raise ValueError(f"cell: {kind}.name must be a string, got {self.name!r}; declare it")
         if not isinstance(self.gates, int) or self.gates < 1:
             raise ValueError(f"cell: {kind}.gates must be a positive integer, got {self.gates!r}")
-        if not (isinstance(self.range, tuple) and len(self.range) == 2 and self.range[0] < self.range[1]):
+        is_pair = isinstance(self.range, tuple) and [isinstance(end, (int, float)) for end in self.range] == [True] * 2
+        if not (is_pair and self.range[0] < self.range[1]):
             raise ValueError(f"cell: {kind}.range must be a pair (low, high) with low < high, got {self.range!r}")
+        for flag in ("attains_range", "has_memory"):
+            if not isinstance(getattr(self, flag), bool):
+                raise ValueError(f"cell: {kind}.{flag} must be True or False, got {getattr(self, flag)!r}")
+        like = next(iter(self.parameters()), torch.zeros(())) if isinstance(self, nn.Module) else torch.zeros(())
+        projection, z = like.new_zeros(1, self.gates * hidden_size), like.new_zeros(1, hidden_size)
+        try:
+            with torch.no_grad():
+                results = self.step(projection, projection, z, z if self.has_memory else None)
+            shapes = [tuple(result.shape) if isinstance(result, Tensor) else result for result in results]
+        except Exception as error:  # it is the user's code
+            raise ValueError(
+                f"cell: {kind}.step(a, p, z, c) fails on a and p of shape {tuple(projection.shape)} and z of shape "
+                f"{tuple(z.shape)} ({type(error).__name__}: {error}); a and p have gates · units columns"
+            ) from error
+        expected = [tuple(z.shape), tuple(z.shape) if self.has_memory else None]
+        if shapes != expected:
+            raise ValueError(
+                f"cell: {kind}.step must return the mean and the memory, of shapes {expected} where gates is "
+                f"{self.gates} and has_memory {self.has_memory}, got {shapes}"
+            )
 
 
 class Tanh(Cell):

@@ -16,7 +16,10 @@ __all__ = [
     "Result",
     "Run",
     "StopTraining",
+    "TrainedRun",
+    "export",
     "fit",
+    "load",
     "train",
 ]
 
@@ -24,12 +27,16 @@ if TYPE_CHECKING:
     from noisin_pyro.training.loop import StopTraining, fit
     from noisin_pyro.training.result import Result
     from noisin_pyro.training.run import train
+    from noisin_pyro.training.trained import TrainedRun, export, load
 else:
     # Imported on first use (PEP 562): options, and with them ``noisin train --help``, do without torch.
     _MODULES = {
         "StopTraining": "loop",
         "Result": "result",
+        "TrainedRun": "trained",
+        "export": "trained",
         "fit": "loop",
+        "load": "trained",
         "train": "run",
     }
 

@@ -17,6 +17,7 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
 from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.training.config import Config
+from noisin_pyro.training.description import DataDescription
 from noisin_pyro.training.options import Data
 from noisin_pyro.training.sharding import SequenceData
 
@@ -116,15 +117,16 @@ def datasets(config: Config, corpus: Corpus) -> tuple[SequenceData, SequenceData
     return train, dataset(corpus.valid, *options, held_out=True), dataset(corpus.test, *options, held_out=True)
 
 
-def build_model(config: Config, corpus: Corpus) -> SequenceModel:
-    """Build the model: a language model for a text, Bernoulli emissions over the 88 keys for music.
+def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceModel:
+    """Build the model: a language model for a text; for sequences an emission, by default Bernoulli.
 
-    Initial weights are drawn in float32, also for float64.
+    Initial weights are drawn in float32, also for float64. Import paths in the configuration are imported.
 
     Raises:
         ValueError: an option that the model, the noise or the kind of data refuses.
     """
     network, noise = config.model, config.noise
+    data = DataDescription.of(corpus) if isinstance(corpus, Corpus) else corpus
     options: dict[str, Any] = {
         "hidden_size": network.hidden_size,
         "num_layers": network.num_layers,
@@ -137,16 +139,18 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "backend": config.run.backend,
     }
     prior, dropout = network.weight_prior, get_dropout(network.regularizer, network.dropout)
-    if corpus.vocabulary is not None:
+    if data.vocabulary is not None:
+        if network.emission is not None:
+            raise ValueError(f"emission {network.emission!r} is not for texts, which have a softmax; leave it out")
         options |= {"tie_weights": network.tie_weights, "weight_prior": prior, "regularizer": dropout}
-        model: SequenceModel = LanguageModel(len(corpus.vocabulary), **options)
+        model: SequenceModel = LanguageModel(len(data.vocabulary), **options)
     elif network.tie_weights:
-        raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
+        raise ValueError(f"tied weights are for texts; {data.name!r} has no embedding to share: leave the option out")
     else:
-        assert isinstance(corpus.train, Sequences)
-        keys = corpus.train.inputs.shape[-1]
+        assert data.features is not None
         options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
-        model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, weight_prior=prior)
+        emission = network.emission or "bernoulli"
+        model = SequenceModel(NoisyRNN(data.features, **options), emission, data.features, weight_prior=prior)
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noisin_pyro.training.options import Data, Inference, Model, Noise, Optimization, Run
+from noisin_pyro._lookup import is_import_path, known
+from noisin_pyro.training.options import CELLS, EMISSIONS, Data, Inference, Model, Noise, Optimization, Run
 
 if TYPE_CHECKING:
     from noisin_pyro.models.dropout import Dropout
@@ -65,6 +67,9 @@ class Config:
         if self.run.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.run.seed}")
         optimizer_class(how.optimizer)
+        for option, name, names in (("cell", self.model.cell, CELLS), ("emission", self.model.emission, EMISSIONS)):
+            if name is not None and not is_import_path(name):
+                known(f"{option} (or the import path MODULE:NAME of your own)", name, names)
         self._refuse_what_has_no_effect()
         if self.run.ensemble_samples < 0 or self.run.ensemble_samples == 1:
             raise ValueError(f"ensemble samples must be 0 (none) or at least 2, got {self.run.ensemble_samples}")
@@ -148,6 +153,28 @@ class Config:
         return noise or self._dropout.drops or self.model.weight_prior != "dirac"
 
     @property
+    def import_paths(self) -> set[str]:
+        """The options that name code to import."""
+        from noisin_pyro.noise.registry import is_own_family
+
+        paths = {name for name in (self.model.cell, self.model.emission) if is_import_path(name)}
+        return paths | ({self.noise.noise} if is_own_family(self.noise.noise) else set())
+
+    def require_imports(self, imports: Iterable[str], folder: Path) -> None:
+        """Raise for code that the configuration of a folder names, unless it is in ``imports``: the folder may be
+        a stranger's.
+
+        Raises:
+            ValueError: naming the import paths, none of which has been imported.
+        """
+        unnamed = sorted(self.import_paths.difference(imports))
+        if unnamed:
+            raise ValueError(
+                f"{str(folder)!r} needs code that its configuration names, {', '.join(unnamed)}; if you trust it, name "
+                "it again: imports in Python, --imports in commands that read a run, --cell and the like to resume one"
+            )
+
+    @property
     def _dropout(self) -> Dropout:
         from noisin_pyro.models.dropout import get as get_dropout
 
@@ -183,9 +210,7 @@ def from_json(text: str) -> Config:
     try:
         groups = json.loads(text)
         data, run = groups["data"], groups["run"]
-        root, files, folder = data["root"], data["files"], run["folder"]
-        data |= {"root": root and Path(root), "files": files and tuple(map(Path, files))}
-        run |= {"folder": folder and Path(folder), "resume": None}
+        run |= {"resume": None}
         if "eval_batch_size" not in data:  # version 0.1 read held-out texts in the columns of the training batch
             data["eval_batch_size"] = data["batch_size"]
         return Config(

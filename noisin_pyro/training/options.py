@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro.conf
 
 Named = tyro.conf.arg
+CELLS = "tanh", "sigmoid", "relu", "identity", "lstm", "gru"
+EMISSIONS = "categorical", "bernoulli", "gaussian", "poisson"
+
+
+def _as_path(value: Any) -> Any:
+    """A string as a path, with ``~`` as the home folder; anything else as it is, for the check of types."""
+    try:
+        return Path(value).expanduser() if isinstance(value, str | Path) else value
+    except RuntimeError as error:
+        raise ValueError(f"path {str(value)!r} has no home folder ({error}); give the full path") from error
+
+
+def _convert_paths(options: Any, *names: str) -> None:
+    for name in names:
+        object.__setattr__(options, name, _as_path(getattr(options, name)))
 
 
 @dataclass(frozen=True)
@@ -44,13 +59,23 @@ class Data:
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
     """Steps of truncated backpropagation through time. Texts only: sequences of music are not cut."""
 
+    def __post_init__(self) -> None:
+        _convert_paths(self, "root")
+        if isinstance(self.files, tuple | list):
+            object.__setattr__(self, "files", tuple(map(_as_path, self.files)))
+
 
 @dataclass(frozen=True)
 class Model:
     """The underlying recurrent network."""
 
-    cell: Literal["tanh", "sigmoid", "relu", "identity", "lstm", "gru"] = "tanh"
-    """Recurrent cell."""
+    cell: Annotated[str, Named(metavar=f"{{{','.join(CELLS)}}}|MODULE:NAME")] = "tanh"
+    """Recurrent cell, or the import path of one of your own."""
+
+    emission: Annotated[
+        str | None, Named(metavar=f"{{{','.join(EMISSIONS)}}}|MODULE:NAME", help_behavior_hint="(default: bernoulli)")
+    ] = None
+    """Distribution of an observation given the state, or the import path of one. Not for texts, which have a softmax."""
 
     num_layers: int = 1
     """Number of layers."""
@@ -84,8 +109,8 @@ class Model:
 class Noise:
     """Noise that is injected into the hidden states."""
 
-    noise: Annotated[str, Named(metavar="FAMILY[:FORM]")] = "gaussian"
-    """Family of the noise and its form (additive, multiplicative or native). noisin families lists them."""
+    noise: Annotated[str, Named(metavar="FAMILY[:FORM]|MODULE:NAME")] = "gaussian"
+    """Family and form (additive, multiplicative or native), as noisin families lists them, or an import path."""
 
     spread: float = 0.5
     """Standard deviation γ of the noise (multiplicative: relative to the state); 0 is the deterministic network."""
@@ -197,6 +222,9 @@ class Run:
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
     """Resume the run in this folder exactly. With more --epochs a finished run continues, as if it were one run."""
 
+    init_from: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
+    """Start from the best weights of the run in this folder, of a network of the same sizes and vocabulary."""
+
     checkpoint_steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
     """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""
 
@@ -205,3 +233,6 @@ class Run:
 
     ensemble_samples: int = 50
     """Number of noisy runs that the final ensemble test averages over; 0 skips it."""
+
+    def __post_init__(self) -> None:
+        _convert_paths(self, "folder", "resume", "init_from")

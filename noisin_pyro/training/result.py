@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from noisin_pyro._tables import aligned
 from noisin_pyro.inference import Evaluation
+from noisin_pyro.inference.guides import Guide
+from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.rundir import metrics_log
 from noisin_pyro.training.rundir.layout import LOG, RESULT
+from noisin_pyro.training.rundir.load import LoadedRun, load_run
 from noisin_pyro.training.rundir.metrics_log import Row
 
 Measure = Literal["perplexity", "nats"]
@@ -37,6 +42,7 @@ class Result:
         measure: what :meth:`table` shows: perplexities for a text, nats per step (a whole chord) for music.
         seconds: of all epochs and the last tests.
         twin: the deterministic network's result, if it was trained too.
+        imports: import paths in the configuration that ``model`` may follow.
     """
 
     name: str
@@ -50,6 +56,21 @@ class Result:
     measure: Measure
     seconds: float
     twin: Result | None = None
+    imports: list[str] = field(default_factory=list, repr=False)
+
+    @property
+    def model(self) -> SequenceModel:
+        """The best model, read from the folder on first use."""
+        return self._run.model
+
+    @property
+    def guide(self) -> Guide | None:
+        """The guide that was trained with it; None where the prior was the guide."""
+        return self._run.guide
+
+    @cached_property
+    def _run(self) -> LoadedRun:
+        return load_run(self.folder, imports=self.imports)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``result.json`` holds, each evaluation with its kind and errors."""
@@ -81,7 +102,7 @@ class Result:
         return f"{evaluation.perplexity:.1f}" if self.measure == "perplexity" else f"{evaluation.nats_per_step:.3f}"
 
 
-def read(folder: Path, measure: Measure) -> Result:
+def read(folder: Path, measure: Measure, imports: Iterable[str] = ()) -> Result:
     """Read the result of a finished run, without its twin's; ``measure`` is that of its data.
 
     Raises:
@@ -98,6 +119,7 @@ def read(folder: Path, measure: Measure) -> Result:
             best_epoch=content["best_epoch"],
             measure=measure,
             seconds=content["seconds"],
+            imports=sorted(imports),
             **parts,
         )
         checked(result)

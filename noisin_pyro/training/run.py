@@ -25,12 +25,14 @@ from noisin_pyro.recurrence.matmul import tf32
 from noisin_pyro.training import distributed, signals
 from noisin_pyro.training.build import build_guide, build_model, datasets, load_corpus, resolved
 from noisin_pyro.training.config import Config, to_json
+from noisin_pyro.training.description import DataDescription
 from noisin_pyro.training.distributed import World
 from noisin_pyro.training.loop import AfterEpoch, StopTraining, fit
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.rundir import layout, metrics_log
-from noisin_pyro.training.rundir.checkpointer import load_best
+from noisin_pyro.training.rundir.checkpointer import load_best, load_initial_state
+from noisin_pyro.training.rundir.load import load_run
 from noisin_pyro.training.rundir.resume import config_to_resume
 from noisin_pyro.training.sharding import SequenceData, scored
 from noisin_pyro.training.validation import eval_rows, validate
@@ -43,8 +45,8 @@ def train(
 ) -> Result:
     """Train and test the network that ``config`` describes, and its deterministic twin if that is asked for.
 
-    The run's folder then holds ``config.json``, ``log.csv`` (:func:`~noisin_pyro.training.fit` names the columns),
-    ``best.pt``, ``last.pt``, ``result.json``, ``curves.png`` (figure 2 of the paper), for a learned spread
+    The run's folder then holds ``config.json``, ``data.json`` (the vocabulary), ``log.csv``
+    (:func:`~noisin_pyro.training.fit` names the columns), ``best.pt``, ``last.pt``, ``result.json``, ``curves.png`` (figure 2 of the paper), for a learned spread
     ``spreads.png``, and the twin's own folder, ``deterministic``. Seeds the generators of torch, numpy and Python.
     What happens is logged to the logger ``"noisin_pyro"``.
 
@@ -85,7 +87,9 @@ def train(
         locks.enter_context(tf32(config.run.tf32))
         corpus = world.on_rank_zero(partial(load_corpus, config.data))
         if not resume:
-            config = dataclasses.replace(config, data=resolved(config.data))
+            run, start = config.run, config.run.init_from
+            run = dataclasses.replace(run, init_from=start and start.absolute())
+            config = dataclasses.replace(config, data=resolved(config.data), run=run)
         result = _NetworkRun(config, corpus, world, locks).run(resume, after_epoch)
         if config.run.twin and config.noisy:
             folder = result.folder / "deterministic"
@@ -132,12 +136,13 @@ class _NetworkRun:
             world.on_rank_zero(partial(self._lock, given))
             layout.require_same_data(given, self.corpus)
             if world.on_rank_zero((given / layout.RESULT).exists):
-                result = read(given, self.measure)
+                result = read(given, self.measure, config.import_paths)
                 world.on_rank_zero(partial(layout.remove_intermediate_files, given))
                 return result
         pyro.set_rng_seed(config.run.seed)
         model = build_model(config, self.corpus).to(config.run.device)
         guide = build_guide(config, model)
+        self._load_initial_weights(model, guide)
         distributed.reseed(config.run.seed, world)
         train, valid, test = datasets(config, self.corpus)
         folder = given if resume else world.on_rank_zero(self._new_folder)
@@ -154,6 +159,18 @@ class _NetworkRun:
         world.on_rank_zero(partial(_write_result, folder, result))
         return result
 
+    def _load_initial_weights(self, model: SequenceModel, guide: Guide | None) -> None:
+        """Start from the weights in ``run.init_from``, unless there is a checkpoint."""
+        start, folder = self.config.run.init_from, self.config.run.folder
+        has_checkpoint = folder and any((folder / name).exists() for name in (layout.LAST, layout.BEFORE))
+        if start is not None and not has_checkpoint:
+            other = load_run(start, imports=self.config.import_paths)
+            if other.vocabulary != self.corpus.vocabulary:
+                raise ValueError(f"init from {str(start)!r}: its vocabulary is not that of {self.corpus.name}; use its data")
+            load_initial_state(model, other.model, start)
+            if guide is not None and other.guide is not None:
+                load_initial_state(guide, other.guide, start)
+
     def _lock(self, folder: Path) -> None:
         self.locks.enter_context(exclusive_lock(folder))
 
@@ -169,9 +186,11 @@ class _NetworkRun:
     def _write_config(self, folder: Path, resume: bool) -> None:
         if resume:
             layout.remove_partial_files(folder)
-            return
-        settings = provenance(torch.device(self.config.run.device), self.world.size) | layout.fingerprint(self.corpus)
-        write_json(folder / layout.CONFIG, json.loads(to_json(self.config)) | settings)
+        else:
+            device, data = torch.device(self.config.run.device), layout.fingerprint(self.corpus)
+            settings = provenance(device, self.world.size) | data
+            write_json(folder / layout.CONFIG, json.loads(to_json(self.config)) | settings)
+        DataDescription.of(self.corpus).write(folder)  # after the configuration, without which there is no run
 
     def _test(
         self,
@@ -204,6 +223,7 @@ class _NetworkRun:
             ensemble=ensemble,
             measure=self.measure,
             seconds=sum(row["seconds"] for row in rows) + time.perf_counter() - start,
+            imports=sorted(self.config.import_paths),
         )
 
     def _clean_up(self, folder: Path, error: BaseException, resume: bool, made: bool) -> None:

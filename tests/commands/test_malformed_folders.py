@@ -45,7 +45,8 @@ def unfinished(request: pytest.FixtureRequest, texts: Path, tmp_path_factory: py
         sizes = ["--batch-size", "2", "--hidden-size", "4", "--epochs", "2", "--checkpoint-steps", "1"]
         assert main(["train", *options, *sizes, "--no-twin", "--ensemble-samples", "0", "--folder", str(folder)]) == 143
     (folder / "curves.png").unlink()
-    assert {path.name for path in folder.iterdir()} == {"config.json", "log.csv", "best.pt", "last.pt", "before.pt"}
+    files = {"config.json", "data.json", "log.csv", "best.pt", "last.pt", "before.pt"}
+    assert {path.name for path in folder.iterdir()} == files
     return folder
 
 

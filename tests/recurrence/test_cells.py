@@ -71,7 +71,7 @@ def test_means_stay_in_the_stated_range(name: str) -> None:
 
 
 class Softsign(Cell):
-    name, range = "softsign", (-1.0, 1.0)
+    range = (-1.0, 1.0)
 
     def step(self, a: Tensor, p: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return nn.functional.softsign(a + p), None

@@ -37,7 +37,7 @@ def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, t
     with pytest.raises(StopTraining) as paused:
         train(of("broken"), pause)
     assert not getattr(paused.value, "__notes__", [])
-    files = {"config.json", "log.csv", "best.pt", "last.pt", *(["before.pt"] if epochs > 1 else [])}
+    files = {"config.json", "data.json", "log.csv", "best.pt", "last.pt", *(["before.pt"] if epochs > 1 else [])}
     assert {path.name for path in (tmp_path / "broken").iterdir()} == files
     with pytest.raises(StopTraining):  # there already
         train(Config(run=Run(resume=tmp_path / "broken")), pause)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisin_pyro.models import CELLS, REGULARIZERS
-from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run
+from noisin_pyro.models import CELLS, EMISSIONS, REGULARIZERS
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run, options
 from noisin_pyro.training.config import from_json, to_json
 
 paths = st.sampled_from([Path("a"), Path("b/ü")])
@@ -58,8 +58,8 @@ def test_other_json_is_refused(text: str) -> None:
         from_json(text)
 
 
-def test_cells_are_those_of_the_models() -> None:
-    assert set(get_args(get_type_hints(Model)["cell"])) == set(CELLS)
+def test_cells_and_emissions_are_those_of_the_models() -> None:
+    assert list(options.CELLS) == list(CELLS) and list(options.EMISSIONS) == list(EMISSIONS)
 
 
 def test_regularizers_are_those_of_the_models() -> None:

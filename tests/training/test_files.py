@@ -55,7 +55,7 @@ def test_a_second_run_is_refused_until_the_first_is_gone(stopped: Path, capsys: 
         assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
         holder.send_signal(signal.SIGKILL)
     assert main(["train", "--resume", str(stopped)]) == 0
-    files = {"best.pt", "last.pt", "config.json", "log.csv", "result.json"}
+    files = {"best.pt", "last.pt", "config.json", "data.json", "log.csv", "result.json"}
     assert {path.name for path in (stopped / "deterministic").iterdir()} == files
     assert {path.name for path in stopped.iterdir()} == files | {"curves.png", "deterministic"}
 

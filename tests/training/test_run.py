@@ -44,7 +44,7 @@ def test_a_run_writes_its_configuration_log_model_result_and_pictures(texts: Tex
     config = _config(texts, tmp_path / "run", noise=Noise(spread=0.4, learn_spread=True))
     result = train(config)
     names = {path.name for path in result.folder.iterdir()}
-    files = {"config.json", "log.csv", "best.pt", "last.pt", "result.json"}
+    files = {"config.json", "data.json", "log.csv", "best.pt", "last.pt", "result.json"}
     assert names == files | {"curves.png", "spreads.png", "deterministic"}
     assert {path.name for path in (result.folder / "deterministic").iterdir()} == files
     for picture in ("curves.png", "spreads.png"):

@@ -27,7 +27,7 @@ from noisin_pyro.inference.evaluation.result import (
     window_groups,
 )
 from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size, log_mean_exp
-from noisin_pyro.models import real_steps
+from noisin_pyro.models import real_steps, require_output
 
 
 def importance(
@@ -128,7 +128,7 @@ def _weights_of_block(
                 f"model must open a plate of dimension -1 over its {rows} sequences, so that each has its own weights; "
                 f"got weights of shape {tuple(log_w.shape)}"
             )
-        (out,) = returned
+        out = require_output(*returned)
         weights.append(log_w.double())
         state = out.state
         if log_probs:

@@ -21,7 +21,7 @@ from noisin_pyro.inference.evaluation.result import (
     summary_of_text,
 )
 from noisin_pyro.inference.importance_weights import log_mean_exp
-from noisin_pyro.models import real_steps
+from noisin_pyro.models import real_steps, require_output
 
 
 def predict(
@@ -60,7 +60,8 @@ def _score(model: Callable[..., Any], data: Sequences | Stream, batch_size: int 
     scores, lengths, state = [], [], None
     for batch in data.batches(batch_size):
         with poutine.block():
-            out = model(batch.inputs, batch.targets, state=state if batch.carried else None, lengths=batch.lengths)
+            carried = state if batch.carried else None
+            out = require_output(model(batch.inputs, batch.targets, state=carried, lengths=batch.lengths))
         state = out.state
         log_prob = out.emission.log_prob(batch.targets)
         real = None if batch.lengths is None else real_steps(batch.lengths, log_prob.shape[1])

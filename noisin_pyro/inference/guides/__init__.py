@@ -7,11 +7,13 @@ from typing import Any
 
 from pyro import poutine
 from pyro.infer import autoguide
+from torch.nn import Module
 
 from noisin_pyro._lookup import known
 from noisin_pyro.inference.guides.affine import COVARIANCES
 from noisin_pyro.inference.guides.amortized import Guide
-from noisin_pyro.models import Mask, SequenceModel, innovations
+from noisin_pyro.models import Mask, NoisyRNN, SequenceModel, innovations
+from noisin_pyro.models.views import view_of
 
 __all__ = ["AUTOMATIC", "NAMED", "Guide", "get"]
 
@@ -32,7 +34,7 @@ AUTOMATIC = (
 
 def get(
     name: str | Callable[..., Any],
-    model: SequenceModel,
+    model: Callable[..., Any],
     *,
     covariance: str | None = None,
     hidden_size: int | None = None,
@@ -52,7 +54,8 @@ def get(
 
     Args:
         name: one of these names, or a guide, which is returned unchanged.
-        model: the :class:`SequenceModel` itself, not a view of it.
+        model: the :class:`SequenceModel` itself, not a view of it; for an automatic guide any module that is a Pyro
+            program and has :class:`NoisyRNN` layers.
         covariance: of the units at one step, ``"diagonal"`` (the default) or ``"full"``. Not for automatic guides.
         hidden_size: number of units of the encoder and of each network that computes an affine map (default: the
             model's hidden size). Not for automatic guides.
@@ -67,10 +70,8 @@ def get(
     if not isinstance(name, str):
         return name
     known("guide", name, [*NAMED, *AUTOMATIC])
-    if not isinstance(model, SequenceModel):
-        kind = type(model).__name__
-        raise ValueError(f"model must be a SequenceModel, got {kind}; pass the model itself, not a view of it")
-    _require_density(model)
+    layers = _layers(name, model)
+    _require_density(layers)
     if name in AUTOMATIC:
         given = [key for key, value in (("covariance", covariance), ("hidden_size", hidden_size)) if value is not None]
         if given:
@@ -78,7 +79,9 @@ def get(
                 f"{' and '.join(given)}: not an option of {name}; leave it out, or use one of {', '.join(NAMED)}"
             )
         without_masks = poutine.block(innovations(model), hide_fn=lambda site: isinstance(site.get("fn"), Mask))
-        return getattr(autoguide, name)(without_masks if model.dropout.drops else innovations(model), **options)
+        has_masks = any(rnn.dropout.drops for rnn in layers) or getattr(model, "embedding_dropout", 0) > 0
+        return getattr(autoguide, name)(without_masks if has_masks else innovations(model), **options)
+    assert isinstance(model, SequenceModel)
     model.dropout.refuse(f"guide {name!r} does not support dropout masks", "an automatic guide such as AutoNormal")
     if options:
         raise ValueError(
@@ -90,12 +93,28 @@ def get(
     return Guide(name, model, **NAMED[name], covariance=covariance, hidden_size=hidden_size)
 
 
-def _require_density(model: SequenceModel) -> None:
-    family = model.rnn.noise
-    if family.discrete:
+def _layers(name: str, model: Callable[..., Any]) -> list[NoisyRNN]:
+    """The noisy layers of a program that the guide can serve.
+
+    Raises:
+        ValueError: where there are none, or the guide needs a :class:`SequenceModel`.
+    """
+    if view_of(model) is not None:
+        raise ValueError("model is in a view already; pass the model itself, not a view of it")
+    layers = [module for module in model.modules() if isinstance(module, NoisyRNN)] if isinstance(model, Module) else []
+    if isinstance(model, SequenceModel) or (name in AUTOMATIC and layers):
+        return layers
+    needs = f"a module with NoisyRNN layers, or use pyro.infer.autoguide.{name}(noisin_pyro.innovations(program))"
+    if name not in AUTOMATIC:
+        needs = "a SequenceModel, whose inputs and targets the guide encodes, or use an automatic guide"
+    raise ValueError(f"guide {name!r} needs {needs}; got a {type(model).__name__}")
+
+
+def _require_density(layers: list[NoisyRNN]) -> None:
+    for family in (rnn.noise for rnn in layers if rnn.noise.discrete):
         raise ValueError(
             f"a guide needs noise with a density, but {family} noise is discrete; leave it to the prior (no guide: "
             "equation (1)), or use a family with a density, such as gaussian"
         )
-    if not model.rnn.noisy_layers:
+    if not any(rnn.noisy_layers for rnn in layers):
         raise ValueError("a guide needs noise, but every spread is 0; give the model a spread above 0")

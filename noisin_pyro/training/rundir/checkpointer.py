@@ -121,6 +121,22 @@ def load_best(folder: Path, model: nn.Module, guide: nn.Module | None = None) ->
     return best
 
 
+def load_initial_state(module: nn.Module, other: nn.Module, source: Path) -> None:
+    """Load the weights of another run's module. Spreads are taken from it where both are learned.
+
+    Raises:
+        ValueError: modules with other weights, or of other sizes.
+    """
+    own, given = module.state_dict(), other.state_dict()
+    expected, weights = (
+        {name: value for name, value in state.items() if "spread_" not in name or name in own.keys() & given.keys()}
+        for state in (own, given)
+    )
+    if {name: value.shape for name, value in expected.items()} != {name: value.shape for name, value in weights.items()}:
+        raise ValueError(f"init from {str(source)!r}: its network has other sizes or parts; give that run's options")
+    module.load_state_dict(weights, strict=False)
+
+
 class Checkpointer:
     """Writes ``last.pt`` and ``best.pt`` in a run's folder. The checkpoint before the last stays in ``before.pt``.
 

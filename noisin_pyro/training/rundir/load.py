@@ -1,21 +1,28 @@
-"""Loading a run from its folder: configuration, data and best model."""
+"""Loading a run from its folder: configuration, vocabulary, best model and, where they are needed, its data."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 
-from noisin_pyro.data import Corpus
+from noisin_pyro.data import Corpus, Vocabulary
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import build_guide, build_model, load_corpus
 from noisin_pyro.training.config import Config
+from noisin_pyro.training.description import DATA, DataDescription
 from noisin_pyro.training.rundir.checkpointer import load_best
 from noisin_pyro.training.rundir.layout import read_config, require_same_data
+
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -23,45 +30,73 @@ class LoadedRun:
     """A run that is loaded from its folder.
 
     Attributes:
+        folder: the run's.
         config: the run's, with the device and the data's root that it is loaded with.
-        corpus: its data.
+        vocabulary: that of a text; None for music.
         model: its best model, on ``config.run.device``.
         guide: the guide that was trained with it; ``None`` where the prior was the guide.
     """
 
+    folder: Path
     config: Config
-    corpus: Corpus
+    vocabulary: Vocabulary | None = dataclasses.field(repr=False)
     model: SequenceModel
     guide: Guide | None
 
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The data that the run was trained on, read where ``config.data`` says.
 
-def load_run(folder: Path, device: str | None = None, root: Path | None = None) -> LoadedRun:
-    """Load the best model of a finished or unfinished run, and its data. Call this, and use the model,
-    within :func:`~noisin_pyro.training.run.program_settings`.
+        Raises:
+            ValueError: data that are not there, or are others now.
+        """
+        return _read_data(self.folder, self.config)
+
+
+def load_run(
+    folder: Path, device: str | None = None, root: Path | None = None, imports: Collection[str] = ()
+) -> LoadedRun:
+    """Load the best model of a finished or unfinished run. The random number generators stay as they are.
 
     Args:
         folder: a folder that ``train`` wrote, a twin's too.
-        device: "cpu" or "cuda"; by default the run's own.
+        device: "cpu" or "cuda"; by default the run's own, or the CPU where that is not available.
         root: where the data now are, in place of the run's ``data.root``.
+        imports: import paths in the configuration that may be followed.
 
     Raises:
-        ValueError: no such run, a file of it that is damaged, or data that are not there or are others now;
-            a call outside those settings.
+        ValueError: no such run, a file of it that is damaged, or an import path that ``imports`` lacks; for a run
+            of version 0.1, which has no ``data.json``, data that are not there or are others now.
     """
-    if not pyro.settings.get("module_local_params"):
-        raise ValueError("load_run makes a model whose parameters are its own: call it within program_settings()")
     config = read_config(folder)
-    data, run = config.data, config.run
+    config.require_imports(imports, folder)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
+    run, available = config.run, "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or (run.device if run.device == available else "cpu")
     config = dataclasses.replace(
         config,
-        data=data if root is None else dataclasses.replace(data, root=root),
-        run=run if device is None else dataclasses.replace(run, device=device),
+        data=config.data if root is None else dataclasses.replace(config.data, root=root),
+        run=dataclasses.replace(run, device=device, tf32=run.tf32 and device == "cuda"),
     )
-    if config.run.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
-    corpus = load_corpus(config.data)
-    require_same_data(folder, corpus)
-    model = build_model(config, corpus).to(config.run.device)
-    guide = build_guide(config, model)
+    description = DataDescription.read(folder) or DataDescription.of(_read_data(folder, config))
+    uses_global_store = not pyro.settings.get("module_local_params")
+    # A model made with parameters of its own works with Pyro's global store as well, but not the other way round.
+    with torch.random.fork_rng([]), pyro.settings.context(module_local_params=True):
+        model = build_model(config, description).to(device)
+        guide = build_guide(config, model)
+        if uses_global_store:  # in which parameters of the same name would be shared by all models
+            PyroModule(f"run_{next(_NUMBERS)}").model = model
     load_best(folder, model, guide)
-    return LoadedRun(config, corpus, model, guide)
+    return LoadedRun(folder, config, description.vocabulary, model, guide)
+
+
+def _read_data(folder: Path, config: Config) -> Corpus:
+    try:
+        corpus = load_corpus(config.data)
+    except ValueError as error:
+        if not (folder / DATA).exists():
+            error.add_note(f"a run without {DATA}, of version 0.1, needs the data that it was trained on")
+        raise
+    require_same_data(folder, corpus)
+    return corpus

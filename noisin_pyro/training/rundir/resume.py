@@ -42,6 +42,7 @@ def config_to_resume(config: Config, epochs: int | None, world: World) -> Config
     folder = config.run.resume
     assert folder is not None
     stored = world.on_rank_zero(lambda: stored_config(folder))  # before it is lengthened, in all processes
+    stored.require_imports(config.import_paths, folder)
     require_same_options(with_stored_defaults(config, stored), stored)
     warn_of_changes(folder, world)
     if epochs is not None:
