@@ -16,7 +16,7 @@ from noisin_pyro.noise import registry
 
 ROOT = Path(__file__).parents[1]
 INVENTORY = ROOT / "docs" / "_build" / "html" / "objects.inv"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 PACKAGE = ROOT / "noisin_pyro"
 SUBPACKAGES = sorted({path.parent for path in PACKAGE.rglob("__init__.py") if path.parent.name != "commands"})
 PLACED = ("{toctree}", "{eval-rst}", "{image}", "{figure}", "{include}")

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from noisin_pyro.inference.traces import latent_sites
-from noisin_pyro.models import Mask, NoisyPath, NormalWeights, require_output
+from noisin_pyro.models import Mask, NoisyPath, NormalWeights
+from noisin_pyro.models.sequence_model import require_output
 
 
 @torch.no_grad()

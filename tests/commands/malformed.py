@@ -93,7 +93,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 def require_whole(folder: Path) -> None:
     """A finished run can be read, and its folder has no files of an unfinished one."""
     assert {path.name for path in folder.iterdir()} - {"curves.png", "spreads.png", "deterministic"} == {
-        "config.json", "log.csv", "result.json", "best.pt", "last.pt",
+        "config.json", "data.json", "log.csv", "result.json", "best.pt", "last.pt",
     }  # fmt: skip
     assert all(value.isfinite().all() for value in checkpointer.load(folder / "best.pt")["model"].values())
     assert metrics_log.require_whole(metrics_log.read(folder / "log.csv"))

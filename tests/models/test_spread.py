@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import noisin_pyro as nz
 from noisin_pyro.models import Spread, SpreadPrior
 
-from ..small_layers import BATCH, PARTICLES, SPREADS, STEPS, UNITS, close, in_plates, make_inputs, make_rnn, traced
+from ..small_layers import BATCH, FEATURES, PARTICLES, SPREADS, STEPS, UNITS, close, in_plates, make_inputs, make_rnn, traced
 
 PRIOR = dist.Gamma(2.0, 4.0)
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -75,6 +75,48 @@ def test_layers_do_not_share_a_spread() -> None:
     gammas = rnn.spreads()
     assert gammas["gamma_1"] > gammas["gamma_2"]
     assert math.isclose(gammas["gamma_2"], float(given(LIKE).detach()), rel_tol=1e-6)
+
+
+def test_spreads_can_be_replaced() -> None:
+    rnn, inputs = make_rnn(num_layers=2, spread=Spread(0.3, learn=True), input_spread=0.2), make_inputs()
+    rnn(inputs)
+    rnn.set_spread([0.0, Spread(0.6, learn=True)])
+    assert rnn.spreads() == pytest.approx({"gamma_0": 0.2, "gamma_2": 0.6})
+    assert [name for name, _ in rnn.named_parameters() if "spread" in name] == ["spread_2.excess_unconstrained"]
+    assert all(parameter.dtype == torch.float64 for parameter in rnn.parameters())
+    rnn.spread, rnn.input_spread = 0.0, 0.0
+    assert rnn.spreads() == {} and torch.equal(rnn(inputs)[0], rnn(inputs)[0])
+
+
+def test_spreads_that_the_noise_cannot_take_leave_the_old_ones() -> None:
+    rnn = make_rnn("sigmoid", "beta:native", num_layers=2, spread=0.5)
+    for wrong in (1.5, [0.2, 1.0], [0.1]):
+        with pytest.raises(ValueError, match="spread must be"):
+            rnn.spread = wrong
+    assert rnn.spreads() == {"gamma_1": 0.5, "gamma_2": 0.5}
+
+
+@pytest.mark.parametrize("name", ["spread", "noise", "cell", "num_layers", "regularizer"])
+def test_arguments_that_a_module_does_not_read_cannot_be_set(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} belongs to the layers"):
+        setattr(nz.LanguageModel(5, 3), name, 0.0)
+    if name == "regularizer":
+        with pytest.raises(ValueError, match="regularizer is an argument of the constructor"):
+            setattr(make_rnn(), name, "D")
+
+
+def test_a_repr_tells_sizes_cell_noise_and_spreads() -> None:
+    rnn = make_rnn("gru", "gamma:multiplicative", num_layers=2, spread=[0.25, Spread(0.5, learn=True)])
+    lines = [line.strip() for line in repr(rnn).splitlines()]
+    assert lines == [
+        "NoisyRNN(",
+        f"{FEATURES}, {UNITS}, num_layers=2, cell='gru', noise='gamma:multiplicative', feedback=True",
+        "(spread_0): Spread(0)",
+        "(spread_1): Spread(0.25)",
+        "(spread_2): Spread(0.5, floor=0.1, learn=True)",
+        ")",
+    ]
+    assert repr(Spread(prior=PRIOR)) == f"Spread(prior={PRIOR})"
 
 
 def test_spreads_by_name() -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
-from noisin_pyro.models import CELLS, Cell, NoisyRNN
+import noisin_pyro as nz
+from noisin_pyro.models import CELLS, Cell, NoisyRNN, SequenceModel
 
 from .. import textbook
 from ..small_layers import BATCH, FEATURES, STEPS, UNITS, close, make_inputs, make_rnn, make_state, parts, traced
@@ -110,12 +112,59 @@ def test_subclass_inherits_the_fast_backends_unless_it_overrides_step(name: str)
     close(path.transport(epsilon), trace.nodes["z_1"]["value"])
 
 
+class Damped(Cell, nn.Module):
+    """A share of the state, learned for each unit, is carried over; a second state is the sum of all means."""
+
+    gates, has_memory = 2, True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.full((UNITS,), 0.3))
+
+    def step(self, a: Tensor, p: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        assert c is not None
+        first, second = (a + p).chunk(2, -1)
+        mean = self.share * z + torch.sigmoid(second) * torch.tanh(first + 0.1 * c)
+        return mean, c + mean
+
+
+@pytest.mark.parametrize("cell", [Softsign, Damped])
+def test_custom_cell_runs_in_every_view_with_a_guide_and_in_the_particle_filter(cell: type[Cell]) -> None:
+    model = SequenceModel(NoisyRNN(FEATURES, UNITS, 2, cell=cell()), "bernoulli", 4).double()
+    inputs, targets = make_inputs(), torch.rand(BATCH, STEPS, 4, dtype=torch.float64).round()
+    trace = traced(model, inputs, targets)
+    z = {name: trace.nodes[name]["value"] for name in ("z_1", "z_2")}
+    steps = traced(nz.unroll(poutine.condition(model, data=z)), inputs, targets)
+    close(steps.log_prob_sum(), trace.log_prob_sum())
+    noise = {f"{name}_noise": trace.nodes[name]["fn"].innovate(value) for name, value in z.items()}
+    same = traced(poutine.condition(nz.innovations(model), data=noise), inputs, targets)
+    close(same.nodes["z_2"]["value"], z["z_2"])
+    data = nz.data.Sequences(inputs, targets)
+    for guide in ("mean-field", "smoothing"):
+        bound = nz.PriorAsGuide_ELBO(2)(model, nz.guides.get(guide, model))
+        bound(inputs, targets).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    scores = [nz.evaluate(model, data, method, num_samples=8) for method in ("importance", "particle-filter")]
+    assert all(score.nats_per_step > 0 for score in scores)
+    model.rnn.spread = 0.0
+    scores = [nz.evaluate(model, data, method) for method in (None, "particle-filter")]
+    assert scores[0].nats_per_step == pytest.approx(scores[1].nats_per_step)
+
+
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
         ({"name": None}, "cell: Wrong.name must be a string, got None; declare it"),
         ({"gates": 0}, "cell: Wrong.gates must be a positive integer, got 0"),
         ({"range": (1.0, -1.0)}, r"cell: Wrong.range must be a pair \(low, high\) with low < high"),
+        ({"range": ("0", "1")}, r"cell: Wrong.range must be a pair"),
+        ({"has_memory": None}, "cell: Wrong.has_memory must be True or False, got None"),
+        ({"attains_range": 1}, "cell: Wrong.attains_range must be True or False, got 1"),
+        ({"gates": 2}, rf"of shapes \[\(1, {UNITS}\), None\] where gates is 2 .* got \[\(1, {2 * UNITS}\), None\]"),
+        ({"has_memory": True}, rf"and has_memory True, got \[\(1, {UNITS}\), None\]"),
+        ({"step": lambda self, a, p, z, c: a + p}, rf"Wrong.step must return .* got \[\({UNITS},\)\]"),
+        ({"step": lambda self, a, p, z, c: (a @ p, c)}, r"Wrong.step\(a, p, z, c\) fails on .* \(RuntimeError: "),
+        ({"step": lambda self, a, p: (a + p, None)}, r"Wrong.step\(a, p, z, c\) fails on .* \(TypeError: "),
     ],
 )
 def test_cell_is_checked_at_construction_of_a_layer(attributes: dict[str, object], message: str) -> None:

@@ -62,6 +62,17 @@ def test_cells_and_emissions_are_those_of_the_models() -> None:
     assert list(options.CELLS) == list(CELLS) and list(options.EMISSIONS) == list(EMISSIONS)
 
 
+def test_strings_are_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+    given: dict[str, Any] = {"data": Data(files=("a", "~/b", Path("c"))), "run": Run(folder="~/runs/d", init_from="e")}
+    config = Config(**given)
+    assert config.data.files == (Path("a"), Path("/home/x/b"), Path("c"))
+    assert (config.run.folder, config.run.init_from) == (Path("/home/x/runs/d"), Path("e"))
+    assert from_json(to_json(config)) == config
+    with pytest.raises(ValueError, match="no home folder .*; give the full path"):
+        Run(folder="~nobody-of-this-name/d")  # type: ignore[arg-type]
+
+
 def test_regularizers_are_those_of_the_models() -> None:
     assert get_args(get_type_hints(Model)["regularizer"]) == REGULARIZERS
 

@@ -27,7 +27,8 @@ from noisin_pyro.inference.evaluation.result import (
     window_groups,
 )
 from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size, log_mean_exp
-from noisin_pyro.models import real_steps, require_output
+from noisin_pyro.models import real_steps
+from noisin_pyro.models.sequence_model import require_output
 
 
 def importance(

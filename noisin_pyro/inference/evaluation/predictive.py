@@ -21,7 +21,8 @@ from noisin_pyro.inference.evaluation.result import (
     summary_of_text,
 )
 from noisin_pyro.inference.importance_weights import log_mean_exp
-from noisin_pyro.models import real_steps, require_output
+from noisin_pyro.models import real_steps
+from noisin_pyro.models.sequence_model import require_output
 
 
 def predict(

@@ -1,6 +1,7 @@
 """Evaluation: exact scores of deterministic models, averaged probabilities of noisy ones, and standard errors."""
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import pytest
@@ -10,7 +11,7 @@ from pyro.nn import PyroSample
 from torch import nn
 from torch.nn import functional as F
 
-from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, generate, innovations, noise_off, unroll
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.predictive import average
 
@@ -194,3 +195,16 @@ class TestViews:
         data = Stream(TOKENS, batch_size=5, window=7)
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(0.0, 1.0)))
         assert evaluate(model, data).nats_per_step == evaluate(model, data).nats_per_step
+
+
+@pytest.mark.parametrize("method", ["mean", "ensemble", "importance"])
+def test_a_program_that_returns_a_tensor_gets_told_what_is_needed(method: str) -> None:
+    model = LanguageModel(7, 4)
+
+    def program(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return model(*args, **kwargs).emission.logits
+
+    with pytest.raises(ValueError, match=r"its emission and its state, got a Tensor; end it with return .*Output\("):
+        evaluate(program, Stream(TOKENS, batch_size=2, window=9), method)
+    with pytest.raises(ValueError, match="its emission and its state, got a Tensor"):
+        generate(program, 3)

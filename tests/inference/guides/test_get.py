@@ -4,10 +4,12 @@ import math
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import pyro.optim
 import pytest
 import torch
 from pyro.infer import SVI
+from pyro.nn import PyroModule
 
 import noisin_pyro as nz
 from noisin_pyro.inference.guides import AUTOMATIC, NAMED
@@ -83,6 +85,41 @@ def test_refusals(name: str, options: dict[str, Any], asked: dict[str, Any], mat
 def test_a_view_is_refused():
     with pytest.raises(ValueError, match="not a view of it"):
         nz.guides.get("smoothing", nz.innovations(make()))  # pyright: ignore[reportArgumentType]
+
+
+class OwnProgram(PyroModule):
+    """Two noisy layers of different noise, and no SequenceModel."""
+
+    def __init__(self, noise: str = "laplace") -> None:
+        super().__init__()
+        self.below = nz.NoisyRNN(2, 3, noise=noise, name="below", regularizer=nz.Dropout(output=0.2))
+        self.above = nz.NoisyRNN(3, 2, cell="gru", name="above")
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        with pyro.plate("sequences", len(x), dim=-1):
+            z, _ = self.above(self.below(x)[0])
+            pyro.sample("y", dist.Normal(z.sum(-1), 1.0).to_event(1), obs=y)
+
+
+def test_automatic_guides_serve_any_module_with_noisy_layers():
+    model, x, y = OwnProgram(), torch.randn(4, 5, 2), torch.randn(4, 5)
+    guide = nz.guides.get("AutoNormal", model, init_scale=0.01)
+    assert torch.isfinite(nz.PriorAsGuide_ELBO()(model, guide)(x, y))
+    assert set(guide(x, y)) == {"below_1_noise", "above_1_noise"}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "match"),
+    [
+        ("smoothing", OwnProgram(), "'smoothing' needs a SequenceModel, .* an automatic guide; got a OwnProgram"),
+        ("AutoNormal", torch.nn.Linear(2, 2), "a module with NoisyRNN layers, .* got a Linear"),
+        ("AutoNormal", lambda x: x, r"AutoNormal\(noisin_pyro.innovations\(program\)\); got a function"),
+        ("AutoNormal", OwnProgram("poisson"), "poisson noise is discrete"),
+    ],
+)
+def test_programs_that_no_guide_of_that_name_serves(name: str, model: Any, match: str):
+    with pytest.raises(ValueError, match=match):
+        nz.guides.get(name, model)
 
 
 def test_missing_targets_are_refused():
