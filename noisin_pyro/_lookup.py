@@ -68,6 +68,7 @@ def imported(kind: str, path: str, base: type[T], *arguments: Any) -> T:
     made = value if isinstance(value, base) or not callable(value) else value(*arguments)
     if not isinstance(made, base):
         raise ValueError(
-            f"{kind} {path!r} must be a {base.__name__}, or a class or function that makes one, got {type(made).__name__}"
+            f"{kind} {path!r} must be a {base.__name__}, or a class or function that makes one, got a "
+            f"{type(made).__name__}"
         )
     return made

@@ -67,7 +67,9 @@ class Generate:
                 raise ValueError(f"data root has no effect: {str(self.folder)!r} has its vocabulary; leave it out")
             vocabulary = trained.vocabulary
             if vocabulary is None:
-                raise ValueError(f"{str(self.folder)!r} is a run on music, which has no vocabulary; use a run on a text")
+                raise ValueError(
+                    f"{str(self.folder)!r} is a run on music, which has no vocabulary; use a run on a text"
+                )
             words = " ".join(self.prompt).split()  # the prompt may be quoted
             texts = generate(
                 noise_off(trained.model) if self.noise_off else trained.model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -129,9 +128,10 @@ class Sweep:
         if settings is None:
             raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to resume; name the folder of one")
         config, space = config_from_json(json.dumps(settings["config"])), space_from_json(settings["space"])
-        names = {name: values for name, values in space.items() if name in ("model.cell", "model.emission", "noise.noise")}
-        for values in map(dict, itertools.product(*([(name, value) for value in names[name]] for name in names))):
-            with_values(config, values).require_imports((), where)
+        code = ((name, space.get(name)) for name in ("model.cell", "model.emission", "noise.noise"))
+        choices = [{name: value} for name, values in code if isinstance(values, tuple) for value in values]
+        for each in (config, *(with_values(config, choice) for choice in choices)):
+            each.require_imports((), where, "the whole command, with --folder")
         return search(
             config,
             space,

@@ -42,8 +42,8 @@ class NoisyRNN(PyroModule):
         input_size: features of an input.
         hidden_size: units H of every layer.
         num_layers: number of layers, L.
-        cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, a :class:`Cell`, or the import
-            path of one (``"mypackage.cells:Leaky"``). The LSTM's noise is on its hidden state; its memory is
+        cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, a :class:`Cell`, or the
+            import path of one (``"mypackage.cells:Leaky"``). The LSTM's noise is on its hidden state; its memory is
             deterministic given z.
         noise: a name (``"gamma"``, ``"gamma:multiplicative"``), a family or its import path; ``noise.families()`` lists
             the names.

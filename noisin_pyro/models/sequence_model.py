@@ -25,7 +25,6 @@ from noisin_pyro.models.weight_priors import place_priors
 from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell
 
-
 _OF_THE_LAYERS = inspect.signature(NoisyRNN).parameters.keys() - {"name"}
 
 
@@ -92,7 +91,9 @@ class SequenceModel(PyroModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OF_THE_LAYERS:
-            raise ValueError(f"{name} belongs to the layers, got {value!r}; set it on model.rnn (γ: model.rnn.set_spread)")
+            raise ValueError(
+                f"{name} belongs to the layers, got {value!r}; set it on model.rnn (γ: model.rnn.set_spread)"
+            )
         super().__setattr__(name, value)
 
     @property

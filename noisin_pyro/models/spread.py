@@ -100,6 +100,11 @@ class Spread(PyroModule):
         """Whether the layer is deterministic: fixed at 0."""
         return self.fixed == 0.0
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("value", "learn"):
+            raise ValueError(f"{name} is an argument of Spread; make a new one, and give it to rnn.set_spread")
+        super().__setattr__(name, value)
+
     def extra_repr(self) -> str:
         if self.prior is not None:
             return f"prior={self.prior}"

@@ -160,18 +160,22 @@ class Config:
         paths = {name for name in (self.model.cell, self.model.emission) if is_import_path(name)}
         return paths | ({self.noise.noise} if is_own_family(self.noise.noise) else set())
 
-    def require_imports(self, imports: Iterable[str], folder: Path) -> None:
-        """Raise for code that the configuration of a folder names, unless it is in ``imports``: the folder may be
-        a stranger's.
+    def require_imports(
+        self,
+        imports: Iterable[str],
+        folder: Path,
+        remedy: str = "imports= in Python, --imports to read the run, --cell and the like to resume it",
+    ) -> None:
+        """Raise for import paths that are not in ``imports``: the folder of this configuration may be a stranger's.
 
         Raises:
-            ValueError: naming the import paths, none of which has been imported.
+            ValueError: naming them. Nothing has been imported.
         """
         unnamed = sorted(self.import_paths.difference(imports))
         if unnamed:
             raise ValueError(
                 f"{str(folder)!r} needs code that its configuration names, {', '.join(unnamed)}; if you trust it, name "
-                "it again: imports in Python, --imports in commands that read a run, --cell and the like to resume one"
+                f"it again: {remedy}"
             )
 
     @property

@@ -50,7 +50,9 @@ class DataDescription:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder / DATA} is damaged ({error}); restore it, or remove it to read the data") from error
+            raise ValueError(
+                f"{folder / DATA} is damaged ({error}); restore it, or remove it to read the data"
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Write ``data.json``."""

@@ -75,7 +75,7 @@ class Model:
     emission: Annotated[
         str | None, Named(metavar=f"{{{','.join(EMISSIONS)}}}|MODULE:NAME", help_behavior_hint="(default: bernoulli)")
     ] = None
-    """Distribution of an observation given the state, or the import path of one. Not for texts, which have a softmax."""
+    """Distribution of an observation, or the import path of one. Not for texts, which have a softmax."""
 
     num_layers: int = 1
     """Number of layers."""

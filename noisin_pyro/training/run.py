@@ -46,9 +46,9 @@ def train(
     """Train and test the network that ``config`` describes, and its deterministic twin if that is asked for.
 
     The run's folder then holds ``config.json``, ``data.json`` (the vocabulary), ``log.csv``
-    (:func:`~noisin_pyro.training.fit` names the columns), ``best.pt``, ``last.pt``, ``result.json``, ``curves.png`` (figure 2 of the paper), for a learned spread
-    ``spreads.png``, and the twin's own folder, ``deterministic``. Seeds the generators of torch, numpy and Python.
-    What happens is logged to the logger ``"noisin_pyro"``.
+    (:func:`~noisin_pyro.training.fit` names the columns), ``best.pt``, ``last.pt``, ``result.json``, ``curves.png``
+    (figure 2 of the paper), for a learned spread ``spreads.png``, and the twin's own folder, ``deterministic``. Seeds
+    the generators of torch, numpy and Python. What happens is logged to the logger ``"noisin_pyro"``.
 
     Args:
         config: by default ``Config()``, what ``noisin train`` does without arguments.
@@ -166,7 +166,9 @@ class _NetworkRun:
         if start is not None and not has_checkpoint:
             other = load_run(start, imports=self.config.import_paths)
             if other.vocabulary != self.corpus.vocabulary:
-                raise ValueError(f"init from {str(start)!r}: its vocabulary is not that of {self.corpus.name}; use its data")
+                raise ValueError(
+                    f"init from {str(start)!r}: its vocabulary is not that of {self.corpus.name}; use its data"
+                )
             load_initial_state(model, other.model, start)
             if guide is not None and other.guide is not None:
                 load_initial_state(guide, other.guide, start)

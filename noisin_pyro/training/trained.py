@@ -32,7 +32,7 @@ def load(folder: str | Path, device: str | None = None, imports: Collection[str]
     further training, ``run.vocabulary`` encodes texts, and ``run.corpus`` reads the data if they are there. With Pyro's
     global parameter store, the model's parameters have names of their own there.
 
-    Nothing in the folder is executed, so that it may be a stranger's: weights are loaded with ``weights_only=True``, and
+    Nothing in the folder is executed, so it may be a stranger's: weights are loaded with ``weights_only=True``, and
     import paths in the configuration are refused unless ``imports`` has them.
 
     Args:
@@ -66,4 +66,4 @@ def export(run: str | Path | SequenceModel, imports: Collection[str] = ()) -> Pl
     Raises:
         ValueError: as :func:`load`, or a model that torch's layers cannot express.
     """
-    return plain_network(run if isinstance(run, SequenceModel) else load(run, imports=imports).model)
+    return plain_network(load(run, imports=imports).model if isinstance(run, str | Path) else run)

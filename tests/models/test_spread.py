@@ -14,7 +14,19 @@ from torch.nn import functional as F
 import noisin_pyro as nz
 from noisin_pyro.models import Spread, SpreadPrior
 
-from ..small_layers import BATCH, FEATURES, PARTICLES, SPREADS, STEPS, UNITS, close, in_plates, make_inputs, make_rnn, traced
+from ..small_layers import (
+    BATCH,
+    FEATURES,
+    PARTICLES,
+    SPREADS,
+    STEPS,
+    UNITS,
+    close,
+    in_plates,
+    make_inputs,
+    make_rnn,
+    traced,
+)
 
 PRIOR = dist.Gamma(2.0, 4.0)
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -103,6 +115,12 @@ def test_arguments_that_a_module_does_not_read_cannot_be_set(name: str) -> None:
     if name == "regularizer":
         with pytest.raises(ValueError, match="regularizer is an argument of the constructor"):
             setattr(make_rnn(), name, "D")
+
+
+@pytest.mark.parametrize("name", ["value", "learn"])
+def test_arguments_of_a_spread_cannot_be_set(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is an argument of Spread; make a new one"):
+        setattr(Spread(0.3), name, 0.5)
 
 
 def test_a_repr_tells_sizes_cell_noise_and_spreads() -> None:

@@ -69,7 +69,7 @@ def test_strings_are_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.data.files == (Path("a"), Path("/home/x/b"), Path("c"))
     assert (config.run.folder, config.run.init_from) == (Path("/home/x/runs/d"), Path("e"))
     assert from_json(to_json(config)) == config
-    with pytest.raises(ValueError, match="no home folder .*; give the full path"):
+    with pytest.raises(ValueError, match=r"no home folder .*; give the full path"):
         Run(folder="~nobody-of-this-name/d")  # type: ignore[arg-type]
 
 

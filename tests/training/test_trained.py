@@ -215,7 +215,7 @@ def _forget(name: str) -> None:
     Path("imported").unlink()
 
 
-SMALL = "--hidden-size 4 --epochs 1 --no-twin --ensemble-samples 0 --batch-size 2".split()
+SMALL = ["--hidden-size", "4", "--epochs", "1", "--no-twin", "--ensemble-samples", "0", "--batch-size", "2"]
 
 
 def test_code_of_one_s_own_by_its_import_path(own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,7 +292,7 @@ def test_a_stranger_s_search_is_not_followed(own: str, texts: Texts, capsys: pyt
     [
         ("nowhere:Leaky", "cannot be imported .*No module named 'nowhere'"),
         ("{own}:Leake", "cannot be imported .*no attribute 'Leake'"),
-        ("{own}:Path", "must be a Cell, or a class or function that makes one, got PosixPath"),
+        ("{own}:Path", "must be a Cell, or a class or function that makes one, got a PosixPath"),
     ],
 )
 def test_an_import_path_that_leads_to_no_cell(own: str, texts: Texts, path: str, message: str) -> None:

@@ -128,13 +128,11 @@ def load_initial_state(module: nn.Module, other: nn.Module, source: Path) -> Non
         ValueError: modules with other weights, or of other sizes.
     """
     own, given = module.state_dict(), other.state_dict()
-    expected, weights = (
-        {name: value for name, value in state.items() if "spread_" not in name or name in own.keys() & given.keys()}
-        for state in (own, given)
-    )
-    if {name: value.shape for name, value in expected.items()} != {name: value.shape for name, value in weights.items()}:
+    spreads = {name for name in own.keys() ^ given.keys() if "spread_" in name}  # learned by one of the two alone
+    sizes, others = ({key: value.shape for key, value in state.items() if key not in spreads} for state in (own, given))
+    if sizes != others:
         raise ValueError(f"init from {str(source)!r}: its network has other sizes or parts; give that run's options")
-    module.load_state_dict(weights, strict=False)
+    module.load_state_dict({name: given[name] for name in sizes}, strict=False)
 
 
 class Checkpointer:

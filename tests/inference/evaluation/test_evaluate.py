@@ -11,7 +11,17 @@ from pyro.nn import PyroSample
 from torch import nn
 from torch.nn import functional as F
 
-from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, generate, innovations, noise_off, unroll
+from noisin_pyro import (
+    LanguageModel,
+    NoisyRNN,
+    SequenceModel,
+    Spread,
+    evaluate,
+    generate,
+    innovations,
+    noise_off,
+    unroll,
+)
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.predictive import average
 
