@@ -79,7 +79,7 @@ class TrialRunner:
             return result
         with lock:
             tqdm.write(f"trial {best.number} is the best; training it to its end", file=sys.stderr)
-            trained = train(Config(run=Run(resume=self._run_folder(best.number))), self.after_epoch)
+            trained = train(_to_resume(with_values(self.config, best.values), self._run_folder(best.number)), self.after_epoch)
         return dataclasses.replace(result, result=trained)
 
     def result(self) -> SearchResult:
@@ -150,10 +150,16 @@ class TrialRunner:
         if not resume:
             remove_partial_files(where)  # of a process killed while it wrote the configuration
         new = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
-        train(Config(run=Run(resume=where)) if resume else new, after_epoch)
+        train(_to_resume(config, where) if resume else new, after_epoch)
 
     def _run_folder(self, number: int) -> Path:
         return self.folder / f"trial-{number}"
+
+
+def _to_resume(config: Config, where: Path) -> Config:
+    """The run in that folder, and the code that the search names, which may then be imported."""
+    code = {"model.cell": config.model.cell, "model.emission": config.model.emission, "noise.noise": config.noise.noise}
+    return with_values(Config(run=Run(resume=where)), code)
 
 
 def _to_trial(trial: FrozenTrial) -> Trial:

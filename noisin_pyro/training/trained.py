@@ -45,15 +45,15 @@ def load(folder: str | Path, device: str | None = None, imports: Collection[str]
         ValueError: not a run's folder, a file in it that is damaged, or an import path that ``imports`` lacks. A run of
             version 0.1 has no ``data.json``: then its data must be where they were, and the same.
     """
-    folder = Path(folder)
-    run = load_run(folder, device, imports=imports)
-    results = [
-        read(each, "nats" if run.vocabulary is None else "perplexity", imports)
-        for each in (folder, folder / "deterministic")
-        if (each / RESULT).exists()
-    ]
-    result = dataclasses.replace(results[0], twin=results[1]) if len(results) > 1 else (results or [None])[0]
-    return TrainedRun(**vars(run), result=result)
+    run = load_run(Path(folder), device, imports=imports)
+
+    def result(folder: Path) -> Result | None:
+        measure = "nats" if run.vocabulary is None else "perplexity"
+        return read(folder, measure, imports) if (folder / RESULT).exists() else None
+
+    own = result(run.folder)
+    twin = own and result(run.folder / "deterministic")
+    return TrainedRun(**vars(run), result=own and dataclasses.replace(own, twin=twin))
 
 
 def export(run: str | Path | SequenceModel, imports: Collection[str] = ()) -> PlainNetwork:
