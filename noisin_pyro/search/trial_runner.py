@@ -79,7 +79,8 @@ class TrialRunner:
             return result
         with lock:
             tqdm.write(f"trial {best.number} is the best; training it to its end", file=sys.stderr)
-            trained = train(_to_resume(with_values(self.config, best.values), self._run_folder(best.number)), self.after_epoch)
+            config = with_values(self.config, best.values)
+            trained = train(_to_resume(config, self._run_folder(best.number)), self.after_epoch)
         return dataclasses.replace(result, result=trained)
 
     def result(self) -> SearchResult:
