@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def named(kind: str, given: str | T, table: Mapping[str, type[T]], base: type[T]
     return table[known(kind, given, table)](*arguments)
 
 
-def is_import_path(text: object) -> bool:
+def is_import_path(text: object) -> TypeGuard[str]:
     """Whether a text names an object to import, ``"package.module:name"``."""
     return isinstance(text, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", text) is not None
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from noisin_pyro._lookup import imported, is_import_path, known
 from noisin_pyro.noise import base_laws
@@ -92,9 +92,9 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
     return info.make(**shape)
 
 
-def is_own_family(name: str | Family) -> bool:
+def is_own_family(name: object) -> TypeGuard[str]:
     """Whether ``name`` is an import path, rather than the name of a family with a form."""
-    if not (isinstance(name, str) and is_import_path(name)):
+    if not is_import_path(name):
         return False
     family, _, form = name.partition(":")
     return family not in _REGISTRY and form not in ("additive", "multiplicative", "native")

@@ -19,6 +19,12 @@ class TrainedRun(LoadedRun):
     """A run that is loaded from its folder.
 
     Attributes:
+        folder: the run's.
+        config: its configuration, with the device that it is loaded on.
+        vocabulary: that of a text; None for music.
+        model: its best model.
+        guide: the guide that was trained with it; None where the prior was the guide.
+        corpus: its data, which are read on first use where ``config.data`` says.
         result: its result and, if it has one, its twin's; None for a run that is not finished.
     """
 
