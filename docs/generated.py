@@ -19,6 +19,7 @@ from noisin_pyro.reproduction import Record, read_records
 from noisin_pyro.reproduction.recipe import FIRST_SEED
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES, body, text
+from noisin_pyro.reproduction.studies import BASELINES
 from noisin_pyro.training.rundir.metrics_log import Row
 from noisin_pyro.training.rundir.metrics_log import read as read_log
 
@@ -217,6 +218,8 @@ def _trials(folders: Mapping[Path, str]) -> Iterator[tuple[str, dict[str, Any] |
             folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search", path)
         ):
             search = json.loads(path.read_text(encoding="utf-8"))
+            if path.parts[-4] in BASELINES:
+                continue  # a study has three hundred
             by_row.setdefault("/".join(path.parts[-4:-2]) + where, []).extend(search["of_each_trial"])
         for row, of_row in by_row.items():
             complete = [trial for trial in of_row if trial["state"] == "complete"]
