@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from noisin_pyro._tables import markdown
 
@@ -47,7 +47,8 @@ def compare_with(perplexities: Mapping[str, Sequence[float]], baselines: Sequenc
         for baseline, name in itertools.product(baselines, nats)
         if baseline in nats and name not in baselines
     ]
-    p_values = [float(ttest_ind(nats[name], nats[baseline], equal_var=False).pvalue) for name, baseline in pairs]
+    tests: list[Any] = [ttest_ind(nats[name], nats[baseline], equal_var=False) for name, baseline in pairs]
+    p_values = [float(test.pvalue) for test in tests]
     return [
         Comparison(name, baseline, mean(nats[baseline]) - mean(nats[name]), p_value, adjusted)
         for (name, baseline), p_value, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
