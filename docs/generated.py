@@ -55,7 +55,7 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for make in (noise_table, runs, bounds, speed, tried, reproduction, cost):
+    for make in (noise_table, runs, bounds, speed, tried, reproduction, cost, output_noise):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     (folder / "trials.md").write_text(trials(REPRODUCTIONS), encoding="utf-8")
     (folder / "trials-0.1.md").write_text(trials({EARLIER: ""}), encoding="utf-8")
@@ -254,6 +254,14 @@ def _learned() -> dict[str, list[Row]]:
                 row, floor = name if row == "noisin" else row, config["noise"]["spread_floor"]
                 logs[f"{row.removesuffix('-noisin-learned')}, floor {floor}{where}"] = read_log(path)
     return logs
+
+
+def output_noise() -> str:
+    """The second-order penalty of output noise beside the loss that the noise adds."""
+    rows = json.loads((RESULTS / "output_noise.json").read_text(encoding="utf-8"))["rows"]
+    heads = ["γ", "penalty, nats per step", "added loss, nats per step", "standard error"]
+    numbers = ("penalty", "added_loss", "standard_error")
+    return table(heads, [[f"{row['spread']:g}", *(f"{row[name]:.5f}" for name in numbers)] for row in rows])
 
 
 EPOCH = 1328  # steps: 929,589 tokens in 20 columns and windows of 35
