@@ -37,7 +37,7 @@ from gpu_checks import checks
 
 from noisin_pyro._files import write_json
 from noisin_pyro._tables import aligned
-from noisin_pyro.reproduction.icml import ICML
+from noisin_pyro.reproduction.icml_recipes import ICML
 from noisin_pyro.training.provenance import provenance
 
 ROOT = Path(__file__).parents[1]

@@ -30,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Used in place of the command line's.
 
     Returns:
-        0 on success; 2 after an error that the user can mend, with one line on stderr; 130 after Ctrl-C, 143 after
-        SIGTERM.
+        0 on success; 1 if a reproduction has rows left; 2 after an error that the user can mend, with one line on
+        stderr; 130 after Ctrl-C, 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show γ gets a question mark
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments, status = list(sys.argv[1:] if arguments is None else arguments), 0
     try:
         if arguments == ["--version"]:
             from importlib.metadata import version  # as slow as all other imports here together
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             command = _parse(arguments)
             with _logging_to_stderr():
-                command.run()
+                status = command.run() or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has closed the pipe, as in: noisin families | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
         _print_error(error, type(error).__name__)
         return 2
-    return 0
+    return status
 
 
 @contextlib.contextmanager

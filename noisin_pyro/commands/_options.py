@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro.conf
 
 from noisin_pyro.training import Config, Data
+from noisin_pyro.training.config import with_values
+from noisin_pyro.training.options import Named, default
 
-Named = tyro.conf.arg
 RunFolder = tyro.conf.Positional[Annotated[Path, Named(metavar="FOLDER")]]
 RunFolders = tyro.conf.Positional[
     Annotated[tuple[Path, ...], Named(metavar="FOLDER [FOLDER ...]", help_behavior_hint="")]
 ]
-Device = Annotated[
-    Literal["cpu", "cuda"] | None, Named(metavar="{cpu,cuda}", help_behavior_hint="(default: the run's)")
-]
-DataRoot = Annotated[
-    Path | None,
-    Named(metavar="FOLDER", help_behavior_hint="(default: the run's; or $NOISIN_DATA, the cache, a download)"),
-]
+Device = Annotated[Literal["cpu", "cuda"] | None, default("the run's", "{cpu,cuda}")]
+DataRoot = Annotated[Path | None, default("the run's; or $NOISIN_DATA, the cache, a download", "FOLDER")]
 NewFile = Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")]
 
 
@@ -55,9 +50,5 @@ def cut(config: Config, eval_batch_size: int | None, window: int | None) -> Data
     Raises:
         ValueError: a size that the configuration refuses.
     """
-    given = {
-        option: value
-        for option, value in (("eval_batch_size", eval_batch_size), ("window", window))
-        if value is not None
-    }
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **given)).data
+    given = {"data.eval_batch_size": eval_batch_size, "data.window": window}
+    return with_values(config, {name: value for name, value in given.items() if value is not None}).data

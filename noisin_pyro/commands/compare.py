@@ -7,18 +7,10 @@ from typing import Annotated, Any, Literal
 
 from noisin_pyro import plots
 from noisin_pyro._files import atomic_write
-from noisin_pyro.commands._options import (
-    DataRoot,
-    Device,
-    Named,
-    NewFile,
-    RunFolders,
-    cut,
-    require_new,
-    require_seed,
-)
+from noisin_pyro.commands._options import DataRoot, Device, NewFile, RunFolders, cut, require_new, require_seed
 from noisin_pyro.inference import compare
 from noisin_pyro.training.build import dataset
+from noisin_pyro.training.options import default
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.layout import fingerprint
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
@@ -42,23 +34,20 @@ class Compare:
 
     methods: Annotated[
         tuple[Literal["mean", "ensemble", "importance", "particle-filter"], ...] | None,
-        Named(
-            metavar="{mean,ensemble,importance,particle-filter} [...]",
-            help_behavior_hint="(default: all that apply)",
-        ),
+        default("all that apply", "{mean,ensemble,importance,particle-filter} [...]"),
     ] = None
     """Methods to use, as in noisin evaluate. A deterministic model has one exact score."""
 
-    samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100, 400)")] = None
+    samples: Annotated[int | None, default("50, 100, 400")] = None
     """Number of noisy runs (ensemble), samples (importance) or particles (particle-filter)."""
 
     seed: int = 0
     """Seed of the noise, set before each score."""
 
-    eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
+    eval_batch_size: Annotated[int | None, default("the first run's")] = None
     """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity."""
 
-    window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
+    window: Annotated[int | None, default("the first run's")] = None
     """Number of steps per window. Texts only."""
 
     csv: NewFile = None

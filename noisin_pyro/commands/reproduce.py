@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro.conf
 
-from noisin_pyro.commands._options import Named
 from noisin_pyro.reproduction import Recipe, ReproductionOptions, reproduce
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES
+from noisin_pyro.training.options import Named, default
 
 
 @dataclass(frozen=True)
@@ -33,55 +33,55 @@ class Reproduce:
     zaremba: Penn Treebank, the small LSTM of Zaremba et al. (2014).
     icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs."""
 
-    rows: Annotated[tuple[str, ...], Named(metavar="ROW", help_behavior_hint="(default: all)")] = ()
+    rows: Annotated[tuple[str, ...], default("all", "ROW")] = ()
     """Names of rows, or beginnings of names, in the order in which to run them."""
 
     list: bool = False
     """List the rows with the paper's numbers and the candidates that are compared on validation, and run nothing."""
 
-    seeds: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    seeds: Annotated[int | None, default("the row's")] = None
     """Number of runs of each row, with seeds 11, 12, ...: all rows with the first seed, then all with the second."""
 
-    trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    trials: Annotated[int | None, default("the row's")] = None
     """Number of trials per row; disables trials beyond the grid."""
 
-    trial_epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    trial_epochs: Annotated[int | None, default("the row's")] = None
     """Number of epochs of each candidate. The best in validation is trained anew, with other seeds."""
 
-    epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    epochs: Annotated[int | None, default("the row's")] = None
     """Maximum number of epochs of each run. Finished rows are continued if they had fewer."""
 
-    minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
+    minutes: Annotated[float | None, default("no limit", "FLOAT")] = None
     """Stop after the epoch in which this many minutes have passed; the same command resumes."""
 
-    ensemble_samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50)")] = None
+    ensemble_samples: Annotated[int | None, default("50")] = None
     """Number of noisy runs in the ensemble that is tested; 0 tests none."""
 
-    matmul_precision: Annotated[
-        Literal["float32", "bfloat16"] | None,
-        Named(metavar="{float32,bfloat16}", help_behavior_hint="(default: the row's)"),
-    ] = None
-    """Type that factors and results of products with weights are rounded to."""
+    matmul_precision: Annotated[Literal["float32", "bfloat16"] | None, default("the row's", "{float32,bfloat16}")] = (
+        None
+    )
+    """Precision of matrix products with weights."""
 
-    hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
+    hidden_size: Annotated[int | None, default("the row's")] = None
     """Units of each layer, for a table of smaller networks."""
 
-    data: Annotated[str | None, Named(metavar="NAME|FOLDER", help_behavior_hint="(default: the row's)")] = None
+    data: Annotated[str | None, default("the row's", "NAME|FOLDER")] = None
     """Other data, for a smaller table."""
 
-    data_root: Annotated[
-        Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)")
-    ] = None
+    data_root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER")] = None
     """Folder with ptb and wikitext-2."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Device to compute on."""
 
     folder: Path = Path("results/reproduction")
-    """Folder for configurations, logs, results and tables. Runs with other options need another one."""
+    """Folder for configurations, logs, results and tables. Runs with other options need another folder."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Run the rows, and print the table.
+
+        Returns:
+            The exit status: 1 if rows are left, because time is up, another process runs them or they diverge.
 
         Raises:
             ValueError: no such row, an invalid option, or records of other options in the folder.
@@ -91,7 +91,7 @@ class Reproduce:
             print(f"{TITLES[self.table]}\n")
             for recipe in recipes:
                 print(_line(recipe))
-            return
+            return 0
         for option, value in (("seeds", self.seeds), ("trials", self.trials), ("trial epochs", self.trial_epochs)):
             if value is not None and value < 1:
                 raise ValueError(f"{option} must be at least 1, got {value}")
@@ -102,7 +102,8 @@ class Reproduce:
         path = self.folder / f"{self.table}.md"
         if path.exists():
             print(path.read_text(encoding="utf-8"))
-        print(f"{'all rows done' if done else 'not all rows done: the same command resumes'}; {self.folder}")
+        print(f"{'all rows are done' if done else 'rows are left: the same command resumes'}; {self.folder}")
+        return 0 if done else 1
 
     def _recipes(self) -> list[Recipe]:
         recipes = TABLES[self.table]()

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import tyro.conf
 
-from noisin_pyro.commands._options import Named
 from noisin_pyro.search import Range, SearchResult, Space, search
 from noisin_pyro.search.result import SEARCH, read_settings
 from noisin_pyro.search.search_space import from_json as space_from_json
 from noisin_pyro.training import Config, Run
 from noisin_pyro.training.config import from_json as config_from_json
+from noisin_pyro.training.options import Named, default
 
 TRIALS = 12
 _SEARCHED = {  # fields that have an option for the values to search, and the option for one value
@@ -29,9 +29,7 @@ _SEARCHED = {  # fields that have an option for the values to search, and the op
 class SearchRun(Run):
     """The search and its runs."""
 
-    folder: Annotated[
-        Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-sweep-1, -2, ...)")
-    ] = None
+    folder: Annotated[Path | None, default("runs/DATA-sweep-1, -2, ...", "FOLDER")] = None
     """New or empty folder for the trials, or that of a search with the same options, which is resumed."""
 
     twin: tyro.conf.Suppress[bool] = False
@@ -71,15 +69,13 @@ class Sweep:
     noises: Annotated[tuple[str, ...], Named(metavar="FAMILY[:FORM] [...]")] = ("gaussian", "gaussian:multiplicative")
     """Families of noise to search, with their forms."""
 
-    learning_rates: Annotated[
-        tuple[str, ...], Named(metavar="RATE [RATE ...]|LOW..HIGH", help_behavior_hint="(default: not searched)")
-    ] = ()
+    learning_rates: Annotated[tuple[str, ...], default("not searched", "RATE [RATE ...]|LOW..HIGH")] = ()
     """Learning rates to search."""
 
     search: Annotated[tuple[str, ...], Named(metavar="FIELD=VALUE,VALUE|LOW..HIGH [...]", help_behavior_hint="")] = ()
     """Other fields to search, by their names in config.json: model.cell=gru,lstm model.hidden_size=64..512."""
 
-    trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint=f"(default: {TRIALS})")] = None
+    trials: Annotated[int | None, default(str(TRIALS))] = None
     """Number of trials."""
 
     trial_epochs: int = 5
@@ -88,7 +84,7 @@ class Sweep:
     prune: bool = True
     """Stop trials that are worse than the median of the others, from half of their epochs on."""
 
-    storage: Annotated[str | None, Named(metavar="URL", help_behavior_hint="(default: a journal in the folder)")] = None
+    storage: Annotated[str | None, default("a journal in the folder", "URL")] = None
     """Database for Optuna, such as sqlite:///sweeps.db."""
 
     def run(self) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from noisin_pyro import plots
 from noisin_pyro._files import atomic_write, exclusive_lock
 from noisin_pyro._tables import markdown
-from noisin_pyro.reproduction.icml import ICML
+from noisin_pyro.reproduction.icml_recipes import ICML
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differences, options, read_records
-from noisin_pyro.search.search_space import with_values
+from noisin_pyro.training.config import with_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

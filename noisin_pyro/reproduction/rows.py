@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tqdm import tqdm
-
 from noisin_pyro._files import exclusive_lock
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
 from noisin_pyro.search import search
 from noisin_pyro.search.result import NoTrialSucceeded, Trial, best_trial, read_settings
-from noisin_pyro.search.search_space import Values, combinations, to_json, with_values
+from noisin_pyro.search.search_space import Values, combinations, to_json
 from noisin_pyro.training import Config, Result, StopTraining, train
 from noisin_pyro.training.build import load_corpus, resolved
+from noisin_pyro.training.config import label, with_values
 from noisin_pyro.training.rundir.layout import CONFIG, read_config, remove_partial_files
+
+logger = logging.getLogger("noisin_pyro")
 
 SEARCH, BEYOND = "search", "beyond"
 """In a row's folder, those of its search, and of the single trials beyond: ``beyond-1`` and so on."""
@@ -120,16 +121,16 @@ def _run_if_missing(path: Path, recipe: Recipe, seed: int, options: Reproduction
         try:
             lock.enter_context(exclusive_lock(path.parent))
         except ValueError:
-            tqdm.write(f"{name}: another process runs it", file=sys.stderr)
+            logger.warning("%s: another process runs it", name)
             return False
         if _is_complete(path, recipe):  # by a process that has just released the lock
             return True
         try:
             limit.check()
-            tqdm.write(f"{name}, seed {seed}", file=sys.stderr)
+            logger.info("%s, seed %d", name, seed)
             records.write(path, _run(recipe, path.parent, seed, options, limit))
         except (FloatingPointError, NoTrialSucceeded) as error:
-            tqdm.write(f"{name}, seed {seed}: {error}; no record is written", file=sys.stderr)
+            logger.warning("%s, seed %d: %s; no record is written", name, seed, error)
             return False
         except BaseException as error:
             if not isinstance(error, ValueError):
@@ -168,7 +169,7 @@ def _require_same_options(path: Path, recipe: Recipe, options: ReproductionOptio
             "trial_epochs": options.trial_epochs_of(recipe),
         }
         differences += [
-            f"{name.replace('_', ' ')} {value} (there: {settings[name]})"
+            f"{label(name)} {value} (there: {settings[name]})"
             for name, value in of_search.items()
             if settings[name] != value
         ]
@@ -184,7 +185,7 @@ def _refuse(where: Path, differences: Sequence[str]) -> None:
 
 def _differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
     differences = records.differences(expected, actual)
-    return [f"{name.partition('.')[2]} {new!r} (there: {old!r})" for name, (new, old) in differences.items()]
+    return [f"{label(name)} {new!r} (there: {old!r})" for name, (new, old) in differences.items()]
 
 
 def _run(recipe: Recipe, where: Path, seed: int, options: ReproductionOptions, limit: TimeLimit) -> records.Record:

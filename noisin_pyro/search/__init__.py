@@ -4,7 +4,7 @@ It needs Optuna: ``pip install "noisin_pyro[sweep]"``.
 """
 
 from noisin_pyro.search.result import SearchResult
-from noisin_pyro.search.search import search
+from noisin_pyro.search.run import search
 from noisin_pyro.search.search_space import Range, Space
 
 __all__ = ["Range", "SearchResult", "Space", "search"]

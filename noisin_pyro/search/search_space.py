@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from noisin_pyro import noise
 from noisin_pyro._lookup import known
-from noisin_pyro.training.config import Config
+from noisin_pyro.training.config import Config, with_values
 
 MAX_COMBINATIONS = 10_000
 """A space with more combinations is sampled as if it were infinite."""
@@ -60,19 +60,6 @@ def is_float(name: str) -> bool:
     """Whether the field with this dotted name takes any real number."""
     hint = _fields()[name]
     return float in (hint, *get_args(hint))
-
-
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy of ``config`` with these values, given by dotted names.
-
-    Raises:
-        ValueError: a combination that :class:`Config` refuses.
-    """
-    groups: dict[str, Any] = {}
-    for name, value in values.items():
-        group, _, field = name.partition(".")
-        groups[group] = dataclasses.replace(groups.get(group, getattr(config, group)), **{field: value})
-    return dataclasses.replace(config, **groups)
 
 
 def validate(space: Space, config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,12 @@ import torch
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from tqdm import tqdm
 
 from noisin_pyro._files import exclusive_lock
 from noisin_pyro.search.optuna_study import add_trial, propose, running_trial
 from noisin_pyro.search.result import SearchResult, Trial, best_trial
-from noisin_pyro.search.search_space import Space, combinations, with_values
-from noisin_pyro.training.config import Config
+from noisin_pyro.search.search_space import Space, combinations
+from noisin_pyro.training.config import Config, with_values
 from noisin_pyro.training.loop import AfterEpoch, StopTraining
 from noisin_pyro.training.options import Run
 from noisin_pyro.training.result import Measure
@@ -26,6 +25,8 @@ from noisin_pyro.training.run import train
 from noisin_pyro.training.rundir import metrics_log
 from noisin_pyro.training.rundir.layout import CONFIG, remove_partial_files
 from noisin_pyro.training.rundir.train_state import TrainState
+
+logger = logging.getLogger("noisin_pyro")
 
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
@@ -72,13 +73,13 @@ class TrialRunner:
             NoTrialSucceeded: there is no best one.
         """
         if any(trial.state == "running" for trial in result.trials):
-            tqdm.write("the last trials are with other workers; the last worker trains the best", file=sys.stderr)
+            logger.info("other workers run the last trials; the last worker trains the best one to its end")
             return result
         best = best_trial(result.trials)
         if (lock := self._claim(best.number)) is None:
             return result
         with lock:
-            tqdm.write(f"trial {best.number} is the best; training it to its end", file=sys.stderr)
+            logger.info("trial %d is the best; training it to its end", best.number)
             trained = train(Config(run=Run(resume=self._run_folder(best.number))), self.after_epoch)
         return dataclasses.replace(result, result=trained)
 
@@ -113,7 +114,7 @@ class TrialRunner:
         self.after_epoch([])  # may leave the search before the trial begins
         trial, where, message = running_trial(self.study, self.storage, number), self._run_folder(number), None
         values = ", ".join(f"{name} {trial.params[name]}" for name in self.space)
-        tqdm.write(f"trial {number}: {values}", file=sys.stderr)
+        logger.info("trial %d: %s", number, values)
         resume = (where / CONFIG).exists()
         state = TrialState.COMPLETE
         try:
@@ -149,8 +150,7 @@ class TrialRunner:
 
         if not resume:
             remove_partial_files(where)  # of a process killed while it wrote the configuration
-        new = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
-        train(Config(run=Run(resume=where)) if resume else new, after_epoch)
+        train(Config(run=Run(resume=where)) if resume else with_values(config, {"run.folder": where}), after_epoch)
 
     def _run_folder(self, number: int) -> Path:
         return self.folder / f"trial-{number}"

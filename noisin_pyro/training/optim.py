@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from noisin_pyro._lookup import known
-from noisin_pyro.training.kinds import alike
+from noisin_pyro.training.type_checks import same_structure
 
 # One needs the loss as a function, one sparse gradients, one nothing but matrices: the loop has none of these.
 _UNSUPPORTED = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
@@ -107,7 +107,7 @@ def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> Non
             parameter.grad = torch.zeros_like(parameter)
     example.step()
     expected, state = example.state_dict()["state"], content["state"]
-    if not all(number in expected and alike(values, expected[number]) for number, values in state.items()):
+    if not all(number in expected and same_structure(values, expected[number]) for number, values in state.items()):
         raise ValueError(f"the state kept for {type(optimizer).__name__} is that of another optimizer or model")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

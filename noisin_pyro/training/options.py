@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro.conf
 
 Named = tyro.conf.arg
+
+
+def default(text: str, metavar: str = "INT", name: str | None = None) -> Any:
+    """An option that is ``None`` or empty by default, with what that stands for in its help text."""
+    return Named(name=name, metavar=metavar, help_behavior_hint=f"(default: {text})")
 
 
 @dataclass(frozen=True)
@@ -18,30 +23,25 @@ class Data:
     name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
     """Text: pydocs (built in), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file."""
 
-    root: Annotated[
-        Path | None,
-        Named(name="data-root", metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)"),
-    ] = None
+    root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER", "data-root")] = None
     """Folder that contains ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
 
     files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST", help_behavior_hint="")] = None
     """Three text files of your own, instead of --data."""
 
-    min_count: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
+    min_count: Annotated[int | None, default("keep every word")] = None
     """Replace words that occur less often than this in your own training text by <unk>."""
 
-    max_vocabulary: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
+    max_vocabulary: Annotated[int | None, default("keep every word")] = None
     """Maximum vocabulary size of your own text. The least frequent words are replaced by <unk>."""
 
     batch_size: int = 20
     """Batch size. A text is cut into this number of columns."""
 
-    eval_batch_size: Annotated[
-        int | None, Named(metavar="INT", help_behavior_hint="(default: 10 for a text, --batch-size for music)")
-    ] = None
+    eval_batch_size: Annotated[int | None, default("10 for a text, --batch-size for music")] = None
     """Batch size in validation and test. A text is cut into this number of columns, on which perplexity depends."""
 
-    window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
+    window: Annotated[int | None, default("35")] = None
     """Steps of truncated backpropagation through time. Texts only: sequences of music are not cut."""
 
 
@@ -70,10 +70,7 @@ class Model:
     regularizer: Literal["none", "variational-dropout", "D"] = "none"
     """Dropout with masks fixed over time, with or without noise: Gal and Ghahramani's, or the published paper's D."""
 
-    dropout: Annotated[
-        float | None,
-        Named(metavar="RATE", help_behavior_hint="(default: the paper's)"),
-    ] = None
+    dropout: Annotated[float | None, default("the paper's", "RATE")] = None
     """Dropout rate of variational-dropout. The paper has 0.3 for words and recurrence, and 0.5 elsewhere."""
 
     matmul_precision: Literal["float32", "bfloat16"] = "float32"
@@ -93,9 +90,7 @@ class Noise:
     learn_spread: bool = False
     """Learn the spread of each layer, starting at --spread. The spread of the inputs stays fixed."""
 
-    spread_floor: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.1, the paper's)")] = (
-        None
-    )
+    spread_floor: Annotated[float | None, default("0.1, the paper's", "FLOAT")] = None
     """Lower bound of a learned spread; needs --learn-spread. With 0, only early stopping keeps it above 0."""
 
     input_spread: float = 0.0
@@ -112,15 +107,13 @@ class Inference:
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
     """prior: equation (1). Others: the ELBO with a guide that depends on the data, also in validation."""
 
-    guide_covariance: Annotated[Literal["diagonal", "full"] | None, Named(help_behavior_hint="(default: diagonal)")] = (
-        None
-    )
+    guide_covariance: Annotated[Literal["diagonal", "full"] | None, default("diagonal", "{diagonal,full}")] = None
     """Covariance of the guide between the units of a layer at one step."""
 
-    guide_hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the layers')")] = None
+    guide_hidden_size: Annotated[int | None, default("the layers'")] = None
     """Number of units of the guide's networks."""
 
-    kl_annealing: Annotated[int | None, Named(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
+    kl_annealing: Annotated[int | None, default("none", "EPOCHS")] = None
     """Number of epochs over which the weight of the KL term rises linearly to 1."""
 
 
@@ -137,17 +130,13 @@ class Optimization:
     schedule: Literal["fixed", "halve", "divide"] = "fixed"
     """Learning rate schedule: fixed, halve (every epoch after the fourth), or divide (when validation gets worse)."""
 
-    schedule_factor: Annotated[
-        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 1.2, the published paper's)")
-    ] = None
+    schedule_factor: Annotated[float | None, default("1.2, the published paper's", "FLOAT")] = None
     """Factor by which the learning rate is divided; needs --schedule divide."""
 
-    average_after: Annotated[int | None, Named(metavar="STEPS", help_behavior_hint="(default: 0)")] = None
+    average_after: Annotated[int | None, default("0", "STEPS")] = None
     """Gradient steps before averaging begins; needs --optimizer ASGD. The averaged weights are tested and saved."""
 
-    weight_decay: Annotated[
-        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: the optimizer's: 0, but AdamW's 0.01)")
-    ] = None
+    weight_decay: Annotated[float | None, default("the optimizer's: 0, but AdamW's 0.01", "FLOAT")] = None
     """Weight decay, as the optimizer defines it. Spreads are not decayed."""
 
     clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
@@ -159,7 +148,7 @@ class Optimization:
     patience: Annotated[int | None, Named(metavar="INT|None")] = 5
     """Early stopping: number of epochs without improvement in validation; None for no early stopping."""
 
-    minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
+    minutes: Annotated[float | None, default("no limit", "FLOAT")] = None
     """Time limit in minutes: stop after the epoch that reaches it. Interruptions do not count."""
 
     num_particles: int = 1
@@ -173,7 +162,7 @@ class Optimization:
 class Run:
     """Folder, device and checkpoints."""
 
-    folder: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-1, -2, ...)")] = None
+    folder: Annotated[Path | None, default("runs/DATA-1, -2, ...", "FOLDER")] = None
     """New or empty folder for the configuration, log, best model, figures and result."""
 
     seed: int = 0
@@ -197,7 +186,7 @@ class Run:
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
     """Resume the run in this folder exactly. With more --epochs a finished run continues, as if it were one run."""
 
-    checkpoint_steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
+    checkpoint_steps: Annotated[int | None, default("none")] = None
     """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""
 
     checkpoint_seconds: Annotated[float | None, Named(metavar="FLOAT|None")] = 300.0

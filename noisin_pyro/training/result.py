@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from noisin_pyro._tables import aligned
 from noisin_pyro.inference import Evaluation
-from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.rundir import metrics_log
 from noisin_pyro.training.rundir.layout import LOG, RESULT
 from noisin_pyro.training.rundir.metrics_log import Row
+from noisin_pyro.training.type_checks import check_types
 
 Measure = Literal["perplexity", "nats"]
 # attributes, and their keys in result.json
@@ -100,7 +100,7 @@ def read(folder: Path, measure: Measure) -> Result:
             seconds=content["seconds"],
             **parts,
         )
-        checked(result)
+        check_types(result)
         if not 1 <= result.best_epoch <= len(rows):
             raise ValueError(f"best epoch {result.best_epoch} of {len(rows)}")
     except (ValueError, KeyError, TypeError) as error:
@@ -124,4 +124,4 @@ def _evaluation(content: dict[str, Any] | None) -> Evaluation | None:
     values: dict[str, Any] = {key: math.nan if content[key] is None else content[key] for key in required}
     optional = {field.name for field in dataclasses.fields(Evaluation) if field.repr} - required
     values |= {key: content[key] for key in optional & content.keys()}  # recorded ones of 0.1 lack some
-    return checked(Evaluation(**values))
+    return check_types(Evaluation(**values))

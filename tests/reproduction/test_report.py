@@ -9,7 +9,7 @@ import pytest
 from noisin_pyro.reproduction import Recipe, Record, claims, figure2, table, table2
 from noisin_pyro.reproduction.records import options
 from noisin_pyro.reproduction.report import body, figure, order, rows, text
-from noisin_pyro.search.search_space import with_values
+from noisin_pyro.training.config import with_values
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
 NOISIN = table2("tanh", 1, "NOISIN")  # 131.9

@@ -116,7 +116,7 @@ def test_a_row_begun_with_other_options_is_refused(
         begun = ReproductionOptions(minutes=2 / 60, changes=small | {"model.matmul_precision": "float32"})
         assert not reproduce([table3("None")], tmp_path, begun)
     assert (tmp_path / "table3" / "none" / "seed-11" / "last.pt").exists()
-    with pytest.raises(ValueError, match=r"other options: matmul_precision 'bfloat16' \(there: 'float32'\)"):
+    with pytest.raises(ValueError, match=r"other options: matmul precision 'bfloat16' \(there: 'float32'\)"):
         reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))  # bfloat16 is the recipe's
     assert reproduce([table3("None")], tmp_path, dataclasses.replace(begun, minutes=None))
     (record,) = read_records(tmp_path, "table3")
@@ -142,7 +142,7 @@ def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict
 
 
 def test_a_row_that_diverges_is_reported_and_the_others_run(
-    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def diverges(config: Config, **other: Any) -> Result:
         if config.noise.spread == 0:
@@ -152,11 +152,11 @@ def test_a_row_that_diverges_is_reported_and_the_others_run(
     monkeypatch.setattr(rows, "train", diverges)
     assert not reproduce([table3("None"), table3("NOISIN")], tmp_path, ReproductionOptions(changes=small))
     assert [record.row for record in read_records(tmp_path, "table3")] == ["noisin"]
-    assert "table3, none, seed 11: not finite; no record is written" in capsys.readouterr().err
+    assert "table3, none, seed 11: not finite; no record is written" in caplog.messages
 
 
 def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
-    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def diverges(config: Config, *other: Any) -> Result:
         if config.run.resume is None and config.noise.spread > 0:
@@ -167,7 +167,7 @@ def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
     recipes = [table2("tanh", 1, "NOISIN"), table2("tanh", 1, "Dropout")]
     assert not reproduce(recipes, tmp_path, ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small))
     assert [record.method for record in read_records(tmp_path, "table2")] == ["Dropout"]
-    assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; no record" in capsys.readouterr().err
+    assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; no record" in caplog.text
 
 
 def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_once(

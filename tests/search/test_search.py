@@ -125,8 +125,8 @@ def test_the_folder_of_another_search_is_refused(texts: Texts, tmp_path: Path) -
     search(config, space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
     before = (tmp_path / "s" / "search.json").read_bytes()
     for change, message in (
-        ({"space": {"noise.spread": (0.1, 0.9)}}, r"space noise.spread \[0.1, 0.9\] \(there: \[0.1, 0.8\]\)"),
-        ({"config": small_config(texts, epochs=2)}, r"optimization epochs 2 \(there: 1\)"),
+        ({"space": {"noise.spread": (0.1, 0.9)}}, r"space\.noise\.spread \[0.1, 0.9\] \(there: \[0.1, 0.8\]\)"),
+        ({"config": small_config(texts, epochs=2)}, r"optimization\.epochs 2 \(there: 1\)"),
         ({"trials": 1}, r"trials 1 \(there: 2, which can only grow\)"),
         ({"trial_epochs": 2, "seed": 1}, r"trial epochs 2 \(there: 1\), seed 1 \(there: 0\); keep its settings"),
         ({"prune": False}, "prune False"),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +111,13 @@ def test_regularizers_are_those_of_the_models() -> None:
 def test_what_cannot_be_is_refused_by_name(groups: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Config(**groups)
+
+
+def test_numbers_of_numpy_are_written_as_pythons() -> None:
+    given = Config(model=Model(hidden_size=np.int64(8)), noise=Noise(spread=np.float32(0.5)))
+    assert to_json(given) == to_json(Config(model=Model(hidden_size=8), noise=Noise(spread=0.5)))
+    with pytest.raises(ValueError, match="hidden size must be at least 1, got 0"):
+        Config(model=Model(hidden_size=np.int64(0)))
 
 
 def test_twin_differs_in_the_noise_alone() -> None:

@@ -7,7 +7,6 @@ import torch
 
 import noisin_pyro as nz
 from noisin_pyro.models import Spread
-from noisin_pyro.training.kinds import alike
 from noisin_pyro.training.optim import (
     averaged_weights,
     build_optimizer,
@@ -15,6 +14,7 @@ from noisin_pyro.training.optim import (
     load_state,
     spared_from_decay,
 )
+from noisin_pyro.training.type_checks import same_structure
 
 
 @pytest.mark.parametrize("after", [0, 3])
@@ -78,7 +78,7 @@ def test_a_state_is_loaded_only_by_its_own_kind_of_optimizer(name: str, dtype: t
     state_of_used = used.state_dict()["state"]
     load_state(fresh, {"state": state_of_used})
     actual = fresh.state_dict()["state"]
-    assert alike(actual, state_of_used)
+    assert same_structure(actual, state_of_used)
     for number, values in state_of_used.items():
         torch.testing.assert_close(actual[number], values, rtol=0, atol=0)
     wrong: list[dict] = [{7: {}}, {0: {"momentum": "x"}}]

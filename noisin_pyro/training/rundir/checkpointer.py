@@ -20,11 +20,11 @@ from noisin_pyro._files import atomic_write
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.distributed import SINGLE, World
-from noisin_pyro.training.kinds import alike, fits
 from noisin_pyro.training.optim import load_state
 from noisin_pyro.training.rundir.layout import BEFORE, BEST, CONFIG, LAST
 from noisin_pyro.training.rundir.train_state import TrainState
 from noisin_pyro.training.train_step import require_finite_weights
+from noisin_pyro.training.type_checks import same_structure
 
 logger = logging.getLogger("noisin_pyro")
 
@@ -102,13 +102,13 @@ def read_best(folder: Path, model: nn.Module, guide: nn.Module | None = None) ->
             f"{str(folder)!r} has no {BEST}: no epoch of this run was done, or it was removed; train anew"
         ) from error
     states = {name: dict(module.state_dict()) for name, module in trained_modules(model, guide).items()}
-    if not all(alike(best.get(name), state) for name, state in states.items()):
+    if not all(same_structure(best.get(name), state) for name, state in states.items()):
         raise ValueError(
             f"{path} does not fit the model that {CONFIG} and the data make: one of them has changed since it "
             "was trained (pydocs changes with the version of Python); restore it, or train anew"
         )
     values = itertools.chain(*(best[name].values() for name in states))
-    if not fits(best.get("epoch"), int) or not all(value.isfinite().all() for value in values):
+    if type(best.get("epoch")) is not int or not all(value.isfinite().all() for value in values):
         raise ValueError(f"{path} is damaged: it lacks its epoch, or its weights are not finite; train anew")
     return best
 

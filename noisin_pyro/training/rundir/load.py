@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from noisin_pyro.data import Corpus
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import build_guide, build_model, load_corpus
-from noisin_pyro.training.config import Config
+from noisin_pyro.training.config import Config, with_values
 from noisin_pyro.training.rundir.checkpointer import load_best
 from noisin_pyro.training.rundir.layout import read_config, require_same_data
 
@@ -50,13 +49,8 @@ def load_run(folder: Path, device: str | None = None, root: Path | None = None) 
     """
     if not pyro.settings.get("module_local_params"):
         raise ValueError("load_run makes a model whose parameters are its own: call it within program_settings()")
-    config = read_config(folder)
-    data, run = config.data, config.run
-    config = dataclasses.replace(
-        config,
-        data=data if root is None else dataclasses.replace(data, root=root),
-        run=run if device is None else dataclasses.replace(run, device=device),
-    )
+    given = {"data.root": root, "run.device": device}
+    config = with_values(read_config(folder), {name: value for name, value in given.items() if value is not None})
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     corpus = load_corpus(config.data)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import World
-from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.options import Optimization
 from noisin_pyro.training.rundir.metrics_log import Row, require_whole
 from noisin_pyro.training.sharding import gather_state, shard_state
+from noisin_pyro.training.type_checks import check_types
 
 
 @dataclass
@@ -94,8 +94,8 @@ class TrainState:
         Raises:
             ValueError: values of other types, or rows that are not a log's.
         """
-        under_way = checked(EpochState(**content["under_way"]))
-        saved = checked(TrainState(content["rows"], under_way, content["order"]))
+        under_way = check_types(EpochState(**content["under_way"]))
+        saved = check_types(TrainState(content["rows"], under_way, content["order"]))
         state = under_way.state
         self.rows, self.order = require_whole(saved.rows), saved.order
         state = None if state is None else shard_state(state, device, world)

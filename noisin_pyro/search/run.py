@@ -22,14 +22,14 @@ from noisin_pyro.search.search_space import Space, combinations, to_json, valida
 from noisin_pyro.training import config as configs
 from noisin_pyro.training import signals
 from noisin_pyro.training.build import load_corpus, resolved
-from noisin_pyro.training.config import Config
+from noisin_pyro.training.config import Config, flat, with_values
 from noisin_pyro.training.distributed import set_device
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
 
 # Where the data are may differ between machines; the fingerprint says whether they are the same.
-_DATA_LOCATION = ("config data name", "config data root", "config data files")
+_DATA_LOCATION = ("config.data.name", "config.data.root", "config.data.files")
 
 
 def search(
@@ -87,8 +87,10 @@ def search(
 
         set_device(config.run.device)
         corpus = load_corpus(config.data)
-        run = dataclasses.replace(config.run, folder=None, resume=None, twin=False)
-        config = dataclasses.replace(config, data=resolved(config.data), run=run)
+        config = with_values(
+            dataclasses.replace(config, data=resolved(config.data)),
+            {"run.folder": None, "run.resume": None, "run.twin": False},
+        )
         database, public_url = (None, None) if storage is None else optuna_study.open_database(storage)
         fixed = {
             "space": to_json(space), "trial_epochs": trial_epochs, "prune": prune, "seed": seed, "storage": public_url,
@@ -162,9 +164,9 @@ def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> 
         remove_partial_files(where)  # of a search killed while it wrote this file for the first time
         require_empty(where)
         return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | fixed
-    new, old = _flat(json.loads(json.dumps(fixed))), _flat({key: before.get(key) for key in fixed})
+    new, old = flat(json.loads(json.dumps(fixed))), flat({key: before.get(key) for key in fixed})
     differences = [
-        f"{name.removeprefix('config ').replace('_', ' ')} {new.get(name)} (there: {old.get(name)})"
+        f"{name.removeprefix('config.').replace('_', ' ')} {new.get(name)} (there: {old.get(name)})"
         for name in new | old
         if new.get(name) != old.get(name) and name not in _DATA_LOCATION
     ]
@@ -176,11 +178,3 @@ def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> 
             "another folder"
         )
     return before | growing
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their names, joined by spaces."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
