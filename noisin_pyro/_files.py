@@ -27,7 +27,7 @@ def atomic_write(path: Path, backup: Path | None = None) -> Iterator[BinaryIO]:
     If anything goes wrong, a full disk included, the file at ``path`` stays as it was.
 
     Args:
-        backup: where the previous file is kept.
+        backup: new path of the previous file.
     """
     # In the same folder, and so on the same file system: only there is the replacement atomic.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

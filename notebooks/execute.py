@@ -1,4 +1,4 @@
-"""Make the notebooks anew from their scripts: python notebooks/execute.py [NAME ...]. It reaches no network."""
+"""Execute the notebooks from their scripts: python notebooks/execute.py [NAME ...]. It needs no network."""
 
 import shutil
 import sys

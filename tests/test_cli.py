@@ -1,4 +1,4 @@
-"""The command: what it prints, and how it refuses."""
+"""The command: its output, and its errors."""
 
 import re
 from pathlib import Path

@@ -21,7 +21,7 @@ NewFile = Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")]
 
 
 def require_seed(seed: int) -> None:
-    """Refuse a seed that not every generator takes.
+    """Raise for a seed that not every generator accepts.
 
     Raises:
         ValueError: it is negative or too large.
@@ -31,21 +31,19 @@ def require_seed(seed: int) -> None:
 
 
 def require_new(path: Path | None) -> None:
-    """Refuse a file that cannot be written, before the work for it is done.
+    """Raise for a file that cannot be written, before its content is computed.
 
     Raises:
-        ValueError: something is there already (nothing is overwritten, least of all a run), or no folder for it is.
+        ValueError: the file exists already, since nothing is overwritten, or its folder does not.
     """
     if path is not None and path.exists():
-        raise ValueError(
-            f"{str(path)!r} is there already, and nothing is overwritten; choose another name, or remove it"
-        )
+        raise ValueError(f"{str(path)!r} exists, and nothing is overwritten; choose another name, or remove it")
     if path is not None and not path.parent.is_dir():
-        raise ValueError(f"{str(path.parent)!r} is not a folder; make it, or choose another place for {path.name!r}")
+        raise ValueError(f"{str(path.parent)!r} is not a folder; create it, or choose another folder for {path.name!r}")
 
 
 def cut(config: Config, eval_batch_size: int | None, window: int | None) -> Data:
-    """A run's way of reading held-out data, with what these options change.
+    """The options of a run's data, changed by those that are given.
 
     Raises:
         ValueError: a size that the configuration refuses.

@@ -14,6 +14,7 @@ from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.commands._options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
+from noisin_pyro.inference.evaluation.result import BLOCK
 from noisin_pyro.training.build import dataset
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
@@ -107,7 +108,7 @@ class Evaluate:
         print(self._table(trained.corpus, result, source))
 
     def _table(self, corpus: Corpus, result: Evaluation, source: str) -> str:
-        unit = "steps" if corpus.vocabulary is None else "tokens"
+        unit, parts = ("steps", "sequences") if corpus.vocabulary is None else ("tokens", f"blocks of {BLOCK} tokens")
         return aligned(
             [
                 ("run", str(self.folder)),
@@ -117,7 +118,7 @@ class Evaluate:
                 ("nats per step", f"{result.nats_per_step:.4f}"),
                 ("perplexity", f"{result.perplexity:.2f}"),
                 ("Monte Carlo error", f"{result.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
-                ("error over sequences", f"{result.standard_error:.4f} nats per step (standard error over the data)"),
+                ("data error", f"{result.standard_error:.4f} nats per step (standard error over {parts})"),
                 *_diagnostics(result),
             ]
         )

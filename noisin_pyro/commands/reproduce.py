@@ -1,4 +1,4 @@
-"""``noisin reproduce``: the papers' tables, every row with its configuration, log and result."""
+"""``noisin reproduce``: run the rows of the papers' tables."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Reproduce:
     Without options it runs the protocol in docs/reproduction.md.
 
     The same command resumes after an interruption. Finished rows are not run again.
+
+    The exit status is 1 if rows are left or diverge.
     """
 
     table: tyro.conf.Positional[
@@ -34,28 +36,28 @@ class Reproduce:
     icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs."""
 
     rows: Annotated[tuple[str, ...], default("all", "ROW")] = ()
-    """Names of rows, or beginnings of names, in the order in which to run them."""
+    """Names of rows, or prefixes of names, in the order in which to run them."""
 
     list: bool = False
     """List the rows with the paper's numbers and the candidates that are compared on validation, and run nothing."""
 
     seeds: Annotated[int | None, default("the row's")] = None
-    """Number of runs of each row, with seeds 11, 12, ...: all rows with the first seed, then all with the second."""
+    """Number of seeds per row (11, 12, ...). All rows are run with the first seed, then all with the second."""
 
     trials: Annotated[int | None, default("the row's")] = None
-    """Number of trials per row; disables trials beyond the grid."""
+    """Number of trials per row, without trials beyond the grid."""
 
     trial_epochs: Annotated[int | None, default("the row's")] = None
-    """Number of epochs of each candidate. The best in validation is trained anew, with other seeds."""
+    """Number of epochs of each trial. The best values in validation are trained again, with other seeds."""
 
     epochs: Annotated[int | None, default("the row's")] = None
-    """Maximum number of epochs of each run. Finished rows are continued if they had fewer."""
+    """Maximum number of epochs of each run. Finished rows with fewer epochs are continued."""
 
     minutes: Annotated[float | None, default("no limit", "FLOAT")] = None
-    """Stop after the epoch in which this many minutes have passed; the same command resumes."""
+    """Time limit in minutes: stop after the epoch that reaches it. The same command resumes."""
 
     ensemble_samples: Annotated[int | None, default("50")] = None
-    """Number of noisy runs in the ensemble that is tested; 0 tests none."""
+    """Number of noisy runs that the ensemble test averages over; 0 skips it."""
 
     matmul_precision: Annotated[Literal["float32", "bfloat16"] | None, default("the row's", "{float32,bfloat16}")] = (
         None
@@ -63,16 +65,16 @@ class Reproduce:
     """Precision of matrix products with weights."""
 
     hidden_size: Annotated[int | None, default("the row's")] = None
-    """Units of each layer, for a table of smaller networks."""
+    """Number of units of each layer, for smaller networks."""
 
     data: Annotated[str | None, default("the row's", "NAME|FOLDER")] = None
-    """Other data, for a smaller table."""
+    """Text to use instead of the row's data set."""
 
     data_root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER")] = None
-    """Folder with ptb and wikitext-2."""
+    """Folder that contains ptb and wikitext-2."""
 
     device: Literal["cpu", "cuda"] = "cpu"
-    """Device to compute on."""
+    """Device on which to compute."""
 
     folder: Path = Path("results/reproduction")
     """Folder for configurations, logs, results and tables. Runs with other options need another folder."""

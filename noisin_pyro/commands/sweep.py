@@ -30,12 +30,12 @@ class SearchRun(Run):
     """The search and its runs."""
 
     folder: Annotated[Path | None, default("runs/DATA-sweep-1, -2, ...", "FOLDER")] = None
-    """New or empty folder for the trials, or that of a search with the same options, which is resumed."""
+    """New or empty folder for the trials, or the folder of a search with the same options to resume or share."""
 
     twin: tyro.conf.Suppress[bool] = False
 
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Resume the search in this folder with the options that it has; --trials may be larger."""
+    """Resume the search in this folder with its own options; --trials may be larger."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class SharedOptions(Config):
 class Sweep:
     """Search for the noise that is best in validation, and train with it to the end.
 
-    Each trial is a short run. Options with one value hold for all trials.
+    Each trial is a short run. The options of noisin train apply to all trials.
 
-    Several values, LOW..HIGH or log:LOW..HIGH (in the logarithm) are searched.
+    A searched option has several values, or a range: LOW..HIGH or log:LOW..HIGH.
 
-    If --trials are enough, all combinations are tried; otherwise Optuna proposes.
+    All combinations are tried if --trials allows; otherwise Optuna proposes values.
 
-    The same command and --folder resume a search, or share its trials.
+    The same command with --folder resumes a search, or adds a worker to it.
 
-    Needs: pip install "noisin_pyro[sweep]".
+    Requires Optuna: pip install "noisin_pyro[sweep]".
     """
 
     shared: Annotated[SharedOptions, Named(name="")] = field(default_factory=SharedOptions)
@@ -73,7 +73,7 @@ class Sweep:
     """Learning rates to search."""
 
     search: Annotated[tuple[str, ...], Named(metavar="FIELD=VALUE,VALUE|LOW..HIGH [...]", help_behavior_hint="")] = ()
-    """Other fields to search, by their names in config.json: model.cell=gru,lstm model.hidden_size=64..512."""
+    """Other options to search, by their names in config.json: model.cell=gru,lstm model.hidden_size=64..512."""
 
     trials: Annotated[int | None, default(str(TRIALS))] = None
     """Number of trials."""
@@ -82,10 +82,10 @@ class Sweep:
     """Maximum number of epochs of a trial. Strong noise helps late in training; too few epochs favour weak noise."""
 
     prune: bool = True
-    """Stop trials that are worse than the median of the others, from half of their epochs on."""
+    """Stop a trial after half of its epochs if it is worse than the median of the others."""
 
     storage: Annotated[str | None, default("a journal in the folder", "URL")] = None
-    """Database for Optuna, such as sqlite:///sweeps.db."""
+    """URL of a database for Optuna, such as sqlite:///sweeps.db."""
 
     def run(self) -> None:
         """Search, and print the trials and the result of the best one.
@@ -118,7 +118,7 @@ class Sweep:
     def _resume(self, where: Path) -> SearchResult:
         resumed = Sweep(SharedOptions(run=SearchRun(resume=where)), trials=self.trials, storage=self.storage)
         if self != resumed:
-            raise ValueError("a resumed search keeps its options, except for more trials; leave the others out")
+            raise ValueError("a resumed search keeps its options, only --trials may be larger; leave the others out")
         settings = read_settings(where)
         if settings is None:
             raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to resume; name the folder of one")

@@ -10,6 +10,7 @@ from noisin_pyro.training import Config
 
 Candidates = Mapping[str, tuple[Any, ...]]
 
+# The paper of table 2, table 3 and figure 2; the other one, "the published paper", is in ``icml_recipes``.
 DRAFT = "Noise-Based Regularizers for Recurrent Neural Networks (draft)"
 
 

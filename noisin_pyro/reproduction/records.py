@@ -36,7 +36,7 @@ class Record:
         seed: of the weights and the noise.
         epochs: number of epochs.
         best_epoch: the epoch with the best validation; the numbers are those of its model.
-        seconds: of all epochs and the final tests, by the clock.
+        seconds: duration of all epochs and the final tests.
         spreads: γ at the best epoch.
         chosen: the values that were chosen on validation, by trials with a seed of their own.
         config: every option.
@@ -112,7 +112,7 @@ def _of_recipe(recipe: Recipe, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options(config: Config) -> dict[str, Any]:
-    """Every option by group, except the seed and where things are."""
+    """Every option by group, except the seed and locations."""
     groups = json.loads(to_json(config))
     for group, name in _NOT_COMPARED:
         del groups[group][name]
@@ -131,7 +131,7 @@ def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
 
 
 def write(path: Path, record: Record) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record atomically."""
     write_json(path, dataclasses.asdict(record))
 
 

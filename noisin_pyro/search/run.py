@@ -28,7 +28,7 @@ from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
 
-# Where the data are may differ between machines; the fingerprint says whether they are the same.
+# The location of the data may differ between machines; the fingerprint identifies them.
 _DATA_LOCATION = ("config.data.name", "config.data.root", "config.data.files")
 
 
@@ -44,7 +44,7 @@ def search(
     finish: bool = True,
     after_epoch: AfterEpoch = lambda rows: None,
 ) -> SearchResult:
-    """Train ``trials`` runs of ``config``, each with other values from ``space``, and the best of them to its end.
+    """Train ``trials`` runs of ``config`` with values from ``space``, and continue the best of them to its end.
 
     A trial is a run in ``trial-0``, ``trial-1`` and so on in ``folder``, without a deterministic twin, which stops
     after ``trial_epochs`` epochs. Schedule and patience are those of ``config``, so the best trial continues to the
@@ -67,8 +67,8 @@ def search(
         prune: stop trials whose validation loss is worse than the median of others at the same epoch, except in the
             first half of their epochs and the first three trials.
         storage: URL of a database for Optuna; by default a journal in ``folder``.
-        seed: of the proposals; that of the runs is ``config.run.seed``.
-        finish: train the best trial to its end. Otherwise the search may also end without one that succeeded.
+        seed: seed of the proposals; that of the runs is ``config.run.seed``.
+        finish: train the best trial to its end. Without it, a search in which all trials failed is no error.
         after_epoch: as for ``train``, called after each epoch of each trial and of the best one, and before each trial.
 
     Raises:
@@ -101,7 +101,7 @@ def search(
         with exclusive_lock(where, wait=True):
             settings = _settings(where, fixed, trials, space) | provenance(torch.device(config.run.device))
             settings["versions"]["optuna"] = version("optuna")
-            if read_settings(where) is None:  # then a folder without this file is empty, whenever a search is killed
+            if read_settings(where) is None:  # a folder without this file is then empty, even after a kill
                 SearchResult(where, [], measure).write(settings)
             database = database or optuna_study.open_journal(where / optuna_study.JOURNAL)
             study = optuna_study.open_study(database, settings["study"], math.ceil(trial_epochs / 2) if prune else None)
@@ -113,7 +113,7 @@ def search(
             result = runner.run()
             return runner.finish(result) if finish else result
         except BaseException as error:
-            if not isinstance(error, ValueError | FloatingPointError):  # instead of how to resume the trial alone
+            if not isinstance(error, ValueError | FloatingPointError):  # replaces the note on resuming the trial alone
                 error.__notes__ = [f"resume with: noisin sweep --resume {shlex.quote(str(where))}"]
             raise
 
@@ -161,7 +161,7 @@ def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> 
     growing = {"trials": trials, "sampler": "grid" if grid is not None and len(grid) <= trials else "TPE"}
     before = read_settings(where)
     if before is None:
-        remove_partial_files(where)  # of a search killed while it wrote this file for the first time
+        remove_partial_files(where)  # of a search that was killed while writing this file
         require_empty(where)
         return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | fixed
     new, old = flat(json.loads(json.dumps(fixed))), flat({key: before.get(key) for key in fixed})

@@ -16,7 +16,7 @@ from noisin_pyro.training.config import Config, with_values
 MAX_COMBINATIONS = 10_000
 """A space with more combinations is sampled as if it were infinite."""
 
-_MAX_PROBES = 1_000  # combinations that are tried before a value counts as impossible
+_MAX_PROBES = 1_000  # combinations that are tried before a value is refused
 # Trials with different data cannot be compared; folders are set for each trial.
 _NOT_SEARCHED = {
     "data.name", "data.root", "data.files", "data.min_count", "data.max_vocabulary", "data.eval_batch_size",
@@ -67,7 +67,7 @@ def validate(space: Space, config: Config) -> None:
 
     Raises:
         ValueError: an empty space, an unknown name, no choices, a repeated choice, or a value that :class:`Config`
-            refuses whatever the other values are.
+            refuses with all other values.
     """
     if not space:
         raise ValueError("space is empty; give at least one field to search, such as noise.spread")

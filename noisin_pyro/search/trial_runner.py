@@ -1,4 +1,4 @@
-"""One worker of a search: it trains trials that no other worker has, and records how they end."""
+"""One worker of a search: it claims trials, trains them, and records their outcomes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 class TrialComplete(StopTraining):
-    """The trial has had its epochs."""
+    """The trial has reached its number of epochs."""
 
 
 class TrialPruned(StopTraining):
-    """The trial is worse than the others."""
+    """The trial is pruned."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ class TrialRunner:
         return None
 
     def _claim(self, number: int) -> AcquireReturnProxy | None:
-        """The lock of a trial, beside that of its run, which holds only while it trains; ``None`` if it is taken."""
+        """The lock of a trial, held for longer than that of its run; ``None`` if another worker has it."""
         try:
             return FileLock(self.folder / f".trial-{number}.lock").acquire(blocking=False)
         except Timeout:
             return None
 
     def _run_trial(self, number: int) -> None:
-        """Train a trial for its epochs, from the start or from where it was, and record how it ends."""
-        self.after_epoch([])  # may leave the search before the trial begins
+        """Train a trial, from the start or from its checkpoint, and record its outcome."""
+        self.after_epoch([])  # may stop the search before the trial begins
         trial, where, message = running_trial(self.study, self.storage, number), self._run_folder(number), None
         values = ", ".join(f"{name} {trial.params[name]}" for name in self.space)
         logger.info("trial %d: %s", number, values)
@@ -124,7 +124,7 @@ class TrialRunner:
         except TrialPruned:
             state = TrialState.PRUNED
         except (ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
-            if resume and isinstance(error, ValueError):  # not the values: these are refused before a run begins
+            if resume and isinstance(error, ValueError):  # not the values, which are checked before a run begins
                 raise
             state, message = TrialState.FAIL, str(error)
         with exclusive_lock(self.folder, wait=True):
@@ -134,7 +134,7 @@ class TrialRunner:
             self.result().write()
 
     def _train(self, trial: optuna.Trial, where: Path, resume: bool) -> None:
-        """Train until the trial is complete or pruned, which end it as exceptions."""
+        """Train until :class:`TrialComplete` or :class:`TrialPruned` is raised."""
         config = with_values(self.config, trial.params)
 
         def after_epoch(rows: list[metrics_log.Row]) -> None:
@@ -149,7 +149,7 @@ class TrialRunner:
             self.after_epoch(rows)
 
         if not resume:
-            remove_partial_files(where)  # of a process killed while it wrote the configuration
+            remove_partial_files(where)  # of a process that was killed while writing the configuration
         train(Config(run=Run(resume=where)) if resume else with_values(config, {"run.folder": where}), after_epoch)
 
     def _run_folder(self, number: int) -> Path:

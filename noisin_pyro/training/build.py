@@ -38,9 +38,9 @@ def load_corpus(data: Data) -> Corpus:
     }
     kind = _kind(data)
     if text_options and kind != "text":
-        raise ValueError(f"{' and '.join(text_options)}: only for a text of your own, not {data.name!r}; leave it out")
+        raise ValueError(f"{' and '.join(text_options)}: only for your own texts, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
-        raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a path; leave it out")
+        raise ValueError(f"data root is for data sets by name, got {str(data.root)!r} with a path; leave it out")
     if kind == "name":
         return load(data.name, root=data.root)
     if kind == "music":

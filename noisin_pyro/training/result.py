@@ -30,13 +30,13 @@ class Result:
         folder: the run's.
         log: the rows of ``log.csv``.
         best_epoch: the epoch whose model was best in validation; the evaluations are of this model.
-        valid: validation, noise off; of a guide, its bound by one draw a sequence.
+        valid: validation, noise off; with a guide, its bound with one draw per sequence.
         test: test, noise off.
-        ensemble: test, averaged over noisy runs; ``None`` if nothing is random or no samples were asked for.
-        bound: test, the guide's bound by one draw a sequence; ``None`` where the prior was the guide.
+        ensemble: test, averaged over noisy runs; ``None`` if nothing is random or ``ensemble_samples`` is 0.
+        bound: test, the guide's bound with one draw per sequence; ``None`` where the prior was the guide.
         measure: what :meth:`table` shows: perplexities for a text, nats per step (a whole chord) for music.
-        seconds: of all epochs and the last tests.
-        twin: the deterministic network's result, if it was trained too.
+        seconds: duration of all epochs and the final tests.
+        twin: the deterministic network's result, if it was trained.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Result:
         }
 
     def table(self) -> str:
-        """This run and its twin, a line each."""
+        """One line for this run and one for its twin."""
         titles = ["", "best epoch", "validation", "test", "test, ensemble"]
         columns = ["valid", "test", "ensemble"]
         if self.bound is not None:
@@ -89,7 +89,7 @@ def read(folder: Path, measure: Measure) -> Result:
     """
     rows = metrics_log.require_whole(metrics_log.read(folder / LOG))
     try:
-        content = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # recorded ones of 0.1 lack it
+        content = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # not in 0.1's
         parts: dict[str, Any] = {name: _evaluation(content[key]) for name, key in _PARTS.items()}
         result = Result(
             name=content["name"],
@@ -123,5 +123,5 @@ def _evaluation(content: dict[str, Any] | None) -> Evaluation | None:
     required = {field.name for field in dataclasses.fields(Evaluation) if field.default is dataclasses.MISSING}
     values: dict[str, Any] = {key: math.nan if content[key] is None else content[key] for key in required}
     optional = {field.name for field in dataclasses.fields(Evaluation) if field.repr} - required
-    values |= {key: content[key] for key in optional & content.keys()}  # recorded ones of 0.1 lack some
+    values |= {key: content[key] for key in optional & content.keys()}  # some are missing in results of version 0.1
     return check_types(Evaluation(**values))

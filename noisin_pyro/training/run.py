@@ -41,32 +41,32 @@ logger = logging.getLogger("noisin_pyro")
 def train(
     config: Config | None = None, after_epoch: AfterEpoch = lambda rows: None, epochs: int | None = None
 ) -> Result:
-    """Train and test the network that ``config`` describes, and its deterministic twin if that is asked for.
+    """Train and test the network that ``config`` describes, and its deterministic twin if ``config.run.twin`` is set.
 
     The run's folder then holds ``config.json``, ``log.csv`` (:func:`~noisin_pyro.training.fit` names the columns),
     ``best.pt``, ``last.pt``, ``result.json``, ``curves.png`` (figure 2 of the paper), for a learned spread
     ``spreads.png``, and the twin's own folder, ``deterministic``. Seeds the generators of torch, numpy and Python.
-    What happens is logged to the logger ``"noisin_pyro"``.
+    Progress is logged to the logger ``"noisin_pyro"``.
 
     Args:
         config: by default ``Config()``, what ``noisin train`` does without arguments.
-        after_epoch: called with the rows of the log so far, once an epoch's checkpoint is written (not for the twin's
-            epochs), and again when the run is resumed. It may raise ``StopTraining`` to stop there.
+        after_epoch: called with the rows of the log so far after each epoch's checkpoint is written (not for the
+            twin's epochs), and when the run is resumed. It may raise ``StopTraining``.
         epochs: for a run to resume, its new maximum number of epochs. It may be larger than before, even where the run
-            is finished; the numbers are then the same as if it had been asked for at once. A run that its patience has
-            ended stays as it is.
+            is finished; the results are those of a run with this maximum from the start. A run that was stopped early
+            by its patience stays as it is.
 
     Raises:
         StopTraining: from ``after_epoch``; ``Run(resume=folder)`` resumes the run.
-        ValueError: options that do not fit each other, the data or the machine; nothing has been written then.
+        ValueError: options that do not fit each other, the data or the machine. Nothing is written then.
         FloatingPointError: a loss that is not finite.
 
     Training can be interrupted at any time, by Ctrl-C too. The folder then holds the best model so far in ``best.pt``,
     the curves, and ``last.pt``, from which ``Run(resume=folder)`` resumes; a folder without either is removed.
 
-    With ``config.run.resume`` the options are those of that folder's ``config.json``, and any other that ``config``
-    gives must agree. A resumed run ends in the same numbers, bit for bit, as one without a break (on a CPU, with the
-    same versions and threads). A run, or a twin, that is finished already is read and not trained again.
+    With ``config.run.resume`` the options are those of that folder's ``config.json``; other options in ``config`` must
+    agree with them. The results of a resumed run are bit for bit those of an uninterrupted one (on a CPU, with the same
+    versions and number of threads). A run or a twin that is already finished is read, not trained again.
     """
     config = Config() if config is None else config
     resume = config.run.resume is not None
@@ -112,8 +112,8 @@ class _NetworkRun:
     """Training and test of one network, the noisy one or its twin.
 
     Args:
-        locks: holds the lock of the folder until it is closed.
-        main: folder that resumes the twin too.
+        locks: holds the folder's lock until it is closed.
+        main: for a twin, the folder of the run that it belongs to.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class _NetworkRun:
         folder = layout.make_folder(self.config.run.folder, self.corpus.name)
         self._lock(folder)
         if self.main is not None:
-            layout.remove_partial_files(folder)  # of a twin that was killed while it wrote its configuration
+            layout.remove_partial_files(folder)  # of a twin that was killed while writing its configuration
         layout.require_empty(folder)
         return folder
 
@@ -207,22 +207,22 @@ class _NetworkRun:
         )
 
     def _clean_up(self, folder: Path, error: BaseException, resume: bool, made: bool) -> None:
-        """Remove a folder that has no checkpoint, or draw the curves; and note in the error how to resume."""
+        """Remove a folder without a checkpoint, or draw the curves. Add a note on resuming to the error."""
         # torchrun stops all processes by SIGTERM once one has ended
         self.locks.enter_context(signals.DeferredSignals().deferred())
         has_checkpoint = resume or any((folder / name).exists() for name in (layout.BEST, layout.LAST))
         if self.world.rank == 0:
             if not has_checkpoint:
                 _remove(folder, made)
-            elif not isinstance(error, ValueError):  # a refusal leaves a folder as it was
+            elif not isinstance(error, ValueError):  # after an invalid option the folder stays as it is
                 self._draw_unfinished(folder)
         if isinstance(error, FloatingPointError) and has_checkpoint:
-            error.add_note(f"the last good checkpoint is kept in {str(folder)!r}")
+            error.add_note(f"the last checkpoint is in {str(folder)!r}")
         elif (has_checkpoint or self.main) and not isinstance(error, ValueError):
             error.add_note(f"resume with: noisin train --resume {shlex.quote(str(self.main or folder))}")
 
     def _draw_unfinished(self, folder: Path) -> None:
-        with contextlib.suppress(OSError, ValueError, TypeError):  # a full disk, half a row: the first error matters
+        with contextlib.suppress(OSError, ValueError, TypeError):  # such as a full disk: only the first error matters
             rows = metrics_log.require_whole(metrics_log.read(folder / layout.LOG))
             plots.learning_curves({self.name: rows}, measure=self.measure).savefig(folder / layout.CURVES)
 

@@ -1,6 +1,6 @@
-"""What each process has of a batch, of held-out data and of carried RNN states, and how the parts are put together.
+"""Sharding of batches, held-out data and carried RNN states over processes.
 
-Rows are shared in blocks: those of rank zero come first.
+Each process has a block of consecutive rows, in the order of the ranks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SequenceData = Sequences | Stream
 
 
 def shard(batch: Batch, world: World) -> Batch:
-    """This process's rows of a batch. If it has none: one row of length 0, which adds nothing to the loss."""
+    """This process's rows of a batch; one row of length 0, which adds nothing to the loss, if there are none."""
     rows = world.rows(len(batch.inputs))
     if rows.start < rows.stop:
         return batch.rows(rows)
@@ -31,7 +31,7 @@ def shard(batch: Batch, world: World) -> Batch:
 
 
 def scored(score: Callable[[SequenceData], Evaluation], data: SequenceData, world: World) -> Evaluation:
-    """Evaluate the data in all processes, each on its rows: the same as in one process, but for the noise.
+    """Evaluate the data in all processes, each on its rows. Only the draws of the noise differ from one process's.
 
     Diagnostics of single samples (k̂, effective samples, resamplings) are left out if there are several processes.
     """

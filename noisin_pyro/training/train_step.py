@@ -202,7 +202,7 @@ def require_finite(
     """Raise if a loss is not finite.
 
     Args:
-        where: the epoch and step, or whatever else the loss is of.
+        where: the epoch and step, or another description of what the loss is for.
         state: returns the RNN state after the steps of this loss, if it is known.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Validation during training, and how many held-out sequences are scored at once."""
+"""Validation during training, and the number of held-out sequences in a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from noisin_pyro.training.sharding import SequenceData, scored
 def validate(
     model: SequenceModel, guide: Guide | None, data: SequenceData, options: Data, world: World = SINGLE
 ) -> Evaluation:
-    """Evaluate the network with its noise off or, if there is a guide, the guide's bound with one draw a sequence."""
+    """Evaluate the network with its noise off or, with a guide, its bound with one draw per sequence."""
     batch_size = eval_rows(data, options, world)
     if guide is None:
         return scored(partial(evaluate, model, method="mean", batch_size=batch_size), data, world)

@@ -18,7 +18,7 @@ from noisin_pyro.cli import main
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 Test = Callable[..., Any]
-MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # that many times the usual examples, drawn anew each time
+MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # factor on the number of examples, which then differ in each run
 SMALL = "--hidden-size 4 --epochs 1 --batch-size 4 --window 10 --ensemble-samples 0 --no-twin".split()  # noqa: SIM905
 _PROGRESS = re.compile(r"warning: | *(noisy|deterministic), |noisin: outside the vocabulary, read as <unk>: ")
 

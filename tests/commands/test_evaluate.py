@@ -61,8 +61,8 @@ def test_the_table_names_the_kind_of_number(run: Path, capsys: pytest.CaptureFix
     assert shown["method"].strip() == "ensemble of 4 noisy runs"
     assert shown["kind"].strip().startswith("predictor: ")
     assert float(shown["perplexity"]) == pytest.approx(math.exp(float(shown["nats per step"])), rel=1e-3)
-    assert float(shown["Monte Carlo error"].split()[0]) > 0 and float(shown["error over sequences"].split()[0]) > 0
-    assert "exact: the log-likelihood" in outputs[2]
+    assert float(shown["Monte Carlo error"].split()[0]) > 0 and float(shown["data error"].split()[0]) > 0
+    assert "over blocks of 500 tokens" in shown["data error"] and "exact: the log-likelihood" in outputs[2]
 
 
 @pytest.mark.parametrize("method", ["importance", "particle-filter"])

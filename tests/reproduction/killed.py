@@ -70,7 +70,7 @@ def was_killed(child: int) -> bool:
 
 if __name__ == "__main__":
     root, kills_left, options = Path(sys.argv[1]).resolve(), int(sys.argv[2]), sys.argv[3:]
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child would load anew
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child needs
     assert not was_killed(start(root / "0", options, None, 0.0))
     events, moments, number = int((root / "0.events").read_text()), random.Random(), 1
     while True:

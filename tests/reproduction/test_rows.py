@@ -94,10 +94,10 @@ def test_out_of_time_the_same_command_resumes(
 
 
 def test_what_has_been_run_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
-    how = ReproductionOptions(changes=small)
-    assert reproduce([table3("None")], tmp_path, how)
+    options = ReproductionOptions(changes=small)
+    assert reproduce([table3("None")], tmp_path, options)
     (before,) = read_records(tmp_path, "table3")
-    assert reproduce([table3("None"), table3("NOISIN")], tmp_path, how)
+    assert reproduce([table3("None"), table3("NOISIN")], tmp_path, options)
     assert before in read_records(tmp_path, "table3")
 
 
@@ -132,11 +132,11 @@ def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: d
 
 
 def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict[str, Any]) -> None:
-    recipe, how = table2("tanh", 1, "NOISIN"), ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small)
-    assert reproduce([recipe], tmp_path, how)
+    recipe, options = table2("tanh", 1, "NOISIN"), ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small)
+    assert reproduce([recipe], tmp_path, options)
     where = tmp_path / "table2" / recipe.row
     shutil.rmtree(where / "search")
-    assert reproduce([recipe], tmp_path, dataclasses.replace(how, seeds=2))
+    assert reproduce([recipe], tmp_path, dataclasses.replace(options, seeds=2))
     first, second = read_records(tmp_path, "table2")
     assert second.chosen == first.chosen and not (where / "search").exists()
 
@@ -183,10 +183,10 @@ def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_on
 
 
 def test_a_run_that_another_table_has_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
-    how = ReproductionOptions(seeds=1, trial_epochs=1, changes=small)
-    assert reproduce([table2("sigmoid", 1, "NOISIN")], tmp_path, how)
+    options = ReproductionOptions(seeds=1, trial_epochs=1, changes=small)
+    assert reproduce([table2("sigmoid", 1, "NOISIN")], tmp_path, options)
     (of_table,) = read_records(tmp_path, "table2")
-    assert reproduce([figure2("NOISIN")], tmp_path, how)
+    assert reproduce([figure2("NOISIN")], tmp_path, options)
     (of_figure,) = read_records(tmp_path, "figure2")
     assert not (tmp_path / "figure2" / "noisin" / "seed-11").exists()
     assert numbers(of_figure) == numbers(of_table) | {"table": "figure2", "row": "noisin"} | {
@@ -247,7 +247,7 @@ def test_without_rows_nothing_is_written(tmp_path: Path) -> None:
     assert reproduce([], tmp_path, ReproductionOptions()) and not list(tmp_path.iterdir())
 
 
-def test_killed_while_it_wrote_its_configuration_a_row_is_begun_anew(tmp_path: Path, small: dict[str, Any]) -> None:
+def test_killed_while_it_wrote_its_configuration_a_row_is_restarted(tmp_path: Path, small: dict[str, Any]) -> None:
     where = tmp_path / "table3" / "none" / "seed-11"
     where.mkdir(parents=True)
     (where / ".config.json.1.part").write_text('{"da')

@@ -68,7 +68,7 @@ def end(texts: Path, folder: Path, kills: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child would load anew
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child needs
     texts, root = Path(sys.argv[1]), Path(sys.argv[2])
     end(texts, root / "whole", kills=0, workers=1)
     end(texts, root / "broken", kills=8, workers=1)

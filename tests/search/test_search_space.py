@@ -1,4 +1,4 @@
-"""What a search is told to choose from, and what is refused."""
+"""Spaces of a search, and invalid ones."""
 
 from pathlib import Path
 from typing import Any

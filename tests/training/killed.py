@@ -73,7 +73,7 @@ def run(folder: Path, kills_left: int, options: list[str], moments: random.Rando
 
 if __name__ == "__main__":
     root, left, moments = Path(sys.argv[1]), int(sys.argv[2]), random.Random()
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child would load anew
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child needs
     number = 0
     while number == 0 or left > 0:
         number += 1

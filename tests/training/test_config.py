@@ -1,4 +1,4 @@
-"""The configuration: its JSON, and what it refuses."""
+"""The configuration: its JSON, and invalid options."""
 
 import json
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_regularizers_are_those_of_the_models() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(groups: dict, named: str) -> None:
+def test_an_invalid_option_is_refused_by_name(groups: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Config(**groups)
 

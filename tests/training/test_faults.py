@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     assert _start(text, f"--optimizer SGD --spread 0.3 --clip {clip}") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("noisin: epoch 1, step 5: ") and "gamma_1 = 0.3" in line
-    assert line.endswith(f"the last good checkpoint is kept in '{text / 'run'}'")
+    assert line.endswith(f"the last checkpoint is in '{text / 'run'}'")
     saved = checkpointer.load(text / "run" / "last.pt")
     assert saved["progress"]["under_way"]["batches"] == 4
     assert all(value.isfinite().all() for value in saved["model"].values())
@@ -162,7 +162,7 @@ def test_without_a_readable_checkpoint_a_run_is_refused_and_unchanged(
         (run / name).write_bytes(b"no checkpoint")
     names = {path.name: path.stat().st_size for path in run.iterdir() if path.name != "curves.png"}
     assert main(["train", "--resume", str(run)]) == 2
-    assert "remove last.pt and before.pt to begin this run anew" in capsys.readouterr().err.splitlines()[-1]
+    assert "remove last.pt and before.pt to restart this run" in capsys.readouterr().err.splitlines()[-1]
     assert {path.name: path.stat().st_size for path in run.iterdir() if path.name != "curves.png"} == names
     for name in ("last.pt", "before.pt"):
         (run / name).unlink()
@@ -279,7 +279,7 @@ def test_a_run_that_fails_at_its_first_step_leaves_the_folder_as_it_was(
     folder = "." if there else str(here)
     assert main(["train", "--data", str(text), "--folder", folder, *SMALL.split()]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("noisin: epoch 1, step 1: ") and "kept in" not in line
+    assert line.startswith("noisin: epoch 1, step 1: ") and "checkpoint" not in line
     assert here.exists() == there and not list(here.glob("*"))
 
 

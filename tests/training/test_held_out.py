@@ -33,9 +33,9 @@ def _changed(folder: Path, name: str, **data: object) -> Path:
     """A copy of the run whose configuration has other options of the data."""
     copy = folder.with_name(name)
     shutil.copytree(folder, copy)
-    told = json.loads((copy / "config.json").read_text())
-    told["data"].update(data)
-    (copy / "config.json").write_text(json.dumps(told))
+    content = json.loads((copy / "config.json").read_text())
+    content["data"].update(data)
+    (copy / "config.json").write_text(json.dumps(content))
     return copy
 
 
@@ -65,10 +65,10 @@ def test_columns_can_be_chosen_and_matter_a_little(run: Path) -> None:
 
 def test_a_configuration_says_its_columns_and_one_of_version_0_1_keeps_its_reading(run: Path) -> None:
     path = run / "config.json"
-    told = json.loads(path.read_text())
-    assert told["data"]["eval_batch_size"] == 10
-    del told["data"]["eval_batch_size"]
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    assert content["data"]["eval_batch_size"] == 10
+    del content["data"]["eval_batch_size"]
+    path.write_text(json.dumps(content))
     assert read_config(run).data.eval_batch_size == 4
 
 

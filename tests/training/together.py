@@ -68,7 +68,7 @@ FITS: dict[str, tuple[Callable[[], SequenceModel], Read, dict[str, Any]]] = {
         words,
         {"learning_rate": 0.01, "clip": 0.05},
     ),
-    "averaged, divided, until it is in vain": (
+    "averaged, divided, stopped early": (
         lambda: LanguageModel(11, 6, spread=0.0),
         words,
         {"optimizer": "ASGD", "schedule": "divide", "learning_rate": 3.0, "epochs": 9, "patience": 2, "clip": 0.25},

@@ -1,4 +1,4 @@
-"""The log of a run: a CSV file, a row an epoch."""
+"""The log of a run: a CSV file with one row per epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COLUMNS = {
 
 
 def append(path: Path, row: Row) -> None:
-    """Add a row, six digits a number; the first one writes the names of its columns above itself."""
+    """Append a row, with six significant digits per number; the first row comes with the column names."""
     with path.open("a", newline="", encoding="utf-8") as file:
         file.write(_text([row], titled=file.tell() == 0))
 
 
 def rewrite(path: Path, rows: list[Row]) -> None:
-    """The log of these rows alone, whatever it was before."""
+    """Replace the log by these rows."""
     if rows:
         with atomic_write(path) as file:
             file.write(_text(rows, titled=True).encode())
@@ -32,7 +32,7 @@ def rewrite(path: Path, rows: list[Row]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows, a dictionary from column to number each.
+    """All rows, as dictionaries from column to number.
 
     Raises:
         ValueError: a file that is no log, or damaged.
@@ -44,12 +44,12 @@ def read(path: Path) -> list[Row]:
         ValueError,
         TypeError,
         csv.Error,
-    ) as error:  # no text, no number; half a row, or one too long
+    ) as error:  # not text, not a number, a row with missing or extra cells
         raise ValueError(f"{path} is damaged: a row is not of numbers, one for each column") from error
 
 
 def require_whole(rows: list[Row]) -> list[Row]:
-    """The rows themselves, if they are those of a run's first epochs, without a gap.
+    """Return the rows if they are those of a run's first epochs, without a gap.
 
     Raises:
         ValueError: they are not.

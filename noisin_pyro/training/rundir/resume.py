@@ -1,4 +1,4 @@
-"""Resuming a run: its options are those in its folder, and options that are given may not contradict them."""
+"""Resuming a run with the options in its folder, which the given options must not contradict."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def config_to_resume(config: Config, epochs: int | None, world: World) -> Config
 def lengthen(folder: Path, epochs: int) -> None:
     """Set the maximum number of epochs of a run and of its twin, whether they are finished or not.
 
-    Resumed, the run trains the epochs that are missing, to the same numbers as if they had been asked for at once, and
-    is tested again. A run that its patience has ended does not get longer.
+    When resumed, the run trains the missing epochs and is tested again; the results are those of a run with this
+    maximum from the start. A run that was stopped early by its patience does not get longer.
 
     Args:
         folder: the run's.
@@ -67,12 +67,12 @@ def lengthen(folder: Path, epochs: int) -> None:
             before = read_config(run).optimization.epochs
             if epochs < before:
                 raise ValueError(
-                    f"epochs must be at least {before}, as the run in {str(run)!r} was asked, got {epochs}"
+                    f"epochs must be at least {before}, the maximum of the run in {str(run)!r}, got {epochs}"
                 )
             if epochs > before and (run / RESULT).exists() and not (run / LAST).exists():
                 raise ValueError(
                     f"epochs {epochs}: the run in {str(run)!r} is finished after at most {before}, and its last "
-                    f"checkpoint, {LAST}, has been removed; train a new one"
+                    f"checkpoint, {LAST}, has been removed; train a new run"
                 )
             locks.enter_context(exclusive_lock(run))
         # The twin first: if this is interrupted between the two, the same call finds the run itself still shorter.
@@ -97,7 +97,7 @@ def require_same_options(config: Config, stored: Config) -> None:
     changed = [f"{label(name)} {given[name]} (there: {before[name]})" for name in given if given[name] != before[name]]
     if changed:
         raise ValueError(
-            f"a resumed run keeps its options, got {', '.join(changed)}; leave them out, or train a new one"
+            f"a resumed run keeps its options, got {', '.join(changed)}; leave them out, or train a new run"
         )
 
 
@@ -116,7 +116,7 @@ def warn_of_changes(folder: Path, world: World = SINGLE) -> None:
         logger.warning(
             "warning: %s changed since this run began; %s",
             " and ".join(changed),
-            "its noise will be other noise" if "processes" in changed else "numbers may differ in the last digits",
+            "its noise will differ" if "processes" in changed else "results may differ in the last digits",
         )
 
 

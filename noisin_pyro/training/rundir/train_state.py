@@ -1,4 +1,4 @@
-"""State of training: what a checkpoint holds beside the modules, the optimizer and the generators."""
+"""State of training: epochs done, progress in the current epoch, and the order of the data."""
 
 from __future__ import annotations
 
