@@ -18,8 +18,9 @@ from noisin_pyro.training.validation import eval_rows
 
 LEGEND = """
 Lower is better. Both errors are standard errors in nats per step: MC (Monte Carlo) over the noise, data over the
-sequences or, for a text, over blocks of 500 tokens. The gap is the difference to the particle filter's estimate for the same model. ESS is the effective sample
-size. If Pareto k is above 0.7, there are too few samples for a reliable result."""
+sequences or, for a text, over blocks of 500 tokens. The gap is the difference to the particle filter's estimate for the
+same model. ESS is the effective sample size. If Pareto k is above 0.7, there are too few samples for a reliable
+result."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from noisin_pyro.training.options import Named, default
 class Reproduce:
     """Run the rows of one of the papers' tables, and write the table.
 
-    Without options it runs the protocol in docs/reproduction.md.
+    Without options it follows the protocol in docs/reproduction.md.
 
     The same command resumes after an interruption. Finished rows are not run again.
 

@@ -79,7 +79,7 @@ class Sweep:
     """Number of trials."""
 
     trial_epochs: int = 5
-    """Maximum number of epochs of a trial. Strong noise helps late in training; too few epochs favour weak noise."""
+    """Maximum number of epochs of a trial. Strong noise helps late in training; too few epochs favor weak noise."""
 
     prune: bool = True
     """Stop a trial after half of its epochs if it is worse than the median of the others."""

@@ -16,7 +16,7 @@ from noisin_pyro.inference.blocks import LargestTensor, block_size
 from noisin_pyro.inference.generation import seeded
 from noisin_pyro.inference.guides.view import view_for
 from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size
-from noisin_pyro.inference.posterior.groups import coordinates, groups_of, marginal, observed
+from noisin_pyro.inference.posterior.groups import coords, groups_of, marginal, observed
 from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
 from noisin_pyro.inference.posterior.samplers import Draws, by_importance, by_nuts, is_shared, run
 from noisin_pyro.inference.traces import latent_sites
@@ -120,7 +120,7 @@ def posterior(
     groups["sample_stats"] = _stats(draws, options, bool(shared))
     groups["observed_data"] = observed(batch)
     index = np.arange(options.num_draws // options.num_chains) * options.thin
-    return to_arviz(groups, {**coordinates(batch), "draw": index}, _attributes(model, options, seed))
+    return to_arviz(groups, {**coords(batch), "draw": index}, _attributes(model, options, seed))
 
 
 def _sequences(data: Sequences | Stream) -> Sequences:
