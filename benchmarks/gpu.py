@@ -184,7 +184,7 @@ def run_stages(stages: Mapping[str, Callable[[], None]], folder: Path, deadline:
             statuses[name] = "done"
         except OutOfTime:
             statuses[name] = "out of time"
-        except Exception as error:  # the other stages are worth having all the same
+        except Exception as error:  # the other stages are still useful
             traceback.print_exc()
             statuses[name] = f"failed: {error}"
         write_json(folder / "progress.json", statuses)

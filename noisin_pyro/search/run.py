@@ -126,7 +126,7 @@ def _require_at_least(least: int, **values: int) -> None:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Within, Optuna logs errors only, and does not warn about its experimental features."""
+    """A context in which Optuna logs errors only, and does not warn about experimental features."""
     try:
         import optuna
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Invalid values, and what every command must do with them."""
+"""Invalid values, and the required response of every command."""
 
 import contextlib
 import io

@@ -56,7 +56,7 @@ def _some(folder: Path, data: st.DataObject) -> list[str]:
 
 
 def _damage(folder: Path, name: str, data: st.DataObject) -> None:
-    """Do something to a file of the folder."""
+    """Damage, replace or remove a file of the folder."""
     file = folder / name
     whole = file.read_bytes()
     ways = ["bytes", "bytes", "removed", "a folder", "another file", "a pickle", "code"]

@@ -1,10 +1,11 @@
-"""``noisin reproduce``: which rows, in which order, and what is refused."""
+"""``noisin reproduce``: rows and their order, errors, and the exit status."""
 
 from pathlib import Path
 
 import pytest
 
 from noisin_pyro.cli import main
+from noisin_pyro.reproduction import rows
 from noisin_pyro.reproduction.recipes import TABLES
 
 
@@ -51,3 +52,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("noisin: ") and message in line
     assert not (tmp_path / "r").exists()
+
+
+def test_the_exit_status_is_1_if_rows_are_left_or_diverge(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*arguments: object, **options: object) -> None:
+        raise FloatingPointError("not finite")
+
+    monkeypatch.setattr(rows, "train", diverges)
+    command = ["reproduce", "zaremba", "--data", str(texts), "--folder", str(tmp_path / "r")]
+    assert main([*command, "--minutes", "1e-9"]) == 1
+    assert "rows are left: the same command resumes" in capsys.readouterr().out
+    assert main(command) == 1
+    assert "zaremba, small, seed 11: not finite; no record is written" in capsys.readouterr().err.splitlines()

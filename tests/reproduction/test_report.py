@@ -109,7 +109,7 @@ def test_figure_2_shows_every_row(tmp_path: Path) -> None:
     made = [record(figure2("None"), 150.0), record(figure2("NOISIN"), 140.0, spreads={"gamma_1": 0.3})]
     labels = [line.get_label() for line in figure(made).axes[0].lines]
     assert labels == ["None", "NOISIN, γ = 0.3"]
-    assert "order" not in text(made)  # the paper gives no numbers
+    assert "order" not in text(made)  # the paper has no numbers
 
 
 def test_a_table_names_the_options_that_differ_from_its_recipes() -> None:

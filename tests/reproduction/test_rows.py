@@ -1,4 +1,4 @@
-"""Rows: run once, interrupted when the time is up, resumed to the same numbers, refused under other options."""
+"""Rows: run once, interrupted at the time limit, resumed to the same numbers, refused with other options."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ TIMES = ("seconds", "tokens_per_second")
 
 
 def numbers(record: Record) -> dict[str, Any]:
-    """A record without what differs between runs."""
+    """A record without the fields that differ between runs."""
     content = dataclasses.asdict(record)
     del content["seconds"]
     content["log"] = [{key: value for key, value in row.items() if key not in TIMES} for row in record.log]
@@ -83,7 +83,7 @@ def test_out_of_time_the_same_command_resumes(
     recipes = [table3("None"), table3("NOISIN")]
     assert reproduce(recipes, tmp_path / "whole", ReproductionOptions(changes=small))
     calls, looks = 1, itertools.count()
-    monkeypatch.setattr(rows, "monotonic", lambda: float(next(looks)))  # a second passes between two looks
+    monkeypatch.setattr(rows, "monotonic", lambda: float(next(looks)))  # each look at the clock takes a second
     while not reproduce(recipes, tmp_path / "parts", ReproductionOptions(minutes=4 / 60, changes=small)):
         calls += 1
         assert calls < 10

@@ -1,4 +1,4 @@
-"""Searches of very short runs: what they try, what they skip, and what is refused."""
+"""Searches of very short runs: their trials, and errors."""
 
 import builtins
 import dataclasses
@@ -92,9 +92,9 @@ def test_refused_combinations_are_failed_trials_and_the_search_continues(texts: 
     for trial in result.trials:
         family, spread, feedback = trial.values.values()
         if spread == 0 and not feedback:
-            expected = "have no effect"  # the configuration says so
+            expected = "have no effect"  # refused by the configuration
         else:
-            expected = "below 1" if spread > 1 and family == "beta:native" else None  # the noise does
+            expected = "below 1" if spread > 1 and family == "beta:native" else None  # refused by the noise
         if expected is None:
             assert (trial.state, trial.message, trial.epochs) == ("complete", None, 1)
         else:

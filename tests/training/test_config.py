@@ -145,6 +145,6 @@ def test_the_configuration_of_a_run_from_before_there_was_dropout_is_read() -> N
         del groups[group][new]
     del groups["model"]["matmul_precision"]
     assert from_json(json.dumps(groups)) == Config()
-    groups["model"]["softmax_products"] = "bfloat16"  # an option that is gone; tools/migrate_results.py drops it
+    groups["model"]["softmax_products"] = "bfloat16"  # a removed option; tools/migrate_results.py drops it
     with pytest.raises(ValueError, match="'softmax_products'"):
         from_json(json.dumps(groups))

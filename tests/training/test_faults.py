@@ -1,4 +1,4 @@
-"""Failures of a run, provoked through the command: reported in one line, with the last good checkpoint left."""
+"""Failures of a run: reported in one line, without loss of the last good checkpoint."""
 
 import os
 import resource
@@ -35,7 +35,7 @@ def _best(run: Path) -> torch.Tensor:
 
 @pytest.fixture
 def disk_full() -> Iterator[Callable[[], None]]:
-    """From when it is called, no file can grow beyond 30 kB, which a checkpoint does."""
+    """Limit the size of files to 30 kB, which a checkpoint exceeds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -43,7 +43,7 @@ def disk_full() -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def disk_free() -> Callable[[], None]:
-    """Lifts that limit again."""
+    """Lift that limit."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -211,7 +211,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(
     ("options", "message"),
     [
         ("--epochs 2", "epochs 2 (there: 3)"),  # more are allowed: tests/training/test_lengthen.py
-        ("--hidden-size 256", "hidden size 256 (there: 64)"),  # the default counts, where it is given
+        ("--hidden-size 256", "hidden size 256 (there: 64)"),  # a default value that is given is compared too
         ("--folder elsewhere", "folder elsewhere"),
         ("--epochs 3", ""),
     ],
@@ -248,7 +248,7 @@ def test_a_relative_path_to_the_data_is_resolved_from_another_folder(
     data = ["--data", text.name]
     assert main(["train", *data, "--folder", str(text / "run"), *SMALL.split()]) == 130
     assert main(["train", "--resume", str(text / "run"), "--epochs", "2", *data]) == 2
-    assert "got epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and nothing of the data
+    assert "got epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and not the data
     monkeypatch.chdir("/")
     assert main(["train", "--resume", str(text / "run")]) == 0
 

@@ -61,7 +61,7 @@ def test_a_run_with_a_guide_resumes_to_the_same_bits(texts: Texts, tmp_path: Pat
     whole = config(texts, tmp_path / "whole", kl_annealing=3)
     train(whole)
 
-    def stop() -> None:  # at once: what was done since the last checkpoint is lost
+    def stop() -> None:  # at once: the steps since the last checkpoint are lost
         raise Interrupted(signal.SIGINT)
 
     after_step(3, stop)

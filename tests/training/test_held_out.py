@@ -30,7 +30,7 @@ def _evaluated(folder: Path, *options: str) -> dict[str, float]:
 
 
 def _changed(folder: Path, name: str, **data: object) -> Path:
-    """A copy of the run whose configuration has other options of the data."""
+    """A copy of the run with other data options in its configuration."""
     copy = folder.with_name(name)
     shutil.copytree(folder, copy)
     content = json.loads((copy / "config.json").read_text())
@@ -48,7 +48,7 @@ def test_perplexity_does_not_depend_on_the_batch_size_in_training(run: Path, spl
 
 
 def test_train_reports_the_same_numbers_of_one_checkpoint_at_two_batch_sizes(run: Path) -> None:
-    """Its epochs are done: what is left to do is to validate and test what best.pt holds."""
+    """Its epochs are done; validation and test of best.pt are left."""
     results = []
     for size in (4, 20):
         copy = _changed(run, f"batches-of-{size}", batch_size=size)

@@ -35,7 +35,7 @@ def test_averaged_sgd_is_sgd_beside_the_mean_of_its_weights(after: int) -> None:
         visited.append(plain.weight.detach().clone())
     last = line.weight.detach().clone()
     torch.testing.assert_close(last, visited[-1])
-    with averaged_weights(optimizers[0]):  # torch leaves the first of the steps to average out
+    with averaged_weights(optimizers[0]):  # torch's average omits its first step
         torch.testing.assert_close(line.weight.detach(), torch.stack(visited[after + 1 :]).mean(0))
     assert torch.equal(line.weight, last)
 
@@ -82,7 +82,7 @@ def test_a_state_is_loaded_only_by_its_own_kind_of_optimizer(name: str, dtype: t
     for number, values in state_of_used.items():
         torch.testing.assert_close(actual[number], values, rtol=0, atol=0)
     wrong: list[dict] = [{7: {}}, {0: {"momentum": "x"}}]
-    if state_of_used:  # plain SGD keeps nothing
+    if state_of_used:  # plain SGD has no state
         wrong += [{0: {}}, {0: dict.fromkeys(state_of_used[0], "x")}, made(5, steps=1).state_dict()["state"]]
     for state in wrong:
         with pytest.raises(ValueError, match=f"kept for {name} is that of another optimizer or model"):
@@ -132,7 +132,7 @@ def test_weights_decay_and_spreads_do_not(name: str) -> None:
 
 def test_without_decay_there_is_one_group_with_the_optimizer_s_own() -> None:
     bound = make_bound()
-    for name in ("adam", "adamw"):  # 0 is 0, whatever the optimiser's own is
+    for name in ("adam", "adamw"):  # 0 overrides the optimizer's own default
         plain = build_optimizer(name, bound.parameters(), 0.1, weight_decay=0.0, spared=spared_from_decay(bound))
         assert [group["weight_decay"] for group in plain.param_groups] == [0.0]
     own = build_optimizer("adamw", bound.parameters(), 0.1, spared=spared_from_decay(bound))

@@ -57,8 +57,8 @@ class Head(nn.Module):
     """A network that maps features of x and, optionally, states to the affine map of one layer's noise.
 
     It has one hidden layer of tanh units. If the support of the noise is unbounded, the shift also has a linear part,
-    as in the exact posterior of a linear-Gaussian model. For other supports unconstrained values are exponentiated, so a
-    linear part could diverge along the sequence. The output layer and the linear part start at 0, so that the guide
+    as in the exact posterior of a linear-Gaussian model. For other supports unconstrained values are exponentiated, so
+    a linear part could diverge along the sequence. The output layer and the linear part start at 0, so that the guide
     starts at the prior.
 
     Args:
