@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro.conf
+from annotated_types import Ge, Gt, Lt
 
 Named = tyro.conf.arg
+LARGEST = 1e9  # of rates and spreads, far from overflow in single precision
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0), Lt(LARGEST)]
+NonNegative = Annotated[float, Ge(0), Lt(LARGEST)]
 
 
 def default(text: str, metavar: str = "INT", name: str | None = None) -> Any:
@@ -35,13 +40,13 @@ class Data:
     max_vocabulary: Annotated[int | None, default("keep every word")] = None
     """Maximum vocabulary size of your own text. The least frequent words are replaced by <unk>."""
 
-    batch_size: int = 20
+    batch_size: Count = 20
     """Batch size. A text is cut into this number of columns."""
 
-    eval_batch_size: Annotated[int | None, default("10 for a text, --batch-size for music")] = None
+    eval_batch_size: Annotated[Count | None, default("10 for a text, --batch-size for music")] = None
     """Batch size in validation and test. A text is cut into this number of columns, on which perplexity depends."""
 
-    window: Annotated[int | None, default("35")] = None
+    window: Annotated[Count | None, default("35")] = None
     """Steps of truncated backpropagation through time. Texts only: sequences of music are not cut."""
 
 
@@ -52,10 +57,10 @@ class Model:
     cell: Literal["tanh", "sigmoid", "relu", "identity", "lstm", "gru"] = "tanh"
     """Recurrent cell."""
 
-    num_layers: int = 1
+    num_layers: Count = 1
     """Number of layers."""
 
-    hidden_size: int = 256
+    hidden_size: Count = 256
     """Number of units of each layer, and size of the embedding."""
 
     tie_weights: bool = False
@@ -84,7 +89,7 @@ class Noise:
     noise: Annotated[str, Named(metavar="FAMILY[:FORM]")] = "gaussian"
     """Family of the noise and its form (additive, multiplicative or native). noisin families lists them."""
 
-    spread: float = 0.5
+    spread: NonNegative = 0.5
     """Standard deviation γ of the noise (multiplicative: relative to the state); 0 is the deterministic network."""
 
     learn_spread: bool = False
@@ -93,7 +98,7 @@ class Noise:
     spread_floor: Annotated[float | None, default("0.1, the paper's", "FLOAT")] = None
     """Lower bound of a learned spread; needs --learn-spread. With 0, only early stopping keeps it above 0."""
 
-    input_spread: float = 0.0
+    input_spread: NonNegative = 0.0
     """Standard deviation of noise of the same family on the inputs (of a text: on their embeddings)."""
 
     feedback: bool = True
@@ -110,10 +115,10 @@ class Inference:
     guide_covariance: Annotated[Literal["diagonal", "full"] | None, default("diagonal", "{diagonal,full}")] = None
     """Covariance of the guide between the units of a layer at one step."""
 
-    guide_hidden_size: Annotated[int | None, default("the layers'")] = None
+    guide_hidden_size: Annotated[Count | None, default("the layers'")] = None
     """Number of units of the guide's networks."""
 
-    kl_annealing: Annotated[int | None, default("none", "EPOCHS")] = None
+    kl_annealing: Annotated[Count | None, default("none", "EPOCHS")] = None
     """Number of epochs over which the weight of the KL term rises linearly to 1."""
 
 
@@ -124,34 +129,36 @@ class Optimization:
     optimizer: Annotated[str, Named(metavar="NAME")] = "Adam"
     """Name of an optimizer in torch.optim."""
 
-    learning_rate: float = 0.001
+    learning_rate: Positive = 0.001
     """Initial learning rate."""
 
     schedule: Literal["fixed", "halve", "divide"] = "fixed"
     """Learning rate schedule: fixed, halve (every epoch after the fourth), or divide (when validation gets worse)."""
 
-    schedule_factor: Annotated[float | None, default("1.2, the published paper's", "FLOAT")] = None
+    schedule_factor: Annotated[
+        Annotated[float, Gt(1), Lt(LARGEST)] | None, default("1.2, the published paper's", "FLOAT")
+    ] = None
     """Factor by which the learning rate is divided; needs --schedule divide."""
 
-    average_after: Annotated[int | None, default("0", "STEPS")] = None
+    average_after: Annotated[Annotated[int, Ge(0)] | None, default("0", "STEPS")] = None
     """Gradient steps before averaging begins; needs --optimizer ASGD. The averaged weights are tested and saved."""
 
-    weight_decay: Annotated[float | None, default("the optimizer's: 0, but AdamW's 0.01", "FLOAT")] = None
+    weight_decay: Annotated[NonNegative | None, default("the optimizer's: 0, but AdamW's 0.01", "FLOAT")] = None
     """Weight decay, as the optimizer defines it. Spreads are not decayed."""
 
-    clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
+    clip: Annotated[Positive | None, Named(metavar="FLOAT|None")] = 5.0
     """Maximum global gradient norm (the loss is in nats per step); None for no clipping."""
 
-    epochs: int = 14
+    epochs: Count = 14
     """Maximum number of epochs."""
 
-    patience: Annotated[int | None, Named(metavar="INT|None")] = 5
+    patience: Annotated[Count | None, Named(metavar="INT|None")] = 5
     """Early stopping: number of epochs without improvement in validation; None for no early stopping."""
 
-    minutes: Annotated[float | None, default("no limit", "FLOAT")] = None
+    minutes: Annotated[Positive | None, default("no limit", "FLOAT")] = None
     """Time limit in minutes: stop after the epoch that reaches it. Interruptions do not count."""
 
-    num_particles: int = 1
+    num_particles: Count = 1
     """Number of Monte Carlo samples of the noise per gradient."""
 
     bound: Literal["elbo", "importance"] = "elbo"
@@ -165,7 +172,7 @@ class Run:
     folder: Annotated[Path | None, default("runs/DATA-1, -2, ...", "FOLDER")] = None
     """New or empty folder for the configuration, log, best model, figures and result."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     """Random seed of the weights, the noise and the order of the data."""
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -186,11 +193,11 @@ class Run:
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
     """Resume the run in this folder exactly. With more --epochs a finished run continues, as if it were one run."""
 
-    checkpoint_steps: Annotated[int | None, default("none")] = None
+    checkpoint_steps: Annotated[Count | None, default("none")] = None
     """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""
 
-    checkpoint_seconds: Annotated[float | None, Named(metavar="FLOAT|None")] = 300.0
+    checkpoint_seconds: Annotated[NonNegative | None, Named(metavar="FLOAT|None")] = 300.0
     """Seconds between checkpoints within an epoch; None for no such checkpoints."""
 
-    ensemble_samples: int = 50
+    ensemble_samples: Annotated[int, Ge(0)] = 50
     """Number of noisy runs that the final ensemble test averages over; 0 skips it."""

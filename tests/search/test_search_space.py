@@ -20,13 +20,16 @@ from .runs import Texts, small_config
         ({"noise.spread": ()}, "tuple of choices or a Range"),
         ({"noise.spread": [0.1]}, "tuple of choices or a Range"),
         ({"noise.spread": (0.1, 0.1)}, "a choice twice"),
-        ({"noise.spread": (0.1, -0.1)}, "noise.spread cannot be -0.1: spread must be a number from 0"),
+        ({"noise.spread": (0.1, -0.1)}, "noise.spread cannot be -0.1: spread must be at least 0"),
         ({"noise.spread": Range(-1.0, 0.1)}, "noise.spread cannot be -1.0"),
         ({"noise.noise": ("gausian",)}, "did you mean 'gaussian'"),
         ({"noise.noise": (("a", "b"),)}, "noise.noise cannot be \\('a', 'b'\\)"),
         ({"model.cell": ("elman",)}, "model.cell cannot be 'elman'"),
         ({"model.cell": Range(0.0, 1.0)}, "model.cell cannot be 0.0: cell must be"),
-        ({"model.hidden_size": Range(1.5, 3.0)}, "model.hidden_size cannot be 1.5: hidden size must be int"),
+        (
+            {"model.hidden_size": Range(1.5, 3.0)},
+            "model.hidden_size cannot be 1.5: hidden size must be a valid integer",
+        ),
         ({"optimization.schedule_factor": (1.5,)}, "schedule factor is for schedule 'divide'"),
     ],
 )

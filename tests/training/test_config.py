@@ -77,7 +77,7 @@ def test_regularizers_are_those_of_the_models() -> None:
         ({"model": Model(num_layers=0)}, "layers"),
         ({"optimization": Optimization(epochs=0)}, "epochs"),
         ({"optimization": Optimization(patience=0)}, "patience"),
-        ({"optimization": Optimization(minutes=0.0)}, "minutes must be a positive number"),
+        ({"optimization": Optimization(minutes=0.0)}, "minutes must be greater than 0, got 0.0"),
         ({"optimization": Optimization(minutes=float("inf"))}, "minutes"),
         ({"optimization": Optimization(minutes=float("nan"))}, "minutes"),
         ({"optimization": Optimization(num_particles=0)}, "particles"),
@@ -102,6 +102,8 @@ def test_regularizers_are_those_of_the_models() -> None:
         ),
         ({"optimization": Optimization(optimizer="ASGD", average_after=-1)}, "average after"),
         ({"run": Run(ensemble_samples=1)}, "ensemble samples"),
+        ({"run": Run(seed=2**32)}, "seed must be less than 4294967296"),
+        ({"run": Run(checkpoint_seconds=float("nan"))}, "checkpoint seconds must be"),
         (
             {"model": Model(matmul_precision="bfloat16"), "run": Run(precision="float64")},
             "needs precision float32",

@@ -22,7 +22,7 @@ from noisin_pyro.training.type_checks import check_types, same_structure
         (Literal["a", "b"], ["a"], ["c", 1, None, ["a"]]),
         (Literal["a", "b"] | None, ["a", None], ["c", 1]),
         (tuple[int, str], [(1, "x")], [(1,), [1, "x"], ("x", 1), (1, "x", 2)]),
-        (list[dict[str, float]], [[], [{"a": 1}]], [{}, [{"a": "b"}], [{1: 1}], [3]]),
+        (list[dict[str, float]], [[], [{"a": 1}]], [{}, [{"a": "b"}], [{"a": True}], [{1: 1}], [3]]),
         (torch.Tensor | tuple[torch.Tensor, torch.Tensor], [torch.ones(1), (torch.ones(1),) * 2], [[torch.ones(1)], 3]),
     ],
 )
@@ -31,7 +31,7 @@ def test_a_value_has_the_type_of_its_hint(hint: Any, good: list, bad: list) -> N
     for value in good:
         assert check_types(kind(value)).most_words is value
     for value in bad:
-        with pytest.raises(ValueError, match="most words must be"):
+        with pytest.raises(ValueError, match="most words must"):
             check_types(kind(value))
 
 
@@ -43,7 +43,7 @@ class Record:
 
 def test_a_record_names_the_field_that_is_wrong() -> None:
     assert check_types(Record("odd", 3)) == Record("odd", 3)
-    with pytest.raises(ValueError, match=r"most words must be int or None\w*, got '3'"):
+    with pytest.raises(ValueError, match="most words must be a valid integer, got '3'"):
         check_types(Record(most_words="3"))
     with pytest.raises(ValueError, match="kind must be one of plain, odd, got 'plan'; did you mean 'plain'"):
         check_types(Record(kind="plan"))
@@ -51,7 +51,7 @@ def test_a_record_names_the_field_that_is_wrong() -> None:
 
 def test_numbers_of_numpy_become_pythons() -> None:
     assert type(check_types(Record("odd", np.int64(3))).most_words) is int
-    with pytest.raises(ValueError, match=r"most words must be int or None\w*, got 2.5"):
+    with pytest.raises(ValueError, match=r"most words must be a valid integer, got 2\.5"):
         check_types(Record("odd", np.float32(2.5)))
 
 
