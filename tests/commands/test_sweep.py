@@ -37,6 +37,7 @@ def test_the_table_has_every_trial_best_first_and_the_best_runs_numbers(
     )
     assert f"trial {content['best']}, trained to its end" in lines and lines[-1] == f"all trials: {where}"
     assert next(line for line in lines if line.startswith("noisy")).split()[1:4] == ["3", "of", "3"]
+    assert "trial 0: noise.noise gaussian, noise.spread 0.25" in captured.err.splitlines()
     for noise in ("A new study", "Trial 0 finished", "Experimental"):
         assert noise not in captured.err
 
