@@ -27,13 +27,25 @@ class Reproduce:
 
     table: tyro.conf.Positional[
         Annotated[
-            Literal["table2", "table3", "figure2", "zaremba", "icml-m", "icml-l", "icml-wikitext-m", "icml-wikitext-l"],
+            Literal[
+                "table2",
+                "table3",
+                "figure2",
+                "zaremba",
+                "icml-m",
+                "icml-l",
+                "icml-wikitext-m",
+                "icml-wikitext-l",
+                "pydocs-noises",
+                "pydocs-claims",
+            ],
             Named(metavar="TABLE"),
         ]
     ]
     """table2: Penn Treebank, plain cells, four methods. table3: WikiText-2, LSTM. figure2: one sigmoid layer.
     zaremba: Penn Treebank, the small LSTM of Zaremba et al. (2014).
-    icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs."""
+    icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs.
+    pydocs-noises: every family of noise, compared on the built-in text. pydocs-claims: claims without a table."""
 
     rows: Annotated[tuple[str, ...], default("all", "ROW")] = ()
     """Names of rows, or prefixes of names, in the order in which to run them."""
@@ -42,7 +54,7 @@ class Reproduce:
     """List the rows with the paper's numbers and the candidates that are compared on validation, and run nothing."""
 
     seeds: Annotated[int | None, default("the row's")] = None
-    """Number of seeds per row (11, 12, ...). All rows are run with the first seed, then all with the second."""
+    """Number of runs of each row, with different seeds. All rows are run with the first seed, then with the second."""
 
     trials: Annotated[int | None, default("the row's")] = None
     """Number of trials per row, without trials beyond the grid."""
