@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(stop, "interrupted")
         return 128 + (stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
-        _print_error(error, type(error).__name__)
+        command = arguments[0] if arguments and isinstance(error, ValueError) else None
+        _print_error(error, type(error).__name__, command)
         return 2
     return 0
 
@@ -77,9 +78,13 @@ def _logging_to_stderr() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _print_error(error: BaseException, otherwise: str) -> None:
+def _print_error(error: BaseException, otherwise: str, command: str | None = None) -> None:
     """Print the error's first line and its notes, on one line; under torchrun, in one process."""
     first = str(error).splitlines()[0] if str(error) else otherwise
+    if command in SUMMARIES:
+        from noisin_pyro.commands._messages import with_option_names
+
+        first = with_option_names(first, load(command))
     text = "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from noisin_pyro.training.distributed import log_once

@@ -15,12 +15,13 @@ from noisin_pyro.data import Vocabulary
 from noisin_pyro.data.vocabulary import EOS, UNK
 from noisin_pyro.inference import generate
 from noisin_pyro.models import noise_off
+from noisin_pyro.training.options import Options
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import load_run
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Options):
     """Generate text with the best model of a run."""
 
     folder: RunFolder

@@ -12,10 +12,11 @@ from noisin_pyro.commands._options import Named
 from noisin_pyro.reproduction import Recipe, ReproductionOptions, reproduce
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES
+from noisin_pyro.training.options import Options
 
 
 @dataclass(frozen=True)
-class Reproduce:
+class Reproduce(Options):
     """Run the rows of one of the papers' tables, and write the table.
 
     Without options it runs the protocol in docs/reproduction.md.

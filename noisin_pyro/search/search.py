@@ -23,7 +23,7 @@ from noisin_pyro.training import config as configs
 from noisin_pyro.training import signals
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.config import Config
-from noisin_pyro.training.distributed import set_device
+from noisin_pyro.training.distributed import is_distributed, set_device
 from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
@@ -78,7 +78,7 @@ def search(
     """
     _require_at_least(1, trials=trials, trial_epochs=trial_epochs)
     _require_at_least(0, seed=seed)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if is_distributed():
         raise ValueError("a search cannot run under torchrun; start it several times instead, to share its trials")
     validate(space, config)
     with _quiet_optuna(), signals.raise_on_sigterm():
@@ -129,7 +129,7 @@ def _quiet_optuna() -> Iterator[None]:
         import optuna
     except ImportError as error:
         raise ValueError(
-            f'a search needs Optuna ({error}); install it with: pip install "noisin_pyro[sweep]"'
+            f'a search needs Optuna ({error}); install it, in the checkout of noisin_pyro: pip install -e ".[sweep]"'
         ) from error
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro.conf
 
@@ -12,7 +13,24 @@ Named = tyro.conf.arg
 
 
 @dataclass(frozen=True)
-class Data:
+class Options:
+    """A group of options. NumPy's scalars become Python's, and ``~`` at the beginning of a path the home folder."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
+        return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
+    if isinstance(value, tuple):  # of words, which stay as they are, or of paths
+        return tuple(_plain(each) if isinstance(each, Path) else each for each in value)
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
+@dataclass(frozen=True)
+class Data(Options):
     """Data: text or music. The folder of a text holds train.txt, valid.txt and test.txt."""
 
     name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
@@ -46,7 +64,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Options):
     """The underlying recurrent network."""
 
     cell: Literal["tanh", "sigmoid", "relu", "identity", "lstm", "gru"] = "tanh"
@@ -81,7 +99,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Options):
     """Noise that is injected into the hidden states."""
 
     noise: Annotated[str, Named(metavar="FAMILY[:FORM]")] = "gaussian"
@@ -106,7 +124,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Inference:
+class Inference(Options):
     """Distribution of the noise in training: its prior, or a guide that is trained with the model."""
 
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
@@ -125,7 +143,7 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Optimization:
+class Optimization(Options):
     """Optimizer, learning rate and stopping."""
 
     optimizer: Annotated[str, Named(metavar="NAME")] = "Adam"
@@ -170,7 +188,7 @@ class Optimization:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Options):
     """Folder, device and checkpoints."""
 
     folder: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-1, -2, ...)")] = None
