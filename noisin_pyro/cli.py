@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, perhaps not installed here; the command draws without one
     try:
         if arguments == ["--version"]:
             from importlib.metadata import version  # as slow as all other imports here together

@@ -27,7 +27,7 @@ def with_option_names(text: str, command: type[Any]) -> str:
     pattern = rf"""(?x)
         '[^']*' | "[^"]*" | [^\s='"]*/\S*
         | (?<![\w.-]) (?P<long> {_any(long)} ) (?![\w-])
-        | ^ (?P<first> {_any(short)} ) (?= \ (must|is|are|and)\b | \ ['"(\d] | [=:] )
+        | ^ (?P<first> {_any(short)} ) (?= \ (?:must|is|are|and)\b | \ ['"(\d] | [=:] )
         | (?<![\w.-]) (?P<valued> {_any(short)} ) (?= = )
     """
 

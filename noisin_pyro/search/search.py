@@ -106,6 +106,7 @@ def search(
             runner = TrialRunner(
                 study, database, config, space, where, trials, trial_epochs, seed, measure, after_epoch
             )
+            runner.result().require_recorded()
             runner.result().write(settings)
         try:
             result = runner.run()

@@ -102,9 +102,7 @@ def dataset(
     """
     if isinstance(part, Sequences):
         if data.window is not None:
-            raise ValueError(
-                f"window {data.window} is for texts, which are cut; sequences are read whole: leave it out"
-            )
+            raise ValueError(f"window {data.window} is for texts; sequences are read whole: leave it out")
         return part.to(device, getattr(torch, precision))
     columns = resolved(data).eval_batch_size if held_out else data.batch_size
     assert columns is not None

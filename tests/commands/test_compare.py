@@ -27,7 +27,8 @@ def test_each_number_is_that_of_evaluate(run: Path, tmp_path: Path, capsys: pyte
         *((folders[0], method) for method in ("mean", "ensemble", "importance", "particle-filter")),
         (folders[1], "mean"),
     ]
-    shown = capsys.readouterr().out
+    shown, progress = capsys.readouterr()
+    assert progress.splitlines() == [f"scoring {row['model']}: {row['method']}" for row in rows]
     for index, row in enumerate(rows):
         file = tmp_path / f"{index}.json"
         single = ["--split", "valid", "--seed", "3", "--method", row["method"], "--json", str(file)]
@@ -99,5 +100,5 @@ def test_what_cannot_be_compared_is_refused(
     run: Path, music: Path, arguments: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *arguments.format(run=run, music=music).split()]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert named in line.lower()
+    *progress, line = capsys.readouterr().err.splitlines()
+    assert named in line.lower() and all(each.startswith("scoring ") for each in progress)

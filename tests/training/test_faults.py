@@ -127,6 +127,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     disk_free()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("noisin: [Errno") and last.endswith(f"resume with: noisin train --resume {run}")
+    assert f"'{run / 'last.pt'}'" in last
     saved = [checkpointer.load(run / name)["progress"]["under_way"]["batches"] for name in ("last.pt", "before.pt")]
     assert saved == [2, 1]
     assert not list(run.glob(".*"))
