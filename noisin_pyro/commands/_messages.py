@@ -28,7 +28,7 @@ def with_option_names(text: str, command: type[Any]) -> str:
         '[^']*' | "[^"]*" | [^\s='"]*/\S*
         | (?<![\w.-]) (?P<long> {_any(long)} ) (?![\w-])
         | ^ (?P<first> {_any(short)} ) (?= \ (?:must|is|are|and)\b | \ ['"(\d] | [=:] )
-        | (?<![\w.-]) (?P<valued> {_any(short)} ) (?= = )
+        | (?<![\w.-]) (?P<valued> {_any(short)} ) (?= = | \ \S+\ \(there: )
     """
 
     def option(match: re.Match[str]) -> str:

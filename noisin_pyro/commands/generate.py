@@ -82,11 +82,15 @@ class Generate(Options):
 
 
 def _encoded(words: list[str], vocabulary: Vocabulary) -> Tensor:
-    tokens = vocabulary.encode(words, "prompt")
     unknown = [word for word in words if word not in vocabulary]
+    if unknown and vocabulary.unk is None:
+        raise ValueError(
+            f"prompt: {', '.join(map(repr, unknown))} not among the {len(vocabulary)} words of the training text, which "
+            f"has no {UNK}; choose words of the text, or train a run with --min-count 2"
+        )
     if unknown:
         print(f"noisin: outside the vocabulary, read as {UNK}: {', '.join(unknown)}", file=sys.stderr)
-    return tokens
+    return vocabulary.encode(words, "prompt")
 
 
 def _lines(words: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.config import Config
 from noisin_pyro.training.distributed import is_distributed, set_device
 from noisin_pyro.training.loop import AfterEpoch
+from noisin_pyro.training.options import plain
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
 
@@ -76,6 +77,8 @@ def search(
         ValueError: an invalid space, number or folder, the folder of another search, no Optuna, no trial that
             succeeded, or what ``train`` refuses.
     """
+    trials, trial_epochs, seed = map(plain, (trials, trial_epochs, seed))
+    space = {name: tuple(map(plain, values)) if isinstance(values, tuple) else values for name, values in space.items()}
     _require_at_least(1, trials=trials, trial_epochs=trial_epochs)
     _require_at_least(0, seed=seed)
     if is_distributed():

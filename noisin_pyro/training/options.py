@@ -18,14 +18,15 @@ class Options:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A number of NumPy or torch as Python's, and a path with the home folder for ``~``; anything else as it is."""
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
         return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
     if isinstance(value, tuple):  # of words, which stay as they are, or of paths
-        return tuple(_plain(each) if isinstance(each, Path) else each for each in value)
+        return tuple(plain(each) if isinstance(each, Path) else each for each in value)
     return value.item() if getattr(value, "shape", None) == () else value
 
 

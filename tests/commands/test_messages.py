@@ -20,6 +20,11 @@ from noisin_pyro.commands._messages import with_option_names
         ),
         ("train", "it needs num particles of 2", "it needs --num-particles of 2"),
         ("train", "device 'cuda' is not here", "--device 'cuda' is not here"),
+        (
+            "train",
+            "got epochs 2 (there: 3), folder /x (there: None)",
+            "got --epochs 2 (there: 3), --folder /x (there: None)",
+        ),
         ("sweep", "trial epochs must be at least 1", "--trial-epochs must be at least 1"),
         ("evaluate", "num_samples must be at least 2, got 1", "--samples must be at least 2, got 1"),
         ("compare", "num_samples=3 has no effect", "--samples=3 has no effect"),
