@@ -85,8 +85,8 @@ def _encoded(words: list[str], vocabulary: Vocabulary) -> Tensor:
     unknown = [word for word in words if word not in vocabulary]
     if unknown and vocabulary.unk is None:
         raise ValueError(
-            f"prompt: {', '.join(map(repr, unknown))} not among the {len(vocabulary)} words of the training text, which "
-            f"has no {UNK}; choose words of the text, or train a run with --min-count 2"
+            f"prompt: {', '.join(map(repr, unknown))} not among the {len(vocabulary)} words of the training text, "
+            f"which has no {UNK}; choose words of the text, or train a run with --min-count 2"
         )
     if unknown:
         print(f"noisin: outside the vocabulary, read as {UNK}: {', '.join(unknown)}", file=sys.stderr)
