@@ -53,11 +53,11 @@ def decode(content: bytes, path: Path) -> str:
             raise ValueError(f"{path}: {problem}; the file is damaged, restore it") from error
         _refuse(content, error.start, f"not UTF-8 ({error.reason})", _SEVEN_BIT | _EIGHT_BIT, path)
     if control := _CONTROL.search(text):
-        start, problem = control.start(), f"control character U+{ord(control[0]):04X}"
-        if control[0] >= "\x80":
-            remedy = _undo_conversion(text, control[0], path)
-            raise ValueError(f"{path}, line {_line(text[:start])}: {problem}; {remedy}")
-        _refuse(text.encode(), len(text[:start].encode()), problem, _SEVEN_BIT, path)
+        before, problem = text[: control.start()], f"control character U+{ord(control[0]):04X}"
+        if encoding == "utf-8" and control[0] < "\x80":
+            _refuse(content, len(before.encode()), problem, _SEVEN_BIT, path)
+        remedy = _undo_conversion(text, control[0], path) if encoding == "utf-8" else "remove it"
+        raise ValueError(f"{path}, line {_line(before)}: {problem}; {remedy}")
     return text
 
 

@@ -74,7 +74,7 @@ def test_importance_is_from_the_prior_and_from_the_guide(
     result = json.loads(file.read_text())
     assert result["guide"] == "smoothing" and rows[3]["nats_per_step"] == str(result["nats_per_step"])
     assert main(["evaluate", str(guided), *options, "--per-token", str(tmp_path / "tokens.csv")]) == 2
-    assert "per token): a guide conditions on all of x" in capsys.readouterr().err
+    assert "noisin: --per-token: a guide conditions on all of x" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_importance_is_from_the_prior_and_from_the_guide(
         ("{run} --samples 6", "got 6 and 4; while scoring"),
         ("{run} --seed -1", "seed"),
         ("{run} --window 0", "window must be at least 1"),
-        ("{music} --window 5", "windows are for texts"),
+        ("{music} --window 5", "--window 5 is for texts"),
         ("{run} --csv {run}/best.pt", "nothing is overwritten"),
         ("{run} --csv {run}/one --png {run}/one", "use different names"),
     ],

@@ -101,6 +101,8 @@ def test_the_line_of_the_first_bad_byte_is_counted_by_any_line_ends(tmp_path: Pa
         (b"a\nb\0c d\n", r"line 2: control character U\+0000 at 'b\\x00c d'; remove it"),
         (b"a\n\x1b[31mred\n", r"line 2: control character U\+001B"),
         (b"a\n\x1ab\n", r"line 2: control character U\+001A"),
+        ("a\n\nb\x1bc\n".encode("utf-16"), r"line 3: control character U\+001B; remove it"),
+        ("a\nb\x93c\n".encode("utf-16"), r"line 2: control character U\+0093; remove it"),
         (bytes(range(256)) * 9, "not UTF-8 .*its encoding is not recognized"),
         ("a b\n".encode("utf-16")[:-1], "byte 8 is not UTF-16, which its byte-order mark says .*damaged"),
         (b"\xff\xfe\0\0" + b"\xff" * 4, "byte 4 is not UTF-32, which its byte-order mark says"),

@@ -23,7 +23,10 @@ arviz.load()
 """
 
 
-@pytest.mark.parametrize("backend", ["unknown", "module://nowhere.backend_inline", ""])
+@pytest.mark.parametrize(
+    "backend",
+    ["unknown", *(pytest.param(each, marks=pytest.mark.slow) for each in ("module://nowhere.backend_inline", ""))],
+)
 def test_the_command_ignores_the_backend_of_a_notebook(backend: str) -> None:
     """ArviZ, which scores by importance need, imports pyplot."""
     environment = os.environ | {"MPLBACKEND": backend}
