@@ -211,9 +211,9 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--epochs 2", "epochs 2 (there: 3)"),  # more are allowed: tests/training/test_lengthen.py
-        ("--hidden-size 256", "hidden size 256 (there: 64)"),  # the default counts, where it is given
-        ("--folder elsewhere", "folder elsewhere"),
+        ("--epochs 2", "--epochs 2 (there: 3)"),  # more are allowed: tests/training/test_lengthen.py
+        ("--hidden-size 256", "--hidden-size 256 (there: 64)"),  # the default counts, where it is given
+        ("--folder elsewhere", "--folder elsewhere"),
         ("--epochs 3", ""),
     ],
 )
@@ -249,7 +249,7 @@ def test_a_relative_path_to_the_data_is_resolved_from_another_folder(
     data = ["--data", text.name]
     assert main(["train", *data, "--folder", str(text / "run"), *SMALL.split()]) == 130
     assert main(["train", "--resume", str(text / "run"), "--epochs", "2", *data]) == 2
-    assert "got epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and nothing of the data
+    assert "got --epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and nothing of the data
     monkeypatch.chdir("/")
     assert main(["train", "--resume", str(text / "run")]) == 0
 
