@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def read_chords(path: Path) -> dict[str, Sequences]:
     return {split: _sequences(content, f"{split}data", path) for split in ("train", "valid", "test")}
 
 
-def _sequences(content: dict[str, np.ndarray], key: str, path: Path) -> Sequences:
+def _sequences(content: dict[str, Any], key: str, path: Path) -> Sequences:
     if key not in content:
         names = sorted(name for name in content if not name.startswith("__"))
         raise ValueError(f"{path} must have traindata, validdata and testdata, got {names}; is it a polyphonic file?")
@@ -62,11 +63,11 @@ def _sequences(content: dict[str, np.ndarray], key: str, path: Path) -> Sequence
     return Sequences(inputs, targets, torch.tensor([len(piece) for piece in chords]))
 
 
-def _chords(piece: object, name: str) -> np.ndarray:
+def _chords(piece: Any, name: str) -> np.ndarray:
     """A piece as ``(time, 88)`` zeros and ones. MATLAB's sparse matrices are read too."""
     from scipy.sparse import issparse
 
-    chords = piece.toarray() if issparse(piece) else np.asarray(piece)  # pyright: ignore[reportAttributeAccessIssue]
+    chords = piece.toarray() if issparse(piece) else np.asarray(piece)
     if not chords.size:
         raise ValueError(f"{name} is empty, {_described(chords)}; leave it out")
     if chords.ndim != 2 or chords.shape[1] != KEYS or chords.dtype.kind not in "biuf":
@@ -79,5 +80,5 @@ def _chords(piece: object, name: str) -> np.ndarray:
     return chords.astype(np.float32)
 
 
-def _described(rolls: object) -> str:
+def _described(rolls: Any) -> str:
     return f"{getattr(rolls, 'dtype', type(rolls).__name__)} of shape {np.shape(rolls)}"

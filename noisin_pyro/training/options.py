@@ -27,7 +27,8 @@ def plain(value: Any) -> Any:
         return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
     if isinstance(value, tuple):  # of words, which stay as they are, or of paths
         return tuple(plain(each) if isinstance(each, Path) else each for each in value)
-    return value.item() if getattr(value, "shape", None) == () else value
+    is_scalar = getattr(value, "shape", None) == ()
+    return value.item() if is_scalar else value
 
 
 @dataclass(frozen=True)
