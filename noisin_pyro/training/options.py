@@ -23,12 +23,13 @@ class Options:
 
 def plain(value: Any) -> Any:
     """A number of NumPy or torch as Python's, and a path with the home folder for ``~``; anything else as it is."""
+    if getattr(value, "shape", None) == ():
+        return value.item()
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
         return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
     if isinstance(value, tuple):  # of words, which stay as they are, or of paths
         return tuple(plain(each) if isinstance(each, Path) else each for each in value)
-    is_scalar = getattr(value, "shape", None) == ()
-    return value.item() if is_scalar else value
+    return value
 
 
 @dataclass(frozen=True)
