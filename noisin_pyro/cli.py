@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     arguments, status = list(sys.argv[1:] if arguments is None else arguments), 0
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, perhaps not installed here; the command draws without one
     try:
         if arguments == ["--version"]:
             from importlib.metadata import version  # as slow as all other imports here together
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(stop, "interrupted")
         return 128 + (stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
-        _print_error(error, type(error).__name__)
+        command = arguments[0] if arguments and isinstance(error, ValueError) else None
+        _print_error(error, type(error).__name__, command)
         return 2
     return status
 
@@ -77,9 +79,13 @@ def _logging_to_stderr() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _print_error(error: BaseException, otherwise: str) -> None:
+def _print_error(error: BaseException, otherwise: str, command: str | None = None) -> None:
     """Print the error's first line and its notes, on one line; under torchrun, in one process."""
     first = str(error).splitlines()[0] if str(error) else otherwise
+    if command in SUMMARIES:
+        from noisin_pyro.commands._messages import with_option_names
+
+        first = with_option_names(first, load(command))
     text = "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from noisin_pyro.training.distributed import log_once

@@ -74,7 +74,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], monkeypa
         ("trian", "train"),
         ("train --hiden-size 3", "--hidden-size"),
         ("train --hidden-size many", "--hidden-size"),
-        ("train --hidden-size 0", "hidden size"),
+        ("train --hidden-size 0", "--hidden-size must be"),
         ("train --epochs", "--epochs"),
         ("train --cell elman", "--cell"),
         ("train --optimizer Adm", "adam"),
@@ -142,7 +142,7 @@ def test_a_known_name_is_not_hidden_by_a_folder(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--bound importance", "num particles of at least 2"),
+        ("--bound importance", "--num-particles of at least 2"),
         ("--spread 0 --num-particles 3", "have no effect"),
         ("--spread 0 --no-feedback", "have no effect"),
         ("--spread-floor 0.2", "for a learned spread"),

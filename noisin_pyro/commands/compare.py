@@ -10,7 +10,7 @@ from noisin_pyro._files import atomic_write
 from noisin_pyro.commands._options import DataRoot, Device, NewFile, RunFolders, cut, require_new, require_seed
 from noisin_pyro.inference import compare
 from noisin_pyro.training.build import dataset
-from noisin_pyro.training.options import default
+from noisin_pyro.training.options import Options, default
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.layout import fingerprint
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
@@ -24,7 +24,7 @@ result."""
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Options):
     """Score the best models of several runs on the same data, in one table."""
 
     folders: RunFolders = ()
@@ -75,7 +75,7 @@ class Compare:
             require_new(path)
         if self.csv is not None and self.csv == self.png:
             raise ValueError(
-                f"csv and png must be different files, got {str(self.csv)!r} for both; use different names"
+                f"--csv and --png must be different files, got {str(self.csv)!r} for both; use different names"
             )
         if not self.folders or len(set(self.folders)) < len(self.folders):
             given = ", ".join(map(str, self.folders)) or "none"

@@ -16,6 +16,7 @@ from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
 from noisin_pyro.inference.evaluation.result import BLOCK
 from noisin_pyro.training.build import dataset
+from noisin_pyro.training.options import Options
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import load_run
@@ -30,7 +31,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Options):
     """Score the best model of a run on one part of its data."""
 
     folder: RunFolder
@@ -79,7 +80,7 @@ class Evaluate:
             require_new(path)
         if self.json is not None and self.json == self.per_token:
             raise ValueError(
-                f"json and per token must be different files, got {str(self.json)!r} for both; use different names"
+                f"--json and --per-token must be different files, got {str(self.json)!r} for both; use different names"
             )
         with program_settings():
             trained = load_run(self.folder, self.device, self.data_root)

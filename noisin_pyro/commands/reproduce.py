@@ -11,11 +11,11 @@ import tyro.conf
 from noisin_pyro.reproduction import Recipe, ReproductionOptions, reproduce
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES
-from noisin_pyro.training.options import Named, default
+from noisin_pyro.training.options import Named, Options, default
 
 
 @dataclass(frozen=True)
-class Reproduce:
+class Reproduce(Options):
     """Run the rows of one of the papers' tables, and write the table.
 
     Without options it follows the protocol in docs/reproduction.md.

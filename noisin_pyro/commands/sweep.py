@@ -15,7 +15,7 @@ from noisin_pyro.search.result import SEARCH, read_settings
 from noisin_pyro.search.search_space import from_json as space_from_json
 from noisin_pyro.training import Config, Run
 from noisin_pyro.training.config import from_json as config_from_json
-from noisin_pyro.training.options import Named, default
+from noisin_pyro.training.options import Named, Options, default
 
 TRIALS = 12
 _SEARCHED = {  # fields that have an option for the values to search, and the option for one value
@@ -46,7 +46,7 @@ class SharedOptions(Config):
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Options):
     """Search for the noise that is best in validation, and train with it to the end.
 
     Each trial is a short run. The options of noisin train apply to all trials.
@@ -57,7 +57,7 @@ class Sweep:
 
     The same command with --folder resumes a search, or adds a worker to it.
 
-    Requires Optuna: pip install "noisin_pyro[sweep]".
+    Requires Optuna, in a checkout: pip install -e ".[sweep]".
     """
 
     shared: Annotated[SharedOptions, Named(name="")] = field(default_factory=SharedOptions)

@@ -1,6 +1,6 @@
 """Search for the best options: many short runs, of which the best in validation is trained to its end.
 
-It needs Optuna: ``pip install "noisin_pyro[sweep]"``.
+It needs Optuna, in a checkout: ``pip install -e ".[sweep]"``.
 """
 
 from noisin_pyro.search.result import SearchResult

@@ -96,6 +96,21 @@ class SearchResult:
             return "-"
         return f"{perplexity(nats):.1f}" if self.measure == "perplexity" else f"{nats:.3f}"
 
+    def require_recorded(self) -> None:
+        """Raise if the storage has lost a trial: ``search.json`` lists it, and later ones would take its place.
+
+        Raises:
+            ValueError: it has.
+        """
+        recorded = json.loads((self.folder / SEARCH).read_bytes()).get("of_each_trial", [])
+        for number, trial in enumerate(recorded):
+            values = self.trials[number].values if number < len(self.trials) else None
+            if values != trial["values"]:
+                raise ValueError(
+                    f"trial {number} of {str(self.folder)!r} has values {trial['values']} in {SEARCH} and {values} in "
+                    "the storage, which has lost records; restore it, or start the search in another folder"
+                )
+
     def write(self, settings: dict[str, Any] | None = None) -> None:
         """Write ``search.json``: the search's settings, by default those that it has, and every trial."""
         settings = read_settings(self.folder) if settings is None else settings

@@ -23,8 +23,9 @@ from noisin_pyro.training import config as configs
 from noisin_pyro.training import signals
 from noisin_pyro.training.build import load_corpus, resolved
 from noisin_pyro.training.config import Config, flat, with_values
-from noisin_pyro.training.distributed import set_device
+from noisin_pyro.training.distributed import is_distributed, set_device
 from noisin_pyro.training.loop import AfterEpoch
+from noisin_pyro.training.options import plain
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
 
@@ -76,9 +77,11 @@ def search(
         ValueError: an invalid space, number or folder, the folder of another search, no Optuna, no trial that
             succeeded, or what ``train`` refuses.
     """
+    trials, trial_epochs, seed = map(plain, (trials, trial_epochs, seed))
+    space = {name: tuple(map(plain, values)) if isinstance(values, tuple) else values for name, values in space.items()}
     _require_at_least(1, trials=trials, trial_epochs=trial_epochs)
     _require_at_least(0, seed=seed)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if is_distributed():
         raise ValueError("a search cannot run under torchrun; start it several times instead, to share its trials")
     validate(space, config)
     with _quiet_optuna(), signals.raise_on_sigterm():
@@ -108,6 +111,7 @@ def search(
             runner = TrialRunner(
                 study, database, config, space, where, trials, trial_epochs, seed, measure, after_epoch
             )
+            runner.result().require_recorded()
             runner.result().write(settings)
         try:
             result = runner.run()
@@ -131,7 +135,7 @@ def _quiet_optuna() -> Iterator[None]:
         import optuna
     except ImportError as error:
         raise ValueError(
-            f'a search needs Optuna ({error}); install it with: pip install "noisin_pyro[sweep]"'
+            f'a search needs Optuna ({error}); install it, in the checkout of noisin_pyro: pip install -e ".[sweep]"'
         ) from error
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 from noisin_pyro import noise
 from noisin_pyro._lookup import known
 from noisin_pyro.training.config import Config, with_values
+from noisin_pyro.training.options import plain
 
 MAX_COMBINATIONS = 10_000
 """A space with more combinations is sampled as if it were infinite."""
@@ -42,6 +43,8 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         numbers = all(type(bound) in (int, float) and math.isfinite(bound) for bound in (self.low, self.high))
         if not numbers or not self.low < self.high:
             raise ValueError(f"range must be from a number to a larger one, got {self.low!r} to {self.high!r}")

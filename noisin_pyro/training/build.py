@@ -40,7 +40,7 @@ def load_corpus(data: Data) -> Corpus:
     if text_options and kind != "text":
         raise ValueError(f"{' and '.join(text_options)}: only for your own texts, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
-        raise ValueError(f"data root is for data sets by name, got {str(data.root)!r} with a path; leave it out")
+        raise ValueError(f"root is for data sets by name, got {str(data.root)!r} with a path; leave it out")
     if kind == "name":
         return load(data.name, root=data.root)
     if kind == "music":
@@ -71,6 +71,11 @@ def _kind(data: Data) -> Literal["text", "music", "name"]:
         return "music"
     if data.name not in NAMES and data.name and Path(data.name).is_dir():
         return "text"
+    if data.name not in NAMES and Path(data.name).is_file():
+        raise ValueError(
+            f"data {data.name!r} is a file; for texts give --files TRAIN VALID TEST, or a folder that holds train.txt, "
+            "valid.txt and test.txt; for music a .mat file"
+        )
     known("data (a folder with train.txt, valid.txt and test.txt, a .mat file, or a name)", data.name, NAMES)
     return "name"
 
@@ -97,7 +102,7 @@ def dataset(
     """
     if isinstance(part, Sequences):
         if data.window is not None:
-            raise ValueError(f"windows are for texts, which are cut; sequences are read whole: leave {data.window} out")
+            raise ValueError(f"window {data.window} is for texts; sequences are read whole: leave it out")
         return part.to(device, getattr(torch, precision))
     columns = resolved(data).eval_batch_size if held_out else data.batch_size
     assert columns is not None

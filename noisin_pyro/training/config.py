@@ -44,7 +44,7 @@ class Config:
         from noisin_pyro.training.type_checks import check_types
 
         for group in dataclasses.fields(self):
-            object.__setattr__(self, group.name, check_types(getattr(self, group.name)))
+            check_types(getattr(self, group.name))
         optimizer_class(self.optimization.optimizer)
         if self.run.ensemble_samples == 1:
             raise ValueError("ensemble samples must be 0 (none) or at least 2, got 1")

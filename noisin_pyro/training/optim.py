@@ -58,7 +58,8 @@ def build_optimizer(
         ValueError: a decay for an optimizer that has none.
     """
     chosen = optimizer_class(name)
-    own_options: dict[str, Any] = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
+    # torch's step t sets the weight of step t + 1 in the mean to 1 / max(1, t - t0): the first of all must have 1.
+    own_options: dict[str, Any] = {"lambd": 0.0, "t0": (average_after or 0) - 1} if averages(name) else {}
     if weight_decay is not None and default_weight_decay(name) is None:
         raise ValueError(f"weight decay {weight_decay:g}: {chosen.__name__} has none; leave it out, or take another")
     groups = _groups(parameters, default_weight_decay(name) if weight_decay is None else weight_decay, spared)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,27 @@ def default(text: str, metavar: str = "INT", name: str | None = None) -> Any:
 
 
 @dataclass(frozen=True)
-class Data:
+class Options:
+    """A group of options. NumPy's scalars become Python's, and ``~`` at the beginning of a path the home folder."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy or torch as Python's, and a path with the home folder for ``~``; anything else as it is."""
+    if getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
+        return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
+    if isinstance(value, tuple):  # of words, which stay as they are, or of paths
+        return tuple(plain(each) if isinstance(each, Path) else each for each in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Data(Options):
     """Data: text or music. The folder of a text holds train.txt, valid.txt and test.txt."""
 
     name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
@@ -51,7 +72,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Options):
     """The underlying recurrent network."""
 
     cell: Literal["tanh", "sigmoid", "relu", "identity", "lstm", "gru"] = "tanh"
@@ -83,7 +104,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Options):
     """Noise that is injected into the hidden states."""
 
     noise: Annotated[str, Named(metavar="FAMILY[:FORM]")] = "gaussian"
@@ -106,7 +127,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Inference:
+class Inference(Options):
     """Distribution of the noise in training: its prior, or a guide that is trained with the model."""
 
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
@@ -123,7 +144,7 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Optimization:
+class Optimization(Options):
     """Optimizer, learning rate and stopping."""
 
     optimizer: Annotated[str, Named(metavar="NAME")] = "Adam"
@@ -166,7 +187,7 @@ class Optimization:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Options):
     """Folder, device and checkpoints."""
 
     folder: Annotated[Path | None, default("runs/DATA-1, -2, ...", "FOLDER")] = None

@@ -87,7 +87,7 @@ def read(folder: Path, measure: Measure) -> Result:
     Raises:
         ValueError: a log or a result that is damaged.
     """
-    rows = metrics_log.require_whole(metrics_log.read(folder / LOG))
+    rows = metrics_log.require_whole(metrics_log.read(folder / LOG), folder / LOG)
     try:
         content = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # not in 0.1's
         parts: dict[str, Any] = {name: _evaluation(content[key]) for name, key in _PARTS.items()}

@@ -16,7 +16,7 @@ import pyro
 import torch
 
 from noisin_pyro import plots
-from noisin_pyro._files import exclusive_lock, write_json
+from noisin_pyro._files import exclusive_lock, naming, write_json
 from noisin_pyro.data import Corpus
 from noisin_pyro.inference import evaluate
 from noisin_pyro.inference.guides import Guide
@@ -243,6 +243,8 @@ def _remove(folder: Path, made: bool) -> None:
 def _draw(result: Result, config: Config) -> None:
     runs = [run for run in (result, result.twin) if run is not None]
     curves = plots.learning_curves({run.name: run.log for run in runs}, measure=result.measure)
-    curves.savefig(result.folder / layout.CURVES)
+    with naming(result.folder / layout.CURVES):
+        curves.savefig(result.folder / layout.CURVES)
     if config.noise.learn_spread:
-        plots.spreads(result.log).savefig(result.folder / layout.SPREADS)
+        with naming(result.folder / layout.SPREADS):
+            plots.spreads(result.log).savefig(result.folder / layout.SPREADS)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor
 
@@ -20,26 +18,23 @@ def check_types(record: T) -> T:
     """Check every field of a dataclass against its type hint, strictly: a ``bool`` is no number, a list no tuple.
 
     Returns:
-        The dataclass, with numpy's numbers as Python's.
+        The dataclass.
 
     Raises:
         ValueError: naming the first field that does not fit, its value and what is expected.
     """
-    instance: Any = record
-    numbers = {name: value.item() for name, value in vars(instance).items() if isinstance(value, np.generic)}
-    instance = dataclasses.replace(instance, **numbers) if numbers else instance
-    for name, hint in get_type_hints(type(instance)).items():
+    for name, hint in get_type_hints(type(record)).items():
         if get_origin(hint) is Literal:
-            known(name.replace("_", " "), getattr(instance, name), get_args(hint))
+            known(name.replace("_", " "), getattr(record, name), get_args(hint))
     try:
-        _schema(type(instance)).model_validate(vars(instance))
+        _schema(type(record)).model_validate(vars(record))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = f"{first['loc'][0]}".replace("_", " ")
         message = first["msg"].replace("greater than or equal to", "at least")
         expected = re.sub(r"^\w+ should", "must", message) if " should" in message else f"must be valid ({message})"
         raise ValueError(f"{name} {expected}, got {first['input']!r}") from error
-    return instance
+    return record
 
 
 @functools.cache

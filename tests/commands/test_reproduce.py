@@ -40,7 +40,7 @@ def test_rows_come_in_the_order_given_and_whole_names_go_before_beginnings(
         ("--rows tanh-3", "rows: table2 has none that begins with 'tanh-3', only tanh-1-none"),
         ("--seeds 0", "seeds must be at least 1, got 0"),
         ("--trials 0", "trials must be at least 1, got 0"),
-        ("--trial-epochs 0", "trial epochs must be at least 1, got 0"),
+        ("--trial-epochs 0", "--trial-epochs must be at least 1, got 0"),
         ("--minutes 0", "minutes must be a positive number"),
         ("--epochs 0", "epochs must be at least 1"),
     ],

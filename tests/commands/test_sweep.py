@@ -98,11 +98,11 @@ def test_interrupted_it_prints_how_to_resume(
         ("--search model.cel=gru", "did you mean 'model.cell'"),
         ("--search model.cell", "needs FIELD=VALUES"),
         ("--search noise.spread=0.1,0.2", "is searched twice"),
-        ("--trials 0", "trials must be at least 1"),
-        ("--trial-epochs 0", "trial epochs must be at least 1"),
+        ("--trials 0", "--trials must be at least 1"),
+        ("--trial-epochs 0", "--trial-epochs must be at least 1"),
         ("--storage nothing://here", "storage 'nothing://here' cannot be opened"),
         ("--storage sweeps.db", "storage 'sweeps.db' cannot be opened"),
-        ("--hidden-size 0", "hidden size must be at least 1"),
+        ("--hidden-size 0", "--hidden-size must be at least 1"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

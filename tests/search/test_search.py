@@ -155,7 +155,7 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r'pip install "noisin_pyro\[sweep\]"'):
+    with pytest.raises(ValueError, match=r'in the checkout .* pip install -e "\.\[sweep\]"'):
         search(Config(), {"noise.spread": (0.1,)}, tmp_path / "s", trials=1, trial_epochs=1)
     assert not (tmp_path / "s").exists()
 

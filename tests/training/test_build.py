@@ -92,7 +92,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "valid.txt, empty": (lambda path: path.write_text(""), "valid.txt has no words"),
     "test.txt, blank": (lambda path: path.write_text("\n \n"), "test.txt has no words"),
     "train.txt, Latin-1": (lambda path: path.write_bytes(b"caf\xe9\n"), "train.txt, line 1: not UTF-8"),
-    "train.txt, UTF-16": (lambda path: path.write_text("one\n", encoding="utf-16-le"), "train.txt contains zero bytes"),
+    "train.txt, UTF-16": (lambda path: path.write_text("one\n", encoding="utf-16-le"), "probably UTF-16LE"),
     "train.txt, cut in a letter": (lambda path: path.write_bytes("one\nü".encode()[:-1]), "line 2: not UTF-8"),
     "test.txt, new word": (lambda path: path.write_text("one\nseven\n"), "test.txt, line 2: 'seven' is not among"),
     "Folk.mat, cut": (cut, "Folk.mat cannot be read as a MATLAB file"),

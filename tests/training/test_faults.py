@@ -127,6 +127,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     disk_free()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("noisin: [Errno") and last.endswith(f"resume with: noisin train --resume {run}")
+    assert f"'{run / 'last.pt'}'" in last
     saved = [checkpointer.load(run / name)["progress"]["under_way"]["batches"] for name in ("last.pt", "before.pt")]
     assert saved == [2, 1]
     assert not list(run.glob(".*"))
@@ -210,9 +211,9 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--epochs 2", "epochs 2 (there: 3)"),  # more are allowed: tests/training/test_lengthen.py
-        ("--hidden-size 256", "hidden size 256 (there: 64)"),  # a default value that is given is compared too
-        ("--folder elsewhere", "folder elsewhere"),
+        ("--epochs 2", "--epochs 2 (there: 3)"),  # more are allowed: tests/training/test_lengthen.py
+        ("--hidden-size 256", "--hidden-size 256 (there: 64)"),  # a default value that is given is compared too
+        ("--folder elsewhere", "--folder elsewhere"),
         ("--epochs 3", ""),
     ],
 )
@@ -248,7 +249,7 @@ def test_a_relative_path_to_the_data_is_resolved_from_another_folder(
     data = ["--data", text.name]
     assert main(["train", *data, "--folder", str(text / "run"), *SMALL.split()]) == 130
     assert main(["train", "--resume", str(text / "run"), "--epochs", "2", *data]) == 2
-    assert "got epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and not the data
+    assert "got --epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and not the data
     monkeypatch.chdir("/")
     assert main(["train", "--resume", str(text / "run")]) == 0
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import pytest
 import torch
 
@@ -47,12 +46,6 @@ def test_a_record_names_the_field_that_is_wrong() -> None:
         check_types(Record(most_words="3"))
     with pytest.raises(ValueError, match="kind must be one of plain, odd, got 'plan'; did you mean 'plain'"):
         check_types(Record(kind="plan"))
-
-
-def test_numbers_of_numpy_become_pythons() -> None:
-    assert type(check_types(Record("odd", np.int64(3))).most_words) is int
-    with pytest.raises(ValueError, match=r"most words must be a valid integer, got 2\.5"):
-        check_types(Record("odd", np.float32(2.5)))
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def _checked(
         )
     if guide is not None and log_probs:
         raise ValueError(
-            "log_probs (per token): a guide conditions on all of x, so its weights have no increments for single "
+            "log_probs: a guide conditions on all of x, so its weights have no increments for single "
             "steps; omit the guide or log_probs, or use method='particle-filter'"
         )
     if threshold is not None and not 0 <= threshold <= 1:
