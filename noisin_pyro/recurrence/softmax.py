@@ -39,8 +39,12 @@ class Softmax(dist.Categorical):
         z: states, ``(..., H)``.
         weight, bias: ``(..., V, H)`` and ``(..., V)``.
         matmul_precision: ``"float32"`` or ``"bfloat16"``, as for :class:`Emission`.
+
+    Attributes:
+        recompute: whether backward computes the scores once more, so that no block of them stays in memory until then.
     """
 
+    recompute = False
     arg_constraints: ClassVar[dict[str, Any]] = dict.fromkeys(("z", "weight", "bias"), constraints.real_vector)  # type: ignore[override]
 
     def __init__(
@@ -99,7 +103,7 @@ class Softmax(dist.Categorical):
         z = self.z.expand(*shape, self.z.shape[-1]).reshape(-1, self.z.shape[-1])
         if not torch.is_grad_enabled():  # evaluation: no block is kept
             return _by_blocks(z, self.weight, self.bias, y, self.matmul_precision)[0].reshape(shape)
-        log_prob: Any = _LogProb.apply(z, self.weight, self.bias, y, self.matmul_precision)
+        log_prob: Any = _LogProb.apply(z, self.weight, self.bias, y, self.matmul_precision, self.recompute)
         return log_prob.reshape(shape)
 
 
@@ -125,17 +129,18 @@ class _LogProb(torch.autograd.Function):
 
     A single block's log-probabilities are kept for backward. Of several blocks, each gives its part of the gradients in
     forward, while its scores exist, as if every ℓ̄_n were 1. Backward only rescales these if all ℓ̄_n are equal, which
-    they are unless rows are masked or weighted; then the blocks are computed once more.
+    they are unless rows are masked or weighted; then, and where ``recompute`` asks for it, the blocks are computed once
+    more.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, y: Tensor, precision: str
+        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, y: Tensor, precision: str, recompute: bool
     ) -> Tensor:
         ctx.save_for_backward(z, weight, bias, y)
         ctx.precision, ctx.log_p, ctx.unit_gradients = precision, None, None
         needs_grad = _NeedsGrad(*ctx.needs_input_grad[:3])
-        if not any(needs_grad):
+        if recompute or not any(needs_grad):
             return _by_blocks(z, weight, bias, y, precision)[0]
         if len(z) > _block_rows(z, bias):
             # The scores of all blocks are never in memory at once, so the gradient is taken while they exist.
@@ -152,12 +157,12 @@ class _LogProb(torch.autograd.Function):
         # Both are overwritten below, so a second backward (retain_graph=True) has to recompute them.
         log_p, unit_gradients, ctx.log_p, ctx.unit_gradients = ctx.log_p, ctx.unit_gradients, None, None
         if torch.is_grad_enabled():  # create_graph=True: the gradient has to be differentiable itself
-            return *_differentiable_gradients(z, weight, bias, y, grad, needs_grad), None, None
+            return *_differentiable_gradients(z, weight, bias, y, grad, needs_grad), None, None, None
         if log_p is not None:
-            return *_gradients(log_p, z, weight, y, ctx.precision, grad, needs_grad), None, None
+            return *_gradients(log_p, z, weight, y, ctx.precision, grad, needs_grad), None, None, None
         if unit_gradients is not None and bool((grad == grad[0]).all()):
-            return *(part if part is None else part.mul_(grad[0]) for part in unit_gradients), None, None
-        return *_by_blocks(z, weight, bias, y, ctx.precision, grad, needs_grad)[1], None, None
+            return *(part if part is None else part.mul_(grad[0]) for part in unit_gradients), None, None, None
+        return *_by_blocks(z, weight, bias, y, ctx.precision, grad, needs_grad)[1], None, None, None
 
 
 def _block_rows(z: Tensor, bias: Tensor) -> int:

@@ -1,9 +1,11 @@
-"""The bootstrap particle filter: an unbiased estimate of p(x_{1:T})."""
+"""The particle filter: weighted particles that step through time together, an unbiased estimate of p(x_{1:T})."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +15,14 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from noisin_pyro.data import Batch
+from noisin_pyro.inference.filtering.proposals import Proposal
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, real_steps, underlying
+from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.recurrence.softmax import BLOCK_NUMEL, Softmax
 
 
 class Particles(NamedTuple):
@@ -37,14 +43,18 @@ class FilterStep(NamedTuple):
     Attributes:
         particles: the particles after the step, resampled where ``resampled`` is True.
         increment: log p̂(x_t | x_{<t}) of each island, ``(R, B)``; 0 in padding.
-        effective_samples: effective sample size of each island before resampling, ``(R, B)``.
+        effective_samples: effective sample size of each island before resampling, ``(R, B)``; 0 in padding.
         resampled: which islands were resampled, ``(R, B)``.
+        weighted: the particles before resampling.
+        drawn: their z of each noisy layer by number, ``(R·K, B, H)``; 0 is the inputs.
     """
 
     particles: Particles
     increment: Tensor
     effective_samples: Tensor
     resampled: Tensor
+    weighted: Particles
+    drawn: dict[int, Tensor]
 
 
 class Filtered(NamedTuple):
@@ -52,7 +62,7 @@ class Filtered(NamedTuple):
 
     Attributes:
         increments: log p̂(x_t | x_{<t}) of each island, ``(R, B, T)``, 0 beyond a sequence's length.
-        effective_samples: effective sample sizes before resampling, summed over islands and steps, ``(B,)``.
+        effective_samples: effective sample sizes before resampling, summed over islands and real steps, ``(B,)``.
         resamplings: number of resamplings of all islands, ``(B,)``.
     """
 
@@ -61,36 +71,92 @@ class Filtered(NamedTuple):
     resamplings: Tensor
 
 
-@pyro_method  # one context for all steps, so that conditioned weights are found by their sites' names
-def run(program: SequenceModel, windows: list[Batch], islands: int, particles: int, threshold: float) -> Filtered:
+@dataclass(frozen=True)
+class Settings:
+    """How particles are drawn and resampled.
+
+    Attributes:
+        islands, particles: R and K; the particles of each island are weighted and resampled by themselves.
+        threshold: an island's particles of a sequence are resampled if their effective sample size is below this
+            fraction of K; 0 never resamples.
+        guide: the proposal; None is the prior.
+        ancestor_term: whether each particle carries its ancestor's weight, divided by itself detached, through a
+            resampling. The value is the same; the gradient of log p̂, weighted by p̂ / p(x), is then unbiased for
+            ∇log p(x) (Ścibior and Wood 2021).
+    """
+
+    islands: int
+    particles: int
+    threshold: float
+    guide: Guide | None = None
+    ancestor_term: bool = False
+
+
+def run(
+    program: SequenceModel,
+    windows: list[Batch],
+    islands: int,
+    particles: int,
+    threshold: float,
+    guide: Guide | None = None,
+) -> Filtered:
     """Filter B sequences by R independent islands of K particles each.
 
     Args:
         program: the model.
         windows: consecutive windows of the same sequences.
-        islands: R.
-        particles: K.
-        threshold: an island's particles of a sequence are resampled if their effective sample size is below this
-            fraction of K.
+        islands, particles, threshold, guide: as in :class:`Settings`.
     """
-    increments, current = [], None
-    total_ess = torch.zeros(len(windows[0].targets), dtype=torch.float64, device=windows[0].targets.device)
-    resamplings = torch.zeros_like(total_ess)
+    settings, current, filtered = Settings(islands, particles, threshold, guide), None, []
     for batch in windows:
-        walk = program.rnn.stepwise(program.embed(batch.inputs))
-        current = initial_particles(walk.start, islands, particles) if current is None else current
-        steps = batch.targets.shape[1]
-        lengths = torch.full((len(total_ess),), steps) if batch.lengths is None else batch.lengths
-        real = real_steps(lengths.to(total_ess.device), steps)
-        for t in range(steps):
-            x_t = batch.targets[:, t : t + 1]
-            current, increment, ess, resampled = filter_step(
-                walk, program.emission, t, current, x_t, real[:, t], threshold
-            )
-            increments.append(increment)
-            total_ess += (ess * real[:, t]).sum(0)
-            resamplings += resampled.sum(0)
-    return Filtered(torch.stack(increments, -1), total_ess, resamplings)
+        window, current = filter_window(program, batch, current, settings)
+        filtered.append(window)
+    increments, effective_samples, resamplings = zip(*filtered, strict=True)
+    return Filtered(torch.cat(increments, -1), torch.stack(effective_samples).sum(0), torch.stack(resamplings).sum(0))
+
+
+@pyro_method  # one context for all steps, so that conditioned weights are found by their sites' names
+def filter_window(
+    program: SequenceModel,
+    batch: Batch,
+    particles: Particles | None,
+    settings: Settings,
+    state: State | None = None,
+    visit: Callable[[FilterStep], None] = lambda step: None,
+) -> tuple[Filtered, Particles]:
+    """Filter one window.
+
+    Args:
+        program: the model.
+        batch: the window.
+        particles: those after the window before; None at the start.
+        settings: how particles are drawn and resampled.
+        state: what all particles start from if there are none, as for :class:`SequenceModel`; zeros if None.
+        visit: called with each step.
+
+    Returns:
+        the result for this window, and the particles after it.
+    """
+    walk = program.rnn.stepwise(program.embed(batch.inputs), state)
+    islands, num_particles = settings.islands, settings.particles
+    particles = initial_particles(walk.start, islands, num_particles) if particles is None else particles
+    guide = None if settings.guide is None else settings.guide.along(walk, batch.targets, batch.lengths)
+    proposal = Proposal(walk, islands * num_particles, guide)
+    lengths, total = batch.lengths, batch.targets.shape[1]
+    real = [None] * total if lengths is None else real_steps(lengths.to(batch.targets.device), total).unbind(-1)
+    options = settings.threshold, proposal, settings.ancestor_term
+    increments, effective_samples, resampled = [], [], []
+    for t, x_t in enumerate(batch.targets.split(1, 1)):
+        step = filter_step(walk, program.emission, t, particles, x_t, real[t], *options)
+        visit(step)
+        particles = step.particles
+        increments.append(step.increment)
+        effective_samples.append(step.effective_samples)
+        resampled.append(step.resampled)
+    filtered = Filtered(
+        torch.stack(increments, -1), torch.stack(effective_samples).sum((0, 1)), torch.stack(resampled).sum((0, 1))
+    )
+    return filtered, particles
 
 
 def initial_particles(start: States, islands: int, particles: int) -> Particles:
@@ -104,9 +170,17 @@ def initial_particles(start: States, islands: int, particles: int) -> Particles:
 
 
 def filter_step(
-    walk: StepwiseRNN, emission: Emission, t: int, particles: Particles, x_t: Tensor, real: Tensor, threshold: float
+    walk: StepwiseRNN,
+    emission: Emission,
+    t: int,
+    particles: Particles,
+    x_t: Tensor,
+    real: Tensor | None,
+    threshold: float,
+    proposal: Proposal | None = None,
+    ancestor_term: bool = False,
 ) -> FilterStep:
-    """Propagate the particles with the model's noise, weight them by p(x_t | z_t), and resample them if needed.
+    """Propagate the particles, weight them by p(x_t | z_t) p(noise) / q(noise), and resample them if needed.
 
     Args:
         walk: the network, which steps along the inputs of the window.
@@ -114,32 +188,60 @@ def filter_step(
         t: index of the step in the window, from 0.
         particles: the particles after step t - 1.
         x_t: targets of the step, ``(B, 1)`` or ``(B, 1, D)``.
-        real: which sequences have a real step at t, ``(B,)``; padded steps do not change the weights.
+        real: which sequences have a real step at t, ``(B,)``, or None for all; padded steps do not change the weights.
         threshold: particles are resampled if their effective sample size is below this fraction of K.
+        proposal: draws the noise, along the same walk; by default from the prior.
+        ancestor_term: as in :class:`Settings`.
     """
-    states, log_w = particles
-    num_particles, uniform = log_w.shape[1], -math.log(log_w.shape[1])
-    z, states = walk.step(t, states, _sampler(walk, log_w.shape[0] * num_particles))
-    log_p = emission(z.unsqueeze(-2)).log_prob(x_t)
-    log_w = log_w + log_p.reshape(log_w.shape).double().where(real, 0.0)
+    islands, num_particles, _ = particles.log_w.shape
+    proposal = Proposal(walk, islands * num_particles) if proposal is None else proposal
+    output, states, drawn, log_ratio = proposal.step(t, particles.states)
+    if real is not None:  # a sequence's particles stay at its end
+        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in zip(states, particles.states, strict=True)))
+    law = emission(output.unsqueeze(-2))
+    if isinstance(law, Softmax):  # the scores of all steps would be in memory until backward
+        law.recompute = law.param_shape.numel() * walk.inputs.shape[-2] > BLOCK_NUMEL
+    log_p = law.log_prob(x_t).squeeze(-1)
+    log_p = (log_p if log_ratio is None else log_p + log_ratio).reshape(particles.log_w.shape).double()
+    log_w = particles.log_w + (log_p if real is None else log_p.where(real, 0.0))
     increment = log_w.logsumexp(1, keepdim=True)
+    if real is not None:  # weights are normalized, so it is 0 there but for rounding; its gradient is not
+        increment = increment.where(real, 0.0)
     # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
-    log_w = (log_w - increment).where(increment > -math.inf, uniform)
-    ess = effective_sample_size(log_w, 1)
-    due = (ess < threshold * num_particles) & real
-    if bool(due.any()):
-        states = select(states, systematic_ancestors(log_w, due))
-        log_w = log_w.where(~due.unsqueeze(1), uniform)
-    return FilterStep(Particles(states, log_w), increment.squeeze(1), ess, due)
+    log_w = (log_w - increment).where(increment > -math.inf, -math.log(num_particles))
+    ess = effective_sample_size(log_w.detach(), 1)
+    due = ess < threshold * num_particles
+    if real is not None:
+        due, ess = due & real, ess * real
+    weighted = Particles(states, log_w)
+    # where reading the device would wait for it, each particle that is not due is its own ancestor
+    after = resample(weighted, due, ancestor_term) if threshold > 0 and (due.is_cuda or due.any()) else weighted
+    return FilterStep(after, increment.squeeze(1), ess, due, weighted, drawn)
 
 
-def _sampler(walk: StepwiseRNN, particles: int) -> Callable[[int, Tensor], Tensor]:
-    """A function that samples z_{l,t} of every particle. At the input layer all particles share the mean."""
-    return lambda layer, mean: walk.law(layer, mean.expand(particles, *mean.shape[-2:]))()
+def _where(real: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
+    return None if new is None or old is None else torch.where(real.unsqueeze(-1), new, old)
 
 
-def filterable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
+def resample(particles: Particles, due: Tensor, ancestor_term: bool = False) -> Particles:
+    """Replace the particles by equally weighted offspring, where ``due`` ``(R, B)``."""
+    log_w = particles.log_w
+    ancestors = systematic_ancestors(log_w.detach(), due)
+    offspring = torch.full_like(log_w, -math.log(log_w.shape[1]))
+    if ancestor_term:
+        inherited = log_w.gather(1, ancestors)
+        offspring = offspring + (inherited - inherited.detach())
+    return Particles(select(particles.states, ancestors), torch.where(due.unsqueeze(1), offspring, log_w))
+
+
+PARTICLE_FILTER = "method='particle-filter'"
+
+
+def filterable(model: Callable[..., Any], user: str = PARTICLE_FILTER) -> tuple[SequenceModel, list[Any]]:
     """The :class:`SequenceModel` under its views, and the handlers that condition its sites.
+
+    Args:
+        user: what needs it, in messages.
 
     Raises:
         ValueError: a program that is not a :class:`SequenceModel`, or one with its noise off.
@@ -148,19 +250,19 @@ def filterable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
     if isinstance(program, SequenceModel):
         return program, conditions
     raise ValueError(
-        f"method='particle-filter' needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its "
+        f"{user} needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its "
         "unroll or innovations view (for noise_off(model) use method='mean')"
     )
 
 
-def has_noisy_states(program: SequenceModel, batch: Batch) -> bool:
+def has_noisy_states(program: SequenceModel, batch: Batch, user: str = PARTICLE_FILTER) -> bool:
     """Whether any state is noisy.
 
     Raises:
         ValueError: dropout, sampled weights or γ, or states that are conditioned on.
     """
     program.dropout.refuse(
-        "method='particle-filter' does not support dropout masks",
+        f"{user} does not support dropout masks",
         "method 'importance', 'ensemble' or 'mean'",
     )
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
@@ -169,10 +271,10 @@ def has_noisy_states(program: SequenceModel, batch: Batch) -> bool:
         is_state = isinstance(site["fn"], NoisyPath)
         noisy = noisy or is_state
         if is_state and site["is_observed"]:
-            raise ValueError(f"method='particle-filter' samples the states, but {site['name']!r} is conditioned on")
+            raise ValueError(f"{user} samples the states, but {site['name']!r} is conditioned on")
         if not is_state and not site["is_observed"]:
             raise ValueError(
-                f"method='particle-filter' needs fixed weights and γ, but {site['name']!r} is sampled; condition on it "
+                f"{user} needs fixed weights and γ, but {site['name']!r} is sampled; condition on it "
                 f"first, as in pyro.condition(model, {{{site['name']!r}: ...}})"
             )
     return noisy
