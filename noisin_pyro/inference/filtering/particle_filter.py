@@ -261,10 +261,8 @@ def has_noisy_states(program: SequenceModel, batch: Batch, user: str = PARTICLE_
     Raises:
         ValueError: dropout, sampled weights or γ, or states that are conditioned on.
     """
-    program.dropout.refuse(
-        f"{user} does not support dropout masks",
-        "method 'importance', 'ensemble' or 'mean'",
-    )
+    others = "method 'importance', 'ensemble' or 'mean'" if user == PARTICLE_FILTER else ""
+    program.dropout.refuse(f"{user} does not support dropout masks", others)
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
     noisy = False
     for site in all_sites(prune_subsample_sites(trace)):
