@@ -29,7 +29,7 @@ from noisin_pyro.models.noisy_rnn import State
 
 Program = Callable[..., Any]
 ParticleState = tuple[Tensor, ...]
-"""z ``(L, K, B, H)``, an LSTM's c, and the log-weights ``(1, K, B, 1)``: rows are the second last dimension of each."""
+"""z ``(L, K, B, H)``, an LSTM's c, and log-weights ``(L, K, B, 1)``, the same in each layer."""
 
 USER = 'bound="filtering"'
 
@@ -158,10 +158,14 @@ def _particles(
             f"state must have z of shape {expected} (layers, particles, batch, units), an LSTM's c, and log-weights, "
             f"got {[tuple(part.shape) for part in parts]}; pass the state that the same bound returned for these rows"
         )
-    return Particles(States(tuple(z), tuple(c[0]) if memory else (None,) * len(z)), log_w.squeeze(-1))
+    return Particles(States(tuple(z), tuple(c[0]) if memory else (None,) * len(z)), log_w[:1].squeeze(-1))
 
 
 def _state(particles: Particles) -> ParticleState:
     (z, c), log_w = particles
     memories = [part for part in c if part is not None]
-    return (torch.stack(z), *([torch.stack(memories)] if memories else []), log_w.unsqueeze(-1))
+    return (
+        torch.stack(z),
+        *([torch.stack(memories)] if memories else []),
+        log_w.unsqueeze(-1).expand(len(z), -1, -1, -1),
+    )

@@ -41,9 +41,9 @@ def particle_filter(
 ) -> Evaluation:
     """Score by ``islands`` independent particle filters, each with ``num_samples / islands`` particles.
 
-    Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} w_{t,k}, w = p(x_t | z_t) p(noise) / q(noise), is unbiased, and so is
-    the mean over islands, whose logarithm is the score. The Monte Carlo error is computed from the differences between
-    islands.
+    Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} w_{t,k}, with w = p(x_t | z_t) p(noise) / q(noise), is unbiased, and
+    so is the mean over islands, whose logarithm is the score. The Monte Carlo error is computed from the differences
+    between islands.
 
     Raises:
         ValueError: a program that is not a :class:`SequenceModel`, or that samples weights or γ, or a guide that cannot

@@ -197,7 +197,8 @@ def filter_step(
     proposal = Proposal(walk, islands * num_particles) if proposal is None else proposal
     output, states, drawn, log_ratio = proposal.step(t, particles.states)
     if real is not None:  # a sequence's particles stay at its end
-        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in zip(states, particles.states, strict=True)))
+        both = zip(states, particles.states, strict=True)
+        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))
     law = emission(output.unsqueeze(-2))
     if isinstance(law, Softmax):  # the scores of all steps would be in memory until backward
         law.recompute = law.param_shape.numel() * walk.inputs.shape[-2] > BLOCK_NUMEL

@@ -18,8 +18,8 @@ from noisin_pyro.inference.guides.view import view_for
 from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size
 from noisin_pyro.inference.posterior.groups import coordinates, groups_of, marginal, observed
 from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
-from noisin_pyro.inference.posterior.smoother import by_smoothing
 from noisin_pyro.inference.posterior.samplers import Draws, by_importance, by_nuts, is_shared, run
+from noisin_pyro.inference.posterior.smoother import by_smoothing
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import SequenceModel, innovations, underlying
 
@@ -208,7 +208,8 @@ def _attributes(model: Callable[..., Any], options: Options, seed: int | None) -
     """The method, its options, the model and the versions, as strings and numbers."""
     resampled = "" if options.num_proposals is None else ", resampled by importance"
     methods = {
-        "prior": f"prior{resampled}", "guide": f"guide{resampled or ', as drawn'}", "nuts": "NUTS on innovations", "smoother": "forward filtering, backward sampling",
+        "prior": f"prior{resampled}", "guide": f"guide{resampled or ', as drawn'}", "nuts": "NUTS on innovations",
+        "smoother": "forward filtering, backward sampling",
     }  # fmt: skip
     attributes: dict[str, Any] = {
         "inference_library": "noisin_pyro",

@@ -1,7 +1,7 @@
 """Forward filtering, backward sampling: draws of whole trajectories, for sequences of any length.
 
-A particle filter runs forward and stores its particles. A draw then picks z_T by its weight, and going back z_t among the
-particles with the probabilities p(z_t | z_{t+1}, x_{1:t}) ∝ W_t p(z_{t+1} | z_t).
+A particle filter runs forward and stores its particles. A draw then picks z_T by its weight, and backward in time z_t
+among the particles, with probabilities proportional to W_t p(z_{t+1} | z_t).
 
 Source: Godsill, Doucet and West (2004), *Monte Carlo Smoothing for Nonlinear Time Series*.
 """
@@ -35,7 +35,7 @@ OTHERS = "method='guide' or 'nuts'"
 
 
 class _Stored(NamedTuple):
-    """The particles at one step, before resampling: z of each noisy layer, ``(K, B, H)``, and log-weights ``(K, B)``."""
+    """Particles at one step, before resampling: z of each noisy layer, ``(K, B, H)``, and log-weights ``(K, B)``."""
 
     z: dict[int, Tensor]
     log_w: Tensor
