@@ -164,8 +164,5 @@ def _particles(
 def _state(particles: Particles) -> ParticleState:
     (z, c), log_w = particles
     memories = [part for part in c if part is not None]
-    return (
-        torch.stack(z),
-        *([torch.stack(memories)] if memories else []),
-        log_w.unsqueeze(-1).expand(len(z), -1, -1, -1),
-    )
+    parts = [torch.stack(z), *([torch.stack(memories)] if memories else [])]
+    return *parts, log_w.unsqueeze(-1).expand(len(z), -1, -1, -1)

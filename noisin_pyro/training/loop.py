@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -62,9 +63,10 @@ def fit(
     Each epoch adds a row to ``log.csv`` in ``folder``; the best model in validation is kept in ``best.pt``, and what
     training is resumed from in ``last.pt`` (:class:`~noisin_pyro.training.rundir.checkpointer.Checkpointer`).
     A row has ``epoch``; ``train_nats`` (the loss, noise on, while the weights changed) and ``valid_nats`` (noise off;
-    of a guide its bound, one draw a sequence; of the filtering bound a particle filter's estimate), both nats per step, with their exponentials ``train_perplexity`` and
-    ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the
-    epoch; ``tokens_per_second`` of the training in it. With averaged SGD, the averages are validated, kept and logged.
+    of a guide its bound, one draw a sequence; of the filtering bound an estimate), both nats per step, with their
+    exponentials ``train_perplexity`` and ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's
+    spread at its end; ``seconds`` of the epoch; ``tokens_per_second`` of the training in it. With averaged SGD, the
+    averages are validated, kept and logged.
 
     Args:
         label: name of the network in what is logged.
@@ -235,13 +237,8 @@ def _bound(model: SequenceModel, guide: Guide | None, config: Config) -> Bound:
     """The objective: equation (1) of the paper, or the bound of the guide."""
     options = config.optimization
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
-    elbo = PriorAsGuide_ELBO(
-        num_particles=options.num_particles,
-        bound=options.bound,
-        max_plate_nesting=1,
-        threshold=options.threshold,
-        ancestor_term=options.ancestor_term,
-    )
+    filtering: dict[str, Any] = {"threshold": options.threshold, "ancestor_term": options.ancestor_term}
+    elbo = PriorAsGuide_ELBO(options.num_particles, bound=options.bound, max_plate_nesting=1, **filtering)
     return elbo(model, guide)
 
 
