@@ -131,6 +131,10 @@ class Config:
             return
         if how.threshold is not None and not 0 <= how.threshold <= 1:
             raise ValueError(f"threshold must be from 0 (never resample) to 1, got {how.threshold}")
+        if self.run.backend not in ("auto", "loop"):
+            raise ValueError(
+                f"backend {self.run.backend!r} runs whole sequences, and bound 'filtering' single steps; take 'auto'"
+            )
         self._dropout.refuse("bound 'filtering' does not support dropout masks", "bound 'elbo'")
         if self.model.weight_prior != "dirac":
             raise ValueError(

@@ -217,9 +217,10 @@ class _Loop:
         return f"{self.label}, epoch {self.state.epoch}/{self.config.optimization.epochs}"
 
     def _log_backends(self) -> None:
-        names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
-        rows = self.world.split(self.config.data.batch_size) * self.config.optimization.num_particles
-        backends = ", ".join(names.get(backend, backend) for backend in self.model.rnn.backends(rows))
+        options, names = self.config.optimization, {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
+        rows = self.world.split(self.config.data.batch_size) * options.num_particles
+        layers = ["loop"] if options.bound == "filtering" else self.model.rnn.backends(rows)
+        backends = ", ".join(names.get(backend, backend) for backend in layers)
         logger.info("%13s, layers computed by: %s", self.label, backends)
 
     def _log_row(self, row: metrics_log.Row, is_best: bool) -> None:

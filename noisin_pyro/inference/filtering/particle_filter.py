@@ -147,7 +147,7 @@ def filter_window(
     options = settings.threshold, proposal, settings.ancestor_term
     increments, effective_samples, resampled = [], [], []
     for t, x_t in enumerate(batch.targets.split(1, 1)):
-        step = filter_step(walk, program.emission, t, particles, x_t, real[t], *options)
+        step = filter_step(walk, program.emission, t, particles, x_t, real[t], *options, real=real[t])
         visit(step)
         particles = step.particles
         increments.append(step.increment)
@@ -175,10 +175,11 @@ def filter_step(
     t: int,
     particles: Particles,
     x_t: Tensor,
-    real: Tensor | None,
+    scored: Tensor | None,
     threshold: float,
     proposal: Proposal | None = None,
     ancestor_term: bool = False,
+    real: Tensor | None = None,
 ) -> FilterStep:
     """Propagate the particles, weight them by p(x_t | z_t) p(noise) / q(noise), and resample them if needed.
 
@@ -188,10 +189,11 @@ def filter_step(
         t: index of the step in the window, from 0.
         particles: the particles after step t - 1.
         x_t: targets of the step, ``(B, 1)`` or ``(B, 1, D)``.
-        real: which sequences have a real step at t, ``(B,)``, or None for all; padded steps do not change the weights.
+        scored: which sequences have a target at t, ``(B,)``, or None for all.
         threshold: particles are resampled if their effective sample size is below this fraction of K.
         proposal: draws the noise, along the same walk; by default from the prior.
         ancestor_term: as in :class:`Settings`.
+        real: which sequences have a step at t, ``(B,)``, or None for all; padding changes neither states nor weights.
     """
     islands, num_particles, _ = particles.log_w.shape
     proposal = Proposal(walk, islands * num_particles) if proposal is None else proposal
@@ -202,18 +204,22 @@ def filter_step(
     law = emission(output.unsqueeze(-2))
     if isinstance(law, Softmax):  # the scores of all steps would be in memory until backward
         law.recompute = law.param_shape.numel() * walk.inputs.shape[-2] > BLOCK_NUMEL
-    log_p = law.log_prob(x_t).squeeze(-1)
-    log_p = (log_p if log_ratio is None else log_p + log_ratio).reshape(particles.log_w.shape).double()
-    log_w = particles.log_w + (log_p if real is None else log_p.where(real, 0.0))
+    log_p = law.log_prob(x_t).reshape(particles.log_w.shape).double()
+    log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0))
+    weighted_rows = scored
+    if log_ratio is not None:
+        log_ratio = log_ratio.reshape(log_w.shape).double()
+        log_w = log_w + (log_ratio if real is None else log_ratio.where(real, 0.0))
+        weighted_rows = real
     increment = log_w.logsumexp(1, keepdim=True)
-    if real is not None:  # weights are normalized, so it is 0 there but for rounding; its gradient is not
-        increment = increment.where(real, 0.0)
+    if weighted_rows is not None:  # weights are normalized, so it is 0 elsewhere but for rounding; its gradient is not
+        increment = increment.where(weighted_rows, 0.0)
     # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
     log_w = (log_w - increment).where(increment > -math.inf, -math.log(num_particles))
     ess = effective_sample_size(log_w.detach(), 1)
     due = ess < threshold * num_particles
-    if real is not None:
-        due, ess = due & real, ess * real
+    if weighted_rows is not None:
+        due, ess = due & weighted_rows, ess * weighted_rows
     weighted = Particles(states, log_w)
     # where reading the device would wait for it, each particle that is not due is its own ancestor
     after = resample(weighted, due, ancestor_term) if threshold > 0 and (due.is_cuda or due.any()) else weighted
