@@ -217,9 +217,9 @@ class _Loop:
         return f"{self.label}, epoch {self.state.epoch}/{self.config.optimization.epochs}"
 
     def _log_backends(self) -> None:
-        options, names = self.config.optimization, {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
-        rows = self.world.split(self.config.data.batch_size) * options.num_particles
-        layers = ["loop"] if options.bound == "filtering" else self.model.rnn.backends(rows)
+        names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
+        rows = self.world.split(self.config.data.batch_size) * self.config.optimization.num_particles
+        layers = ["loop"] if self.config.optimization.bound == "filtering" else self.model.rnn.backends(rows)
         backends = ", ".join(names.get(backend, backend) for backend in layers)
         logger.info("%13s, layers computed by: %s", self.label, backends)
 
