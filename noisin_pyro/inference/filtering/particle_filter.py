@@ -256,9 +256,10 @@ def filterable(model: Callable[..., Any], user: str = PARTICLE_FILTER) -> tuple[
     program, conditions = underlying(model)
     if isinstance(program, SequenceModel):
         return program, conditions
+    noise_off = " (for noise_off(model) use method='mean')" if user == PARTICLE_FILTER else ""
     raise ValueError(
-        f"{user} needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its "
-        "unroll or innovations view (for noise_off(model) use method='mean')"
+        f"{user} needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its unroll or "
+        f"innovations view{noise_off}"
     )
 
 
