@@ -27,7 +27,7 @@ def z_over_filters(draws: Any, mean: Any, deviation: Any) -> np.ndarray:
 
 
 class TestExact:
-    """False-alarm rate of each test, at a fixed seed: that of Student's t with 19 degrees of freedom, 4e-5 for |z| > 5.3,
+    """False-alarm rate of each test, at a fixed seed: 4e-5 (Student's t with 19 degrees of freedom beyond 5.3)
     times the number of moments, a few dozen."""
 
     def check(self, linear_gaussian, exact_posterior, steps: int, particles: int, draws: int, every: int) -> None:
