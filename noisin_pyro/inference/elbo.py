@@ -19,7 +19,7 @@ from pyro.util import check_site_shape
 from torch import Tensor, nn
 
 from noisin_pyro.inference.filtering.particle_filter import Settings
-from noisin_pyro.inference.filtering_bound import filtered
+from noisin_pyro.inference.filtering_bound import summed_out
 from noisin_pyro.inference.guides.view import view_for
 from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
 from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, refuse_wrong_sites, scored_sites
@@ -100,7 +100,7 @@ class PriorAsGuide_ELBO(ELBO):
         self.bound = bound
         self.kl_weight = kl_weight
         threshold = THRESHOLD if threshold is None else threshold
-        self._filter = Settings(1, num_particles, threshold, ancestor_term=ancestor_term is not False)
+        self._filter = Settings(1, num_particles, threshold), ancestor_term is not False
         self._measured: tuple[Any, Any] = (None, None)  # the model and guide whose nesting is known
         self._nesting = 0
 
@@ -184,7 +184,7 @@ class PriorAsGuide_ELBO(ELBO):
         self, model: Program, guide: Program | None, args: Any, kwargs: Any
     ) -> Generator[tuple[Trace, Trace], None, None]:
         if self.bound == "filtering":
-            yield self._get_trace(*filtered(model, guide, self._filter), args, kwargs)
+            yield self._get_trace(*summed_out(model, guide, *self._filter), args, kwargs)
             return
         viewed = view_for(guide, model)
         if self.num_particles == 1 or not self.vectorize_particles:

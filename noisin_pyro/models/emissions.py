@@ -3,7 +3,8 @@ generative process)."""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 import pyro.distributions as dist
 import torch
@@ -19,6 +20,8 @@ from noisin_pyro.recurrence.matmul import (
     linear,
 )
 from noisin_pyro.recurrence.softmax import Softmax
+
+T = TypeVar("T", bound=nn.Module)
 
 
 class Emission(PyroModule):
@@ -141,6 +144,16 @@ class Poisson(Emission):
 
     def forward(self, z: Tensor) -> TorchDistribution:
         return dist.Poisson(self.read_out(z).exp()).to_event(1)
+
+
+def with_plain_weights(module: T) -> T:
+    """A shallow copy whose weights are plain attributes, read once: Pyro records every access to a module's own."""
+    plain = copy.copy(module)
+    names = {name.removesuffix("_unconstrained") for name in module._parameters}
+    values = {name: getattr(module, name) for name in names | set(getattr(module, "_pyro_samples", ()))}
+    children = {name: child and with_plain_weights(child) for name, child in module._modules.items()}
+    plain.__dict__.update(values | children)  # found before Pyro's __getattr__ is asked
+    return plain
 
 
 EMISSIONS: dict[str, type[Emission]] = {

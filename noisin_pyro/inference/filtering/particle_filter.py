@@ -15,14 +15,13 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from noisin_pyro.data import Batch
-from noisin_pyro.inference.filtering.proposals import Proposal
+from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, real_steps, underlying
+from noisin_pyro.models.emissions import with_plain_weights
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.recurrence.softmax import BLOCK_NUMEL, Softmax
 
 
 class Particles(NamedTuple):
@@ -46,7 +45,9 @@ class FilterStep(NamedTuple):
         effective_samples: effective sample size of each island before resampling, ``(R, B)``; 0 in padding.
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
-        drawn: their z of each noisy layer by number, ``(R·K, B, H)``; 0 is the inputs.
+        proposed: how they moved.
+        active: which sequences' weights changed, ``(B,)``; None for all.
+        ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
 
     particles: Particles
@@ -54,7 +55,9 @@ class FilterStep(NamedTuple):
     effective_samples: Tensor
     resampled: Tensor
     weighted: Particles
-    drawn: dict[int, Tensor]
+    proposed: Proposed
+    active: Tensor | None
+    ancestors: Tensor | None
 
 
 class Filtered(NamedTuple):
@@ -80,16 +83,12 @@ class Settings:
         threshold: an island's particles of a sequence are resampled if their effective sample size is below this
             fraction of K; 0 never resamples.
         guide: the proposal; None is the prior.
-        ancestor_term: whether each particle carries its ancestor's weight, divided by itself detached, through a
-            resampling. The value is the same; the gradient of log p̂, weighted by p̂ / p(x), is then unbiased for
-            ∇log p(x) (Ścibior and Wood 2021).
     """
 
     islands: int
     particles: int
     threshold: float
     guide: Guide | None = None
-    ancestor_term: bool = False
 
 
 def run(
@@ -144,10 +143,10 @@ def filter_window(
     proposal = Proposal(walk, islands * num_particles, guide)
     lengths, total = batch.lengths, batch.targets.shape[1]
     real = [None] * total if lengths is None else real_steps(lengths.to(batch.targets.device), total).unbind(-1)
-    options = settings.threshold, proposal, settings.ancestor_term
+    options, emission = (settings.threshold, proposal), with_plain_weights(program.emission)
     increments, effective_samples, resampled = [], [], []
     for t, x_t in enumerate(batch.targets.split(1, 1)):
-        step = filter_step(walk, program.emission, t, particles, x_t, real[t], *options, real=real[t])
+        step = filter_step(walk, emission, t, particles, x_t, real[t], *options, real=real[t])
         visit(step)
         particles = step.particles
         increments.append(step.increment)
@@ -178,10 +177,11 @@ def filter_step(
     scored: Tensor | None,
     threshold: float,
     proposal: Proposal | None = None,
-    ancestor_term: bool = False,
     real: Tensor | None = None,
 ) -> FilterStep:
     """Propagate the particles, weight them by p(x_t | z_t) p(noise) / q(noise), and resample them if needed.
+
+    States have gradients, weights have none: ``filtering_bound.py`` has the gradient of log p̂.
 
     Args:
         walk: the network, which steps along the inputs of the window.
@@ -192,53 +192,43 @@ def filter_step(
         scored: which sequences have a target at t, ``(B,)``, or None for all.
         threshold: particles are resampled if their effective sample size is below this fraction of K.
         proposal: draws the noise, along the same walk; by default from the prior.
-        ancestor_term: as in :class:`Settings`.
         real: which sequences have a step at t, ``(B,)``, or None for all; padding changes neither states nor weights.
     """
     islands, num_particles, _ = particles.log_w.shape
     proposal = Proposal(walk, islands * num_particles) if proposal is None else proposal
-    output, states, drawn, log_ratio = proposal.step(t, particles.states)
+    proposed = proposal.step(t, particles.states)
+    states, log_ratio = proposed.states, proposed.log_ratio
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))
-    law = emission(output.unsqueeze(-2))
-    if isinstance(law, Softmax):  # the scores of all steps would be in memory until backward
-        law.recompute = law.param_shape.numel() * walk.inputs.shape[-2] > BLOCK_NUMEL
-    log_p = law.log_prob(x_t).reshape(particles.log_w.shape).double()
-    log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0))
-    weighted_rows = scored
-    if log_ratio is not None:
-        log_ratio = log_ratio.reshape(log_w.shape).double()
-        log_w = log_w + (log_ratio if real is None else log_ratio.where(real, 0.0))
-        weighted_rows = real
-    increment = log_w.logsumexp(1, keepdim=True)
-    if weighted_rows is not None:  # weights are normalized, so it is 0 elsewhere but for rounding; its gradient is not
-        increment = increment.where(weighted_rows, 0.0)
-    # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
-    log_w = (log_w - increment).where(increment > -math.inf, -math.log(num_particles))
-    ess = effective_sample_size(log_w.detach(), 1)
-    due = ess < threshold * num_particles
-    if weighted_rows is not None:
-        due, ess = due & weighted_rows, ess * weighted_rows
-    weighted = Particles(states, log_w)
+    with torch.no_grad():
+        log_p = emission(proposed.output.unsqueeze(-2)).log_prob(x_t).reshape(particles.log_w.shape).double()
+        log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0))
+        active = scored
+        if log_ratio is not None:
+            log_ratio = log_ratio.reshape(log_w.shape).double()
+            log_w = log_w + (log_ratio if real is None else log_ratio.where(real, 0.0))
+            active = real
+        increment = log_w.logsumexp(1, keepdim=True)
+        if active is not None:  # weights are normalized, so it is 0 elsewhere but for rounding
+            increment = increment.where(active, 0.0)
+        # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
+        log_w = (log_w - increment).where(increment > -math.inf, -math.log(num_particles))
+        ess = log_w.exp().square().sum(1).reciprocal()
+        due = ess < threshold * num_particles
+        if active is not None:
+            due, ess = due & active, ess * active
+    weighted, after, ancestors = Particles(states, log_w), Particles(states, log_w), None
     # where reading the device would wait for it, each particle that is not due is its own ancestor
-    after = resample(weighted, due, ancestor_term) if threshold > 0 and (due.is_cuda or due.any()) else weighted
-    return FilterStep(after, increment.squeeze(1), ess, due, weighted, drawn)
+    if threshold > 0 and (due.is_cuda or due.any()):
+        ancestors = systematic_ancestors(log_w, due)
+        equal = torch.where(due.unsqueeze(1), -math.log(num_particles), log_w)
+        after = Particles(select(states, ancestors), equal)
+    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, active, ancestors)
 
 
 def _where(real: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
     return None if new is None or old is None else torch.where(real.unsqueeze(-1), new, old)
-
-
-def resample(particles: Particles, due: Tensor, ancestor_term: bool = False) -> Particles:
-    """Replace the particles by equally weighted offspring, where ``due`` ``(R, B)``."""
-    log_w = particles.log_w
-    ancestors = systematic_ancestors(log_w.detach(), due)
-    offspring = torch.full_like(log_w, -math.log(log_w.shape[1]))
-    if ancestor_term:
-        inherited = log_w.gather(1, ancestors)
-        offspring = offspring + (inherited - inherited.detach())
-    return Particles(select(particles.states, ancestors), torch.where(due.unsqueeze(1), offspring, log_w))
 
 
 PARTICLE_FILTER = "method='particle-filter'"

@@ -108,7 +108,7 @@ def _smooth(program: SequenceModel, batch: Batch, num_draws: int, settings: Sett
     stored: list[_Stored] = []
 
     def store(step: FilterStep) -> None:
-        stored.append(_Stored(step.drawn, step.weighted.log_w[0]))
+        stored.append(_Stored(step.proposed.drawn, step.weighted.log_w[0]))
 
     filtered, _ = filter_window(program, batch, None, settings, visit=store)
     rows, steps = batch.targets.shape[:2]

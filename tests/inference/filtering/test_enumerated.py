@@ -12,8 +12,9 @@ from torch import Tensor
 from noisin_pyro import NoisyRNN, SequenceModel, Spread
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering import particle_filter
-from noisin_pyro.inference.filtering.particle_filter import Settings, filter_window
+from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering.resampling import systematic_ancestors
+from noisin_pyro.inference.filtering_bound import differentiable_filter
 from noisin_pyro.noise.distributions import NoisyPoisson
 from noisin_pyro.noise.standardized import Standardized
 
@@ -122,8 +123,7 @@ def check(
     log_p = exact(model, noise, values, inputs, x)
     batch = Batch(inputs.expand(outcomes.size, -1, -1), x.expand(outcomes.size, -1, -1), None, False)
     outcomes.restart()
-    filtered, _ = filter_window(model, batch, None, Settings(1, PARTICLES, threshold, None, ancestor_term))
-    estimate = filtered.increments[0].sum(-1)
+    estimate, *_ = differentiable_filter(model, batch, None, Settings(1, PARTICLES, threshold), ancestor_term)
     weight = outcomes.total_probability() * (estimate - log_p).detach().exp()
     parameters = [p for p in model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad((weight * estimate).sum(), parameters)

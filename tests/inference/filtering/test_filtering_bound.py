@@ -16,8 +16,8 @@ from torch import Tensor
 import noisin_pyro as nz
 from noisin_pyro import LanguageModel, PriorAsGuide_ELBO, SequenceModel, Spread, innovations
 from noisin_pyro.data import Batch
-from noisin_pyro.inference.filtering import particle_filter
 from noisin_pyro.inference.filtering.particle_filter import Settings, filter_window
+from noisin_pyro.inference.filtering_bound import differentiable_filter
 from noisin_pyro.models import CELLS, EMISSIONS
 from noisin_pyro.recurrence import softmax
 
@@ -64,7 +64,7 @@ class TestValue:
         drawn: list[dict[int, Tensor]] = []
         batch = Batch(inputs, x, None, False)
         filtered, _ = filter_window(
-            model, batch, None, Settings(1, PARTICLES, 0.0), visit=lambda step: drawn.append(step.drawn)
+            model, batch, None, Settings(1, PARTICLES, 0.0), visit=lambda step: drawn.append(step.proposed.drawn)
         )
         paths = {
             f"z_{layer}": torch.stack([z[layer].expand(PARTICLES, BATCH, -1) for z in drawn], -2) for layer in drawn[0]
@@ -211,8 +211,7 @@ class TestUnbiased:
         for ancestor_term in (True, False):
             groups = []
             for _ in range(40):
-                filtered, _ = filter_window(model, batch, None, Settings(1, 8, 1.0, None, ancestor_term))
-                estimate = filtered.increments[0].sum(-1)
+                estimate, *_ = differentiable_filter(model, batch, None, Settings(1, 8, 1.0), ancestor_term)
                 weight = (estimate - log_p).detach().exp() / len(estimate)
                 groups.append(torch.autograd.grad((weight * estimate).sum(), excess)[0] / chain)
             means = torch.stack(groups)
@@ -221,12 +220,11 @@ class TestUnbiased:
 
 
 class TestTraining:
-    def test_scores_of_a_text_are_recomputed_rather_than_stored(self, monkeypatch):
+    def test_softmax_in_blocks(self, monkeypatch):
         model = LanguageModel(50, 3, spread=1.0).double()
         inputs, targets = torch.randint(50, (2, 2, 6))
         gradients = []
         for limit in (softmax.BLOCK_NUMEL, 100):
-            monkeypatch.setattr(particle_filter, "BLOCK_NUMEL", limit)
             monkeypatch.setattr(softmax, "BLOCK_NUMEL", limit)
             pyro.set_rng_seed(1)
             gradients.append(torch.autograd.grad(filtering(model)(inputs, targets), list(model.parameters())))
