@@ -76,8 +76,9 @@ class Config:
             raise ValueError(
                 f"weight decay: {optimization.optimizer} has none; leave it out, or take another optimizer"
             )
-        if optimization.bound == "importance" and optimization.num_particles < 2:
-            raise ValueError("bound importance needs num particles of at least 2: with one it is the elbo")
+        if optimization.bound != "elbo" and optimization.num_particles < 2:
+            raise ValueError(f"bound {optimization.bound} needs num particles of at least 2: with one it is the elbo")
+        self._require_effective_filtering()
         if self.run.tf32 and (self.run.device != "cuda" or self.run.precision != "float32"):
             where = f"device {self.run.device!r} with precision {self.run.precision}"
             raise ValueError(f"tf32 is for float32 products on device 'cuda', got {where}; leave it out")
@@ -89,6 +90,26 @@ class Config:
         self._require_effective_guide()
         if (not self.noisy and optimization.num_particles > 1) or (noise.spread == 0 and not noise.feedback):
             raise ValueError("without noise (spread 0), num particles and feedback have no effect; leave them out")
+
+    def _require_effective_filtering(self) -> None:
+        optimization = self.optimization
+        if optimization.bound != "filtering":
+            for option in ("threshold", "ancestor_term"):
+                if getattr(optimization, option) is not None:
+                    raise ValueError(
+                        f"{label(option)} is for bound 'filtering', not {optimization.bound!r}; leave it out"
+                    )
+            return
+        if self.run.backend not in ("auto", "loop"):
+            raise ValueError(
+                f"backend {self.run.backend!r} runs whole sequences, and bound 'filtering' single steps; take 'auto'"
+            )
+        self._dropout.refuse("bound 'filtering' does not support dropout masks", "bound 'elbo'")
+        if self.model.weight_prior != "dirac":
+            raise ValueError(
+                "bound 'filtering' is validated by a particle filter, which needs fixed weights; take weight prior "
+                "'dirac', or bound 'elbo'"
+            )
 
     def _require_effective_guide(self) -> None:
         inference = self.inference
@@ -107,8 +128,10 @@ class Config:
                 f"guide {inference.guide!r} is validated by its bound on each sequence, which weights with priors "
                 "share; take weight prior 'dirac', or guide 'prior'"
             )
-        if inference.kl_annealing is not None and self.optimization.bound == "importance":
-            raise ValueError("kl annealing is for bound 'elbo': the importance bound has no KL to weigh")
+        if inference.kl_annealing is not None and self.optimization.bound != "elbo":
+            raise ValueError(
+                f"kl annealing is for bound 'elbo': the {self.optimization.bound} bound has no KL to weigh"
+            )
 
     @property
     def noisy(self) -> bool:
@@ -125,12 +148,13 @@ class Config:
     def deterministic_twin(self, folder: Path) -> Config:
         """The same run without noise and dropout: same data, initial weights (same seed) and optimizer."""
         no_noise = {"spread": 0.0, "learn_spread": False, "spread_floor": None, "input_spread": 0.0, "feedback": True}
+        elbo = {"num_particles": 1, "bound": "elbo", "threshold": None, "ancestor_term": None}
         return with_values(
             dataclasses.replace(self, inference=Inference()),
             {
                 **{f"noise.{name}": value for name, value in no_noise.items()},
                 **{"model.weight_prior": "dirac", "model.regularizer": "none", "model.dropout": None},
-                **{"optimization.num_particles": 1, "optimization.bound": "elbo"},
+                **{f"optimization.{name}": value for name, value in elbo.items()},
                 **{"run.twin": False, "run.folder": folder},
             },
         )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -62,10 +63,10 @@ def fit(
     Each epoch adds a row to ``log.csv`` in ``folder``. ``best.pt`` holds the best model in validation, and ``last.pt``
     the state from which training resumes (:class:`~noisin_pyro.training.rundir.checkpointer.Checkpointer`).
     The columns of the log are ``epoch``; ``train_nats`` (the loss with noise, while the weights change) and
-    ``valid_nats`` (noise off; with a guide, its bound with one draw per sequence), both in nats per step, with their
-    exponentials ``train_perplexity`` and ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's
-    spread at the end of the epoch; ``seconds`` of the epoch; ``tokens_per_second`` of its training. With averaged SGD,
-    the averaged weights are validated, saved and logged.
+    ``valid_nats`` (noise off; with a guide, its bound with one draw per sequence; with the filtering bound, an
+    estimate), both in nats per step, with their exponentials ``train_perplexity`` and ``valid_perplexity``;
+    ``learning_rate``; ``gamma_1`` and so on, each layer's spread at the end of the epoch; ``seconds`` of the epoch;
+    ``tokens_per_second`` of its training. With averaged SGD, the averaged weights are validated, saved and logged.
 
     Args:
         label: name of the network in log messages.
@@ -175,7 +176,7 @@ class _Loop:
         """Validate, write ``best.pt`` if it is better than before, and add a row to the log."""
         start, epoch, done = time.perf_counter(), self.state.epoch, self.state.under_way
         with averaged_weights(self.optimizer):
-            valid_nats = validate(self.model, self.guide, self.valid, self.config.data, self.world).nats_per_step
+            valid_nats = validate(self.model, self.guide, self.valid, self.config, self.world).nats_per_step
             require_finite(valid_nats, self.model, f"{self._title}, validation")
             is_best = valid_nats < self.state.best_nats
             if is_best:
@@ -218,7 +219,8 @@ class _Loop:
     def _log_backends(self) -> None:
         names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
         rows = self.world.split(self.config.data.batch_size) * self.config.optimization.num_particles
-        backends = ", ".join(names.get(backend, backend) for backend in self.model.rnn.backends(rows))
+        layers = ["loop"] if self.config.optimization.bound == "filtering" else self.model.rnn.backends(rows)
+        backends = ", ".join(names.get(backend, backend) for backend in layers)
         logger.info("%13s, layers computed by: %s", self.label, backends)
 
     def _log_row(self, row: metrics_log.Row, is_best: bool) -> None:
@@ -236,7 +238,8 @@ def _bound(model: SequenceModel, guide: Guide | None, config: Config) -> Bound:
     """The objective: equation (1) of the paper, or the bound of the guide."""
     options = config.optimization
     # The depth of the model's one plate. Pyro would find it by running the model, which changes a resumed run's draws.
-    elbo = PriorAsGuide_ELBO(num_particles=options.num_particles, bound=options.bound, max_plate_nesting=1)
+    filtering: dict[str, Any] = {"threshold": options.threshold, "ancestor_term": options.ancestor_term}
+    elbo = PriorAsGuide_ELBO(options.num_particles, bound=options.bound, max_plate_nesting=1, **filtering)
     return elbo(model, guide)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro.conf
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 Named = tyro.conf.arg
 LARGEST = 1e9  # of rates and spreads, far from overflow in single precision
@@ -86,6 +86,9 @@ class Model(Options):
 
     tie_weights: bool = False
     """Share the weights of the embedding and the softmax. Texts only."""
+
+    emission_hidden_size: Annotated[Count | None, default("none")] = None
+    """Number of units of a hidden layer between the states and the output. By default the output is linear."""
 
     initialization: Literal["torch", "published"] = "torch"
     """Initial weights: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
@@ -182,8 +185,16 @@ class Optimization(Options):
     num_particles: Count = 1
     """Number of Monte Carlo samples of the noise per gradient."""
 
-    bound: Literal["elbo", "importance"] = "elbo"
-    """Objective: elbo (the paper's), or importance (log-mean-exp of the samples; on a cut text it is not a bound)."""
+    bound: Literal["elbo", "importance", "filtering"] = "elbo"
+    """Objective: elbo (the paper's), importance (log-mean-exp of the samples; on a cut text it is not a bound), or
+    filtering (log-likelihood estimate of a particle filter, with the guide as proposal, also in validation)."""
+
+    threshold: Annotated[Annotated[float, Ge(0), Le(1)] | None, default("0.5", "FLOAT")] = None
+    """With --bound filtering: resample if the effective sample size is below this fraction of the particles; 0 is off."""
+
+    ancestor_term: Annotated[bool | None, default("True", "{True,False}")] = None
+    """With --bound filtering: include the gradient of ancestors' weights. Without it, the gradient has less variance but
+    is not that of the likelihood."""
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,11 @@ class Result:
         folder: the run's.
         log: the rows of ``log.csv``.
         best_epoch: the epoch whose model was best in validation; the evaluations are of this model.
-        valid: validation, noise off; with a guide, its bound with one draw per sequence.
+        valid: validation, noise off; with a guide, its bound with one draw per sequence; with the filtering bound, the
+            estimate of a particle filter.
         test: test, noise off.
         ensemble: test, averaged over noisy runs; ``None`` if nothing is random or ``ensemble_samples`` is 0.
-        bound: test, the guide's bound with one draw per sequence; ``None`` where the prior was the guide.
+        bound: test, as in validation; ``None`` where that is with the noise off.
         measure: what :meth:`table` shows: perplexities for a text, nats per step (a whole chord) for music.
         seconds: duration of all epochs and the final tests.
         twin: the deterministic network's result, if it was trained.
