@@ -190,11 +190,11 @@ class Optimization(Options):
     filtering (log-likelihood estimate of a particle filter, with the guide as proposal, also in validation)."""
 
     threshold: Annotated[Annotated[float, Ge(0), Le(1)] | None, default("0.5", "FLOAT")] = None
-    """With --bound filtering: resample if the effective sample size is below this fraction of the particles; 0 is off."""
+    """With --bound filtering: resample if the effective sample size is below this fraction of particles; 0 is off."""
 
     ancestor_term: Annotated[bool | None, default("True", "{True,False}")] = None
-    """With --bound filtering: include the gradient of ancestors' weights. Without it, the gradient has less variance but
-    is not that of the likelihood."""
+    """With --bound filtering: include the gradient of ancestors' weights. Without it, the gradient has less variance,
+    but is not that of the likelihood."""
 
 
 @dataclass(frozen=True)
