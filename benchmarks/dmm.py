@@ -3,7 +3,7 @@
 ``python benchmarks/dmm.py results/chorales/dmm --minutes 60`` trains it and writes the folder. The networks, their
 sizes and the optimizer are those of Pyro's example ``dmm`` (Krishnan, Shalit, Sontag, *Structured Inference Networks
 for Nonlinear State Space Models*, AAAI 2017, variant DKS; its dropout has no effect on an RNN of one layer). A
-trajectory is one sample site instead of one per step, and the best model in validation is kept instead of the last.
+trajectory is one sample site instead of one per step, and the best model in validation is used instead of the last.
 
     z_t ~ Normal(gated transition of z_{t-1}),  x_t ~ Bernoulli(emitter of z_t),  q(z_t | z_{t-1}, x_{t:T})
 """

@@ -37,7 +37,7 @@ from gpu_checks import checks
 
 from noisin_pyro._files import write_json
 from noisin_pyro._tables import aligned
-from noisin_pyro.reproduction.icml import ICML
+from noisin_pyro.reproduction.icml_recipes import ICML
 from noisin_pyro.training.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
@@ -184,7 +184,7 @@ def run_stages(stages: Mapping[str, Callable[[], None]], folder: Path, deadline:
             statuses[name] = "done"
         except OutOfTime:
             statuses[name] = "out of time"
-        except Exception as error:  # the other stages are worth having all the same
+        except Exception as error:  # the other stages are still useful
             traceback.print_exc()
             statuses[name] = f"failed: {error}"
         write_json(folder / "progress.json", statuses)

@@ -47,7 +47,7 @@ def forward(model: SequenceModel, batch: Batch, at_once: bool) -> Tensor:
 
 
 def measure(cell: str, batch: Batch, rounds: int) -> dict[str, Any]:
-    """Ratios of the filter's time to that of the forward passes, and how the filter did."""
+    """Ratios of the filter's time to that of the forward passes, and the filter's diagnostics."""
     with program_settings(), torch.no_grad():
         model = SequenceModel(NoisyRNN(KEYS, UNITS, cell=cell, spread=SPREAD), "bernoulli", KEYS)
         model.emission.linear.weight.mul_(3)  # so that particles have different weights and are resampled

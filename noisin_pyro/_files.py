@@ -21,18 +21,29 @@ logger = logging.getLogger("noisin_pyro")
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name ``path`` in the operating system's errors that name no file, as those of a full disk while it is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path, backup: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that replaces ``path`` once all of it is on disk.
 
     If anything goes wrong, a full disk included, the file at ``path`` stays as it was.
 
     Args:
-        backup: where the previous file is kept.
+        backup: new path of the previous file.
     """
     # In the same folder, and so on the same file system: only there is the replacement atomic.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

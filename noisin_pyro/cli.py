@@ -30,13 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Used in place of the command line's.
 
     Returns:
-        0 on success; 2 after an error that the user can mend, with one line on stderr; 130 after Ctrl-C, 143 after
-        SIGTERM.
+        0 on success; 1 if a reproduction has rows left; 2 after an error that the user can mend, with one line on
+        stderr; 130 after Ctrl-C, 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show γ gets a question mark
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments, status = list(sys.argv[1:] if arguments is None else arguments), 0
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, perhaps not installed here; the command draws without one
     try:
         if arguments == ["--version"]:
             from importlib.metadata import version  # as slow as all other imports here together
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             command = _parse(arguments)
             with _logging_to_stderr():
-                command.run()
+                status = command.run() or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has closed the pipe, as in: noisin families | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,9 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(stop, "interrupted")
         return 128 + (stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's own
-        _print_error(error, type(error).__name__)
+        command = arguments[0] if arguments and isinstance(error, ValueError) else None
+        _print_error(error, type(error).__name__, command)
         return 2
-    return 0
+    return status
 
 
 @contextlib.contextmanager
@@ -77,9 +79,13 @@ def _logging_to_stderr() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _print_error(error: BaseException, otherwise: str) -> None:
+def _print_error(error: BaseException, otherwise: str, command: str | None = None) -> None:
     """Print the error's first line and its notes, on one line; under torchrun, in one process."""
     first = str(error).splitlines()[0] if str(error) else otherwise
+    if command in SUMMARIES:
+        from noisin_pyro.commands._messages import with_option_names
+
+        first = with_option_names(first, load(command))
     text = "noisin: " + "; ".join([first, *getattr(error, "__notes__", [])])
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from noisin_pyro.training.distributed import log_once

@@ -1,4 +1,4 @@
-"""Make the notebooks anew from their scripts: python notebooks/execute.py [NAME ...]. It reaches no network."""
+"""Execute the notebooks from their scripts: python notebooks/execute.py [NAME ...]. It needs no network."""
 
 import shutil
 import sys
@@ -14,13 +14,13 @@ RESULTS = HERE.parent / "results" / "notebooks"
 
 
 def execute(script: Path) -> None:
-    """Run the script's cells in a kernel of its own, and write them with what they show beside it.
+    """Run the script's cells in a kernel of its own, and write the notebook with its outputs beside it.
 
     Pictures and numbers that it saves in its working folder go to ``results/notebooks/``.
     """
     notebook = jupytext.read(script)
     for index, cell in enumerate(notebook.cells):
-        cell["id"] = str(index)  # made at random otherwise
+        cell["id"] = str(index)  # otherwise random
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
             notebook,
@@ -28,7 +28,7 @@ def execute(script: Path) -> None:
             record_timing=False,
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
-            extra_arguments=["--log-level=ERROR"],  # its warnings are about itself, and would stand in the first cell
+            extra_arguments=["--log-level=ERROR"],  # its warnings would appear in the first cell
         ).execute()
         for path in (path for path in Path(folder).iterdir() if path.suffix in (".png", ".json")):
             (RESULTS / script.stem).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The command: what it prints, and how it refuses."""
+"""The command: its output, and its errors."""
 
 import re
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], monkeypa
         ("trian", "train"),
         ("train --hiden-size 3", "--hidden-size"),
         ("train --hidden-size many", "--hidden-size"),
-        ("train --hidden-size 0", "hidden size"),
+        ("train --hidden-size 0", "--hidden-size must be"),
         ("train --epochs", "--epochs"),
         ("train --cell elman", "cell (or the import path"),
         ("train --optimizer Adm", "adam"),
@@ -142,7 +142,7 @@ def test_a_known_name_is_not_hidden_by_a_folder(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--bound importance", "num particles of at least 2"),
+        ("--bound importance", "--num-particles of at least 2"),
         ("--spread 0 --num-particles 3", "have no effect"),
         ("--spread 0 --no-feedback", "have no effect"),
         ("--spread-floor 0.2", "for a learned spread"),
@@ -150,7 +150,7 @@ def test_a_known_name_is_not_hidden_by_a_folder(
         ("--seed -1", "seed must be at least 0"),
         ("--cell sigmoid --noise gamma:native --input-spread 0.2", "inputs can be anywhere"),
         ("--optimizer Muon", "optimizer must be one of"),
-        ("--spread 1e300", "spread must be a number from 0"),
+        ("--spread 1e300", "spread must be less than 1000000000"),
     ],
 )
 def test_options_that_cannot_apply_are_refused(

@@ -35,7 +35,7 @@ def test_the_script_runs_at_its_reduced_size(script: Path, tmp_path: Path) -> No
 def test_the_notebook_is_the_script(script: Path) -> None:
     written, committed = jupytext.read(script), nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     cells = [[(cell.cell_type, cell.source) for cell in notebook.cells] for notebook in (written, committed)]
-    assert cells[0] == cells[1], "make it anew: python notebooks/execute.py " + script.stem
+    assert cells[0] == cells[1], "run: python notebooks/execute.py " + script.stem
 
 
 @each_notebook

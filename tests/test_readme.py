@@ -39,6 +39,6 @@ def test_numbers_of_the_chorales_are_those_of_the_results(contestant: str) -> No
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_what_bfloat16_changes_is_that_of_the_results(precision: str) -> None:
-    numbers = result(f"products/{precision}")
+    numbers = result(f"matmul_precision/{precision}")
     for part in ("valid", "test"):
         assert f"{numbers[part]['perplexity']:.3f}" in SPEED

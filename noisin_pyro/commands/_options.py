@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro.conf
 
 from noisin_pyro.training import Config, Data
+from noisin_pyro.training.config import with_values
+from noisin_pyro.training.options import Named, default
 
-Named = tyro.conf.arg
 RunFolder = tyro.conf.Positional[Annotated[Path, Named(metavar="FOLDER")]]
 RunFolders = tyro.conf.Positional[
     Annotated[tuple[Path, ...], Named(metavar="FOLDER [FOLDER ...]", help_behavior_hint="")]
 ]
-Device = Annotated[
-    Literal["cpu", "cuda"] | None, Named(metavar="{cpu,cuda}", help_behavior_hint="(default: the run's)")
-]
-DataRoot = Annotated[
-    Path | None,
-    Named(metavar="FOLDER", help_behavior_hint="(default: the run's; or $NOISIN_DATA, the cache, a download)"),
-]
+Device = Annotated[Literal["cpu", "cuda"] | None, default("the run's", "{cpu,cuda}")]
+DataRoot = Annotated[Path | None, default("the run's; or $NOISIN_DATA, the cache, a download", "FOLDER")]
 Imports = Annotated[tuple[str, ...], Named(metavar="MODULE:NAME", help_behavior_hint="")]
 NewFile = Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")]
 
 
 def require_seed(seed: int) -> None:
-    """Refuse a seed that not every generator takes.
+    """Raise for a seed that not every generator accepts.
 
     Raises:
         ValueError: it is negative or too large.
@@ -37,28 +32,22 @@ def require_seed(seed: int) -> None:
 
 
 def require_new(path: Path | None) -> None:
-    """Refuse a file that cannot be written, before the work for it is done.
+    """Raise for a file that cannot be written, before its content is computed.
 
     Raises:
-        ValueError: something is there already (nothing is overwritten, least of all a run), or no folder for it is.
+        ValueError: the file exists already, since nothing is overwritten, or its folder does not.
     """
     if path is not None and path.exists():
-        raise ValueError(
-            f"{str(path)!r} is there already, and nothing is overwritten; choose another name, or remove it"
-        )
+        raise ValueError(f"{str(path)!r} exists, and nothing is overwritten; choose another name, or remove it")
     if path is not None and not path.parent.is_dir():
-        raise ValueError(f"{str(path.parent)!r} is not a folder; make it, or choose another place for {path.name!r}")
+        raise ValueError(f"{str(path.parent)!r} is not a folder; create it, or choose another folder for {path.name!r}")
 
 
 def cut(config: Config, eval_batch_size: int | None, window: int | None) -> Data:
-    """A run's way of reading held-out data, with what these options change.
+    """The options of a run's data, changed by those that are given.
 
     Raises:
         ValueError: a size that the configuration refuses.
     """
-    given = {
-        option: value
-        for option, value in (("eval_batch_size", eval_batch_size), ("window", window))
-        if value is not None
-    }
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **given)).data
+    given = {"data.eval_batch_size": eval_batch_size, "data.window": window}
+    return with_values(config, {name: value for name, value in given.items() if value is not None}).data

@@ -11,7 +11,6 @@ from noisin_pyro.commands._options import (
     DataRoot,
     Device,
     Imports,
-    Named,
     NewFile,
     RunFolders,
     cut,
@@ -20,6 +19,7 @@ from noisin_pyro.commands._options import (
 )
 from noisin_pyro.inference import compare
 from noisin_pyro.training.build import dataset
+from noisin_pyro.training.options import Options, default
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.layout import fingerprint
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
@@ -27,12 +27,13 @@ from noisin_pyro.training.validation import eval_rows
 
 LEGEND = """
 Lower is better. Both errors are standard errors in nats per step: MC (Monte Carlo) over the noise, data over the
-sequences. The gap is the difference to the particle filter's estimate for the same model. ESS is the effective sample
-size. If Pareto k is above 0.7, there are too few samples for a reliable result."""
+sequences or, for a text, over blocks of 500 tokens. The gap is the difference to the particle filter's estimate for the
+same model. ESS is the effective sample size. If Pareto k is above 0.7, there are too few samples for a reliable
+result."""
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Options):
     """Score the best models of several runs on the same data, in one table."""
 
     folders: RunFolders = ()
@@ -43,23 +44,20 @@ class Compare:
 
     methods: Annotated[
         tuple[Literal["mean", "ensemble", "importance", "particle-filter"], ...] | None,
-        Named(
-            metavar="{mean,ensemble,importance,particle-filter} [...]",
-            help_behavior_hint="(default: all that apply)",
-        ),
+        default("all that apply", "{mean,ensemble,importance,particle-filter} [...]"),
     ] = None
     """Methods to use, as in noisin evaluate. A deterministic model has one exact score."""
 
-    samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100, 400)")] = None
+    samples: Annotated[int | None, default("50, 100, 400")] = None
     """Number of noisy runs (ensemble), samples (importance) or particles (particle-filter)."""
 
     seed: int = 0
     """Seed of the noise, set before each score."""
 
-    eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
+    eval_batch_size: Annotated[int | None, default("the first run's")] = None
     """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity."""
 
-    window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the first run's)")] = None
+    window: Annotated[int | None, default("the first run's")] = None
     """Number of steps per window. Texts only."""
 
     csv: NewFile = None
@@ -89,7 +87,7 @@ class Compare:
             require_new(path)
         if self.csv is not None and self.csv == self.png:
             raise ValueError(
-                f"csv and png must be different files, got {str(self.csv)!r} for both; use different names"
+                f"--csv and --png must be different files, got {str(self.csv)!r} for both; use different names"
             )
         if not self.folders or len(set(self.folders)) < len(self.folders):
             given = ", ".join(map(str, self.folders)) or "none"

@@ -26,7 +26,10 @@ from noisin_pyro.commands._options import (
 from noisin_pyro.data import Sequences, Vocabulary
 from noisin_pyro.data.text import read_words
 from noisin_pyro.inference import Evaluation, evaluate
+from noisin_pyro.inference.evaluation.result import BLOCK
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.training.build import dataset
+from noisin_pyro.training.options import Options
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
@@ -41,7 +44,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Options):
     """Score the best model of a run on one part of its data, or on another text."""
 
     folder: RunFolder
@@ -60,6 +63,15 @@ class Evaluate:
 
     samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100 or 400)")] = None
     """Number of noisy runs (ensemble), samples (importance) or particles (particle-filter). Not for mean."""
+
+    proposal: Annotated[
+        Literal["prior", "guide"] | None,
+        Named(help_behavior_hint="(default: importance: the run's guide, if it has one; particle-filter: prior)"),
+    ] = None
+    """Distribution that the noise is drawn from in importance and particle-filter: its prior, or the run's guide."""
+
+    threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
+    """particle-filter: resample if the effective sample size is below this fraction of the particles; 0 is off."""
 
     seed: int = 0
     """Seed of the noise."""
@@ -96,14 +108,14 @@ class Evaluate:
             require_new(path)
         if self.json is not None and self.json == self.per_token:
             raise ValueError(
-                f"json and per token must be different files, got {str(self.json)!r} for both; use different names"
+                f"--json and --per-token must be different files, got {str(self.json)!r} for both; use different names"
             )
         with program_settings():
             trained = load_run(self.folder, self.device, self.data_root, self.imports)
             data = cut(trained.config, self.eval_batch_size, self.window)
-            source, part = self._data(trained)
+            data_name, part = self._data(trained)
             held_out = dataset(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
-            guide = trained.guide if self.method == "importance" else None
+            guide = self._guide(trained.guide)
             pyro.set_rng_seed(self.seed)
             result = evaluate(
                 trained.model,
@@ -113,6 +125,7 @@ class Evaluate:
                 batch_size=eval_rows(held_out, data),
                 log_probs=self.per_token is not None,
                 guide=guide,
+                threshold=self.threshold,
             )
         if self.per_token is not None:
             assert result.log_probs is not None
@@ -122,9 +135,8 @@ class Evaluate:
             scored = {"split": self.split} if self.text is None else {"text": self.text}
             about = {"folder": self.folder} | scored | ({} if guide is None else {"guide": guide.__name__})
             write_json(self.json, about | evaluation_as_dict(result))
-        proposal = "the prior" if guide is None else f"the run's {guide.__name__} guide"
-        unit = "steps" if trained.vocabulary is None else "tokens"
-        print(self._table(f"{source}, {result.num_steps:,} {unit}", result, proposal))
+        source = "the prior" if guide is None else f"the run's {guide.__name__} guide"
+        print(self._table(trained.vocabulary, data_name, result, source))
 
     def _data(self, trained: LoadedRun) -> tuple[str, Tensor | Sequences]:
         """What is scored, in words, and its tokens or sequences."""
@@ -140,30 +152,42 @@ class Evaluate:
         assert trained.vocabulary is not None
         return str(self.text), trained.vocabulary.encode(read_words(self.text), str(self.text))
 
-    def _table(self, data: str, result: Evaluation, proposal: str) -> str:
+    def _guide(self, guide: Guide | None) -> Guide | None:
+        if self.proposal is None:
+            return guide if self.method == "importance" else None
+        if self.method not in ("importance", "particle-filter"):
+            raise ValueError(
+                f"proposal is for methods importance and particle-filter, not {self.method!r}; leave it out"
+            )
+        if self.proposal == "guide" and guide is None:
+            raise ValueError(f"proposal 'guide': the run in {str(self.folder)!r} has none; use 'prior'")
+        return guide if self.proposal == "guide" else None
+
+    def _table(self, vocabulary: Vocabulary | None, data: str, result: Evaluation, source: str) -> str:
+        unit, parts = ("steps", "sequences") if vocabulary is None else ("tokens", f"blocks of {BLOCK} tokens")
         return aligned(
             [
                 ("run", str(self.folder)),
-                ("data", data),
-                ("method", _method(result, proposal)),
+                ("data", f"{data}, {result.num_steps:,} {unit}"),
+                ("method", _method(result, source)),
                 ("kind", f"{result.kind}: {KINDS[result.kind]}"),
                 ("nats per step", f"{result.nats_per_step:.4f}"),
                 ("perplexity", f"{result.perplexity:.2f}"),
                 ("Monte Carlo error", f"{result.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
-                ("error over sequences", f"{result.standard_error:.4f} nats per step (standard error over the data)"),
+                ("data error", f"{result.standard_error:.4f} nats per step (standard error over {parts})"),
                 *_diagnostics(result),
             ]
         )
 
 
-def _method(result: Evaluation, proposal: str) -> str:
+def _method(result: Evaluation, source: str) -> str:
     if result.kind == "exact":
         return "the deterministic network"
     return {
         "mean": "mean, noise off",
         "ensemble": f"ensemble of {result.num_samples} noisy runs",
-        "importance": f"importance sampling, {result.num_samples} samples of the noise per sequence, from {proposal}",
-        "particle-filter": f"particle filter, {result.num_samples} particles per sequence",
+        "importance": f"importance sampling, {result.num_samples} samples of the noise per sequence, from {source}",
+        "particle-filter": f"particle filter, {result.num_samples} particles per sequence, noise from {source}",
     }[result.method]
 
 

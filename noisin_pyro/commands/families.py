@@ -9,12 +9,13 @@ from noisin_pyro import noise, plots
 from noisin_pyro._files import atomic_write
 from noisin_pyro._tables import aligned
 from noisin_pyro.commands._options import NewFile, require_new
+from noisin_pyro.training.options import Options
 
 SPREAD, MEAN, UNITS = 0.5, 0.4, 8  # where a law depends on them; the mean is for laws with an upper bound of 1
 
 
 @dataclass(frozen=True)
-class Families:
+class Families(Options):
     """List the families of noise, with their forms and options."""
 
     png: NewFile = None

@@ -16,12 +16,13 @@ from noisin_pyro.data.vocabulary import EOS, UNK
 from noisin_pyro.inference import generate
 from noisin_pyro.models import noise_off
 from noisin_pyro.training.description import DATA
+from noisin_pyro.training.options import Options
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import load_run
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Options):
     """Generate text with the best model of a run."""
 
     folder: RunFolder
@@ -86,11 +87,15 @@ class Generate:
 
 
 def _encoded(words: list[str], vocabulary: Vocabulary) -> Tensor:
-    tokens = vocabulary.encode(words, "prompt")
     unknown = [word for word in words if word not in vocabulary]
+    if unknown and vocabulary.unk is None:
+        raise ValueError(
+            f"prompt: {', '.join(map(repr, unknown))} not among the {len(vocabulary)} words of the training text, "
+            f"which has no {UNK}; choose words of the text, or train a run with --min-count 2"
+        )
     if unknown:
         print(f"noisin: outside the vocabulary, read as {UNK}: {', '.join(unknown)}", file=sys.stderr)
-    return tokens
+    return vocabulary.encode(words, "prompt")
 
 
 def _lines(words: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""``noisin reproduce``: the papers' tables, every row with its configuration, log and result."""
+"""``noisin reproduce``: run the rows of the papers' tables."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Annotated, Any, Literal
 
 import tyro.conf
 
-from noisin_pyro.commands._options import Named
 from noisin_pyro.reproduction import Recipe, ReproductionOptions, reproduce
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES
+from noisin_pyro.training.options import Named, Options, default
 
 
 @dataclass(frozen=True)
-class Reproduce:
+class Reproduce(Options):
     """Run the rows of one of the papers' tables, and write the table.
 
-    Without options it runs the protocol in docs/reproduction.md.
+    Without options it follows the protocol in docs/reproduction.md.
 
     The same command resumes after an interruption. Finished rows are not run again.
+
+    The exit status is 1 if rows are left or diverge.
     """
 
     table: tyro.conf.Positional[
@@ -45,55 +47,55 @@ class Reproduce:
     icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs.
     pydocs-noises: every family of noise, compared on the built-in text. pydocs-claims: claims without a table."""
 
-    rows: Annotated[tuple[str, ...], Named(metavar="ROW", help_behavior_hint="(default: all)")] = ()
-    """Names of rows, or beginnings of names, in the order in which to run them."""
+    rows: Annotated[tuple[str, ...], default("all", "ROW")] = ()
+    """Names of rows, or prefixes of names, in the order in which to run them."""
 
     list: bool = False
     """List the rows with the paper's numbers and the candidates that are compared on validation, and run nothing."""
 
-    seeds: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Number of runs of each row, with seeds of their own: all rows with the first, then all with the second."""
+    seeds: Annotated[int | None, default("the row's")] = None
+    """Number of runs of each row, with different seeds. All rows are run with the first seed, then with the second."""
 
-    trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Number of trials per row; disables trials beyond the grid."""
+    trials: Annotated[int | None, default("the row's")] = None
+    """Number of trials per row, without trials beyond the grid."""
 
-    trial_epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Number of epochs of each candidate. The best in validation is trained anew, with other seeds."""
+    trial_epochs: Annotated[int | None, default("the row's")] = None
+    """Number of epochs of each trial. The best values in validation are trained again, with other seeds."""
 
-    epochs: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Maximum number of epochs of each run. Finished rows are continued if they had fewer."""
+    epochs: Annotated[int | None, default("the row's")] = None
+    """Maximum number of epochs of each run. Finished rows with fewer epochs are continued."""
 
-    minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
-    """Stop after the epoch in which this many minutes have passed; the same command resumes."""
+    minutes: Annotated[float | None, default("no limit", "FLOAT")] = None
+    """Time limit in minutes: stop after the epoch that reaches it. The same command resumes."""
 
-    ensemble_samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50)")] = None
-    """Number of noisy runs in the ensemble that is tested; 0 tests none."""
+    ensemble_samples: Annotated[int | None, default("50")] = None
+    """Number of noisy runs that the ensemble test averages over; 0 skips it."""
 
-    matmul_precision: Annotated[
-        Literal["float32", "bfloat16"] | None,
-        Named(metavar="{float32,bfloat16}", help_behavior_hint="(default: the row's)"),
-    ] = None
-    """Type that factors and results of products with weights are rounded to."""
+    matmul_precision: Annotated[Literal["float32", "bfloat16"] | None, default("the row's", "{float32,bfloat16}")] = (
+        None
+    )
+    """Precision of matrix products with weights."""
 
-    hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Units of each layer, for a table of smaller networks."""
+    hidden_size: Annotated[int | None, default("the row's")] = None
+    """Number of units of each layer, for smaller networks."""
 
-    data: Annotated[str | None, Named(metavar="NAME|FOLDER", help_behavior_hint="(default: the row's)")] = None
-    """Other data, for a smaller table."""
+    data: Annotated[str | None, default("the row's", "NAME|FOLDER")] = None
+    """Text to use instead of the row's data set."""
 
-    data_root: Annotated[
-        Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)")
-    ] = None
-    """Folder with ptb and wikitext-2."""
+    data_root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER")] = None
+    """Folder that contains ptb and wikitext-2."""
 
     device: Literal["cpu", "cuda"] = "cpu"
-    """Device to compute on."""
+    """Device on which to compute."""
 
     folder: Path = Path("results/reproduction")
-    """Folder for configurations, logs, results and tables. Runs with other options need another one."""
+    """Folder for configurations, logs, results and tables. Runs with other options need another folder."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Run the rows, and print the table.
+
+        Returns:
+            The exit status: 1 if rows are left, because time is up, another process runs them or they diverge.
 
         Raises:
             ValueError: no such row, an invalid option, or records of other options in the folder.
@@ -103,7 +105,7 @@ class Reproduce:
             print(f"{TITLES[self.table]}\n")
             for recipe in recipes:
                 print(_line(recipe))
-            return
+            return 0
         for option, value in (("seeds", self.seeds), ("trials", self.trials), ("trial epochs", self.trial_epochs)):
             if value is not None and value < 1:
                 raise ValueError(f"{option} must be at least 1, got {value}")
@@ -114,7 +116,8 @@ class Reproduce:
         path = self.folder / f"{self.table}.md"
         if path.exists():
             print(path.read_text(encoding="utf-8"))
-        print(f"{'all rows done' if done else 'not all rows done: the same command resumes'}; {self.folder}")
+        print(f"{'all rows are done' if done else 'rows are left: the same command resumes'}; {self.folder}")
+        return 0 if done else 1
 
     def _recipes(self) -> list[Recipe]:
         recipes = TABLES[self.table]()

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import tyro.conf
 
-from noisin_pyro.commands._options import Named
 from noisin_pyro.search import Range, SearchResult, Space, search
 from noisin_pyro.search.result import SEARCH, read_settings
 from noisin_pyro.search.search_space import from_json as space_from_json
 from noisin_pyro.search.search_space import with_values
 from noisin_pyro.training import Config, Run
 from noisin_pyro.training.config import from_json as config_from_json
+from noisin_pyro.training.options import Named, Options, default
 
 TRIALS = 12
 _SEARCHED = {  # fields that have an option for the values to search, and the option for one value
@@ -30,15 +30,13 @@ _SEARCHED = {  # fields that have an option for the values to search, and the op
 class SearchRun(Run):
     """The search and its runs."""
 
-    folder: Annotated[
-        Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-sweep-1, -2, ...)")
-    ] = None
-    """New or empty folder for the trials, or that of a search with the same options, which is resumed."""
+    folder: Annotated[Path | None, default("runs/DATA-sweep-1, -2, ...", "FOLDER")] = None
+    """New or empty folder for the trials, or the folder of a search with the same options to resume or share."""
 
     twin: tyro.conf.Suppress[bool] = False
 
     resume: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Resume the search in this folder with the options that it has; --trials may be larger."""
+    """Resume the search in this folder with its own options; --trials may be larger."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +47,18 @@ class SharedOptions(Config):
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Options):
     """Search for the noise that is best in validation, and train with it to the end.
 
-    Each trial is a short run. Options with one value hold for all trials.
+    Each trial is a short run. The options of noisin train apply to all trials.
 
-    Several values, LOW..HIGH or log:LOW..HIGH (in the logarithm) are searched.
+    A searched option has several values, or a range: LOW..HIGH or log:LOW..HIGH.
 
-    If --trials are enough, all combinations are tried; otherwise Optuna proposes.
+    All combinations are tried if --trials allows; otherwise Optuna proposes values.
 
-    The same command and --folder resume a search, or share its trials.
+    The same command with --folder resumes a search, or adds a worker to it.
 
-    Needs: pip install "noisin_pyro[sweep]".
+    Requires Optuna, in a checkout: pip install -e ".[sweep]".
     """
 
     shared: Annotated[SharedOptions, Named(name="")] = field(default_factory=SharedOptions)
@@ -72,25 +70,23 @@ class Sweep:
     noises: Annotated[tuple[str, ...], Named(metavar="FAMILY[:FORM] [...]")] = ("gaussian", "gaussian:multiplicative")
     """Families of noise to search, with their forms."""
 
-    learning_rates: Annotated[
-        tuple[str, ...], Named(metavar="RATE [RATE ...]|LOW..HIGH", help_behavior_hint="(default: not searched)")
-    ] = ()
+    learning_rates: Annotated[tuple[str, ...], default("not searched", "RATE [RATE ...]|LOW..HIGH")] = ()
     """Learning rates to search."""
 
     search: Annotated[tuple[str, ...], Named(metavar="FIELD=VALUE,VALUE|LOW..HIGH [...]", help_behavior_hint="")] = ()
-    """Other fields to search, by their names in config.json: model.cell=gru,lstm model.hidden_size=64..512."""
+    """Other options to search, by their names in config.json: model.cell=gru,lstm model.hidden_size=64..512."""
 
-    trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint=f"(default: {TRIALS})")] = None
+    trials: Annotated[int | None, default(str(TRIALS))] = None
     """Number of trials."""
 
     trial_epochs: int = 5
-    """Maximum number of epochs of a trial. Strong noise helps late in training; too few epochs favour weak noise."""
+    """Maximum number of epochs of a trial. Strong noise helps late in training; too few epochs favor weak noise."""
 
     prune: bool = True
-    """Stop trials that are worse than the median of the others, from half of their epochs on."""
+    """Stop a trial after half of its epochs if it is worse than the median of the others."""
 
-    storage: Annotated[str | None, Named(metavar="URL", help_behavior_hint="(default: a journal in the folder)")] = None
-    """Database for Optuna, such as sqlite:///sweeps.db."""
+    storage: Annotated[str | None, default("a journal in the folder", "URL")] = None
+    """URL of a database for Optuna, such as sqlite:///sweeps.db."""
 
     def run(self) -> None:
         """Search, and print the trials and the result of the best one.
@@ -123,7 +119,7 @@ class Sweep:
     def _resume(self, where: Path) -> SearchResult:
         resumed = Sweep(SharedOptions(run=SearchRun(resume=where)), trials=self.trials, storage=self.storage)
         if self != resumed:
-            raise ValueError("a resumed search keeps its options, except for more trials; leave the others out")
+            raise ValueError("a resumed search keeps its options, only --trials may be larger; leave the others out")
         settings = read_settings(where)
         if settings is None:
             raise ValueError(f"{str(where)!r} has no {SEARCH}: no search to resume; name the folder of one")

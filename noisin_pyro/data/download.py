@@ -38,7 +38,7 @@ def locate(name: str, spec: DatasetSpec, root: str | Path | None = None) -> list
             f"{name!r} is not in root={str(root)!r}; expected {_relative_paths(spec)}, or the files without their "
             "folder; leave root out to search NOISIN_DATA, the cache and the network"
         )
-    if folder := os.environ.get("NOISIN_DATA"):
+    if folder := os.path.expanduser(os.environ.get("NOISIN_DATA", "")):
         if not Path(folder).is_dir():
             raise ValueError(f"NOISIN_DATA={folder!r} is not a folder; correct or unset that environment variable")
         if paths := _find_in_folder(Path(folder), name, spec):
@@ -72,7 +72,7 @@ def _fill_cache(name: str, spec: DatasetSpec) -> list[Path]:
     """The files in the cache, after downloading those that are missing or damaged."""
     import pooch  # slow to import
 
-    cache = Path(os.environ.get("NOISIN_CACHE") or pooch.os_cache("noisin_pyro"))
+    cache = Path(os.environ.get("NOISIN_CACHE") or pooch.os_cache("noisin_pyro")).expanduser()
     paths = [cache / file.path for file in spec.files]
     try:
         missing = [file for file, path in zip(spec.files, paths, strict=True) if not _is_intact(file, path)]

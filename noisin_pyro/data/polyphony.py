@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ def read_chords(path: Path) -> dict[str, Sequences]:
     """Read the splits ``train``, ``valid`` and ``test`` of a ``.mat`` file of Boulanger-Lewandowski et al. (2012).
 
     Each step is a chord, 88 zeros and ones (``float32``). The chord is the target of its step; the input is the
-    previous chord, or zeros (silence) at the first step.
+    previous chord, or zeros (silence) at the first step. Pieces may be sparse matrices, or slices of one array
+    ``(pieces, time, 88)``.
 
     Raises:
         ValueError: a file that is missing, damaged, or has other content.
@@ -29,27 +31,54 @@ def read_chords(path: Path) -> dict[str, Sequences]:
     try:
         content = loadmat(path)
     except Exception as error:  # scipy raises exceptions of many types for a damaged file
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}); download it again") from error
+        if path.read_bytes()[:520].startswith(b"MATLAB 7.3") or b"\x89HDF" in path.read_bytes()[:520]:
+            raise ValueError(
+                f"{path} is a MATLAB file of version 7.3, which scipy does not read; save it from MATLAB as version 7: "
+                f"save('{path.name}', 'traindata', 'validdata', 'testdata', '-v7')"
+            ) from error
+        raise ValueError(
+            f"{path} cannot be read as a MATLAB file ({error}); it may be damaged or in another format: download it "
+            "again, or save it with scipy.io.savemat"
+        ) from error
     return {split: _sequences(content, f"{split}data", path) for split in ("train", "valid", "test")}
 
 
-def _sequences(content: dict[str, np.ndarray], key: str, path: Path) -> Sequences:
+def _sequences(content: dict[str, Any], key: str, path: Path) -> Sequences:
     if key not in content:
         names = sorted(name for name in content if not name.startswith("__"))
         raise ValueError(f"{path} must have traindata, validdata and testdata, got {names}; is it a polyphonic file?")
-    pieces = [torch.from_numpy(_chords(piece, key, path)) for piece in np.asarray(content[key]).reshape(-1)]
-    if not pieces:
-        raise ValueError(f"{path}: {key!r} has no sequences; download the file again")
-    targets = pad_sequence(pieces, batch_first=True)
-    inputs = pad_sequence([torch.nn.functional.pad(piece[:-1], (0, 0, 1, 0)) for piece in pieces], batch_first=True)
-    return Sequences(inputs, targets, torch.tensor([len(piece) for piece in pieces]))
-
-
-def _chords(piece: object, key: str, path: Path) -> np.ndarray:
-    chords = np.asarray(piece)
-    if chords.ndim != 2 or chords.shape[1] != KEYS or not len(chords) or not np.isin(chords, (0, 1)).all():
+    rolls = content[key]
+    is_cell = isinstance(rolls, np.ndarray) and rolls.dtype == object
+    if not is_cell and np.shape(rolls)[2:] != (KEYS,):  # scipy saves a list of pieces of equal length as one array
         raise ValueError(
-            f"{path}: each sequence of {key!r} must be zeros and ones of shape (time, {KEYS}), got "
-            f"{chords.dtype} {chords.shape}; is it a polyphonic file?"
+            f"{path}: {key!r} must be a cell array of piano rolls (time, {KEYS}), or one array (pieces, time, {KEYS}), "
+            f"got {_described(rolls)}; put a single piece into a cell array too"
         )
+    pieces = list(rolls.reshape(-1)) if is_cell else list(rolls)
+    if not pieces:
+        raise ValueError(f"{path}: {key!r} has no sequences; save at least one piece under that name")
+    chords = [torch.from_numpy(_chords(piece, f"{path}: piece {i} of {key!r}")) for i, piece in enumerate(pieces, 1)]
+    targets = pad_sequence(chords, batch_first=True)
+    inputs = pad_sequence([torch.nn.functional.pad(piece[:-1], (0, 0, 1, 0)) for piece in chords], batch_first=True)
+    return Sequences(inputs, targets, torch.tensor([len(piece) for piece in chords]))
+
+
+def _chords(piece: Any, name: str) -> np.ndarray:
+    """A piece as ``(time, 88)`` zeros and ones. MATLAB's sparse matrices are read too."""
+    from scipy.sparse import issparse
+
+    chords = piece.toarray() if issparse(piece) else np.asarray(piece)
+    if not chords.size:
+        raise ValueError(f"{name} is empty, {_described(chords)}; leave it out")
+    if chords.ndim != 2 or chords.shape[1] != KEYS or chords.dtype.kind not in "biuf":
+        transposed = "; transpose it" if chords.ndim == 2 and chords.shape[0] == KEYS else ""
+        wide = f"; of 128 MIDI pitches keep 21 to {20 + KEYS}" if 128 in chords.shape else ""
+        remedy = transposed or wide or "; save each piece as a piano roll with a row for each step"
+        raise ValueError(f"{name} must be zeros and ones of shape (time, {KEYS}), got {_described(chords)}{remedy}")
+    if (others := chords[(chords != 0) & (chords != 1)]).size:
+        raise ValueError(f"{name} must be zeros and ones, got {others[0]:g}; if these are velocities, save roll > 0")
     return chords.astype(np.float32)
+
+
+def _described(rolls: Any) -> str:
+    return f"{getattr(rolls, 'dtype', type(rolls).__name__)} of shape {np.shape(rolls)}"

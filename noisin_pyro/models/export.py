@@ -16,18 +16,21 @@ from noisin_pyro.recurrence import cells
 class PlainNetwork(nn.Module):
     """Embedding, recurrent layers and read-out, without Pyro and without noise; :func:`noisin_pyro.export` makes it.
 
-    Its state dict loads into the same three layers anywhere: ``embedding.weight`` (of a language model), ``rnn.*``
+    Its state dict loads into the same layers anywhere: ``embedding.weight`` (of a language model), ``rnn.*``
     (``nn.RNN``, ``nn.LSTM`` or ``nn.GRU``, batch first), ``linear.weight`` and ``linear.bias``.
 
     Args:
         embedding: of tokens; None if inputs are vectors.
         rnn: the recurrent layers.
+        hidden: the read-out's hidden layer, whose units are rectified; None if it has none.
         linear: the read-out.
     """
 
-    def __init__(self, embedding: nn.Embedding | None, rnn: nn.RNNBase, linear: nn.Linear) -> None:
+    def __init__(
+        self, embedding: nn.Embedding | None, rnn: nn.RNNBase, hidden: nn.Linear | None, linear: nn.Linear
+    ) -> None:
         super().__init__()
-        self.embedding, self.rnn, self.linear = embedding, rnn, linear
+        self.embedding, self.rnn, self.hidden, self.linear = embedding, rnn, hidden, linear
 
     def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run the network.
@@ -41,7 +44,7 @@ class PlainNetwork(nn.Module):
             of the Gaussian, logarithms of the Poisson's rates; and the state at the end.
         """
         h, state = self.rnn(inputs if self.embedding is None else self.embedding(inputs), state)
-        return self.linear(h), state
+        return self.linear(h if self.hidden is None else self.hidden(h).relu()), state
 
 
 class ElmanRNN(nn.RNN):
@@ -106,12 +109,18 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
     for name, parameter in layers.named_parameters():
         weight = getattr(rnn, f"{name}_mean" if hasattr(rnn, f"{name}_mean") else name)
         parameter.copy_(weight)
-    linear = nn.Linear(like.shape[1], like.shape[0], **options)
+    hidden, linear = (
+        None if layer is None else nn.Linear(*reversed(layer.weight.shape), **options)
+        for layer in (model.emission.hidden, model.emission.linear)
+    )
+    assert linear is not None
     linear.load_state_dict(model.emission.linear.state_dict())
+    if hidden is not None:
+        hidden.load_state_dict(model.emission.hidden.state_dict())
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)
         embedding.load_state_dict(model.embedding.state_dict())
         if model.embedding.weight is like:
             linear.weight = embedding.weight
-    return PlainNetwork(embedding, layers, linear)
+    return PlainNetwork(embedding, layers, hidden, linear)

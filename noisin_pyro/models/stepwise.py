@@ -50,6 +50,17 @@ class StepwiseRNN:
         assert spread is not None
         return step_law(self.family, spread, mean)
 
+    def noise_law(self, layer: int, per_step: bool = True) -> TorchDistribution:
+        """The law of ε over the units of a layer, for families that have innovations.
+
+        Args:
+            per_step: whether its batch shape is ``(...)`` as at one step, or has a time axis of size 1 behind it.
+        """
+        spread = self.spreads[layer]
+        assert spread is not None
+        units = self.weights[0].hh.shape[-1] if layer else self.inputs.shape[-1]
+        return self.family.law(spread if per_step else spread.unsqueeze(-2), units)
+
     def scale(self, layer: int, mean: Tensor) -> Tensor:
         """dz/dε there, for families with z = mean + scale · ε."""
         spread = self.spreads[layer]

@@ -20,8 +20,8 @@ MAX_PARETO_K = 0.7
 def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth: float | None = None) -> Figure:
     """Nats per step of each evaluation, with one standard error on either side.
 
-    The thick bar is the Monte Carlo error, the thin bar the error over sequences. Color and marker show the kind of
-    number; a hollow marker shows that Pareto k̂ is above 0.7.
+    The thick bar is the Monte Carlo error, the thin bar the error over the data (sequences, or blocks of a text). Color
+    and marker show the kind of number; a hollow marker shows that Pareto k̂ is above 0.7.
 
     Args:
         rows: records, as in ``compare(...).rows``.
@@ -54,7 +54,7 @@ def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth:
         )
     axis.set_yticks(positions, [_row_label(row) for row in rows], fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel("nats per step (lower is better)\n± one standard error (thick: Monte Carlo, thin: over sequences)")
+    axis.set_xlabel("nats per step (lower is better)\n± one standard error (thick: Monte Carlo, thin: over the data)")
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     legend = [

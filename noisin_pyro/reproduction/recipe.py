@@ -16,6 +16,7 @@ lower ones."""
 
 TRIAL_SEED = "run.seed"
 
+# The paper of table 2, table 3 and figure 2; the other one, "the published paper", is in ``icml_recipes``.
 DRAFT = "Noise-Based Regularizers for Recurrent Neural Networks (draft)"
 
 

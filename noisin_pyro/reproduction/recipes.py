@@ -13,10 +13,10 @@ from functools import partial
 from typing import Literal
 
 from noisin_pyro._lookup import known
-from noisin_pyro.reproduction.icml import ICML, icml
+from noisin_pyro.reproduction.icml_recipes import ICML, icml
 from noisin_pyro.reproduction.recipe import DRAFT, Recipe, slug
 from noisin_pyro.reproduction.studies import noise_claims, noise_families
-from noisin_pyro.reproduction.table2 import FIRST_BLOCK, TABLE_2, figure2, table2
+from noisin_pyro.reproduction.table2_recipes import FIRST_BLOCK, TABLE_2, figure2, table2
 from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run
 
 ZAREMBA_WINDOW = 20

@@ -12,13 +12,14 @@ from typing import Any
 from noisin_pyro._files import write_json
 from noisin_pyro.reproduction.recipe import Recipe
 from noisin_pyro.training import Config, Result
-from noisin_pyro.training.config import to_json
-from noisin_pyro.training.kinds import checked
+from noisin_pyro.training.config import flat, to_json
 from noisin_pyro.training.rundir.layout import CONFIG, LOG
 from noisin_pyro.training.rundir.metrics_log import Row
 from noisin_pyro.training.rundir.metrics_log import read as read_log
+from noisin_pyro.training.type_checks import check_types
 
 _NOT_COMPARED = ("run", "seed"), ("run", "folder"), ("data", "root")
+_ENVIRONMENT = ("commit", "versions", "processor", "device", "threads", "processes")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Record:
         seed: of the weights and the noise.
         epochs: number of epochs.
         best_epoch: the epoch with the best validation; the numbers are those of its model.
-        seconds: of all epochs and the final tests, by the clock.
+        seconds: duration of all epochs and the final tests.
         spreads: γ at the best epoch.
         chosen: the values that were chosen on validation, by trials with a seed of their own.
         config: every option.
@@ -79,14 +80,7 @@ def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Re
         error = ensemble.perplexity * ensemble.monte_carlo_error  # nats per step: the derivative of the exponential
     start, rows = json.loads((result.folder / CONFIG).read_text(encoding="utf-8")), read_log(result.folder / LOG)
     return Record(
-        table=recipe.table,
-        row=recipe.row,
-        method=recipe.method,
-        group=recipe.group,
-        source=recipe.source,
-        unspecified=list(recipe.unspecified),
-        paper_test_perplexity=recipe.paper_test,
-        paper_validation_perplexity=recipe.paper_valid,
+        **_of_recipe(recipe, chosen),
         test_perplexity=result.test.perplexity,
         validation_perplexity=result.valid.perplexity,
         ensemble_test_perplexity=None if ensemble is None else ensemble.perplexity,
@@ -95,27 +89,30 @@ def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Re
         best_epoch=result.best_epoch,
         seconds=round(result.seconds, 1),
         spreads={key: value for key, value in rows[result.best_epoch - 1].items() if key.startswith("gamma_")},
-        chosen=dict(chosen),
         config=options(config),
         log=rows,
-        environment={
-            key: start.get(key) for key in ("commit", "versions", "processor", "device", "threads", "processes")
-        },
+        environment={key: start.get(key) for key in _ENVIRONMENT},
         ensemble_monte_carlo_error=error,
     )
 
 
 def with_recipe(record: Record, recipe: Recipe, chosen: Mapping[str, Any]) -> Record:
     """The same run as a record of a row of another table."""
-    return dataclasses.replace(
-        record, table=recipe.table, row=recipe.row, method=recipe.method, group=recipe.group, source=recipe.source,
-        unspecified=list(recipe.unspecified), paper_test_perplexity=recipe.paper_test,
-        paper_validation_perplexity=recipe.paper_valid, chosen=dict(chosen),
-    )  # fmt: skip
+    return dataclasses.replace(record, **_of_recipe(recipe, chosen))
+
+
+def _of_recipe(recipe: Recipe, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("table", "row", "method", "group", "source")
+    return {name: getattr(recipe, name) for name in names} | {
+        "unspecified": list(recipe.unspecified),
+        "paper_test_perplexity": recipe.paper_test,
+        "paper_validation_perplexity": recipe.paper_valid,
+        "chosen": dict(chosen),
+    }
 
 
 def options(config: Config) -> dict[str, Any]:
-    """Every option by group, except the seed and where things are."""
+    """Every option by group, except the seed and locations."""
     groups = json.loads(to_json(config))
     for group, name in _NOT_COMPARED:
         del groups[group][name]
@@ -124,13 +121,8 @@ def options(config: Config) -> dict[str, Any]:
 
 def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The options in which two configurations differ, by dotted name, with the values of both."""
-    default = options(Config())  # of options that are newer than a record
-    pairs = {
-        f"{group}.{name}": (value, actual[group].get(name, default[group][name]))
-        for group, values in expected.items()
-        for name, value in values.items()
-    }
-    return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
+    before = flat(options(Config())) | flat(actual)  # options that are newer than a record have their defaults
+    return {name: (value, before[name]) for name, value in flat(expected).items() if value != before[name]}
 
 
 def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
@@ -139,7 +131,7 @@ def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
 
 
 def write(path: Path, record: Record) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record atomically."""
     write_json(path, dataclasses.asdict(record))
 
 
@@ -150,7 +142,7 @@ def read(path: Path) -> Record:
         ValueError: the file is damaged.
     """
     try:
-        return checked(Record(**json.loads(path.read_bytes())))
+        return check_types(Record(**json.loads(path.read_bytes())))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it to run the row again") from error
 

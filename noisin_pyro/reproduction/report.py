@@ -13,11 +13,11 @@ from noisin_pyro import plots
 from noisin_pyro._files import atomic_write, exclusive_lock
 from noisin_pyro._tables import markdown
 from noisin_pyro.reproduction.comparisons import compare_with, comparison_table
-from noisin_pyro.reproduction.icml import ICML
+from noisin_pyro.reproduction.icml_recipes import ICML
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differences, options, read_records
 from noisin_pyro.reproduction.studies import BASELINES, CLAIMS, NOISES
-from noisin_pyro.search.search_space import with_values
+from noisin_pyro.training.config import label, with_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,25 +60,19 @@ def rows(records: Iterable[Record]) -> list[RowRecords]:
 
 def table(records: Sequence[Record]) -> str:
     """A line of Markdown for each row: means over its seeds, with their range."""
-    lines = []
-    for row in rows(records):
-        first = row.first
-        lines.append(
-            (
-                first.row,
-                _number(first.paper_test_perplexity),
-                _range(row.values("test_perplexity")),
-                _range(row.values("ensemble_test_perplexity")),
-                _range(row.values("validation_perplexity")),
-                ", ".join(_range([record.spreads[layer] for record in row.records], 2) for layer in first.spreads)
-                or "–",
-                ", ".join(f"{name.partition('.')[2].replace('_', ' ')} {value}" for name, value in first.chosen.items())
-                or "–",
-                ", ".join(f"{record.best_epoch} of {record.epochs}" for record in row.records),
-                str(len(row.records)),
-            )
-        )
-    return markdown(HEADS, lines)
+    return markdown(HEADS, map(_cells, rows(records)))
+
+
+def _cells(row: RowRecords) -> list[str]:
+    first, names = row.first, ("test_perplexity", "ensemble_test_perplexity", "validation_perplexity")
+    return [
+        first.row,
+        *map(_range, (row.values(name) for name in ("paper_test_perplexity", *names))),
+        ", ".join(_range([record.spreads[layer] for record in row.records], 2) for layer in first.spreads) or "–",
+        ", ".join(f"{label(name)} {value}" for name, value in first.chosen.items()) or "–",
+        ", ".join(f"{record.best_epoch} of {record.epochs}" for record in row.records),
+        str(len(row.records)),
+    ]
 
 
 class Claim(NamedTuple):
@@ -228,7 +222,7 @@ def _changed_options(records: Sequence[Record]) -> list[str]:
     """The options of the records that are neither their recipes' nor chosen on validation."""
     recipes = {recipe.row: recipe for recipe in TABLES[records[0].table]()}
     changed = {
-        f"data {Path(now).name}" if name == "data.name" else f"{name.partition('.')[2].replace('_', ' ')} {now}"
+        f"data {Path(now).name}" if name == "data.name" else f"{label(name)} {now}"
         for record in records
         for name, (_, now) in differences(
             options(with_values(recipes[record.row].config, record.chosen)), record.config
@@ -256,10 +250,6 @@ FIGURES = {"figure2": figure, NOISES: dots, CLAIMS: dots}
 
 def _gamma(spreads: Mapping[str, float]) -> str:
     return f", γ = {next(iter(spreads.values())):g}" if spreads else ""
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
 
 
 def _range(values: Sequence[float], digits: int = 1) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,17 +12,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tqdm import tqdm
-
 from noisin_pyro._files import exclusive_lock
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.reproduction.recipe import TRIAL_SEED, Candidates, Recipe
 from noisin_pyro.search import search
 from noisin_pyro.search.result import NoTrialSucceeded, Trial, best_trial, read_settings
-from noisin_pyro.search.search_space import Values, combinations, to_json, with_values
+from noisin_pyro.search.search_space import Values, combinations, to_json
 from noisin_pyro.training import Config, Result, StopTraining, train
 from noisin_pyro.training.build import load_corpus, resolved
+from noisin_pyro.training.config import label, with_values
+from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.rundir.layout import CONFIG, read_config, remove_partial_files
+
+logger = logging.getLogger("noisin_pyro")
 
 SEARCH, BEYOND = "search", "beyond"
 """In a row's folder, those of its search, and of the single trials beyond: ``beyond-1`` and so on."""
@@ -29,14 +32,14 @@ SEARCH, BEYOND = "search", "beyond"
 
 @dataclass(frozen=True)
 class ReproductionOptions:
-    """What differs from the recipes, and a time limit.
+    """Changes to the recipes, and a time limit.
 
     Attributes:
         seeds: number of runs of each row; ``None`` is the recipe's.
         trials: number of candidates that are tried of each row that has any, with none beyond; ``None`` is the
             recipe's.
         trial_epochs: number of epochs of each trial; ``None`` is the recipe's.
-        minutes: time limit by the clock; an unfinished run is kept, and resumed by the next call.
+        minutes: time limit in minutes; the next call resumes an unfinished run.
         changes: values of other options, by dotted names.
     """
 
@@ -55,30 +58,24 @@ class ReproductionOptions:
         return self.trial_epochs or recipe.trial_epochs
 
 
-class TimeLimit:
-    """Leaves a run after the epoch in which the time is up."""
+def time_limit(minutes: float | None) -> AfterEpoch:
+    """A callback that raises ``StopTraining`` when the time is up."""
+    end = math.inf if minutes is None else monotonic() + 60 * minutes
 
-    def __init__(self, minutes: float | None) -> None:
-        self.end = None if minutes is None else monotonic() + 60 * minutes
-
-    def check(self, rows: object = None) -> None:
-        """Called after each epoch.
-
-        Raises:
-            StopTraining: the time is up.
-        """
-        if self.end is not None and monotonic() >= self.end:
+    def check(rows: object) -> None:
+        if monotonic() >= end:
             raise StopTraining
+
+    return check
 
 
 def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOptions) -> bool:
     """Run what is missing of these rows in ``folder``, and write their table after each.
 
     The candidates of a row are first compared on validation, by trials that never read the test set. Then the row is
-    trained anew with seeds of its own, and tested once for each: every row with its first seed, then every row with its
-    second, and so on. A finished row with fewer epochs than are asked for now is continued. Rows that another process
-    runs are left to it. A row whose loss is not finite, or whose candidates all diverge, is reported on stderr and has
-    no record.
+    trained again with seeds of its own, and tested once for each: every row with its first seed, then every row with
+    its second, and so on. A finished row with fewer epochs than requested is continued. Rows that another process runs
+    are skipped. A row whose loss is not finite, or whose candidates all diverge, is logged and has no record.
 
     Returns:
         Whether everything is done.
@@ -86,7 +83,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOpti
     Raises:
         ValueError: options that the recipes refuse, data that are no text, or records of other options in ``folder``.
     """
-    limit = TimeLimit(options.minutes)
+    limit = time_limit(options.minutes)
     changed = [dataclasses.replace(recipe, config=with_values(recipe.config, options.changes)) for recipe in recipes]
     number = max((options.seeds or recipe.seeds for recipe in changed), default=0)
     runs = [
@@ -110,7 +107,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOpti
     return done
 
 
-def _run_if_missing(path: Path, recipe: Recipe, seed: int, options: ReproductionOptions, limit: TimeLimit) -> bool:
+def _run_if_missing(path: Path, recipe: Recipe, seed: int, options: ReproductionOptions, limit: AfterEpoch) -> bool:
     """Run a row with one seed unless its record is there; returns whether it is then."""
     if _is_complete(path, recipe):
         return True
@@ -120,27 +117,27 @@ def _run_if_missing(path: Path, recipe: Recipe, seed: int, options: Reproduction
         try:
             lock.enter_context(exclusive_lock(path.parent))
         except ValueError:
-            tqdm.write(f"{name}: another process runs it", file=sys.stderr)
+            logger.warning("%s: another process runs it", name)
             return False
-        if _is_complete(path, recipe):  # by a process that has just released the lock
+        if _is_complete(path, recipe):  # another process may just have released the lock
             return True
         try:
-            limit.check()
-            tqdm.write(f"{name}, seed {seed}", file=sys.stderr)
+            limit([])
+            logger.info("%s, seed %d", name, seed)
             records.write(path, _run(recipe, path.parent, seed, options, limit))
         except (FloatingPointError, NoTrialSucceeded) as error:
-            tqdm.write(f"{name}, seed {seed}: {error}; no record is written", file=sys.stderr)
+            logger.warning("%s, seed %d: %s; no record is written", name, seed, error)
             return False
         except BaseException as error:
             if not isinstance(error, ValueError):
-                error.__notes__ = ["the same command resumes"]  # instead of how to resume a single run
+                error.__notes__ = ["the same command resumes"]  # replaces the note on resuming a single run
             raise
     report.write(path.parents[2], recipe.table)
     return True
 
 
 def _is_complete(path: Path, recipe: Recipe) -> bool:
-    """Whether there is a record, with as many epochs as are asked for."""
+    """Whether there is a record with at least the requested number of epochs."""
     return path.exists() and _epochs(records.read(path)) >= recipe.config.optimization.epochs
 
 
@@ -168,7 +165,7 @@ def _require_same_options(path: Path, recipe: Recipe, options: ReproductionOptio
             "trial_epochs": options.trial_epochs_of(recipe),
         }
         differences += [
-            f"{name.replace('_', ' ')} {value} (there: {settings[name]})"
+            f"{label(name)} {value} (there: {settings[name]})"
             for name, value in of_search.items()
             if settings[name] != value
         ]
@@ -184,10 +181,10 @@ def _refuse(where: Path, differences: Sequence[str]) -> None:
 
 def _differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
     differences = records.differences(expected, actual)
-    return [f"{name.partition('.')[2]} {new!r} (there: {old!r})" for name, (new, old) in differences.items()]
+    return [f"{label(name)} {new!r} (there: {old!r})" for name, (new, old) in differences.items()]
 
 
-def _run(recipe: Recipe, where: Path, seed: int, options: ReproductionOptions, limit: TimeLimit) -> records.Record:
+def _run(recipe: Recipe, where: Path, seed: int, options: ReproductionOptions, limit: AfterEpoch) -> records.Record:
     first = next(iter(sorted(where.glob("seed-*.json"))), None)
     chosen: Mapping[str, Any] = {}
     if recipe.space:
@@ -198,7 +195,7 @@ def _run(recipe: Recipe, where: Path, seed: int, options: ReproductionOptions, l
     return records.record(recipe, config, chosen, _train(config, where / f"seed-{seed}", limit))
 
 
-def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: TimeLimit) -> Values:
+def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: AfterEpoch) -> Values:
     """The values that are best in validation, among the recipe's candidates and those beyond.
 
     Raises:
@@ -211,7 +208,7 @@ def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: Ti
     )
 
     def run_trials(space: Candidates, folder: Path, number: int) -> list[Trial]:
-        result = search(config, space, folder, number, epochs, prune=False, finish=False, after_epoch=limit.check)
+        result = search(config, space, folder, number, epochs, prune=False, finish=False, after_epoch=limit)
         return mean_over_seeds(result.trials)
 
     trials = run_trials(recipe.trial_space, where / SEARCH, options.trials_of(recipe))
@@ -255,18 +252,18 @@ def next_on_ladder(trials: Sequence[Trial], ladder: Candidates) -> Values | None
     return None
 
 
-def _train(config: Config, where: Path, limit: TimeLimit) -> Result:
-    """Train in that folder, or resume there, with more epochs if so many are asked for now.
+def _train(config: Config, where: Path, limit: AfterEpoch) -> Result:
+    """Train in that folder, or resume there, with more epochs if requested.
 
     Raises:
         ValueError: the run there has other options.
     """
     if not (where / CONFIG).exists():
-        remove_partial_files(where)  # of a run killed while it wrote its configuration
-        return train(with_values(config, {"run.folder": where}), after_epoch=limit.check)
+        remove_partial_files(where)  # of a run that was killed while writing its configuration
+        return train(with_values(config, {"run.folder": where}), after_epoch=limit)
     there, epochs = read_config(where), config.optimization.epochs
     if epochs > there.optimization.epochs:
         config = with_values(config, {"optimization.epochs": there.optimization.epochs})
     expected = records.options(dataclasses.replace(config, data=resolved(config.data)))
     _refuse(where, _differences(expected, records.options(there)))
-    return train(with_values(config, {"run.resume": where}), after_epoch=limit.check, epochs=epochs)
+    return train(with_values(config, {"run.resume": where}), after_epoch=limit, epochs=epochs)

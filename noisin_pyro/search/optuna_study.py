@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
+from noisin_pyro._files import atomic_write, naming
 from noisin_pyro.search.search_space import Range, Space, Values, combinations, is_float
 
 JOURNAL = "optuna.journal"
 _MAX_REDRAWS = 20
+_RECORD = '{"op_code":'
+
+logger = logging.getLogger("noisin_pyro")
 
 
 def open_database(url: str) -> tuple[BaseStorage, str]:
@@ -39,14 +45,61 @@ def open_database(url: str) -> tuple[BaseStorage, str]:
         ) from error
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's file of records, a line each, whose errors name the file."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with naming(Path(self._file_path)):
+            super().append_logs(logs)
+
+
 def open_journal(path: Path) -> BaseStorage:
-    """Optuna's storage in a file, which processes and machines can share."""
+    """Optuna's storage in a file, which processes and machines can share. A damaged file is mended with a warning.
+
+    Raises:
+        ValueError: a file in which records are missing that later ones need.
+    """
     # A lock of the operating system ends with its process; Optuna's own would hold up the next one for 30 seconds.
     lock: Any = FileLock(path.with_name(f".{path.name}.lock"))
-    backend = JournalFileBackend(str(path), lock_obj=lock)
-    with lock:  # a kill or a full disk can leave half a line, which Optuna cannot read once another follows
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    return JournalStorage(backend)
+    backend = _Journal(str(path), lock_obj=lock)
+    with lock:
+        _mend(path)
+    try:
+        return JournalStorage(backend)
+    except (LookupError, TypeError, ValueError) as error:  # Optuna has no class of its own for this
+        raise ValueError(
+            f"{path} is damaged, {type(error).__name__}: {error}; restore it, or start the search in another folder"
+        ) from error
+
+
+def _mend(path: Path) -> None:
+    """Leave the whole records of a journal, a line each.
+
+    A process that is killed, or a full disk, leaves half a line; if another process writes after it, or two at once, a
+    line holds several records; a power failure can leave zero bytes or empty lines.
+    """
+    *lines, last = path.read_bytes().split(b"\n")
+    mended, lost = [], []
+    for number, line in enumerate(lines, start=1):
+        records = _records(line)
+        mended += records
+        if line.strip(b"\0\r ") and b"".join(records) != line.replace(b"\0", b"").strip():
+            lost.append(str(number))
+    if lost:
+        logger.warning("warning: %s had half a record in line %s, which is lost", path, ", ".join(lost))
+    if last or mended != lines:
+        with atomic_write(path) as file:
+            file.write(b"".join(record + b"\n" for record in mended))
+
+
+def _records(line: bytes) -> list[bytes]:
+    """The whole records in a line, each a JSON object that begins with its code."""
+    records = []
+    for part in line.replace(b"\0", b"").decode("utf-8", "replace").split(_RECORD)[1:]:
+        with contextlib.suppress(ValueError):
+            _, end = json.JSONDecoder().raw_decode(_RECORD + part)
+            records.append((_RECORD + part)[:end].encode())
+    return records
 
 
 def open_study(storage: BaseStorage, name: str, prune_after: int | None) -> optuna.Study:

@@ -14,6 +14,7 @@ from noisin_pyro._files import write_json
 from noisin_pyro._tables import aligned
 from noisin_pyro.inference.evaluation.result import perplexity
 from noisin_pyro.search.search_space import Values
+from noisin_pyro.training.config import label
 from noisin_pyro.training.result import Measure, Result
 
 SEARCH = "search.json"
@@ -26,7 +27,7 @@ class NoTrialSucceeded(ValueError):
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination of values, and how far it was trained.
+    """One combination of values, and the state of its run.
 
     Attributes:
         number: from 0; its run is in the folder ``trial-<number>``.
@@ -34,8 +35,8 @@ class Trial:
         state: ``"complete"``; ``"pruned"``, stopped early; ``"failed"``, refused or diverged; or ``"running"``.
         epochs: number of epochs so far.
         valid_nats: the best validation loss so far, in nats per step; ``None`` before the first epoch.
-        seconds: of these epochs.
-        message: why it failed.
+        seconds: duration of these epochs.
+        message: the error of a failed trial.
     """
 
     number: int
@@ -77,7 +78,7 @@ class SearchResult:
     def table(self) -> str:
         """The trials, a line each, best first."""
         names = list(dict.fromkeys(name for trial in self.trials for name in trial.values))
-        lines = [["trial", *(name.partition(".")[2].replace("_", " ") for name in names), "epochs", "validation", ""]]
+        lines = [["trial", *map(label, names), "epochs", "validation", ""]]
         for trial in sorted(self.trials, key=_rank):
             values = (trial.values[name] for name in names)
             cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
@@ -94,6 +95,21 @@ class SearchResult:
         if nats is None:
             return "-"
         return f"{perplexity(nats):.1f}" if self.measure == "perplexity" else f"{nats:.3f}"
+
+    def require_recorded(self) -> None:
+        """Raise if the storage has lost a trial: ``search.json`` lists it, and later ones would take its place.
+
+        Raises:
+            ValueError: it has.
+        """
+        recorded = json.loads((self.folder / SEARCH).read_bytes()).get("of_each_trial", [])
+        for number, trial in enumerate(recorded):
+            values = self.trials[number].values if number < len(self.trials) else None
+            if values != trial["values"]:
+                raise ValueError(
+                    f"trial {number} of {str(self.folder)!r} has values {trial['values']} in {SEARCH} and {values} in "
+                    "the storage, which has lost records; restore it, or start the search in another folder"
+                )
 
     def write(self, settings: dict[str, Any] | None = None) -> None:
         """Write ``search.json``: the search's settings, by default those that it has, and every trial."""
@@ -117,7 +133,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings in ``search.json``; ``None`` if the folder has none.
+    """The settings in ``search.json``; ``None`` if the folder has no such file.
 
     Raises:
         ValueError: the file is damaged.
@@ -128,7 +144,7 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder / SEARCH} is damaged ({error}); restore it, or search anew elsewhere") from error
+        raise ValueError(f"{folder / SEARCH} is damaged ({error}); restore it, or take another folder") from error
 
 
 def _rank(trial: Trial) -> tuple[int, bool, float, int]:

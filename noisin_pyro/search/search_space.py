@@ -11,12 +11,13 @@ from typing import Any, get_args, get_type_hints
 
 from noisin_pyro import noise
 from noisin_pyro._lookup import known
-from noisin_pyro.training.config import Config
+from noisin_pyro.training.config import Config, with_values
+from noisin_pyro.training.options import plain
 
 MAX_COMBINATIONS = 10_000
 """A space with more combinations is sampled as if it were infinite."""
 
-_MAX_PROBES = 1_000  # combinations that are tried before a value counts as impossible
+_MAX_PROBES = 1_000  # combinations that are tried before a value is refused
 # Trials with different data cannot be compared; folders are set for each trial.
 _NOT_SEARCHED = {
     "data.name", "data.root", "data.files", "data.min_count", "data.max_vocabulary", "data.eval_batch_size",
@@ -42,6 +43,8 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         numbers = all(type(bound) in (int, float) and math.isfinite(bound) for bound in (self.low, self.high))
         if not numbers or not self.low < self.high:
             raise ValueError(f"range must be from a number to a larger one, got {self.low!r} to {self.high!r}")
@@ -62,25 +65,12 @@ def is_float(name: str) -> bool:
     return float in (hint, *get_args(hint))
 
 
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy of ``config`` with these values, given by dotted names.
-
-    Raises:
-        ValueError: a combination that :class:`Config` refuses.
-    """
-    groups: dict[str, Any] = {}
-    for name, value in values.items():
-        group, _, field = name.partition(".")
-        groups[group] = dataclasses.replace(groups.get(group, getattr(config, group)), **{field: value})
-    return dataclasses.replace(config, **groups)
-
-
 def validate(space: Space, config: Config) -> None:
     """Check that every value of the space is possible in some trial.
 
     Raises:
         ValueError: an empty space, an unknown name, no choices, a repeated choice, or a value that :class:`Config`
-            refuses whatever the other values are.
+            refuses with all other values.
     """
     if not space:
         raise ValueError("space is empty; give at least one field to search, such as noise.spread")

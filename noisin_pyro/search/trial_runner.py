@@ -1,9 +1,9 @@
-"""One worker of a search: it trains trials that no other worker has, and records how they end."""
+"""One worker of a search: it claims trials, trains them, and records their outcomes."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,12 @@ import torch
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from tqdm import tqdm
 
 from noisin_pyro._files import exclusive_lock
 from noisin_pyro.search.optuna_study import add_trial, propose, running_trial
 from noisin_pyro.search.result import SearchResult, Trial, best_trial
-from noisin_pyro.search.search_space import Space, combinations, with_values
-from noisin_pyro.training.config import Config
+from noisin_pyro.search.search_space import Space, combinations
+from noisin_pyro.training.config import Config, with_values
 from noisin_pyro.training.loop import AfterEpoch, StopTraining
 from noisin_pyro.training.options import Run
 from noisin_pyro.training.result import Measure
@@ -27,15 +26,17 @@ from noisin_pyro.training.rundir import metrics_log
 from noisin_pyro.training.rundir.layout import CONFIG, remove_partial_files
 from noisin_pyro.training.rundir.train_state import TrainState
 
+logger = logging.getLogger("noisin_pyro")
+
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 class TrialComplete(StopTraining):
-    """The trial has had its epochs."""
+    """The trial has reached its number of epochs."""
 
 
 class TrialPruned(StopTraining):
-    """The trial is worse than the others."""
+    """The trial is pruned."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ class TrialRunner:
             NoTrialSucceeded: there is no best one.
         """
         if any(trial.state == "running" for trial in result.trials):
-            tqdm.write("the last trials are with other workers; the last worker trains the best", file=sys.stderr)
+            logger.info("other workers run the last trials; the last worker trains the best one to its end")
             return result
         best = best_trial(result.trials)
         if (lock := self._claim(best.number)) is None:
             return result
         with lock:
-            tqdm.write(f"trial {best.number} is the best; training it to its end", file=sys.stderr)
+            logger.info("trial %d is the best; training it to its end", best.number)
             config = with_values(self.config, best.values)
             trained = train(_to_resume(config, self._run_folder(best.number)), self.after_epoch)
         return dataclasses.replace(result, result=trained)
@@ -103,18 +104,18 @@ class TrialRunner:
         return None
 
     def _claim(self, number: int) -> AcquireReturnProxy | None:
-        """The lock of a trial, beside that of its run, which holds only while it trains; ``None`` if it is taken."""
+        """The lock of a trial, held for longer than that of its run; ``None`` if another worker has it."""
         try:
             return FileLock(self.folder / f".trial-{number}.lock").acquire(blocking=False)
         except Timeout:
             return None
 
     def _run_trial(self, number: int) -> None:
-        """Train a trial for its epochs, from the start or from where it was, and record how it ends."""
-        self.after_epoch([])  # may leave the search before the trial begins
+        """Train a trial, from the start or from its checkpoint, and record its outcome."""
+        self.after_epoch([])  # may stop the search before the trial begins
         trial, where, message = running_trial(self.study, self.storage, number), self._run_folder(number), None
         values = ", ".join(f"{name} {trial.params[name]}" for name in self.space)
-        tqdm.write(f"trial {number}: {values}", file=sys.stderr)
+        logger.info("trial %d: %s", number, values)
         resume = (where / CONFIG).exists()
         state = TrialState.COMPLETE
         try:
@@ -124,7 +125,7 @@ class TrialRunner:
         except TrialPruned:
             state = TrialState.PRUNED
         except (ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
-            if resume and isinstance(error, ValueError):  # not the values: these are refused before a run begins
+            if resume and isinstance(error, ValueError):  # not the values, which are checked before a run begins
                 raise
             state, message = TrialState.FAIL, str(error)
         with exclusive_lock(self.folder, wait=True):
@@ -134,7 +135,7 @@ class TrialRunner:
             self.result().write()
 
     def _train(self, trial: optuna.Trial, where: Path, resume: bool) -> None:
-        """Train until the trial is complete or pruned, which end it as exceptions."""
+        """Train until :class:`TrialComplete` or :class:`TrialPruned` is raised."""
         config = with_values(self.config, trial.params)
 
         def after_epoch(rows: list[metrics_log.Row]) -> None:
@@ -149,9 +150,8 @@ class TrialRunner:
             self.after_epoch(rows)
 
         if not resume:
-            remove_partial_files(where)  # of a process killed while it wrote the configuration
-        new = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=where))
-        train(_to_resume(config, where) if resume else new, after_epoch)
+            remove_partial_files(where)  # of a process that was killed while writing the configuration
+        train(_to_resume(config, where) if resume else with_values(config, {"run.folder": where}), after_epoch)
 
     def _run_folder(self, number: int) -> Path:
         return self.folder / f"trial-{number}"

@@ -39,9 +39,9 @@ def load_corpus(data: Data) -> Corpus:
     }
     kind = _kind(data)
     if text_options and kind != "text":
-        raise ValueError(f"{' and '.join(text_options)}: only for a text of your own, not {data.name!r}; leave it out")
+        raise ValueError(f"{' and '.join(text_options)}: only for your own texts, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
-        raise ValueError(f"a root is for data sets by name, got {str(data.root)!r} beside a path; leave it out")
+        raise ValueError(f"root is for data sets by name, got {str(data.root)!r} with a path; leave it out")
     if kind == "name":
         return load(data.name, root=data.root)
     if kind == "music":
@@ -72,6 +72,11 @@ def _kind(data: Data) -> Literal["text", "music", "name"]:
         return "music"
     if data.name not in NAMES and data.name and Path(data.name).is_dir():
         return "text"
+    if data.name not in NAMES and Path(data.name).is_file():
+        raise ValueError(
+            f"data {data.name!r} is a file; for texts give --files TRAIN VALID TEST, or a folder that holds train.txt, "
+            "valid.txt and test.txt; for music a .mat file"
+        )
     known("data (a folder with train.txt, valid.txt and test.txt, a .mat file, or a name)", data.name, NAMES)
     return "name"
 
@@ -98,7 +103,7 @@ def dataset(
     """
     if isinstance(part, Sequences):
         if data.window is not None:
-            raise ValueError(f"windows are for texts, which are cut; sequences are read whole: leave {data.window} out")
+            raise ValueError(f"window {data.window} is for texts; sequences are read whole: leave it out")
         return part.to(device, getattr(torch, precision))
     columns = resolved(data).eval_batch_size if held_out else data.batch_size
     assert columns is not None
@@ -139,18 +144,19 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
         "backend": config.run.backend,
     }
     prior, dropout = network.weight_prior, get_dropout(network.regularizer, network.dropout)
+    read_out = {"weight_prior": prior, "emission_hidden_size": network.emission_hidden_size}
     if data.vocabulary is not None:
         if network.emission is not None:
             raise ValueError(f"emission {network.emission!r} is not for texts, which have a softmax; leave it out")
-        options |= {"tie_weights": network.tie_weights, "weight_prior": prior, "regularizer": dropout}
-        model: SequenceModel = LanguageModel(len(data.vocabulary), **options)
+        options |= {"tie_weights": network.tie_weights, "regularizer": dropout}
+        model: SequenceModel = LanguageModel(len(data.vocabulary), **options, **read_out)
     elif network.tie_weights:
         raise ValueError(f"tied weights are for texts; {data.name!r} has no embedding to share: leave the option out")
     else:
         assert data.features is not None
         options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
         emission = network.emission or "bernoulli"
-        model = SequenceModel(NoisyRNN(data.features, **options), emission, data.features, weight_prior=prior)
+        model = SequenceModel(NoisyRNN(data.features, **options), emission, data.features, **read_out)
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))

@@ -117,7 +117,7 @@ def world() -> Iterator[World]:
     if dist.is_available() and dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size())
         return
-    if not _is_distributed():
+    if not is_distributed():
         yield SINGLE
         return
     store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
@@ -153,11 +153,12 @@ def set_device(name: str, world: World = SINGLE) -> None:
         return
     if not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
-    processes, gpus = _on_this_machine("WORLD_SIZE", 1), torch.cuda.device_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if world.size > 1 else 1
+    gpus = torch.cuda.device_count()
     if gpus < processes:
         raise ValueError(f"device 'cuda': {processes} processes need as many GPUs, and here are {gpus}; start fewer")
     if world.size > 1:
-        torch.cuda.set_device(_on_this_machine("RANK", 0))
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def reseed(seed: int, world: World) -> None:
@@ -189,7 +190,7 @@ def log_once(text: str) -> bool:
 
     This asks ``torchrun``, and so works after the processes are disconnected.
     """
-    if not _is_distributed():
+    if not is_distributed():
         return True
     address, wait = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timedelta(seconds=5)
     try:
@@ -199,13 +200,9 @@ def log_once(text: str) -> bool:
         return True
 
 
-def _is_distributed() -> bool:
+def is_distributed() -> bool:
+    """Whether ``torchrun`` has started this process among others; schedulers set ``WORLD_SIZE`` too, and leave it."""
     return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
-
-
-def _on_this_machine(variable: str, default: int) -> int:
-    """One of the variables that ``torchrun`` sets for this machine alone."""
-    return int(os.environ.get(f"LOCAL_{variable}", default))
 
 
 @contextmanager

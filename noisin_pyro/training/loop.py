@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -59,18 +60,19 @@ def fit(
 ) -> list[metrics_log.Row]:
     """Train ``model``, and ``guide`` with it, as ``config.optimization`` says.
 
-    Each epoch adds a row to ``log.csv`` in ``folder``; the best model in validation is kept in ``best.pt``, and what
-    training is resumed from in ``last.pt`` (:class:`~noisin_pyro.training.rundir.checkpointer.Checkpointer`).
-    A row has ``epoch``; ``train_nats`` (the loss, noise on, while the weights changed) and ``valid_nats`` (noise off;
-    of a guide its bound, one draw a sequence), both nats per step, with their exponentials ``train_perplexity`` and
-    ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the
-    epoch; ``tokens_per_second`` of the training in it. With averaged SGD, the averages are validated, kept and logged.
+    Each epoch adds a row to ``log.csv`` in ``folder``. ``best.pt`` holds the best model in validation, and ``last.pt``
+    the state from which training resumes (:class:`~noisin_pyro.training.rundir.checkpointer.Checkpointer`).
+    The columns of the log are ``epoch``; ``train_nats`` (the loss with noise, while the weights change) and
+    ``valid_nats`` (noise off; with a guide, its bound with one draw per sequence; with the filtering bound, an
+    estimate), both in nats per step, with their exponentials ``train_perplexity`` and ``valid_perplexity``;
+    ``learning_rate``; ``gamma_1`` and so on, each layer's spread at the end of the epoch; ``seconds`` of the epoch;
+    ``tokens_per_second`` of its training. With averaged SGD, the averaged weights are validated, saved and logged.
 
     Args:
-        label: name of the network in what is logged.
-        resume: resume from the checkpoint in ``folder``, to the same numbers, bit for bit, as without a break.
-        after_epoch: called with the rows so far once an epoch's checkpoint is written, and at once where ``resume``
-            finds epochs done; in each of several processes, which must decide alike. It may raise
+        label: name of the network in log messages.
+        resume: resume from the checkpoint in ``folder``. The results are bit for bit those without an interruption.
+        after_epoch: called with the rows so far after an epoch's checkpoint is written, and when training resumes
+            after at least one epoch; with several processes, in each of them, with the same outcome. It may raise
             :class:`StopTraining`.
         world: the processes that train together, each on its rows of every batch. Rank zero writes.
 
@@ -79,9 +81,9 @@ def fit(
 
     Raises:
         StopTraining: ``after_epoch`` has; the run can be resumed.
-        FloatingPointError: a loss that is not finite. What ``best.pt`` and ``last.pt`` hold is from before.
-        Interrupted: Ctrl-C or SIGTERM, once the step is done and ``last.pt`` is written.
-        ValueError: no checkpoint or no best model in ``folder`` that can be read, where there should be one.
+        FloatingPointError: a loss that is not finite. ``best.pt`` and ``last.pt`` are from before that step.
+        Interrupted: Ctrl-C or SIGTERM, after the current step, with ``last.pt`` written.
+        ValueError: a checkpoint or best model in ``folder`` that is missing or cannot be read.
     """
     loop = _Loop(model, guide, train, valid, config, folder, label, after_epoch, world)
     if resume:
@@ -91,7 +93,7 @@ def fit(
 
 
 class _Loop:
-    """The objects that a fit needs, and its parts; arguments as :func:`fit`."""
+    """The training loop and its objects. Arguments are those of :func:`fit`."""
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class _Loop:
         state = self.state
         self.checkpointer.restore()
         if state.rows:
-            # The test at the end needs it: better an error now than after the training.
+            # The final test needs it: an error now is better than one after training.
             read_best(self.checkpointer.folder, self.model, self.guide)
         self.world.on_rank_zero(partial(metrics_log.rewrite, self.log, state.rows))
         finished = state.is_finished(self.config.optimization)
@@ -138,7 +140,7 @@ class _Loop:
             self.after_epoch(state.rows)
 
     def run(self) -> None:
-        """Train and validate until the options say stop."""
+        """Train and validate until training is finished."""
         self._log_backends()
         train_step = make_train_step(self.bound, self.optimizer, self.config.optimization.clip, self.world)
         with DeferredSignals().deferred() as signals:
@@ -146,13 +148,13 @@ class _Loop:
                 train_nats = self._train_epoch(train_step, signals)
                 row = self._validate_epoch(train_nats)
                 self.state.end_epoch(row)
-                self._keep_order()
+                self._record_order()
                 self._checkpoint(True, signals)
                 self.after_epoch(self.state.rows)
 
     def _train_epoch(self, train_step: TrainStep, signals: DeferredSignals) -> float:
         options, state = self.config.optimization, self.state
-        self._keep_order()
+        self._record_order()
         self.bound.elbo.kl_weight = kl_weight(self.config.inference.kl_annealing, state.epoch)
         rate = scheduled_rate(options.schedule, options.learning_rate, state.valid_nats, options.schedule_factor)
         set_rate(self.optimizer, rate)
@@ -174,7 +176,7 @@ class _Loop:
         """Validate, write ``best.pt`` if it is better than before, and add a row to the log."""
         start, epoch, done = time.perf_counter(), self.state.epoch, self.state.under_way
         with averaged_weights(self.optimizer):
-            valid_nats = validate(self.model, self.guide, self.valid, self.config.data, self.world).nats_per_step
+            valid_nats = validate(self.model, self.guide, self.valid, self.config, self.world).nats_per_step
             require_finite(valid_nats, self.model, f"{self._title}, validation")
             is_best = valid_nats < self.state.best_nats
             if is_best:
@@ -191,7 +193,7 @@ class _Loop:
             "seconds": done.seconds + time.perf_counter() - start,
             "tokens_per_second": self.train.num_steps / done.seconds,
         }
-        row = self.world.all_gather(row)[0]  # rank zero's clock: by their own some would stop before the others
+        row = self.world.all_gather(row)[0]  # rank zero's clock, so that all stop after the same epoch
         self.world.on_rank_zero(partial(metrics_log.append, self.log, row))
         self._log_row(row, is_best)
         return row
@@ -207,7 +209,7 @@ class _Loop:
         if signum:
             raise Interrupted(int(signum))
 
-    def _keep_order(self) -> None:
+    def _record_order(self) -> None:
         self.state.order = None if self.order is None else self.order.get_state()
 
     @property
@@ -217,7 +219,8 @@ class _Loop:
     def _log_backends(self) -> None:
         names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
         rows = self.world.split(self.config.data.batch_size) * self.config.optimization.num_particles
-        backends = ", ".join(names.get(backend, backend) for backend in self.model.rnn.backends(rows))
+        layers = ["loop"] if self.config.optimization.bound == "filtering" else self.model.rnn.backends(rows)
+        backends = ", ".join(names.get(backend, backend) for backend in layers)
         logger.info("%13s, layers computed by: %s", self.label, backends)
 
     def _log_row(self, row: metrics_log.Row, is_best: bool) -> None:
@@ -234,8 +237,9 @@ class _Loop:
 def _bound(model: SequenceModel, guide: Guide | None, config: Config) -> Bound:
     """The objective: equation (1) of the paper, or the bound of the guide."""
     options = config.optimization
-    # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
-    elbo = PriorAsGuide_ELBO(num_particles=options.num_particles, bound=options.bound, max_plate_nesting=1)
+    # The depth of the model's one plate. Pyro would find it by running the model, which changes a resumed run's draws.
+    filtering: dict[str, Any] = {"threshold": options.threshold, "ancestor_term": options.ancestor_term}
+    elbo = PriorAsGuide_ELBO(options.num_particles, bound=options.bound, max_plate_nesting=1, **filtering)
     return elbo(model, guide)
 
 
@@ -250,14 +254,14 @@ def train_epoch(
     """Train for one epoch: a gradient step for each batch, with the RNN state carried where a batch continues another.
 
     The loss is the negative bound, summed over the batch and divided by its number of time steps: nats per step,
-    whatever the batch size. Of several processes each sums over its rows, and divides by the steps of all.
+    independent of the batch size. With several processes each sums over its rows, and divides by the steps of all.
 
     Args:
         train_step: :func:`~noisin_pyro.training.train_step.make_train_step` of the bound and the optimizer.
         batches: those of the whole epoch.
         bar: progress bar.
         title: name of the epoch in errors.
-        done: what the epoch has done already, which is skipped; updated as losses are read. Default: nothing.
+        done: the part of the epoch that is already done and is skipped; updated as losses are read. Default: nothing.
         after_step: called when losses are read: after each step or, by a CUDA graph, after some.
 
     Returns:
@@ -269,9 +273,11 @@ def train_epoch(
     done = EpochState() if done is None else done
     train_step.title, train_step.state = title, done.state
     start = time.perf_counter()
-    for number, batch, is_last in _numbered(itertools.islice(batches, done.batches, None), done.batches + 1):
+    left = itertools.chain(itertools.islice(batches, done.batches, None), [None])
+    for number, (batch, following) in enumerate(itertools.pairwise(left), start=done.batches + 1):
+        assert batch is not None
         train_step(batch, number)
-        if train_step.batches < train_step.read_every and not is_last:
+        if train_step.batches < train_step.read_every and following is not None:
             continue
         totals = train_step.read()
         done.add(*totals, time.perf_counter() - start)
@@ -282,15 +288,3 @@ def train_epoch(
         after_step()
         start = time.perf_counter()
     return done.nats_per_step
-
-
-def _numbered(batches: Iterable[Batch], start: int) -> Iterator[tuple[int, Batch, bool]]:
-    """Each batch with its number, and whether it is the last."""
-    ahead = iter(batches)
-    batch = next(ahead, None)
-    for number in itertools.count(start):
-        if batch is None:
-            return
-        following = next(ahead, None)
-        yield number, batch, following is None
-        batch = following

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from noisin_pyro._lookup import known
-from noisin_pyro.training.kinds import alike
+from noisin_pyro.training.type_checks import same_structure
 
 # One needs the loss as a function, one sparse gradients, one nothing but matrices: the loop has none of these.
 _UNSUPPORTED = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
@@ -58,7 +58,8 @@ def build_optimizer(
         ValueError: a decay for an optimizer that has none.
     """
     chosen = optimizer_class(name)
-    own_options: dict[str, Any] = {"lambd": 0.0, "t0": average_after or 0} if averages(name) else {}
+    # torch's step t sets the weight of step t + 1 in the mean to 1 / max(1, t - t0): the first of all must have 1.
+    own_options: dict[str, Any] = {"lambd": 0.0, "t0": (average_after or 0) - 1} if averages(name) else {}
     if weight_decay is not None and default_weight_decay(name) is None:
         raise ValueError(f"weight decay {weight_decay:g}: {chosen.__name__} has none; leave it out, or take another")
     groups = _groups(parameters, default_weight_decay(name) if weight_decay is None else weight_decay, spared)
@@ -107,7 +108,7 @@ def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> Non
             parameter.grad = torch.zeros_like(parameter)
     example.step()
     expected, state = example.state_dict()["state"], content["state"]
-    if not all(number in expected and alike(values, expected[number]) for number, values in state.items()):
+    if not all(number in expected and same_structure(values, expected[number]) for number, values in state.items()):
         raise ValueError(f"the state kept for {type(optimizer).__name__} is that of another optimizer or model")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -2,89 +2,106 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro.conf
+from annotated_types import Ge, Gt, Le, Lt
 
 Named = tyro.conf.arg
 CELLS = "tanh", "sigmoid", "relu", "identity", "lstm", "gru"
 EMISSIONS = "categorical", "bernoulli", "gaussian", "poisson"
+LARGEST = 1e9  # of rates and spreads, far from overflow in single precision
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0), Lt(LARGEST)]
+NonNegative = Annotated[float, Ge(0), Lt(LARGEST)]
 
 
-def _as_path(value: Any) -> Any:
-    """A string as a path, with ``~`` as the home folder; anything else as it is, for the check of types."""
-    try:
-        return Path(value).expanduser() if isinstance(value, str | Path) else value
-    except RuntimeError as error:
-        raise ValueError(f"path {str(value)!r} has no home folder ({error}); give the full path") from error
-
-
-def _convert_paths(options: Any, *names: str) -> None:
-    for name in names:
-        object.__setattr__(options, name, _as_path(getattr(options, name)))
+def default(text: str, metavar: str = "INT", name: str | None = None) -> Any:
+    """An option that is ``None`` or empty by default, with what that stands for in its help text."""
+    return Named(name=name, metavar=metavar, help_behavior_hint=f"(default: {text})")
 
 
 @dataclass(frozen=True)
-class Data:
+class Options:
+    """A group of options. NumPy's scalars become Python's, strings that stand for paths become paths, and ``~`` at the
+    beginning of a path becomes the home folder."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, plain(_as_paths(value) if "Path" in str(field.type) else value))
+
+
+def _as_paths(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_as_paths, value))
+    return Path(value) if isinstance(value, str) else value
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy or torch as Python's, and a path with the home folder for ``~``; anything else as it is."""
+    if getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
+        return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
+    if isinstance(value, tuple):  # of words, which stay as they are, or of paths
+        return tuple(plain(each) if isinstance(each, Path) else each for each in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Data(Options):
     """Data: text or music. The folder of a text holds train.txt, valid.txt and test.txt."""
 
     name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
     """Text: pydocs (built in), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file."""
 
-    root: Annotated[
-        Path | None,
-        Named(name="data-root", metavar="FOLDER", help_behavior_hint="(default: $NOISIN_DATA, the cache, a download)"),
-    ] = None
+    root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER", "data-root")] = None
     """Folder that contains ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
 
     files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST", help_behavior_hint="")] = None
     """Three text files of your own, instead of --data."""
 
-    min_count: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
+    min_count: Annotated[int | None, default("keep every word")] = None
     """Replace words that occur less often than this in your own training text by <unk>."""
 
-    max_vocabulary: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: keep every word)")] = None
+    max_vocabulary: Annotated[int | None, default("keep every word")] = None
     """Maximum vocabulary size of your own text. The least frequent words are replaced by <unk>."""
 
-    batch_size: int = 20
+    batch_size: Count = 20
     """Batch size. A text is cut into this number of columns."""
 
-    eval_batch_size: Annotated[
-        int | None, Named(metavar="INT", help_behavior_hint="(default: 10 for a text, --batch-size for music)")
-    ] = None
+    eval_batch_size: Annotated[Count | None, default("10 for a text, --batch-size for music")] = None
     """Batch size in validation and test. A text is cut into this number of columns, on which perplexity depends."""
 
-    window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 35)")] = None
+    window: Annotated[Count | None, default("35")] = None
     """Steps of truncated backpropagation through time. Texts only: sequences of music are not cut."""
-
-    def __post_init__(self) -> None:
-        _convert_paths(self, "root")
-        if isinstance(self.files, tuple | list):
-            object.__setattr__(self, "files", tuple(map(_as_path, self.files)))
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Options):
     """The underlying recurrent network."""
 
     cell: Annotated[str, Named(metavar=f"{{{','.join(CELLS)}}}|MODULE:NAME")] = "tanh"
     """Recurrent cell, or the import path of one of your own."""
 
-    emission: Annotated[
-        str | None, Named(metavar=f"{{{','.join(EMISSIONS)}}}|MODULE:NAME", help_behavior_hint="(default: bernoulli)")
-    ] = None
+    emission: Annotated[str | None, default("bernoulli", f"{{{','.join(EMISSIONS)}}}|MODULE:NAME")] = None
     """Distribution of an observation, or the import path of one. Not for texts, which have a softmax."""
 
-    num_layers: int = 1
+    num_layers: Count = 1
     """Number of layers."""
 
-    hidden_size: int = 256
+    hidden_size: Count = 256
     """Number of units of each layer, and size of the embedding."""
 
     tie_weights: bool = False
     """Share the weights of the embedding and the softmax. Texts only."""
+
+    emission_hidden_size: Annotated[Count | None, default("none")] = None
+    """Number of units of a hidden layer between the states and the output. By default the output is linear."""
 
     initialization: Literal["torch", "published"] = "torch"
     """Initial weights: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
@@ -95,10 +112,7 @@ class Model:
     regularizer: Literal["none", "variational-dropout", "D"] = "none"
     """Dropout with masks fixed over time, with or without noise: Gal and Ghahramani's, or the published paper's D."""
 
-    dropout: Annotated[
-        float | None,
-        Named(metavar="RATE", help_behavior_hint="(default: the paper's)"),
-    ] = None
+    dropout: Annotated[float | None, default("the paper's", "RATE")] = None
     """Dropout rate of variational-dropout. The paper has 0.3 for words and recurrence, and 0.5 elsewhere."""
 
     matmul_precision: Literal["float32", "bfloat16"] = "float32"
@@ -106,24 +120,22 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Options):
     """Noise that is injected into the hidden states."""
 
     noise: Annotated[str, Named(metavar="FAMILY[:FORM]|MODULE:NAME")] = "gaussian"
     """Family and form (additive, multiplicative or native), as noisin families lists them, or an import path."""
 
-    spread: float = 0.5
+    spread: NonNegative = 0.5
     """Standard deviation γ of the noise (multiplicative: relative to the state); 0 is the deterministic network."""
 
     learn_spread: bool = False
     """Learn the spread of each layer, starting at --spread. The spread of the inputs stays fixed."""
 
-    spread_floor: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.1, the paper's)")] = (
-        None
-    )
+    spread_floor: Annotated[float | None, default("0.1, the paper's", "FLOAT")] = None
     """Lower bound of a learned spread; needs --learn-spread. With 0, only early stopping keeps it above 0."""
 
-    input_spread: float = 0.0
+    input_spread: NonNegative = 0.0
     """Standard deviation of noise of the same family on the inputs (of a text: on their embeddings)."""
 
     feedback: bool = True
@@ -131,77 +143,81 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Inference:
+class Inference(Options):
     """Distribution of the noise in training: its prior, or a guide that is trained with the model."""
 
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
     """prior: equation (1). Others: the ELBO with a guide that depends on the data, also in validation."""
 
-    guide_covariance: Annotated[Literal["diagonal", "full"] | None, Named(help_behavior_hint="(default: diagonal)")] = (
-        None
-    )
+    guide_covariance: Annotated[Literal["diagonal", "full"] | None, default("diagonal", "{diagonal,full}")] = None
     """Covariance of the guide between the units of a layer at one step."""
 
-    guide_hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the layers')")] = None
+    guide_hidden_size: Annotated[Count | None, default("the layers'")] = None
     """Number of units of the guide's networks."""
 
-    kl_annealing: Annotated[int | None, Named(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
+    kl_annealing: Annotated[Count | None, default("none", "EPOCHS")] = None
     """Number of epochs over which the weight of the KL term rises linearly to 1."""
 
 
 @dataclass(frozen=True)
-class Optimization:
+class Optimization(Options):
     """Optimizer, learning rate and stopping."""
 
     optimizer: Annotated[str, Named(metavar="NAME")] = "Adam"
     """Name of an optimizer in torch.optim."""
 
-    learning_rate: float = 0.001
+    learning_rate: Positive = 0.001
     """Initial learning rate."""
 
     schedule: Literal["fixed", "halve", "divide"] = "fixed"
     """Learning rate schedule: fixed, halve (every epoch after the fourth), or divide (when validation gets worse)."""
 
     schedule_factor: Annotated[
-        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 1.2, the published paper's)")
+        Annotated[float, Gt(1), Lt(LARGEST)] | None, default("1.2, the published paper's", "FLOAT")
     ] = None
     """Factor by which the learning rate is divided; needs --schedule divide."""
 
-    average_after: Annotated[int | None, Named(metavar="STEPS", help_behavior_hint="(default: 0)")] = None
+    average_after: Annotated[Annotated[int, Ge(0)] | None, default("0", "STEPS")] = None
     """Gradient steps before averaging begins; needs --optimizer ASGD. The averaged weights are tested and saved."""
 
-    weight_decay: Annotated[
-        float | None, Named(metavar="FLOAT", help_behavior_hint="(default: the optimizer's: 0, but AdamW's 0.01)")
-    ] = None
+    weight_decay: Annotated[NonNegative | None, default("the optimizer's: 0, but AdamW's 0.01", "FLOAT")] = None
     """Weight decay, as the optimizer defines it. Spreads are not decayed."""
 
-    clip: Annotated[float | None, Named(metavar="FLOAT|None")] = 5.0
+    clip: Annotated[Positive | None, Named(metavar="FLOAT|None")] = 5.0
     """Maximum global gradient norm (the loss is in nats per step); None for no clipping."""
 
-    epochs: int = 14
+    epochs: Count = 14
     """Maximum number of epochs."""
 
-    patience: Annotated[int | None, Named(metavar="INT|None")] = 5
+    patience: Annotated[Count | None, Named(metavar="INT|None")] = 5
     """Early stopping: number of epochs without improvement in validation; None for no early stopping."""
 
-    minutes: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
+    minutes: Annotated[Positive | None, default("no limit", "FLOAT")] = None
     """Time limit in minutes: stop after the epoch that reaches it. Interruptions do not count."""
 
-    num_particles: int = 1
+    num_particles: Count = 1
     """Number of Monte Carlo samples of the noise per gradient."""
 
-    bound: Literal["elbo", "importance"] = "elbo"
-    """Objective: elbo (the paper's), or importance (log-mean-exp of the samples; on a cut text it is not a bound)."""
+    bound: Literal["elbo", "importance", "filtering"] = "elbo"
+    """Objective: elbo (the paper's), importance (log-mean-exp of the samples; on a cut text it is not a bound), or
+    filtering (log-likelihood estimate of a particle filter, with the guide as proposal, also in validation)."""
+
+    threshold: Annotated[Annotated[float, Ge(0), Le(1)] | None, default("0.5", "FLOAT")] = None
+    """With --bound filtering: resample if the effective sample size is below this fraction of particles; 0 is off."""
+
+    ancestor_term: Annotated[bool | None, default("True", "{True,False}")] = None
+    """With --bound filtering: include the gradient of ancestors' weights. Without it, the gradient has less variance,
+    but is not that of the likelihood."""
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Options):
     """Folder, device and checkpoints."""
 
-    folder: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-1, -2, ...)")] = None
+    folder: Annotated[Path | None, default("runs/DATA-1, -2, ...", "FOLDER")] = None
     """New or empty folder for the configuration, log, best model, figures and result."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     """Random seed of the weights, the noise and the order of the data."""
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -225,14 +241,11 @@ class Run:
     init_from: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
     """Start from the best weights of the run in this folder, of a network of the same sizes and vocabulary."""
 
-    checkpoint_steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
+    checkpoint_steps: Annotated[Count | None, default("none")] = None
     """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""
 
-    checkpoint_seconds: Annotated[float | None, Named(metavar="FLOAT|None")] = 300.0
+    checkpoint_seconds: Annotated[NonNegative | None, Named(metavar="FLOAT|None")] = 300.0
     """Seconds between checkpoints within an epoch; None for no such checkpoints."""
 
-    ensemble_samples: int = 50
+    ensemble_samples: Annotated[int, Ge(0)] = 50
     """Number of noisy runs that the final ensemble test averages over; 0 skips it."""
-
-    def __post_init__(self) -> None:
-        _convert_paths(self, "folder", "resume", "init_from")

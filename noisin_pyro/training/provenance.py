@@ -1,4 +1,4 @@
-"""What the numbers of a run depend on beside its configuration: commit, versions, processor, device, threads."""
+"""Provenance: what results depend on in addition to the configuration."""
 
 from __future__ import annotations
 

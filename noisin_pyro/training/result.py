@@ -15,11 +15,11 @@ from noisin_pyro._tables import aligned
 from noisin_pyro.inference import Evaluation
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
-from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.rundir import metrics_log
 from noisin_pyro.training.rundir.layout import LOG, RESULT
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
 from noisin_pyro.training.rundir.metrics_log import Row
+from noisin_pyro.training.type_checks import check_types
 
 Measure = Literal["perplexity", "nats"]
 # attributes, and their keys in result.json
@@ -35,13 +35,14 @@ class Result:
         folder: the run's.
         log: the rows of ``log.csv``.
         best_epoch: the epoch whose model was best in validation; the evaluations are of this model.
-        valid: validation, noise off; of a guide, its bound by one draw a sequence.
+        valid: validation, noise off; with a guide, its bound with one draw per sequence; with the filtering bound, the
+            estimate of a particle filter.
         test: test, noise off.
-        ensemble: test, averaged over noisy runs; ``None`` if nothing is random or no samples were asked for.
-        bound: test, the guide's bound by one draw a sequence; ``None`` where the prior was the guide.
+        ensemble: test, averaged over noisy runs; ``None`` if nothing is random or ``ensemble_samples`` is 0.
+        bound: test, as in validation; ``None`` where that is with the noise off.
         measure: what :meth:`table` shows: perplexities for a text, nats per step (a whole chord) for music.
-        seconds: of all epochs and the last tests.
-        twin: the deterministic network's result, if it was trained too.
+        seconds: duration of all epochs and the final tests.
+        twin: the deterministic network's result, if it was trained.
         imports: import paths in the configuration that ``model`` may follow.
     """
 
@@ -85,7 +86,7 @@ class Result:
         }
 
     def table(self) -> str:
-        """This run and its twin, a line each."""
+        """One line for this run and one for its twin."""
         titles = ["", "best epoch", "validation", "test", "test, ensemble"]
         columns = ["valid", "test", "ensemble"]
         if self.bound is not None:
@@ -108,9 +109,9 @@ def read(folder: Path, measure: Measure, imports: Iterable[str] = ()) -> Result:
     Raises:
         ValueError: a log or a result that is damaged.
     """
-    rows = metrics_log.require_whole(metrics_log.read(folder / LOG))
+    rows = metrics_log.require_whole(metrics_log.read(folder / LOG), folder / LOG)
     try:
-        content = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # recorded ones of 0.1 lack it
+        content = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # not in 0.1's
         parts: dict[str, Any] = {name: _evaluation(content[key]) for name, key in _PARTS.items()}
         result = Result(
             name=content["name"],
@@ -122,7 +123,7 @@ def read(folder: Path, measure: Measure, imports: Iterable[str] = ()) -> Result:
             imports=sorted(imports),
             **parts,
         )
-        checked(result)
+        check_types(result)
         if not 1 <= result.best_epoch <= len(rows):
             raise ValueError(f"best epoch {result.best_epoch} of {len(rows)}")
     except (ValueError, KeyError, TypeError) as error:
@@ -145,5 +146,5 @@ def _evaluation(content: dict[str, Any] | None) -> Evaluation | None:
     required = {field.name for field in dataclasses.fields(Evaluation) if field.default is dataclasses.MISSING}
     values: dict[str, Any] = {key: math.nan if content[key] is None else content[key] for key in required}
     optional = {field.name for field in dataclasses.fields(Evaluation) if field.repr} - required
-    values |= {key: content[key] for key in optional & content.keys()}  # recorded ones of 0.1 lack some
-    return checked(Evaluation(**values))
+    values |= {key: content[key] for key in optional & content.keys()}  # some are missing in results of version 0.1
+    return check_types(Evaluation(**values))

@@ -16,7 +16,7 @@ import pyro
 import torch
 
 from noisin_pyro import plots
-from noisin_pyro._files import exclusive_lock, write_json
+from noisin_pyro._files import exclusive_lock, naming, write_json
 from noisin_pyro.data import Corpus
 from noisin_pyro.inference import evaluate
 from noisin_pyro.inference.guides import Guide
@@ -43,32 +43,32 @@ logger = logging.getLogger("noisin_pyro")
 def train(
     config: Config | None = None, after_epoch: AfterEpoch = lambda rows: None, epochs: int | None = None
 ) -> Result:
-    """Train and test the network that ``config`` describes, and its deterministic twin if that is asked for.
+    """Train and test the network that ``config`` describes, and its deterministic twin if ``config.run.twin`` is set.
 
     The run's folder then holds ``config.json``, ``data.json`` (the vocabulary), ``log.csv``
     (:func:`~noisin_pyro.training.fit` names the columns), ``best.pt``, ``last.pt``, ``result.json``, ``curves.png``
     (figure 2 of the paper), for a learned spread ``spreads.png``, and the twin's own folder, ``deterministic``. Seeds
-    the generators of torch, numpy and Python. What happens is logged to the logger ``"noisin_pyro"``.
+    the generators of torch, numpy and Python. Progress is logged to the logger ``"noisin_pyro"``.
 
     Args:
         config: by default ``Config()``, what ``noisin train`` does without arguments.
-        after_epoch: called with the rows of the log so far, once an epoch's checkpoint is written (not for the twin's
-            epochs), and again when the run is resumed. It may raise ``StopTraining`` to stop there.
+        after_epoch: called with the rows of the log so far after each epoch's checkpoint is written (not for the
+            twin's epochs), and when the run is resumed. It may raise ``StopTraining``.
         epochs: for a run to resume, its new maximum number of epochs. It may be larger than before, even where the run
-            is finished; the numbers are then the same as if it had been asked for at once. A run that its patience has
-            ended stays as it is.
+            is finished; the results are those of a run with this maximum from the start. A run that was stopped early
+            by its patience stays as it is.
 
     Raises:
         StopTraining: from ``after_epoch``; ``Run(resume=folder)`` resumes the run.
-        ValueError: options that do not fit each other, the data or the machine; nothing has been written then.
+        ValueError: options that do not fit each other, the data or the machine. Nothing is written then.
         FloatingPointError: a loss that is not finite.
 
     Training can be interrupted at any time, by Ctrl-C too. The folder then holds the best model so far in ``best.pt``,
     the curves, and ``last.pt``, from which ``Run(resume=folder)`` resumes; a folder without either is removed.
 
-    With ``config.run.resume`` the options are those of that folder's ``config.json``, and any other that ``config``
-    gives must agree. A resumed run ends in the same numbers, bit for bit, as one without a break (on a CPU, with the
-    same versions and threads). A run, or a twin, that is finished already is read and not trained again.
+    With ``config.run.resume`` the options are those of that folder's ``config.json``; other options in ``config`` must
+    agree with them. The results of a resumed run are bit for bit those of an uninterrupted one (on a CPU, with the same
+    versions and number of threads). A run or a twin that is already finished is read, not trained again.
     """
     config = Config() if config is None else config
     resume = config.run.resume is not None
@@ -116,8 +116,8 @@ class _NetworkRun:
     """Training and test of one network, the noisy one or its twin.
 
     Args:
-        locks: holds the lock of the folder until it is closed.
-        main: folder that resumes the twin too.
+        locks: holds the folder's lock until it is closed.
+        main: for a twin, the folder of the run that it belongs to.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class _NetworkRun:
         folder = layout.make_folder(self.config.run.folder, self.corpus.name)
         self._lock(folder)
         if self.main is not None:
-            layout.remove_partial_files(folder)  # of a twin that was killed while it wrote its configuration
+            layout.remove_partial_files(folder)  # of a twin that was killed while writing its configuration
         layout.require_empty(folder)
         return folder
 
@@ -204,14 +204,15 @@ class _NetworkRun:
         rows: list[metrics_log.Row],
     ) -> Result:
         """Evaluate the best model."""
-        start, data, world = time.perf_counter(), self.config.data, self.world
+        start, config, world = time.perf_counter(), self.config, self.world
         best = load_best(folder, model, guide)
-        samples, ensemble = self.config.run.ensemble_samples, None
-        valid_evaluation = validate(model, guide, valid, data, world)
-        bound = None if guide is None else validate(model, guide, test, data, world)
-        score = partial(evaluate, model, batch_size=eval_rows(test, data, world))
+        samples, ensemble = config.run.ensemble_samples, None
+        valid_evaluation = validate(model, guide, valid, config, world)
+        is_bound = guide is not None or config.optimization.bound == "filtering"
+        bound = validate(model, guide, test, config, world) if is_bound else None
+        score = partial(evaluate, model, batch_size=eval_rows(test, config.data, world))
         mean = scored(partial(score, method="mean"), test, world)
-        if self.config.noisy and samples > 0:
+        if config.noisy and samples > 0:
             logger.info("%13s, test: averaging %d noisy runs", self.name, samples)
             ensemble = scored(partial(score, method="ensemble", num_samples=samples), test, world)
         return Result(
@@ -229,22 +230,22 @@ class _NetworkRun:
         )
 
     def _clean_up(self, folder: Path, error: BaseException, resume: bool, made: bool) -> None:
-        """Remove a folder that has no checkpoint, or draw the curves; and note in the error how to resume."""
+        """Remove a folder without a checkpoint, or draw the curves. Add a note on resuming to the error."""
         # torchrun stops all processes by SIGTERM once one has ended
         self.locks.enter_context(signals.DeferredSignals().deferred())
         has_checkpoint = resume or any((folder / name).exists() for name in (layout.BEST, layout.LAST))
         if self.world.rank == 0:
             if not has_checkpoint:
                 _remove(folder, made)
-            elif not isinstance(error, ValueError):  # a refusal leaves a folder as it was
+            elif not isinstance(error, ValueError):  # after an invalid option the folder stays as it is
                 self._draw_unfinished(folder)
         if isinstance(error, FloatingPointError) and has_checkpoint:
-            error.add_note(f"the last good checkpoint is kept in {str(folder)!r}")
+            error.add_note(f"the last checkpoint is in {str(folder)!r}")
         elif (has_checkpoint or self.main) and not isinstance(error, ValueError):
             error.add_note(f"resume with: noisin train --resume {shlex.quote(str(self.main or folder))}")
 
     def _draw_unfinished(self, folder: Path) -> None:
-        with contextlib.suppress(OSError, ValueError, TypeError):  # a full disk, half a row: the first error matters
+        with contextlib.suppress(OSError, ValueError, TypeError):  # such as a full disk: only the first error matters
             rows = metrics_log.require_whole(metrics_log.read(folder / layout.LOG))
             plots.learning_curves({self.name: rows}, measure=self.measure).savefig(folder / layout.CURVES)
 
@@ -265,6 +266,8 @@ def _remove(folder: Path, made: bool) -> None:
 def _draw(result: Result, config: Config) -> None:
     runs = [run for run in (result, result.twin) if run is not None]
     curves = plots.learning_curves({run.name: run.log for run in runs}, measure=result.measure)
-    curves.savefig(result.folder / layout.CURVES)
+    with naming(result.folder / layout.CURVES):
+        curves.savefig(result.folder / layout.CURVES)
     if config.noise.learn_spread:
-        plots.spreads(result.log).savefig(result.folder / layout.SPREADS)
+        with naming(result.folder / layout.SPREADS):
+            plots.spreads(result.log).savefig(result.folder / layout.SPREADS)

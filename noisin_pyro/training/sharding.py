@@ -1,6 +1,6 @@
-"""What each process has of a batch, of held-out data and of carried RNN states, and how the parts are put together.
+"""Sharding of batches, held-out data and carried RNN states over processes.
 
-Rows are shared in blocks: those of rank zero come first.
+Each process has a block of consecutive rows, in the order of the ranks.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ SequenceData = Sequences | Stream
 
 
 def shard(batch: Batch, world: World) -> Batch:
-    """This process's rows of a batch. If it has none: one row of length 0, which adds nothing to the loss."""
+    """This process's rows of a batch; one row of length 0, which adds nothing to the loss, if there are none."""
     rows = world.rows(len(batch.inputs))
     if rows.start < rows.stop:
         return batch.rows(rows)
@@ -31,7 +32,7 @@ def shard(batch: Batch, world: World) -> Batch:
 
 
 def scored(score: Callable[[SequenceData], Evaluation], data: SequenceData, world: World) -> Evaluation:
-    """Evaluate the data in all processes, each on its rows: the same as in one process, but for the noise.
+    """Evaluate the data in all processes, each on its rows. Only the draws of the noise differ from one process's.
 
     Diagnostics of single samples (k̂, effective samples, resamplings) are left out if there are several processes.
     """
@@ -59,13 +60,11 @@ def gather_state(state: State | None, world: World) -> State | None:
         return state
     if isinstance(state, Tensor):
         return torch.cat(world.all_gather(state.cpu()), -2)
-    z, c = (torch.cat(world.all_gather(part.cpu()), -2) for part in state)
-    return z, c
+    return cast(State, tuple(torch.cat(world.all_gather(part.cpu()), -2) for part in state))
 
 
 def shard_state(state: State, device: torch.device, world: World) -> State:
     """This process's rows of the RNN states of all, on ``device``."""
     if isinstance(state, Tensor):
         return state[..., world.rows(state.shape[-2]), :].to(device)
-    z, c = (part[..., world.rows(part.shape[-2]), :].to(device) for part in state)
-    return z, c
+    return cast(State, tuple(part[..., world.rows(part.shape[-2]), :].to(device) for part in state))

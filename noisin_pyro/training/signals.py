@@ -23,20 +23,20 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Within, SIGTERM raises :class:`Interrupted`, as Ctrl-C does, so that context managers are exited."""
+    """A context in which SIGTERM raises :class:`Interrupted`, as Ctrl-C does, so that context managers are exited."""
     with _handled_by(_raise):
         yield
 
 
 class DeferredSignals:
-    """Within, the first Ctrl-C or SIGTERM is only recorded, in ``received``; a second one raises at once."""
+    """Records the first Ctrl-C or SIGTERM in ``received``; a second one raises at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     @contextmanager
     def deferred(self) -> Iterator[DeferredSignals]:
-        """The context; for a loop that looks at ``received`` after each step."""
+        """A context for a loop that reads ``received`` after each step."""
         with _handled_by(self._record):
             yield self
 
@@ -52,7 +52,7 @@ def _raise(signum: int, frame: Any) -> None:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    # Only the main thread gets signals. One that is ignored, as SIGINT is in a background command, stays ignored.
+    # Only the main thread gets signals. An ignored signal, such as SIGINT in a background command, stays ignored.
     handled = [
         signum
         for signum in (signal.SIGINT, signal.SIGTERM)

@@ -202,7 +202,7 @@ def require_finite(
     """Raise if a loss is not finite.
 
     Args:
-        where: the epoch and step, or whatever else the loss is of.
+        where: the epoch and step, or another description of what the loss is for.
         state: returns the RNN state after the steps of this loss, if it is known.
 
     Raises:
@@ -254,7 +254,7 @@ def _parts(state: State) -> tuple[Tensor, ...]:
 
 
 def _clone(state: State) -> State:
-    return state.clone() if isinstance(state, Tensor) else (state[0].clone(), state[1].clone())
+    return state.clone() if isinstance(state, Tensor) else cast(State, tuple(part.clone() for part in state))
 
 
 def _cuda_graph(step: Callable[[], None]) -> Callable[[], None]:

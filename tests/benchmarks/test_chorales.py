@@ -1,4 +1,4 @@
-"""The protocol: what all contestants have in common, and how much time each has."""
+"""The protocol: settings that all contestants share, and their time limits."""
 
 import dataclasses
 from pathlib import Path

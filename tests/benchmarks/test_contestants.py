@@ -1,4 +1,4 @@
-"""The contestants do what they are said to: the same networks, the same losses, noise and masks where they belong."""
+"""The contestants agree with their descriptions: networks, losses, noise and masks."""
 
 import math
 from collections.abc import Callable

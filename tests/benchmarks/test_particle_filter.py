@@ -1,4 +1,4 @@
-"""The forward passes that the particle filter is timed beside, and what the benchmark reports."""
+"""The forward passes that the particle filter is compared with, and the benchmark's report."""
 
 from typing import Any
 

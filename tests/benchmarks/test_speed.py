@@ -1,4 +1,4 @@
-"""The command ``speed.py``: what it writes, what it skips, and how it judges targets."""
+"""The command ``speed.py``: its files, skipped comparisons, and verdicts on targets."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Invalid values, and what every command must do with them."""
+"""Invalid values, and the required response of every command."""
 
 import contextlib
 import io
@@ -18,9 +18,9 @@ from noisin_pyro.cli import main
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 
 Test = Callable[..., Any]
-MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # that many times the usual examples, drawn anew each time
+MANY = int(os.environ.get("NOISIN_FUZZ", "0"))  # factor on the number of examples, which then differ in each run
 SMALL = "--hidden-size 4 --epochs 1 --batch-size 4 --window 10 --ensemble-samples 0 --no-twin".split()  # noqa: SIM905
-_PROGRESS = re.compile(r"warning: | *(noisy|deterministic), |noisin: outside the vocabulary, read as <unk>: ")
+_PROGRESS = re.compile(r"warning: | *(noisy|deterministic), |scoring |noisin: outside the vocabulary, read as <unk>: ")
 
 NUMBERS = ["nan", "inf", "-inf", "-1", "0", "1", "2", "3", "0.5", "1e-300", "1e308", "1e999", "-0.0", "1_0", "0x3", "٣"]
 HUGE = [str(10**12), str(2**63), str(10**30), str(-(10**30))]

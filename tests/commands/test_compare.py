@@ -27,7 +27,8 @@ def test_each_number_is_that_of_evaluate(run: Path, tmp_path: Path, capsys: pyte
         *((folders[0], method) for method in ("mean", "ensemble", "importance", "particle-filter")),
         (folders[1], "mean"),
     ]
-    shown = capsys.readouterr().out
+    shown, progress = capsys.readouterr()
+    assert progress.splitlines() == [f"scoring {row['model']}: {row['method']}" for row in rows]
     for index, row in enumerate(rows):
         file = tmp_path / f"{index}.json"
         single = ["--split", "valid", "--seed", "3", "--method", row["method"], "--json", str(file)]
@@ -73,7 +74,7 @@ def test_importance_is_from_the_prior_and_from_the_guide(
     result = json.loads(file.read_text())
     assert result["guide"] == "smoothing" and rows[3]["nats_per_step"] == str(result["nats_per_step"])
     assert main(["evaluate", str(guided), *options, "--per-token", str(tmp_path / "tokens.csv")]) == 2
-    assert "per token): a guide conditions on all of x" in capsys.readouterr().err
+    assert "noisin: --per-token: a guide conditions on all of x" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_importance_is_from_the_prior_and_from_the_guide(
         ("{run} --samples 6", "got 6 and 4; while scoring"),
         ("{run} --seed -1", "seed"),
         ("{run} --window 0", "window must be at least 1"),
-        ("{music} --window 5", "windows are for texts"),
+        ("{music} --window 5", "--window 5 is for texts"),
         ("{run} --csv {run}/best.pt", "nothing is overwritten"),
         ("{run} --csv {run}/one --png {run}/one", "use different names"),
     ],
@@ -99,5 +100,5 @@ def test_what_cannot_be_compared_is_refused(
     run: Path, music: Path, arguments: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *arguments.format(run=run, music=music).split()]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert named in line.lower()
+    *progress, line = capsys.readouterr().err.splitlines()
+    assert named in line.lower() and all(each.startswith("scoring ") for each in progress)

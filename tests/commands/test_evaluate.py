@@ -61,8 +61,8 @@ def test_the_table_names_the_kind_of_number(run: Path, capsys: pytest.CaptureFix
     assert shown["method"].strip() == "ensemble of 4 noisy runs"
     assert shown["kind"].strip().startswith("predictor: ")
     assert float(shown["perplexity"]) == pytest.approx(math.exp(float(shown["nats per step"])), rel=1e-3)
-    assert float(shown["Monte Carlo error"].split()[0]) > 0 and float(shown["error over sequences"].split()[0]) > 0
-    assert "exact: the log-likelihood" in outputs[2]
+    assert float(shown["Monte Carlo error"].split()[0]) > 0 and float(shown["data error"].split()[0]) > 0
+    assert "over blocks of 500 tokens" in shown["data error"] and "exact: the log-likelihood" in outputs[2]
 
 
 @pytest.mark.parametrize("method", ["importance", "particle-filter"])
@@ -101,13 +101,13 @@ def test_both_are_exact_for_the_deterministic_music(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ("--samples 3", "no effect on method='mean'"),
+        ("--samples 3", "--samples=3 has no effect on --method='mean'"),
         ("--method ensemble --samples 1", "at least 2"),
         ("--method importance --samples 0", "at least 1"),
         ("--method particle-filter --samples 6", "got 6 and 4"),
         ("--method particles", "--method"),
         ("--window 0", "window must be at least 1"),
-        ("--eval-batch-size 1000", "eval batch size must be at most 630"),
+        ("--eval-batch-size 1000", "--eval-batch-size must be at most 630"),
         ("--data-root .", "root"),
         ("--split dev", "--split"),
         ("--seed -1", "seed must be from 0"),
@@ -127,7 +127,7 @@ def test_options_that_cannot_apply_are_refused(
 
 def test_windows_are_refused_for_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(music), "--window", "5"]) == 2
-    assert "windows are for texts" in capsys.readouterr().err
+    assert "--window 5 is for texts" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -17,7 +17,7 @@ def test_the_picture_has_every_family_and_form(
 
     def watched(panels: list[plots.Panel]) -> object:
         drawn.extend(panels)
-        return draw(panels[:2])  # the rest costs time and shows nothing new
+        return draw(panels[:2])  # enough for the test
 
     draw = plots.families
     monkeypatch.setattr(families.plots, "families", watched)

@@ -6,6 +6,8 @@ import pytest
 
 from noisin_pyro import generate, noise_off
 from noisin_pyro.cli import main
+from noisin_pyro.commands.generate import _encoded
+from noisin_pyro.data import Vocabulary
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import load_run
 
@@ -41,14 +43,19 @@ def test_an_unknown_word_is_reported(run: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "noisin: outside the vocabulary, read as <unk>: seventeen\n"
 
 
+def test_an_unknown_word_without_unk_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"prompt: 'four', 'five' not among the 3 words .* with --min-count 2"):
+        _encoded(["one", "four", "five"], Vocabulary(["<eos>", "one", "two"]))
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ("--steps 0", "num_steps"),
-        ("--samples 0", "num_samples"),
-        ("--temperature -1", "temperature"),
-        ("--seed -1", "seed"),
-        ("--data-root .", "root"),
+        ("--steps 0", "--steps must be"),
+        ("--samples 0", "--samples must be"),
+        ("--temperature -1", "--temperature must be"),
+        ("--seed -1", "--seed must be"),
+        ("--data-root .", "--data-root is for data sets by name"),
     ],
 )
 def test_options_out_of_range_are_refused(

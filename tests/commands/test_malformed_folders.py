@@ -57,7 +57,7 @@ def _some(folder: Path, data: st.DataObject) -> list[str]:
 
 
 def _damage(folder: Path, name: str, data: st.DataObject) -> None:
-    """Do something to a file of the folder."""
+    """Damage, replace or remove a file of the folder."""
     file = folder / name
     whole = file.read_bytes()
     ways = ["bytes", "bytes", "removed", "a folder", "another file", "a pickle", "code"]
@@ -106,7 +106,7 @@ def test_commands_that_read(request: pytest.FixtureRequest, tmp_path: Path, kind
         )
         worked = works([*command, str(folder)])
         after = contents(folder)
-        if worked and command[0] == "train":  # what was lost is made anew, with the log beside it
+        if worked and command[0] == "train":  # lost files are written again, and the log too
             assert {name for name in before if after.get(name) != before[name]} <= {"curves.png", "log.csv", *spoilt}
         else:
             assert after == before

@@ -25,7 +25,7 @@ WORK = {
     "--num-particles",
     "--samples",
     "--steps",
-}  # more is no mistake
+}  # a larger number is valid
 
 
 @functools.cache
@@ -73,7 +73,7 @@ def test_train(texts: Path, tmp_path: Path, data: st.DataObject) -> None:
     finally:
         os.chdir("/")
         shutil.rmtree(place)
-        for path in texts.iterdir():  # a run that was asked for among the texts
+        for path in texts.iterdir():  # a run in the folder of the texts
             if path.name not in before:
                 shutil.rmtree(path)
     assert contents(texts) == before
@@ -90,7 +90,7 @@ def test_commands_that_read(run: Path, data: st.DataObject) -> None:
     before, out = contents(run.parent), run.parent
     works(arguments)
     after = contents(out)
-    for name in after.keys() - before.keys():  # asked for, with a new name
+    for name in after.keys() - before.keys():  # an output file with a new name
         assert {"--json", "--per-token", "--png", "--csv"} & set(arguments) and str(out / name) in arguments
         (out / name).unlink()
         del after[name]
@@ -105,7 +105,7 @@ def test_words_in_any_order(texts: Path, tmp_path: Path, data: st.DataObject) ->
         max_size=6
     )
     arguments = data.draw(st.lists(words, max_size=5))
-    if "train" in arguments:  # not an hour on pydocs, if there is nothing to refuse
+    if "train" in arguments:  # not an hour on pydocs if all options are valid
         arguments += ["--data", str(texts / "nowhere")]
     works(arguments)
 

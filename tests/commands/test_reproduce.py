@@ -1,10 +1,11 @@
-"""``noisin reproduce``: which rows, in which order, and what is refused."""
+"""``noisin reproduce``: rows and their order, errors, and the exit status."""
 
 from pathlib import Path
 
 import pytest
 
 from noisin_pyro.cli import main
+from noisin_pyro.reproduction import rows
 from noisin_pyro.reproduction.recipes import TABLES
 
 
@@ -39,7 +40,7 @@ def test_rows_come_in_the_order_given_and_whole_names_go_before_beginnings(
         ("--rows tanh-3", "rows: table2 has none that begins with 'tanh-3', only tanh-1-none"),
         ("--seeds 0", "seeds must be at least 1, got 0"),
         ("--trials 0", "trials must be at least 1, got 0"),
-        ("--trial-epochs 0", "trial epochs must be at least 1, got 0"),
+        ("--trial-epochs 0", "--trial-epochs must be at least 1, got 0"),
         ("--minutes 0", "minutes must be a positive number"),
         ("--epochs 0", "epochs must be at least 1"),
     ],
@@ -51,3 +52,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("noisin: ") and message in line
     assert not (tmp_path / "r").exists()
+
+
+def test_the_exit_status_is_1_if_rows_are_left_or_diverge(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*arguments: object, **options: object) -> None:
+        raise FloatingPointError("not finite")
+
+    monkeypatch.setattr(rows, "train", diverges)
+    command = ["reproduce", "zaremba", "--data", str(texts), "--folder", str(tmp_path / "r")]
+    assert main([*command, "--minutes", "1e-9"]) == 1
+    assert "rows are left: the same command resumes" in capsys.readouterr().out
+    assert main(command) == 1
+    assert "zaremba, small, seed 11: not finite; no record is written" in capsys.readouterr().err.splitlines()

@@ -37,6 +37,7 @@ def test_the_table_has_every_trial_best_first_and_the_best_runs_numbers(
     )
     assert f"trial {content['best']}, trained to its end" in lines and lines[-1] == f"all trials: {where}"
     assert next(line for line in lines if line.startswith("noisy")).split()[1:4] == ["3", "of", "3"]
+    assert "trial 0: noise.noise gaussian, noise.spread 0.25" in captured.err.splitlines()
     for noise in ("A new study", "Trial 0 finished", "Experimental"):
         assert noise not in captured.err
 
@@ -97,11 +98,11 @@ def test_interrupted_it_prints_how_to_resume(
         ("--search model.cel=gru", "did you mean 'model.cell'"),
         ("--search model.cell", "needs FIELD=VALUES"),
         ("--search noise.spread=0.1,0.2", "is searched twice"),
-        ("--trials 0", "trials must be at least 1"),
-        ("--trial-epochs 0", "trial epochs must be at least 1"),
+        ("--trials 0", "--trials must be at least 1"),
+        ("--trial-epochs 0", "--trial-epochs must be at least 1"),
         ("--storage nothing://here", "storage 'nothing://here' cannot be opened"),
         ("--storage sweeps.db", "storage 'sweeps.db' cannot be opened"),
-        ("--hidden-size 0", "hidden size must be at least 1"),
+        ("--hidden-size 0", "--hidden-size must be at least 1"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

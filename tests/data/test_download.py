@@ -285,3 +285,23 @@ def test_the_default_cache_is_that_of_the_operating_system(
     monkeypatch.delenv("NOISIN_CACHE")
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "system" / project)
     assert locate("ptb", toy)[0] == tmp_path / "system" / "noisin_pyro" / "ptb" / "ptb.train.txt"
+
+
+def test_a_tilde_in_the_variables_is_the_home_folder(
+    folder: Path, toy: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for split in SPLITS:
+        (folder / f"{split}.txt").rename(tmp_path / "data" / f"ptb.{split}.txt")
+    monkeypatch.setenv("NOISIN_DATA", "~/data")
+    assert locate("ptb", toy) == [tmp_path / "data" / f"ptb.{split}.txt" for split in SPLITS]
+    monkeypatch.setenv("NOISIN_DATA", "~/nowhere")
+    with pytest.raises(ValueError, match=rf"NOISIN_DATA='{tmp_path}/nowhere' is not a folder"):
+        locate("ptb", toy)
+    monkeypatch.delenv("NOISIN_DATA")
+    monkeypatch.setenv("NOISIN_CACHE", "~/cache")
+    with pytest.raises(ValueError, match="could not be downloaded"):
+        locate("ptb", toy)
+    assert not (tmp_path / "~").exists()

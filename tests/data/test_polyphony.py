@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import loadmat, savemat
+from scipy.sparse import csc_array
 
 from noisin_pyro.data import Sequences, load, load_music
 from noisin_pyro.data.polyphony import read_chords
@@ -58,15 +59,71 @@ def test_inputs_are_the_chord_before_and_silence_first(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"testdata": None}, r"must have traindata, validdata and testdata, got \['traindata', 'validdata'\]"),
-        ({"validdata": cells(chords(3, 0)[:, :80])}, r"'validdata' must be zeros and ones of shape \(time, 88\)"),
-        ({"validdata": cells(2 * chords(3, 0))}, "zeros and ones"),
-        ({"traindata": 1.0}, r"zeros and ones.*got float64 \(\)"),
+        ({"validdata": cells(chords(3, 0)[:, :80])}, r"piece 1 of 'validdata' must be .*got uint8 of shape \(3, 80\)"),
+        ({"validdata": cells(chords(3, 0), chords(4, 0).T)}, r"piece 2 .*got uint8 of shape \(88, 4\); transpose it"),
+        (
+            {"validdata": cells(np.zeros((3, 128)))},
+            r"got float64 of shape \(3, 128\); of 128 MIDI pitches keep 21 to 108",
+        ),
+        (
+            {"validdata": cells(chords(3, 0), 90 * chords(3, 1))},
+            "piece 2 of .*ones, got 90; if .*velocities, save roll > 0",
+        ),
+        ({"validdata": cells(chords(3, 0) * np.nan)}, "piece 1 of 'validdata' .*got nan"),
+        ({"validdata": cells(csc_array(2.0 * chords(3, 0)))}, "piece 1 of 'validdata' .*got 2"),
+        ({"validdata": cells(chords(3, 0) + 1j)}, "got complex128 of shape"),
+        (
+            {"testdata": cells(chords(3, 0), chords(2, 0), chords(0, 0))},
+            r"piece 3 of 'testdata' is empty.*\(0, 88\); leave",
+        ),
+        ({"testdata": cells(chords(3, 0), np.zeros((0, 0)))}, r"piece 2 of 'testdata' is empty.*\(0, 0\)"),
+        ({"testdata": cells(csc_array((0, 88)))}, r"piece 1 of 'testdata' is empty"),
+        (
+            {"traindata": chords(6, 0)},
+            r"must be a cell array .*got uint8 of shape \(6, 88\); put a single piece into a cell",
+        ),
+        (
+            {"traindata": csc_array(chords(6, 0).astype(float))},
+            r"must be a cell array .*got float64 of shape \(6, 88\)",
+        ),
+        ({"traindata": np.zeros((88, 5, 3))}, r"\(pieces, time, 88\), got float64 of shape \(88, 5, 3\)"),
+        ({"traindata": 1.0}, r"must be a cell array .*got float64 of shape \(1, 1\)"),
         ({"traindata": np.empty((1, 0), dtype=object)}, "'traindata' has no sequences"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_chords(write(tmp_path / "music.mat", **changes))
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        np.stack([chords(6, 0), chords(6, 1)]),
+        np.stack([chords(6, 0), chords(6, 1)]).astype(float),
+        cells(csc_array(chords(6, 0).astype(float)), csc_array(chords(6, 1).astype(float))),
+        cells(csc_array(chords(6, 0).astype(bool)), chords(6, 1)),
+    ],
+)
+def test_one_array_and_sparse_pieces_are_read(tmp_path: Path, pieces: np.ndarray) -> None:
+    """A list of pieces of equal length is saved as one array; MATLAB's sparse matrices are read too."""
+    data, expected = (
+        read_chords(write(tmp_path / "music.mat", traindata=rolls))["train"]
+        for rolls in (pieces, cells(chords(6, 0), chords(6, 1)))
+    )
+    assert torch.equal(data.targets, expected.targets) and torch.equal(data.inputs, expected.inputs)
+    assert data.lengths.tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(
+    "header", [b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM", b"\x89HDF\r\n\x1a\n"]
+)
+def test_version_7_3_is_named_with_how_to_save_it(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "music.mat").write_bytes(header.ljust(800, b"\0"))
+    with pytest.raises(
+        ValueError, match=r"version 7\.3.*save\('music\.mat', 'traindata', 'validdata', 'testdata', '-v7'\)"
+    ):
+        read_chords(tmp_path / "music.mat")
 
 
 def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:

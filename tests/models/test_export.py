@@ -24,7 +24,7 @@ def close(actual: Any, expected: Any) -> None:
     [
         {"tie_weights": True, "noise": "gamma:multiplicative", "spread": 0.8},
         {"weight_prior": "normal", "input_spread": 0.3},
-        {"regularizer": "D", "feedback": False},
+        {"regularizer": "D", "feedback": False, "emission_hidden_size": 3},
     ],
     ids=str,
 )

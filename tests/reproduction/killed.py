@@ -1,4 +1,4 @@
-"""A table whose process is killed again and again; a program for ``test_rows.py``, in a process of its own.
+"""A table whose process is killed repeatedly; a program for ``test_rows.py``, in a process of its own.
 
     python killed.py FOLDER KILLS OPTION...
 
@@ -22,7 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from noisin_pyro.cli import main
 
-DELAY = 0.02  # seconds, the most from an event to the kill: also within a write
+DELAY = 0.02  # maximum number of seconds from an event to the kill, so that it can also occur within a write
 
 
 def at_each_event(folder: Path, do: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ def at_each_event(folder: Path, do: Callable[[], None]) -> None:
 
 
 def start(folder: Path, options: list[str], deadly: int | None, delay: float) -> int:
-    """The command in a fork, killed at that event if there are so many; its process id."""
+    """Start the command in a fork that is killed at the given event; returns its process id."""
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
@@ -61,7 +61,7 @@ def start(folder: Path, options: list[str], deadly: int | None, delay: float) ->
 
 
 def was_killed(child: int) -> bool:
-    """Whether the child was killed; otherwise it must have ended in good order."""
+    """Whether the child was killed; otherwise its status must be 0."""
     _, status = os.waitpid(child, 0)
     if status and not os.WIFSIGNALED(status):
         raise SystemExit(f"a run ended with status {status}")
@@ -70,7 +70,7 @@ def was_killed(child: int) -> bool:
 
 if __name__ == "__main__":
     root, kills_left, options = Path(sys.argv[1]).resolve(), int(sys.argv[2]), sys.argv[3:]
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child would load anew
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child needs
     assert not was_killed(start(root / "0", options, None, 0.0))
     events, moments, number = int((root / "0.events").read_text()), random.Random(), 1
     while True:

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from noisin_pyro import noise
 from noisin_pyro.reproduction import Recipe, figure2, icml, table2, table3
-from noisin_pyro.reproduction.icml import ICML
+from noisin_pyro.reproduction.icml_recipes import ICML
 from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.studies import BASELINES, CLAIMS, FAMILIES, NOISES
-from noisin_pyro.search.search_space import combinations, with_values
+from noisin_pyro.search.search_space import combinations
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, dataset, load_corpus
+from noisin_pyro.training.config import with_values
 
 ALL = [recipe for make in TABLES.values() for recipe in make()]
 

@@ -10,7 +10,7 @@ from noisin_pyro.reproduction import Recipe, Record, claims, figure2, table, tab
 from noisin_pyro.reproduction.records import options
 from noisin_pyro.reproduction.report import body, dots, figure, order, rows, text
 from noisin_pyro.reproduction.studies import noise_families
-from noisin_pyro.search.search_space import with_values
+from noisin_pyro.training.config import with_values
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
 NOISIN = table2("tanh", 1, "NOISIN")  # 131.9
@@ -110,7 +110,7 @@ def test_figure_2_shows_every_row(tmp_path: Path) -> None:
     made = [record(figure2("None"), 150.0), record(figure2("NOISIN"), 140.0, spreads={"gamma_1": 0.3})]
     labels = [line.get_label() for line in figure(made).axes[0].lines]
     assert labels == ["None", "NOISIN, γ = 0.3"]
-    assert "order" not in text(made)  # the paper gives no numbers
+    assert "order" not in text(made)  # the paper has no numbers
 
 
 def test_a_table_names_the_options_that_differ_from_its_recipes() -> None:

@@ -1,4 +1,4 @@
-"""Rows: run once, interrupted when the time is up, resumed to the same numbers, refused under other options."""
+"""Rows: run once, interrupted at the time limit, resumed to the same numbers, refused with other options."""
 
 import dataclasses
 import itertools
@@ -34,7 +34,7 @@ TIMES = ("seconds", "tokens_per_second")
 
 
 def numbers(record: Record) -> dict[str, Any]:
-    """A record without what differs between runs."""
+    """A record without the fields that differ between runs."""
     content = dataclasses.asdict(record)
     del content["seconds"]
     content["log"] = [{key: value for key, value in row.items() if key not in TIMES} for row in record.log]
@@ -113,7 +113,7 @@ def test_out_of_time_the_same_command_resumes(
     recipes = [table3("None"), table3("NOISIN")]
     assert reproduce(recipes, tmp_path / "whole", ReproductionOptions(changes=small))
     calls, looks = 1, itertools.count()
-    monkeypatch.setattr(rows, "monotonic", lambda: float(next(looks)))  # a second passes between two looks
+    monkeypatch.setattr(rows, "monotonic", lambda: float(next(looks)))  # each look at the clock takes a second
     while not reproduce(recipes, tmp_path / "parts", ReproductionOptions(minutes=4 / 60, changes=small)):
         calls += 1
         assert calls < 10
@@ -124,10 +124,10 @@ def test_out_of_time_the_same_command_resumes(
 
 
 def test_what_has_been_run_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
-    how = ReproductionOptions(changes=small)
-    assert reproduce([table3("None")], tmp_path, how)
+    options = ReproductionOptions(changes=small)
+    assert reproduce([table3("None")], tmp_path, options)
     (before,) = read_records(tmp_path, "table3")
-    assert reproduce([table3("None"), table3("NOISIN")], tmp_path, how)
+    assert reproduce([table3("None"), table3("NOISIN")], tmp_path, options)
     assert before in read_records(tmp_path, "table3")
 
 
@@ -146,7 +146,7 @@ def test_a_row_begun_with_other_options_is_refused(
         begun = ReproductionOptions(minutes=2 / 60, changes=small | {"model.matmul_precision": "float32"})
         assert not reproduce([table3("None")], tmp_path, begun)
     assert (tmp_path / "table3" / "none" / "seed-11" / "last.pt").exists()
-    with pytest.raises(ValueError, match=r"other options: matmul_precision 'bfloat16' \(there: 'float32'\)"):
+    with pytest.raises(ValueError, match=r"other options: matmul precision 'bfloat16' \(there: 'float32'\)"):
         reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small))  # bfloat16 is the recipe's
     assert reproduce([table3("None")], tmp_path, dataclasses.replace(begun, minutes=None))
     (record,) = read_records(tmp_path, "table3")
@@ -162,17 +162,17 @@ def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: d
 
 
 def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict[str, Any]) -> None:
-    recipe, how = table2("tanh", 1, "NOISIN"), ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small)
-    assert reproduce([recipe], tmp_path, how)
+    recipe, options = table2("tanh", 1, "NOISIN"), ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small)
+    assert reproduce([recipe], tmp_path, options)
     where = tmp_path / "table2" / recipe.row
     shutil.rmtree(where / "search")
-    assert reproduce([recipe], tmp_path, dataclasses.replace(how, seeds=2))
+    assert reproduce([recipe], tmp_path, dataclasses.replace(options, seeds=2))
     first, second = read_records(tmp_path, "table2")
     assert second.chosen == first.chosen and not (where / "search").exists()
 
 
 def test_a_row_that_diverges_is_reported_and_the_others_run(
-    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def diverges(config: Config, **other: Any) -> Result:
         if config.noise.spread == 0:
@@ -182,11 +182,11 @@ def test_a_row_that_diverges_is_reported_and_the_others_run(
     monkeypatch.setattr(rows, "train", diverges)
     assert not reproduce([table3("None"), table3("NOISIN")], tmp_path, ReproductionOptions(changes=small))
     assert [record.row for record in read_records(tmp_path, "table3")] == ["noisin"]
-    assert "table3, none, seed 11: not finite; no record is written" in capsys.readouterr().err
+    assert "table3, none, seed 11: not finite; no record is written" in caplog.messages
 
 
 def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
-    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def diverges(config: Config, *other: Any) -> Result:
         if config.run.resume is None and config.noise.spread > 0:
@@ -197,7 +197,7 @@ def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
     recipes = [table2("tanh", 1, "NOISIN"), table2("tanh", 1, "Dropout")]
     assert not reproduce(recipes, tmp_path, ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small))
     assert [record.method for record in read_records(tmp_path, "table2")] == ["Dropout"]
-    assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; no record" in capsys.readouterr().err
+    assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; no record" in caplog.text
 
 
 def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_once(
@@ -213,10 +213,10 @@ def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_on
 
 
 def test_a_run_that_another_table_has_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
-    how = ReproductionOptions(seeds=1, trial_epochs=1, changes=small)
-    assert reproduce([table2("sigmoid", 1, "NOISIN")], tmp_path, how)
+    options = ReproductionOptions(seeds=1, trial_epochs=1, changes=small)
+    assert reproduce([table2("sigmoid", 1, "NOISIN")], tmp_path, options)
     (of_table,) = read_records(tmp_path, "table2")
-    assert reproduce([figure2("NOISIN")], tmp_path, how)
+    assert reproduce([figure2("NOISIN")], tmp_path, options)
     (of_figure,) = read_records(tmp_path, "figure2")
     assert not (tmp_path / "figure2" / "noisin" / "seed-11").exists()
     assert numbers(of_figure) == numbers(of_table) | {"table": "figure2", "row": "noisin"} | {
@@ -277,7 +277,7 @@ def test_without_rows_nothing_is_written(tmp_path: Path) -> None:
     assert reproduce([], tmp_path, ReproductionOptions()) and not list(tmp_path.iterdir())
 
 
-def test_killed_while_it_wrote_its_configuration_a_row_is_begun_anew(tmp_path: Path, small: dict[str, Any]) -> None:
+def test_killed_while_it_wrote_its_configuration_a_row_is_restarted(tmp_path: Path, small: dict[str, Any]) -> None:
     where = tmp_path / "table3" / "none" / "seed-11"
     where.mkdir(parents=True)
     (where / ".config.json.1.part").write_text('{"da')

@@ -2,8 +2,8 @@
 
     python searched.py TEXTS FOLDER
 
-makes one search three times: in FOLDER/whole; in FOLDER/broken, where its worker is killed with SIGKILL and started
-anew again and again; and in FOLDER/shared with two workers, of whom now and then one is. Children are forks, so that
+makes one search three times: in FOLDER/whole; in FOLDER/broken, where its worker is killed with SIGKILL and restarted
+several times; and in FOLDER/shared with two workers, one of which is killed now and then. Children are forks, so that
 the libraries are loaded only once.
 """
 
@@ -29,7 +29,7 @@ SPACE = {
 
 
 def configuration(texts: Path) -> Config:
-    """Of runs that take a moment."""
+    """The configuration of very short runs."""
     files = (texts / "train.txt", texts / "valid.txt", texts / "test.txt")
     return Config(
         data=Data(files=files, batch_size=4, window=10),
@@ -40,7 +40,7 @@ def configuration(texts: Path) -> Config:
 
 
 def start(texts: Path, folder: Path) -> int:
-    """A worker in a fork; its process id."""
+    """Start a worker in a fork; returns its process id."""
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
@@ -53,7 +53,7 @@ def start(texts: Path, folder: Path) -> int:
 
 
 def end(texts: Path, folder: Path, kills: int, workers: int) -> None:
-    """One search, until it is done."""
+    """Finish one search."""
     moments, children = random.Random(), [start(texts, folder) for _ in range(workers)]
     for _ in range(kills):
         time.sleep(moments.uniform(0.0, 0.5))
@@ -68,7 +68,7 @@ def end(texts: Path, folder: Path, kills: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child would load anew
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child needs
     texts, root = Path(sys.argv[1]), Path(sys.argv[2])
     end(texts, root / "whole", kills=0, workers=1)
     end(texts, root / "broken", kills=8, workers=1)

@@ -1,4 +1,4 @@
-"""Searches that are interrupted, killed or shared end as one without a break."""
+"""Searches that are interrupted, killed or shared end like an uninterrupted one."""
 
 import dataclasses
 import json
@@ -124,7 +124,7 @@ def test_a_journal_that_ends_in_half_a_line_is_mended(texts: Texts, tmp_path: Pa
     config, space = small_config(texts, epochs=1), {"noise.spread": Range(0.1, 0.8)}
     first = search(config, space, tmp_path / "s", trials=1, trial_epochs=1, finish=False)
     with (tmp_path / "s" / "optuna.journal").open("ab") as journal:
-        journal.write(b'{"op_code":4,"worker')  # by a process that was killed while it wrote
+        journal.write(b'{"op_code":4,"worker')  # by a process that was killed while writing
     for trials in (2, 3):
         more = search(config, space, tmp_path / "s", trials=trials, trial_epochs=1, finish=False)
         assert len(more.trials) == trials and more.trials[0] == first.trials[0]

@@ -1,4 +1,4 @@
-"""Searches of very short runs: what they try, what they skip, and what is refused."""
+"""Searches of very short runs: their trials, and errors."""
 
 import builtins
 import dataclasses
@@ -92,9 +92,9 @@ def test_refused_combinations_are_failed_trials_and_the_search_continues(texts: 
     for trial in result.trials:
         family, spread, feedback = trial.values.values()
         if spread == 0 and not feedback:
-            expected = "have no effect"  # the configuration says so
+            expected = "have no effect"  # refused by the configuration
         else:
-            expected = "below 1" if spread > 1 and family == "beta:native" else None  # the noise does
+            expected = "below 1" if spread > 1 and family == "beta:native" else None  # refused by the noise
         if expected is None:
             assert (trial.state, trial.message, trial.epochs) == ("complete", None, 1)
         else:
@@ -125,8 +125,8 @@ def test_the_folder_of_another_search_is_refused(texts: Texts, tmp_path: Path) -
     search(config, space, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
     before = (tmp_path / "s" / "search.json").read_bytes()
     for change, message in (
-        ({"space": {"noise.spread": (0.1, 0.9)}}, r"space noise.spread \[0.1, 0.9\] \(there: \[0.1, 0.8\]\)"),
-        ({"config": small_config(texts, epochs=2)}, r"optimization epochs 2 \(there: 1\)"),
+        ({"space": {"noise.spread": (0.1, 0.9)}}, r"space\.noise\.spread \[0.1, 0.9\] \(there: \[0.1, 0.8\]\)"),
+        ({"config": small_config(texts, epochs=2)}, r"optimization\.epochs 2 \(there: 1\)"),
         ({"trials": 1}, r"trials 1 \(there: 2, which can only grow\)"),
         ({"trial_epochs": 2, "seed": 1}, r"trial epochs 2 \(there: 1\), seed 1 \(there: 0\); keep its settings"),
         ({"prune": False}, "prune False"),
@@ -155,7 +155,7 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r'pip install "noisin_pyro\[sweep\]"'):
+    with pytest.raises(ValueError, match=r'in the checkout .* pip install -e "\.\[sweep\]"'):
         search(Config(), {"noise.spread": (0.1,)}, tmp_path / "s", trials=1, trial_epochs=1)
     assert not (tmp_path / "s").exists()
 

@@ -1,8 +1,9 @@
-"""What a search is told to choose from, and what is refused."""
+"""Spaces of a search, and invalid ones."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from noisin_pyro.search import Range, search
@@ -20,13 +21,16 @@ from .runs import Texts, small_config
         ({"noise.spread": ()}, "tuple of choices or a Range"),
         ({"noise.spread": [0.1]}, "tuple of choices or a Range"),
         ({"noise.spread": (0.1, 0.1)}, "a choice twice"),
-        ({"noise.spread": (0.1, -0.1)}, "noise.spread cannot be -0.1: spread must be a number from 0"),
+        ({"noise.spread": (0.1, -0.1)}, "noise.spread cannot be -0.1: spread must be at least 0"),
         ({"noise.spread": Range(-1.0, 0.1)}, "noise.spread cannot be -1.0"),
         ({"noise.noise": ("gausian",)}, "did you mean 'gaussian'"),
         ({"noise.noise": (("a", "b"),)}, "noise.noise cannot be \\('a', 'b'\\)"),
         ({"model.cell": ("elman",)}, "model.cell cannot be 'elman'"),
         ({"model.cell": Range(0.0, 1.0)}, "model.cell cannot be 0.0: cell must be"),
-        ({"model.hidden_size": Range(1.5, 3.0)}, "model.hidden_size cannot be 1.5: hidden size must be int"),
+        (
+            {"model.hidden_size": Range(1.5, 3.0)},
+            "model.hidden_size cannot be 1.5: hidden size must be a valid integer",
+        ),
         ({"optimization.schedule_factor": (1.5,)}, "schedule factor is for schedule 'divide'"),
     ],
 )
@@ -50,3 +54,14 @@ def test_a_range_has_two_ends_in_order(ends: Any) -> None:
         Range(*ends)
     with pytest.raises(ValueError, match="positive"):
         Range(0.0, 1.0, log=True)
+
+
+def test_numbers_of_numpy_are_those_of_python(texts: Texts, tmp_path: Path) -> None:
+    space = {"noise.spread": tuple(np.linspace(0.25, 0.75, 3, dtype=np.float32)), "model.hidden_size": (np.int64(4),)}
+    plain = {"noise.spread": (0.25, 0.5, 0.75), "model.hidden_size": (4,)}
+    config = small_config(texts, epochs=1)
+    first = search(config, space, tmp_path / "s", trials=np.int64(1), trial_epochs=np.int32(1), finish=False)  # type: ignore[arg-type]
+    again = search(config, plain, tmp_path / "s", trials=2, trial_epochs=1, finish=False)
+    assert again.trials[:1] == first.trials and len(again.trials) == 2
+    assert Range(np.float32(0.5), np.float64(2)) == Range(0.5, 2.0)
+    assert type(Range(np.int64(2), np.int64(3)).low) is int

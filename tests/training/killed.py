@@ -21,13 +21,13 @@ from noisin_pyro.cli import main
 
 
 def start(folder: Path, options: list[str]) -> int:
-    """``noisin train`` in a fork, from the start or from where it was; its process id."""
+    """Start or resume ``noisin train`` in a fork; returns its process id."""
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
         begun = (folder / "config.json").exists()
         if not begun and folder.exists():
-            for path in folder.iterdir():  # killed while it wrote its configuration
+            for path in folder.iterdir():  # killed while writing its configuration
                 path.unlink()
         code = 1
         with folder.with_suffix(".err").open("a", buffering=1) as err, contextlib.redirect_stderr(err):
@@ -37,7 +37,7 @@ def start(folder: Path, options: list[str]) -> int:
 
 
 def ended(child: int) -> bool:
-    """Whether the child has ended by itself; it must have done so in good order."""
+    """Whether the child has ended by itself, which it must do with status 0."""
     pid, status = os.waitpid(child, os.WNOHANG)
     if pid and status:
         raise SystemExit(f"a run ended with status {status}")
@@ -54,11 +54,11 @@ def checkpoint_times(folder: Path) -> list[float]:
 
 
 def run(folder: Path, kills_left: int, options: list[str], moments: random.Random) -> int:
-    """One run, until it is done; how often it was killed."""
+    """Finish one run; returns the number of kills."""
     kills = 0
     while True:
         before, child, begun = checkpoint_times(folder), start(folder, options), time.monotonic()
-        # A random time after the start, or, every other time, after the first checkpoint that is new.
+        # A random time after the start or, every other time, after the first new checkpoint.
         moment, counting = moments.uniform(0.0, 0.5), kills % 2 == 0
         while kills == kills_left or not counting or time.monotonic() < begun + moment:
             if ended(child):
@@ -73,7 +73,7 @@ def run(folder: Path, kills_left: int, options: list[str], moments: random.Rando
 
 if __name__ == "__main__":
     root, left, moments = Path(sys.argv[1]), int(sys.argv[2]), random.Random()
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child would load anew
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what every child needs
     number = 0
     while number == 0 or left > 0:
         number += 1

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from noisin_pyro.cli import main
+from noisin_pyro.search import search
+from noisin_pyro.training import Config
 from noisin_pyro.training.distributed import World, set_device
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 
@@ -133,8 +135,41 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="4 processes need as many GPUs, and here are 3; start fewer"):
-        set_device("cuda")
-    set_device("cpu")
+        set_device("cuda", World(rank=0, size=4))
+    set_device("cpu", World(rank=0, size=4))
+    set_device("cuda")  # a scheduler has left the variable
+
+
+@pytest.mark.parametrize("size", ["4", "", "many", "0"])
+def test_variables_of_a_scheduler_without_torchrun_are_ignored(
+    texts: Path, tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, size)
+    small = [
+        "--data",
+        str(texts),
+        "--batch-size",
+        "4",
+        "--window",
+        "10",
+        "--hidden-size",
+        "2",
+        "--epochs",
+        "1",
+        "--ensemble-samples",
+        "0",
+    ]
+    assert main(["train", *small, "--no-twin", "--folder", str(tmp_path / "run")]) == 0
+    search = ["--spreads", "0.2", "--noises", "gaussian", "--trials", "1", "--trial-epochs", "1"]
+    assert main(["sweep", *small, *search, "--folder", str(tmp_path / "search")]) == 0
+
+
+def test_a_search_under_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="a search cannot run under torchrun"):
+        search(Config(), {"noise.spread": (0.1,)}, tmp_path / "search", trials=1, trial_epochs=1)
 
 
 @pytest.mark.slow

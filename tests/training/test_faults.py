@@ -1,4 +1,4 @@
-"""Failures of a run, provoked through the command: reported in one line, with the last good checkpoint left."""
+"""Failures of a run: reported in one line, without loss of the last good checkpoint."""
 
 import os
 import resource
@@ -35,7 +35,7 @@ def _best(run: Path) -> torch.Tensor:
 
 @pytest.fixture
 def disk_full() -> Iterator[Callable[[], None]]:
-    """From when it is called, no file can grow beyond 30 kB, which a checkpoint does."""
+    """Limit the size of files to 30 kB, which a checkpoint exceeds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -43,7 +43,7 @@ def disk_full() -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def disk_free() -> Callable[[], None]:
-    """Lifts that limit again."""
+    """Lift that limit."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     assert _start(text, f"--optimizer SGD --spread 0.3 --clip {clip}") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("noisin: epoch 1, step 5: ") and "gamma_1 = 0.3" in line
-    assert line.endswith(f"the last good checkpoint is kept in '{text / 'run'}'")
+    assert line.endswith(f"the last checkpoint is in '{text / 'run'}'")
     saved = checkpointer.load(text / "run" / "last.pt")
     assert saved["progress"]["under_way"]["batches"] == 4
     assert all(value.isfinite().all() for value in saved["model"].values())
@@ -127,6 +127,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     disk_free()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("noisin: [Errno") and last.endswith(f"resume with: noisin train --resume {run}")
+    assert f"'{run / 'last.pt'}'" in last
     saved = [checkpointer.load(run / name)["progress"]["under_way"]["batches"] for name in ("last.pt", "before.pt")]
     assert saved == [2, 1]
     assert not list(run.glob(".*"))
@@ -162,7 +163,7 @@ def test_without_a_readable_checkpoint_a_run_is_refused_and_unchanged(
         (run / name).write_bytes(b"no checkpoint")
     names = {path.name: path.stat().st_size for path in run.iterdir() if path.name != "curves.png"}
     assert main(["train", "--resume", str(run)]) == 2
-    assert "remove last.pt and before.pt to begin this run anew" in capsys.readouterr().err.splitlines()[-1]
+    assert "remove last.pt and before.pt to restart this run" in capsys.readouterr().err.splitlines()[-1]
     assert {path.name: path.stat().st_size for path in run.iterdir() if path.name != "curves.png"} == names
     for name in ("last.pt", "before.pt"):
         (run / name).unlink()
@@ -210,9 +211,9 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--epochs 2", "epochs 2 (there: 3)"),  # more are allowed: tests/training/test_lengthen.py
-        ("--hidden-size 256", "hidden size 256 (there: 64)"),  # the default counts, where it is given
-        ("--folder elsewhere", "folder elsewhere"),
+        ("--epochs 2", "--epochs 2 (there: 3)"),  # more are allowed: tests/training/test_lengthen.py
+        ("--hidden-size 256", "--hidden-size 256 (there: 64)"),  # a default value that is given is compared too
+        ("--folder elsewhere", "--folder elsewhere"),
         ("--epochs 3", ""),
     ],
 )
@@ -248,7 +249,7 @@ def test_a_relative_path_to_the_data_is_resolved_from_another_folder(
     data = ["--data", text.name]
     assert main(["train", *data, "--folder", str(text / "run"), *SMALL.split()]) == 130
     assert main(["train", "--resume", str(text / "run"), "--epochs", "2", *data]) == 2
-    assert "got epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and nothing of the data
+    assert "got --epochs 2 (there: 3); leave" in capsys.readouterr().err.splitlines()[-1]  # and not the data
     monkeypatch.chdir("/")
     assert main(["train", "--resume", str(text / "run")]) == 0
 
@@ -279,7 +280,7 @@ def test_a_run_that_fails_at_its_first_step_leaves_the_folder_as_it_was(
     folder = "." if there else str(here)
     assert main(["train", "--data", str(text), "--folder", folder, *SMALL.split()]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("noisin: epoch 1, step 1: ") and "kept in" not in line
+    assert line.startswith("noisin: epoch 1, step 1: ") and "checkpoint" not in line
     assert here.exists() == there and not list(here.glob("*"))
 
 

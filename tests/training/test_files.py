@@ -1,6 +1,7 @@
-"""Locks: a second run in a folder is refused, and a lock does not outlive its holder."""
+"""Locks: a second run in a folder is refused, and a lock does not outlive its holder. Full disks name the file."""
 
 import errno
+import resource
 import signal
 import subprocess
 import sys
@@ -9,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
-from noisin_pyro._files import exclusive_lock
+from noisin_pyro import plots
+from noisin_pyro._files import exclusive_lock, naming, write_json
 from noisin_pyro.cli import main
+from noisin_pyro.training.rundir import checkpointer
 
 from .. import hooks
 from ..hooks import AfterStep
@@ -77,6 +81,40 @@ def test_a_run_and_its_twin_are_locked_while_they_train(texts: Texts, tmp_path: 
     assert len(refused) == (2 if inner else 1)
     with exclusive_lock(run):
         pass
+
+
+@pytest.mark.usefixtures("drawn_pictures")
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path) -> None:
+    """The limit is below what matplotlib, torch and JSON write at once."""
+    path, soft_and_hard = tmp_path / "file", resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_text("before")
+    figure = plots.spreads([{"epoch": 1, "gamma_1": 0.3}])
+
+    def draw() -> None:
+        with naming(path):
+            figure.savefig(path.with_suffix(".png"))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, soft_and_hard[1]))
+    try:
+        for write in (
+            lambda: write_json(path, {"key": "value" * 100}),
+            lambda: checkpointer.save(path, {"weights": torch.zeros(100)}),
+            draw,
+        ):
+            with pytest.raises(OSError, match=rf"\[Errno \d+\] .*: '{path}") as error:
+                write()
+            assert error.value.errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft_and_hard)
+    assert path.read_text() == "before" and not list(tmp_path.glob(".*"))
+
+
+def test_an_error_that_names_another_file_keeps_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"), naming(tmp_path / "file"):
+        (tmp_path / "nowhere").read_bytes()
+    with pytest.raises(OSError, match="no number") as error, naming(tmp_path / "file"):
+        raise OSError("no number")
+    assert error.value.filename is None
 
 
 def test_a_disk_without_locks_is_reported(

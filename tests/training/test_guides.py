@@ -61,7 +61,7 @@ def test_a_run_with_a_guide_resumes_to_the_same_bits(texts: Texts, tmp_path: Pat
     whole = config(texts, tmp_path / "whole", kl_annealing=3)
     train(whole)
 
-    def stop() -> None:  # at once: what was done since the last checkpoint is lost
+    def stop() -> None:  # at once: the steps since the last checkpoint are lost
         raise Interrupted(signal.SIGINT)
 
     after_step(3, stop)
@@ -104,10 +104,10 @@ def test_the_weight_of_the_kl_rises_in_equal_steps(
     [
         ({"inference": Inference("smoothing"), "noise": Noise(spread=0.0)}, "no noise to draw where spread is 0"),
         ({"inference": Inference("smoothing"), "model": Model(weight_prior="normal")}, "take weight prior 'dirac'"),
-        ({"inference": Inference(kl_annealing=3)}, "kl annealing: only of a guide other than the prior"),
+        ({"inference": Inference(kl_annealing=3)}, "kl annealing: only for a guide other than 'prior'"),
         (
             {"inference": Inference(guide_covariance="full", guide_hidden_size=3)},
-            "guide covariance and guide hidden size: only of a guide",
+            "guide covariance and guide hidden size: only for a guide",
         ),
         (
             {

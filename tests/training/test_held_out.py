@@ -30,12 +30,12 @@ def _evaluated(folder: Path, *options: str) -> dict[str, float]:
 
 
 def _changed(folder: Path, name: str, **data: object) -> Path:
-    """A copy of the run whose configuration has other options of the data."""
+    """A copy of the run with other data options in its configuration."""
     copy = folder.with_name(name)
     shutil.copytree(folder, copy)
-    told = json.loads((copy / "config.json").read_text())
-    told["data"].update(data)
-    (copy / "config.json").write_text(json.dumps(told))
+    content = json.loads((copy / "config.json").read_text())
+    content["data"].update(data)
+    (copy / "config.json").write_text(json.dumps(content))
     return copy
 
 
@@ -48,7 +48,7 @@ def test_perplexity_does_not_depend_on_the_batch_size_in_training(run: Path, spl
 
 
 def test_train_reports_the_same_numbers_of_one_checkpoint_at_two_batch_sizes(run: Path) -> None:
-    """Its epochs are done: what is left to do is to validate and test what best.pt holds."""
+    """Its epochs are done; validation and test of best.pt are left."""
     results = []
     for size in (4, 20):
         copy = _changed(run, f"batches-of-{size}", batch_size=size)
@@ -65,10 +65,10 @@ def test_columns_can_be_chosen_and_matter_a_little(run: Path) -> None:
 
 def test_a_configuration_says_its_columns_and_one_of_version_0_1_keeps_its_reading(run: Path) -> None:
     path = run / "config.json"
-    told = json.loads(path.read_text())
-    assert told["data"]["eval_batch_size"] == 10
-    del told["data"]["eval_batch_size"]
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    assert content["data"]["eval_batch_size"] == 10
+    del content["data"]["eval_batch_size"]
+    path.write_text(json.dumps(content))
     assert read_config(run).data.eval_batch_size == 4
 
 

@@ -1,4 +1,4 @@
-"""A finished run that is given more epochs ends as one that was asked for them at once."""
+"""A finished run with more epochs ends like a run that had them from the start."""
 
 import dataclasses
 import json
@@ -34,9 +34,9 @@ def _lengthen(folder: Path, epochs: int) -> Result:
 
 
 def _numbers(folder: Path) -> tuple[object, ...]:
-    told = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text())
     weights = checkpointer.load(folder / "best.pt")["model"]
-    return told["valid"], told["test"], told["test_ensemble"], {k: v.tolist() for k, v in weights.items()}
+    return content["valid"], content["test"], content["test_ensemble"], {k: v.tolist() for k, v in weights.items()}
 
 
 def test_more_epochs_give_the_numbers_of_one_longer_run_twin_included(texts: Texts, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_cannot_be_lengthened_is_left_as_it_was(texts: Texts, tmp_path: Pat
     folder = tmp_path / "run"
     _run(texts, folder, 3)
     shutil.copytree(folder, tmp_path / "copy")
-    with pytest.raises(ValueError, match=r"epochs must be at least 3, as the run in .*run' was asked, got 2"):
+    with pytest.raises(ValueError, match=r"epochs must be at least 3, the maximum of the run in .*run', got 2"):
         _lengthen(folder, 2)
     (folder / "deterministic" / "last.pt").unlink()
     with pytest.raises(ValueError, match=r"finished after at most 3, and its last checkpoint, last\.pt, has been"):

@@ -7,7 +7,6 @@ import torch
 
 import noisin_pyro as nz
 from noisin_pyro.models import Spread
-from noisin_pyro.training.kinds import alike
 from noisin_pyro.training.optim import (
     averaged_weights,
     build_optimizer,
@@ -15,10 +14,11 @@ from noisin_pyro.training.optim import (
     load_state,
     spared_from_decay,
 )
+from noisin_pyro.training.type_checks import same_structure
 
 
-@pytest.mark.parametrize("after", [0, 3])
-def test_averaged_sgd_is_sgd_beside_the_mean_of_its_weights(after: int) -> None:
+@pytest.mark.parametrize("after", [None, 0, 1, 3, 8])
+def test_averaged_sgd_is_sgd_beside_the_mean_of_its_weights(after: int | None) -> None:
     line = torch.nn.Linear(3, 2, dtype=torch.float64)
     plain = copy.deepcopy(line)
     optimizers = [
@@ -35,8 +35,8 @@ def test_averaged_sgd_is_sgd_beside_the_mean_of_its_weights(after: int) -> None:
         visited.append(plain.weight.detach().clone())
     last = line.weight.detach().clone()
     torch.testing.assert_close(last, visited[-1])
-    with averaged_weights(optimizers[0]):  # torch leaves the first of the steps to average out
-        torch.testing.assert_close(line.weight.detach(), torch.stack(visited[after + 1 :]).mean(0))
+    with averaged_weights(optimizers[0]):
+        torch.testing.assert_close(line.weight.detach(), torch.stack(visited[after or 0 :]).mean(0))
     assert torch.equal(line.weight, last)
 
 
@@ -78,11 +78,11 @@ def test_a_state_is_loaded_only_by_its_own_kind_of_optimizer(name: str, dtype: t
     state_of_used = used.state_dict()["state"]
     load_state(fresh, {"state": state_of_used})
     actual = fresh.state_dict()["state"]
-    assert alike(actual, state_of_used)
+    assert same_structure(actual, state_of_used)
     for number, values in state_of_used.items():
         torch.testing.assert_close(actual[number], values, rtol=0, atol=0)
     wrong: list[dict] = [{7: {}}, {0: {"momentum": "x"}}]
-    if state_of_used:  # plain SGD keeps nothing
+    if state_of_used:  # plain SGD has no state
         wrong += [{0: {}}, {0: dict.fromkeys(state_of_used[0], "x")}, made(5, steps=1).state_dict()["state"]]
     for state in wrong:
         with pytest.raises(ValueError, match=f"kept for {name} is that of another optimizer or model"):
@@ -132,7 +132,7 @@ def test_weights_decay_and_spreads_do_not(name: str) -> None:
 
 def test_without_decay_there_is_one_group_with_the_optimizer_s_own() -> None:
     bound = make_bound()
-    for name in ("adam", "adamw"):  # 0 is 0, whatever the optimiser's own is
+    for name in ("adam", "adamw"):  # 0 overrides the optimizer's own default
         plain = build_optimizer(name, bound.parameters(), 0.1, weight_decay=0.0, spared=spared_from_decay(bound))
         assert [group["weight_decay"] for group in plain.param_groups] == [0.0]
     own = build_optimizer("adamw", bound.parameters(), 0.1, spared=spared_from_decay(bound))

@@ -39,7 +39,7 @@ def make(cell: str = "lstm", noise: str = "gaussian", learn: bool = False, parti
 
 
 class Recorder:
-    """In place of a CUDA graph; keeps the step that would be captured, and counts its replays."""
+    """Replaces a CUDA graph: stores the step that would be captured, and counts its replays."""
 
     def __init__(self) -> None:
         self.recorded = self.replays = 0
@@ -64,7 +64,7 @@ def trained(bound: Bound, stream: Stream, name: str, make_step: Callable) -> tup
     nats = []
     for epoch in range(3):
         for group in optimizer.param_groups:
-            group["lr"] = 0.01 / (1 + epoch // 2)  # which a captured step has to notice
+            group["lr"] = 0.01 / (1 + epoch // 2)  # which requires a new capture
         nats.append(loop.train_epoch(steps, stream.batches(), after_step=lambda: seen.append(1)))
     return nats, len(seen)
 
@@ -87,7 +87,7 @@ def test_captured_steps_are_those_taken_one_by_one(
     for parameter, same in zip(other.parameters(), bound.parameters(), strict=True):
         torch.testing.assert_close(parameter, same, rtol=0, atol=1e-12)
     batches = len(list(stream.batches()))
-    assert steps == 3 * batches and readings == 3  # an epoch is shorter than what is read at once
+    assert steps == 3 * batches and readings == 3  # an epoch has fewer steps than one reading
     full = batches - 2  # the first carries nothing, the last is ragged
     assert recorder.recorded == 2 and recorder.replays == 3 * full - 2 * WARMUP_STEPS  # twice, for two learning rates
 

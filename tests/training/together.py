@@ -1,4 +1,4 @@
-"""What is computed in several processes; a program for ``test_distributed.py``, which also imports it, as one process.
+"""Computations in several processes; a program for ``test_distributed.py``, which also imports it, as one process.
 
 torchrun --nproc-per-node N together.py FOLDER           everything below, its results in FOLDER/found.pt
 torchrun --nproc-per-node N together.py STEP OPTION...    ``noisin train`` with the options, the last process killed
@@ -68,7 +68,7 @@ FITS: dict[str, tuple[Callable[[], SequenceModel], Read, dict[str, Any]]] = {
         words,
         {"learning_rate": 0.01, "clip": 0.05},
     ),
-    "averaged, divided, until it is in vain": (
+    "averaged, divided, stopped early": (
         lambda: LanguageModel(11, 6, spread=0.0),
         words,
         {"optimizer": "ASGD", "schedule": "divide", "learning_rate": 3.0, "epochs": 9, "patience": 2, "clip": 0.25},
@@ -166,7 +166,7 @@ def diverged(folder: Path, world: World) -> list[str]:
 
 
 def refused(world: World) -> list[str]:
-    """The error in each process if the one that writes cannot."""
+    """The error in each process if rank zero cannot write."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
@@ -192,7 +192,7 @@ def config(texts: Path, folder: Path) -> Config:
 
 
 def at_step(step: int, do: Callable[[], object]) -> None:
-    """Do something in the last process at the end of that step, the first being 1."""
+    """Call a function in the last process at the end of that step, counted from 1."""
     steps = itertools.count(1)
 
     def hook(*_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.views import underlying
 
 Program = Callable[..., Any]
+
+logger = logging.getLogger("noisin_pyro")
 
 COLUMNS = {
     "model": ("model", ""),
@@ -104,6 +107,8 @@ def compare(
         seed: seed of each score, which then does not depend on the other scores and leaves the state of torch's
             generators unchanged. By default torch's generators are used.
 
+    Each score is announced to the logger ``"noisin_pyro"``.
+
     Raises:
         ValueError: no models, no methods, an unknown method, or an error of :func:`evaluate`, with a note that names
             the model and the method.
@@ -126,6 +131,7 @@ def compare(
             scores.insert(own.index("importance") + 1, ("importance", guide))
         for method, proposal in scores:
             options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": proposal}
+            logger.info("scoring %s: %s%s", name, method, "" if proposal is None else " with the guide")
             try:
                 with seeded(seed, _device(data)):
                     started = time.perf_counter()

@@ -25,6 +25,7 @@ from noisin_pyro.inference.evaluation.result import (
     window_groups,
 )
 from noisin_pyro.inference.filtering.particle_filter import filterable, has_noisy_states, run
+from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.importance_weights import log_mean_exp
 
 
@@ -36,29 +37,34 @@ def particle_filter(
     threshold: float,
     batch_size: int | None = None,
     log_probs: bool = False,
+    guide: Callable[..., Any] | None = None,
 ) -> Evaluation:
     """Score by ``islands`` independent particle filters, each with ``num_samples / islands`` particles.
 
-    Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} p(x_t | z_{t,k}) is unbiased, and so is the mean over islands, whose
-    logarithm is the score. The Monte Carlo error is computed from the differences between islands.
+    Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} w_{t,k}, with w = p(x_t | z_t) p(noise) / q(noise), is unbiased, and
+    so is the mean over islands, whose logarithm is the score. The Monte Carlo error is computed from the differences
+    between islands.
 
     Raises:
-        ValueError: a program that is not a :class:`SequenceModel`, or that samples weights or γ.
+        ValueError: a program that is not a :class:`SequenceModel`, or that samples weights or γ, or a guide that cannot
+            draw the noise step by step.
     """
     program, conditions = filterable(model)
+    proposal = check_proposal(guide, program)
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
         random = has_noisy_states(program, next(iter(data.batches(batch_size))))
         islands, particles = (islands, num_samples // islands) if random else (1, 1)
         width = max(program.emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
+        width = width if proposal is None else max(width, proposal.width)
         rows_per_block = block_size(islands * particles * width)
         filtered, lengths = [], []
         for windows in window_groups(data, batch_size):
             rows = row_lengths(*windows)
             for block in blocks(len(rows), rows_per_block):
                 part = [batch.rows(block) for batch in windows]
-                filtered.append(run(program, part, islands, particles, threshold))
+                filtered.append(run(program, part, islands, particles, threshold, proposal))
             lengths += rows.tolist()
     log_p = torch.cat([each.increments.sum(-1) for each in filtered], 1)
     rows = []

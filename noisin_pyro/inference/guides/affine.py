@@ -12,7 +12,7 @@ COVARIANCES = ("diagonal", "full")
 
 
 class Affine(NamedTuple):
-    """The map u -> shift + L u in coordinates ``(..., d)``, where L is lower triangular with a positive diagonal.
+    """The map u -> shift + L u of vectors ``(..., d)``, where L is lower triangular with a positive diagonal.
 
     Attributes:
         shift: ``(..., d)``.
@@ -36,12 +36,12 @@ class Affine(NamedTuple):
 
 
 def push(noise: Tensor, space: Transform, affine: Affine) -> tuple[Tensor, Tensor]:
-    """Transform noise by an affine map of its unconstrained coordinates.
+    """Transform noise by an affine map in the unconstrained space of its support.
 
     Args:
         noise: ε_0 ``(..., H)`` from its prior.
-        space: map from coordinates to ε, as :func:`noisin_pyro.noise.biject_to_support` returns it.
-        affine: map of the coordinates. If all its parameters are 0, it is the identity.
+        space: map from unconstrained values to ε, as :func:`noisin_pyro.noise.biject_to_support` returns it.
+        affine: map of unconstrained values. If all its parameters are 0, it is the identity.
 
     Returns:
         ε ``(..., H)`` and log |dε / dε_0| ``(...)``.
@@ -57,26 +57,26 @@ class Head(nn.Module):
     """A network that maps features of x and, optionally, states to the affine map of one layer's noise.
 
     It has one hidden layer of tanh units. If the support of the noise is unbounded, the shift also has a linear part,
-    as in the exact posterior of a linear-Gaussian model. For other supports the coordinates are exponentiated, so a
-    linear part could diverge along the sequence. The output layer and the linear part start at 0, so that the guide
+    as in the exact posterior of a linear-Gaussian model. For other supports unconstrained values are exponentiated, so
+    a linear part could diverge along the sequence. The output layer and the linear part start at 0, so that the guide
     starts at the prior.
 
     Args:
         context_size: number of features of x at each step.
         state_size: number of state features; 0 for none.
         hidden_size: number of units of the hidden layer.
-        coordinates: d, the dimension of the noise's unconstrained coordinates.
+        dim: d, the dimension of the noise's unconstrained space.
         linear: whether the shift has a linear part.
         covariance: ``"diagonal"`` or ``"full"``.
     """
 
     def __init__(
-        self, context_size: int, state_size: int, hidden_size: int, coordinates: int, linear: bool, covariance: str
+        self, context_size: int, state_size: int, hidden_size: int, dim: int, linear: bool, covariance: str
     ) -> None:
         super().__init__()
-        self.hidden_size, self.coordinates, self.is_full = hidden_size, coordinates, covariance == "full"
-        outputs = 2 * coordinates + self.is_full * coordinates * (coordinates - 1) // 2
-        width = hidden_size + linear * coordinates
+        self.hidden_size, self.dim, self.is_full = hidden_size, dim, covariance == "full"
+        outputs = 2 * dim + self.is_full * dim * (dim - 1) // 2
+        width = hidden_size + linear * dim
         self.of_context = nn.Linear(context_size, width)
         self.of_states = nn.Linear(state_size, width, bias=False) if state_size else None
         self.of_hidden = nn.Linear(hidden_size, outputs)
@@ -87,6 +87,13 @@ class Head(nn.Module):
             self.of_context.bias[hidden_size:].zero_()
         nn.init.zeros_(self.of_hidden.weight)
         nn.init.zeros_(self.of_hidden.bias)
+
+    @property
+    def width(self) -> int:
+        """Elements of the largest tensor for one row."""
+        states = 0 if self.of_states is None else self.of_states.in_features
+        matrix = self.coordinates**2 if self.is_full else 0
+        return max(states, self.of_context.out_features, self.of_hidden.out_features, matrix)
 
     def forward(self, context: Tensor, states: Tensor | None, real: Tensor | None) -> Affine:
         """Compute the affine map.
@@ -101,6 +108,6 @@ class Head(nn.Module):
         parameters = self.of_hidden(torch.tanh(hidden))
         if real is not None:
             parameters, linear = parameters * real.unsqueeze(-1), linear * real.unsqueeze(-1)
-        d = self.coordinates
+        d = self.dim
         shift = parameters[..., :d] + linear if linear.shape[-1] else parameters[..., :d]
         return Affine(shift, parameters[..., d : 2 * d], parameters[..., 2 * d :] if self.is_full else None)

@@ -50,7 +50,7 @@ def observed(batch: Batch) -> Variables:
     return {"x": (_x_dims(batch), _padded(batch.targets.unsqueeze(0), batch)[0])}
 
 
-def coordinates(batch: Batch) -> dict[str, np.ndarray]:
+def coords(batch: Batch) -> dict[str, np.ndarray]:
     """Coordinates of dimensions that do not start at 0: time starts at 1, as in the names of sites."""
     return {"time": np.arange(1, batch.targets.shape[1] + 1)}
 

@@ -1,4 +1,4 @@
-"""Checkpoints: ``best.pt``, the best model in validation, and ``last.pt``, from which training resumes exactly."""
+"""Checkpoints: ``best.pt``, the best model in validation, and ``last.pt``, from which training resumes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from noisin_pyro._files import atomic_write
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.distributed import SINGLE, World
-from noisin_pyro.training.kinds import alike, fits
 from noisin_pyro.training.optim import load_state
 from noisin_pyro.training.rundir.layout import BEFORE, BEST, CONFIG, LAST
 from noisin_pyro.training.rundir.train_state import TrainState
 from noisin_pyro.training.train_step import require_finite_weights
+from noisin_pyro.training.type_checks import same_structure
 
 logger = logging.getLogger("noisin_pyro")
 
 
 def save(path: Path, content: dict[str, Any], backup: Path | None = None) -> None:
     """Write tensors and plain values to ``path`` atomically; the previous file goes to ``backup`` if that is given."""
-    buffer = io.BytesIO()  # torch, writing into the file itself, would hide a full disk behind an error of its own
+    buffer = io.BytesIO()  # writing into the file, torch would raise its own error for a full disk
     torch.save(content, buffer)
     with atomic_write(path, backup) as file:
         file.write(buffer.getbuffer())
@@ -43,15 +43,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     Raises:
         ValueError: a file that is truncated or damaged, or holds more than tensors and plain values.
     """
-    buffer = io.BytesIO(path.read_bytes())  # a disk's errors come from here, those of the content from below
+    buffer = io.BytesIO(path.read_bytes())  # so that errors of the disk are not taken for damage
     try:
-        if (damaged := zipfile.ZipFile(buffer).testzip()) is not None:  # torch itself does not look at the check sums
+        if (damaged := zipfile.ZipFile(buffer).testzip()) is not None:  # torch does not verify checksums
             raise zipfile.BadZipFile(damaged)
         buffer.seek(0)
         content = torch.load(buffer, map_location=device, weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file can fail anywhere in the archive or in the pickle within
+    except Exception as error:  # a damaged file can fail anywhere in the archive or its pickle
         raise ValueError(
             f"checkpoint {str(path)!r} cannot be read: it is damaged, or holds more than weights "
             f"({type(error).__name__})"
@@ -99,17 +99,17 @@ def read_best(folder: Path, model: nn.Module, guide: nn.Module | None = None) ->
         best = load(path)
     except FileNotFoundError as error:
         raise ValueError(
-            f"{str(folder)!r} has no {BEST}: no epoch of this run was done, or it was removed; train anew"
+            f"{str(folder)!r} has no {BEST}: no epoch was completed, or the file was removed; train a new run"
         ) from error
     states = {name: dict(module.state_dict()) for name, module in trained_modules(model, guide).items()}
-    if not all(alike(best.get(name), state) for name, state in states.items()):
+    if not all(same_structure(best.get(name), state) for name, state in states.items()):
         raise ValueError(
             f"{path} does not fit the model that {CONFIG} and the data make: one of them has changed since it "
-            "was trained (pydocs changes with the version of Python); restore it, or train anew"
+            "was trained (pydocs changes with the version of Python); restore it, or train a new run"
         )
     values = itertools.chain(*(best[name].values() for name in states))
-    if not fits(best.get("epoch"), int) or not all(value.isfinite().all() for value in values):
-        raise ValueError(f"{path} is damaged: it lacks its epoch, or its weights are not finite; train anew")
+    if type(best.get("epoch")) is not int or not all(value.isfinite().all() for value in values):
+        raise ValueError(f"{path} is damaged: it lacks its epoch, or its weights are not finite; train a new run")
     return best
 
 
@@ -143,8 +143,8 @@ class Checkpointer:
         model, guide, optimizer, state: saved with the generators; ``guide`` is ``None`` where the prior is the guide.
         order: generator of the data's order; ``None`` for a text.
         world: the processes that train together. Rank zero writes.
-        every_steps: gradient steps between checkpoints within an epoch.
-        every_seconds: seconds between them.
+        every_steps: gradient steps between checkpoints within an epoch; ``None`` for no such checkpoints.
+        every_seconds: seconds between checkpoints within an epoch; ``None`` for no such checkpoints.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Checkpointer:
         self.world.on_rank_zero(partial(save, self.folder / BEST, content))
 
     def save(self) -> None:
-        """Write ``last.pt``. If that fails, on a full disk too, the one before stays readable.
+        """Write ``last.pt``. If that fails, for example on a full disk, the previous checkpoint stays readable.
 
         Raises:
             FloatingPointError: weights that are not finite. Nothing is written.
@@ -218,12 +218,12 @@ class Checkpointer:
             if self.order is not None and self.state.order is not None:
                 self.order.set_state(self.state.order)
             rng_states = [content["generators"], *content["generators_of_others"]]
-            if self.world.rank < len(rng_states):  # a process that there was not before draws new noise
+            if self.world.rank < len(rng_states):  # additional processes draw new noise
                 set_rng_state(rng_states[self.world.rank])
         except (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ValueError(
                 f"the checkpoint in {str(self.folder)!r} is not of the model in its config.json, or of another version "
-                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); train anew in another folder"
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); train a new run in another folder"
             ) from error
 
     def _read_latest(self) -> dict[str, Any] | None:
@@ -237,11 +237,11 @@ class Checkpointer:
                 continue
             if path == before:
                 logger.warning("warning: resuming from %s, the checkpoint before the last", before.name)
-                self._last_is_good = False  # the next one replaces the damaged one, and the good one stays
+                self._last_is_good = False  # the next save overwrites the damaged file, not this one
             return content
         if paths:
             raise ValueError(
                 f"no checkpoint in {str(self.folder)!r} can be read; remove {' and '.join(p.name for p in paths)} "
-                "to begin this run anew"
+                "to restart this run"
             )
         return None

@@ -65,13 +65,15 @@ def read_config(folder: Path) -> Config:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(
-            f"{str(folder)!r} is not a run's folder: it has no {CONFIG}, so no run to resume or to read; name "
-            "the folder of one, or train a new one"
+            f"{str(folder)!r} is not a run's folder: it has no {CONFIG}, so there is no run to resume or read; "
+            "name the folder of one, or train a new one"
         ) from error
     try:
         return from_json(content.decode())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged, or of another version: {error}; restore it, or train anew") from error
+        raise ValueError(
+            f"{path} is damaged, or of another version: {error}; restore it, or begin a new run"
+        ) from error
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -95,11 +97,11 @@ def require_same_data(folder: Path, corpus: Corpus) -> None:
     Raises:
         ValueError: the fingerprints differ.
     """
-    expected = read_settings(folder).get(FINGERPRINT)  # missing from results of version 0.1 that are recorded
+    expected = read_settings(folder).get(FINGERPRINT)  # missing in recorded results of version 0.1
     if expected is not None and expected != fingerprint(corpus)[FINGERPRINT]:
         raise ValueError(
-            f"the data ({corpus.name}) are not those that the run in {str(folder)!r} began with: they have changed "
-            "since (pydocs changes with the version of Python); restore them, or train anew"
+            f"the data ({corpus.name}) are not those that the run in {str(folder)!r} began with: they have "
+            "changed since (pydocs changes with the version of Python); restore them, or train a new run"
         )
 
 
@@ -110,6 +112,6 @@ def remove_partial_files(folder: Path) -> None:
 
 
 def remove_intermediate_files(folder: Path) -> None:
-    """Remove what only an unfinished run needs. Its last checkpoint stays, so that the run can be lengthened."""
+    """Remove what only an unfinished run needs. The last checkpoint stays, so that the run can be continued."""
     (folder / BEFORE).unlink(missing_ok=True)
     remove_partial_files(folder)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from noisin_pyro.data import Corpus, Vocabulary
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import build_guide, build_model, load_corpus
-from noisin_pyro.training.config import Config
+from noisin_pyro.training.config import Config, with_values
 from noisin_pyro.training.description import DATA, DataDescription
 from noisin_pyro.training.rundir.checkpointer import load_best
 from noisin_pyro.training.rundir.layout import read_config, require_same_data
@@ -39,7 +38,7 @@ class LoadedRun:
 
     folder: Path
     config: Config
-    vocabulary: Vocabulary | None = dataclasses.field(repr=False)
+    vocabulary: Vocabulary | None = field(repr=False)
     model: SequenceModel
     guide: Guide | None
 
@@ -74,11 +73,8 @@ def load_run(
         raise ValueError("device 'cuda' is not available on this machine; take 'cpu'")
     run, available = config.run, "cuda" if torch.cuda.is_available() else "cpu"
     device = device or (run.device if run.device == available else "cpu")
-    config = dataclasses.replace(
-        config,
-        data=config.data if root is None else dataclasses.replace(config.data, root=root),
-        run=dataclasses.replace(run, device=device, tf32=run.tf32 and device == "cuda"),
-    )
+    changes = {"run.device": device, "run.tf32": run.tf32 and device == "cuda"}
+    config = with_values(config, changes if root is None else {**changes, "data.root": root})
     description = DataDescription.read(folder) or DataDescription.of(_read_data(folder, config))
     uses_global_store = not pyro.settings.get("module_local_params")
     # A model made with parameters of its own works with Pyro's global store as well, but not the other way round.

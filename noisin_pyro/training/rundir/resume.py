@@ -1,13 +1,11 @@
-"""Resuming a run: its options are those in its folder, and options that are given may not contradict them."""
+"""Resuming a run with the options in its folder, which the given options must not contradict."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 
 from noisin_pyro._files import exclusive_lock, write_json
 from noisin_pyro.training.build import resolved
-from noisin_pyro.training.config import Config, to_json
+from noisin_pyro.training.config import Config, flat, label, to_json, with_values
 from noisin_pyro.training.distributed import SINGLE, World
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import CONFIG, LAST, RESULT, read_config, read_settings
@@ -29,8 +27,7 @@ def stored_config(folder: Path) -> Config:
     Raises:
         ValueError: not a run's folder, or a configuration that cannot be read.
     """
-    config = read_config(folder)
-    return replace(config, run=replace(config.run, resume=folder))
+    return with_values(read_config(folder), {"run.resume": folder})
 
 
 def config_to_resume(config: Config, epochs: int | None, world: World) -> Config:
@@ -47,15 +44,15 @@ def config_to_resume(config: Config, epochs: int | None, world: World) -> Config
     warn_of_changes(folder, world)
     if epochs is not None:
         world.on_rank_zero(lambda: lengthen(folder, epochs))
-        stored = replace(stored, optimization=replace(stored.optimization, epochs=epochs))
-    return replace(stored, run=replace(stored.run, folder=folder, resume=None))
+        stored = with_values(stored, {"optimization.epochs": epochs})
+    return with_values(stored, {"run.folder": folder, "run.resume": None})
 
 
 def lengthen(folder: Path, epochs: int) -> None:
     """Set the maximum number of epochs of a run and of its twin, whether they are finished or not.
 
-    Resumed, the run trains the epochs that are missing, to the same numbers as if they had been asked for at once, and
-    is tested again. A run that its patience has ended does not get longer.
+    When resumed, the run trains the missing epochs and is tested again; the results are those of a run with this
+    maximum from the start. A run that was stopped early by its patience does not get longer.
 
     Args:
         folder: the run's.
@@ -71,12 +68,12 @@ def lengthen(folder: Path, epochs: int) -> None:
             before = read_config(run).optimization.epochs
             if epochs < before:
                 raise ValueError(
-                    f"epochs must be at least {before}, as the run in {str(run)!r} was asked, got {epochs}"
+                    f"epochs must be at least {before}, the maximum of the run in {str(run)!r}, got {epochs}"
                 )
             if epochs > before and (run / RESULT).exists() and not (run / LAST).exists():
                 raise ValueError(
                     f"epochs {epochs}: the run in {str(run)!r} is finished after at most {before}, and its last "
-                    f"checkpoint, {LAST}, has been removed; train a new one"
+                    f"checkpoint, {LAST}, has been removed; train a new run"
                 )
             locks.enter_context(exclusive_lock(run))
         # The twin first: if this is interrupted between the two, the same call finds the run itself still shorter.
@@ -84,7 +81,7 @@ def lengthen(folder: Path, epochs: int) -> None:
             config = read_config(run)
             if epochs == config.optimization.epochs:
                 continue
-            longer = replace(config, optimization=replace(config.optimization, epochs=epochs))
+            longer = with_values(config, {"optimization.epochs": epochs})
             settings = read_settings(run) | json.loads(to_json(longer))
             # The result goes first: a run killed between the two is then unfinished, with the options it had.
             (run / RESULT).unlink(missing_ok=True)
@@ -97,25 +94,18 @@ def require_same_options(config: Config, stored: Config) -> None:
     Raises:
         ValueError: naming the options.
     """
-    options = (_options(replace(each, data=resolved(each.data))) for each in (config, stored))
-    pairs = zip(*options, strict=True)
-    changed = [f"{name} {new!s} (there: {old!s})" for (name, new), (_, old) in pairs if new != old]
+    given, before = (_options(dataclasses.replace(each, data=resolved(each.data))) for each in (config, stored))
+    changed = [f"{label(name)} {given[name]} (there: {before[name]})" for name in given if given[name] != before[name]]
     if changed:
         raise ValueError(
-            f"a resumed run keeps its options, got {', '.join(changed)}; leave them out, or train a new one"
+            f"a resumed run keeps its options, got {', '.join(changed)}; leave them out, or train a new run"
         )
 
 
 def with_stored_defaults(config: Config, stored: Config) -> Config:
     """``config`` with the stored value of each option that has its default."""
-    default = Config()
-    groups: dict[str, Any] = {}
-    for group in dataclasses.fields(Config):
-        given, old, usual = (getattr(each, group.name) for each in (config, stored, default))
-        names = [field.name for field in dataclasses.fields(given)]
-        unset = {name: getattr(old, name) for name in names if getattr(given, name) == getattr(usual, name)}
-        groups[group.name] = replace(given, **unset)
-    return replace(config, **groups)
+    given, default = _options(config), _options(Config())
+    return with_values(config, {name: old for name, old in _options(stored).items() if given[name] == default[name]})
 
 
 def warn_of_changes(folder: Path, world: World = SINGLE) -> None:
@@ -127,12 +117,9 @@ def warn_of_changes(folder: Path, world: World = SINGLE) -> None:
         logger.warning(
             "warning: %s changed since this run began; %s",
             " and ".join(changed),
-            "its noise will be other noise" if "processes" in changed else "numbers may differ in the last digits",
+            "its noise will differ" if "processes" in changed else "results may differ in the last digits",
         )
 
 
-def _options(config: Config) -> Iterator[tuple[str, Any]]:
-    for group in dataclasses.fields(config):
-        values = getattr(config, group.name)
-        for field in dataclasses.fields(values):
-            yield field.name.replace("_", " "), getattr(values, field.name)
+def _options(config: Config) -> dict[str, Any]:
+    return flat(dataclasses.asdict(config))

@@ -1,4 +1,4 @@
-"""State of training: what a checkpoint holds beside the modules, the optimizer and the generators."""
+"""State of training: epochs done, progress in the current epoch, and the order of the data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import World
-from noisin_pyro.training.kinds import checked
 from noisin_pyro.training.options import Optimization
 from noisin_pyro.training.rundir.metrics_log import Row, require_whole
 from noisin_pyro.training.sharding import gather_state, shard_state
+from noisin_pyro.training.type_checks import check_types
 
 
 @dataclass
@@ -26,7 +26,7 @@ class EpochState:
     nats: float = 0.0
     steps: int = 0
     seconds: float = 0.0
-    state: State | None = None
+    state: State | tuple[Tensor, Tensor, Tensor] | None = None  # of a filtered LSTM: z, c and log-weights
 
     def add(self, batches: int, nats: float, steps: int, state: State, seconds: float) -> None:
         """Count more batches."""
@@ -94,8 +94,8 @@ class TrainState:
         Raises:
             ValueError: values of other types, or rows that are not a log's.
         """
-        under_way = checked(EpochState(**content["under_way"]))
-        saved = checked(TrainState(content["rows"], under_way, content["order"]))
+        under_way = check_types(EpochState(**content["under_way"]))
+        saved = check_types(TrainState(content["rows"], under_way, content["order"]))
         state = under_way.state
         self.rows, self.order = require_whole(saved.rows), saved.order
         state = None if state is None else shard_state(state, device, world)

@@ -170,7 +170,7 @@ class TestRefusals:
             ({"method": "importance", "num_samples": 2.5}, "num_samples must be at least 1 for importance, got 2.5"),
             (
                 {"method": "importance", "guide": lambda *_, **__: None, "log_probs": True},
-                r"log_probs \(per token\): a guide conditions on",
+                r"log_probs: a guide conditions on",
             ),
             (
                 {"method": "importance", "guide": AutoDelta(innovations(LanguageModel(7, 4)))},

@@ -1,6 +1,8 @@
 """A run belongs to its data: whatever reads or resumes it refuses other data."""
 
 import json
+import os
+import platform
 import signal
 from pathlib import Path
 
@@ -8,13 +10,34 @@ import pytest
 import torch
 
 from noisin_pyro.cli import main
-from noisin_pyro.data import Corpus, Sequences, Vocabulary
+from noisin_pyro.data import Corpus, Sequences, Vocabulary, load
 from noisin_pyro.training.rundir.layout import FINGERPRINT, fingerprint
 
 from ...hooks import AfterStep
 
 Texts = tuple[Path, Path, Path]
 SMALL = "--batch-size 4 --window 10 --hidden-size 4 --epochs 1 --ensemble-samples 0 --no-twin"
+
+
+RESULTS = Path(__file__).parents[3] / "results"
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("ptb", "ptb/none"),
+        ("wikitext-2", "reproduction-0.1/table3/none/seed-0"),
+        ("jsb", "chorales/gaussian"),
+        ("pydocs", "pydocs"),
+    ],
+)
+def test_published_data_are_read_as_the_recorded_runs_read_them(name: str, run: str) -> None:
+    recorded = json.loads((RESULTS / run / "config.json").read_text())
+    if name == "pydocs" and recorded["versions"]["python"] != platform.python_version():
+        pytest.skip("another version of Python has another text")
+    if name != "pydocs" and not os.environ.get("NOISIN_DATA"):
+        pytest.skip("NOISIN_DATA is not set: no real files")
+    assert fingerprint(load(name))[FINGERPRINT] == recorded[FINGERPRINT]
 
 
 def _text(words: str = "a b", **parts: list[int]) -> Corpus:

@@ -1,4 +1,4 @@
-"""Loading a run: what is refused, and with which message."""
+"""Loading a run: errors and their messages."""
 
 import json
 import shutil
@@ -115,7 +115,7 @@ def test_a_configuration_with_a_value_that_is_none_of_its_field_s(run: Path, dat
     try:
         (run / "config.json").write_text(json.dumps(content))
         try:
-            load_run(run)  # some values are as good as the run's own
+            load_run(run)  # some values are also valid
         except ValueError as error:
             assert str(error)
     finally:

@@ -1,4 +1,4 @@
-"""A run that is interrupted and resumed equals one that is not, bit for bit."""
+"""An interrupted and resumed run equals an uninterrupted one, bit for bit."""
 
 import itertools
 import json
@@ -108,7 +108,7 @@ def test_a_fit_stopped_anywhere_resumes_to_the_same_bits(
 def test_minutes_count_training_and_validation_but_not_the_time_between_runs(
     tmp_path: Path, stop_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = itertools.count()  # a second between two looks at it: so each step takes one, and each validation
+    clock = itertools.count()  # each look at the clock takes a second, and so does each step and validation
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     _, data = _words()
     epoch = len(list(data.batches())) + 1
@@ -132,7 +132,7 @@ def test_minutes_count_training_and_validation_but_not_the_time_between_runs(
     for resume in (False, True):
         with pytest.raises(Interrupted):
             run("broken", 3 * epoch - 0.5, resume)
-        next(clock)  # the break
+        next(clock)  # the interruption
     rows = run("broken", 3 * epoch - 0.5, resume=True)
     assert rows == [row | {"tokens_per_second": pytest.approx(row["tokens_per_second"])} for row in whole]
     _same(*(checkpointer.load(tmp_path / name / "last.pt") for name in ("broken", "whole")))

@@ -18,7 +18,7 @@ class IcmlTable(NamedTuple):
 
     Attributes:
         data: the data set.
-        title: how the table is called.
+        title: data set and size of the model.
         hidden_size: units of each of the two layers, and of the embedding.
         steps: gradient steps of an epoch, with batches of 80 and windows of 35.
         rows: by method, γ as that paper defines it, validation and test perplexity.

@@ -22,14 +22,15 @@ from noisin_pyro.search.search_space import Space, combinations, to_json, valida
 from noisin_pyro.training import config as configs
 from noisin_pyro.training import signals
 from noisin_pyro.training.build import load_corpus, resolved
-from noisin_pyro.training.config import Config
-from noisin_pyro.training.distributed import set_device
+from noisin_pyro.training.config import Config, flat, with_values
+from noisin_pyro.training.distributed import is_distributed, set_device
 from noisin_pyro.training.loop import AfterEpoch
+from noisin_pyro.training.options import plain
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
 
-# Where the data are may differ between machines; the fingerprint says whether they are the same.
-_DATA_LOCATION = ("config data name", "config data root", "config data files")
+# The location of the data may differ between machines; the fingerprint identifies them.
+_DATA_LOCATION = ("config.data.name", "config.data.root", "config.data.files")
 
 
 def search(
@@ -44,7 +45,7 @@ def search(
     finish: bool = True,
     after_epoch: AfterEpoch = lambda rows: None,
 ) -> SearchResult:
-    """Train ``trials`` runs of ``config``, each with other values from ``space``, and the best of them to its end.
+    """Train ``trials`` runs of ``config`` with values from ``space``, and continue the best of them to its end.
 
     A trial is a run in ``trial-0``, ``trial-1`` and so on in ``folder``, without a deterministic twin, which stops
     after ``trial_epochs`` epochs. Schedule and patience are those of ``config``, so the best trial continues to the
@@ -67,8 +68,8 @@ def search(
         prune: stop trials whose validation loss is worse than the median of others at the same epoch, except in the
             first half of their epochs and the first three trials.
         storage: URL of a database for Optuna; by default a journal in ``folder``.
-        seed: of the proposals; that of the runs is ``config.run.seed``.
-        finish: train the best trial to its end. Otherwise the search may also end without one that succeeded.
+        seed: seed of the proposals; that of the runs is ``config.run.seed``.
+        finish: train the best trial to its end. Without it, a search in which all trials failed is no error.
         after_epoch: as for ``train``, called after each epoch of each trial and of the best one, and before each trial.
 
     Raises:
@@ -76,9 +77,11 @@ def search(
         ValueError: an invalid space, number or folder, the folder of another search, no Optuna, no trial that
             succeeded, or what ``train`` refuses.
     """
+    trials, trial_epochs, seed = map(plain, (trials, trial_epochs, seed))
+    space = {name: tuple(map(plain, values)) if isinstance(values, tuple) else values for name, values in space.items()}
     _require_at_least(1, trials=trials, trial_epochs=trial_epochs)
     _require_at_least(0, seed=seed)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if is_distributed():
         raise ValueError("a search cannot run under torchrun; start it several times instead, to share its trials")
     validate(space, config)
     with _quiet_optuna(), signals.raise_on_sigterm():
@@ -87,8 +90,10 @@ def search(
 
         set_device(config.run.device)
         corpus = load_corpus(config.data)
-        run = dataclasses.replace(config.run, folder=None, resume=None, twin=False)
-        config = dataclasses.replace(config, data=resolved(config.data), run=run)
+        config = with_values(
+            dataclasses.replace(config, data=resolved(config.data)),
+            {"run.folder": None, "run.resume": None, "run.twin": False},
+        )
         database, public_url = (None, None) if storage is None else optuna_study.open_database(storage)
         fixed = {
             "space": to_json(space), "trial_epochs": trial_epochs, "prune": prune, "seed": seed, "storage": public_url,
@@ -99,19 +104,20 @@ def search(
         with exclusive_lock(where, wait=True):
             settings = _settings(where, fixed, trials, space) | provenance(torch.device(config.run.device))
             settings["versions"]["optuna"] = version("optuna")
-            if read_settings(where) is None:  # then a folder without this file is empty, whenever a search is killed
+            if read_settings(where) is None:  # a folder without this file is then empty, even after a kill
                 SearchResult(where, [], measure).write(settings)
             database = database or optuna_study.open_journal(where / optuna_study.JOURNAL)
             study = optuna_study.open_study(database, settings["study"], math.ceil(trial_epochs / 2) if prune else None)
             runner = TrialRunner(
                 study, database, config, space, where, trials, trial_epochs, seed, measure, after_epoch
             )
+            runner.result().require_recorded()
             runner.result().write(settings)
         try:
             result = runner.run()
             return runner.finish(result) if finish else result
         except BaseException as error:
-            if not isinstance(error, ValueError | FloatingPointError):  # instead of how to resume the trial alone
+            if not isinstance(error, ValueError | FloatingPointError):  # replaces the note on resuming the trial alone
                 error.__notes__ = [f"resume with: noisin sweep --resume {shlex.quote(str(where))}"]
             raise
 
@@ -124,12 +130,12 @@ def _require_at_least(least: int, **values: int) -> None:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Within, Optuna logs errors only, and does not warn about its experimental features."""
+    """A context in which Optuna logs errors only, and does not warn about experimental features."""
     try:
         import optuna
     except ImportError as error:
         raise ValueError(
-            f'a search needs Optuna ({error}); install it with: pip install "noisin_pyro[sweep]"'
+            f'a search needs Optuna ({error}); install it, in the checkout of noisin_pyro: pip install -e ".[sweep]"'
         ) from error
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -159,12 +165,12 @@ def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> 
     growing = {"trials": trials, "sampler": "grid" if grid is not None and len(grid) <= trials else "TPE"}
     before = read_settings(where)
     if before is None:
-        remove_partial_files(where)  # of a search killed while it wrote this file for the first time
+        remove_partial_files(where)  # of a search that was killed while writing this file
         require_empty(where)
         return {"study": f"{where.name}-{os.urandom(4).hex()}"} | growing | fixed
-    new, old = _flat(json.loads(json.dumps(fixed))), _flat({key: before.get(key) for key in fixed})
+    new, old = flat(json.loads(json.dumps(fixed))), flat({key: before.get(key) for key in fixed})
     differences = [
-        f"{name.removeprefix('config ').replace('_', ' ')} {new.get(name)} (there: {old.get(name)})"
+        f"{name.removeprefix('config.').replace('_', ' ')} {new.get(name)} (there: {old.get(name)})"
         for name in new | old
         if new.get(name) != old.get(name) and name not in _DATA_LOCATION
     ]
@@ -176,11 +182,3 @@ def _settings(where: Path, fixed: dict[str, Any], trials: int, space: Space) -> 
             "another folder"
         )
     return before | growing
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their names, joined by spaces."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

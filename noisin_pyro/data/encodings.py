@@ -1,0 +1,117 @@
+"""The text in a file's bytes, or what they are if they are not a text in UTF-8."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import re
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+LINE_END = re.compile("\r\n?|[\n\u2028\u2029]")
+_CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
+_DOS_END = re.compile("\x1a[\x1a\0\\s]*\\Z")
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+# Encodings that are recognized, and their names in iconv. Bytes in the first group can also be valid UTF-8.
+_SEVEN_BIT = {
+    "utf_16_le": "UTF-16LE", "utf_16_be": "UTF-16BE", "utf_32_le": "UTF-32LE", "utf_32_be": "UTF-32BE",
+    "iso2022_jp": "ISO-2022-JP", "iso2022_kr": "ISO-2022-KR",
+}  # fmt: skip
+_EIGHT_BIT = {
+    "cp1252": "CP1252", "cp1250": "CP1250", "cp1251": "CP1251", "cp1253": "CP1253", "cp1254": "CP1254",
+    "iso8859_2": "ISO8859-2", "iso8859_5": "ISO8859-5", "koi8_r": "KOI8-R", "mac_roman": "MACINTOSH",
+    "cp437": "CP437", "cp850": "CP850", "cp866": "CP866", "cp932": "CP932", "euc_jp": "EUC-JP",
+    "gb18030": "GB18030", "big5": "BIG5", "cp949": "CP949",
+}  # fmt: skip
+
+
+def decode(content: bytes, path: Path) -> str:
+    """Decode UTF-8, or UTF-16 or UTF-32 with a byte-order mark. A DOS end-of-file character at the end is removed.
+
+    Args:
+        path: name of the file in errors.
+
+    Raises:
+        ValueError: another encoding, a compressed file, or control characters. The message has the line, the encoding
+            if it is recognized with what it makes of that line, and a command that converts the file.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = _DOS_END.sub("", content.decode(encoding))
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            problem = f"byte {error.start:,} is not {encoding.upper()}, which its byte-order mark says ({error.reason})"
+            raise ValueError(f"{path}: {problem}; the file is damaged, restore it") from error
+        _refuse(content, error.start, f"not UTF-8 ({error.reason})", _SEVEN_BIT | _EIGHT_BIT, path)
+    if control := _CONTROL.search(text):
+        before, problem = text[: control.start()], f"control character U+{ord(control[0]):04X}"
+        if encoding == "utf-8" and control[0] < "\x80":
+            _refuse(content, len(before.encode()), problem, _SEVEN_BIT, path)
+        remedy = _undo_conversion(text, control[0], path) if encoding == "utf-8" else "remove it"
+        raise ValueError(f"{path}, line {_line(before)}: {problem}; {remedy}")
+    return text
+
+
+def _refuse(content: bytes, start: int, problem: str, candidates: dict[str, str], path: Path) -> NoReturn:
+    """Raise, with what the content is if it is not UTF-8 from byte ``start`` on."""
+    quoted = shlex.quote(str(path))
+    if tool := next((tool for magic, tool in _COMPRESSED.items() if content.startswith(magic)), None):
+        raise ValueError(f"{path} is compressed with {tool}; decompress it: {tool} -dc {quoted} > new.txt")
+    encoding, text = "utf-8", content.decode("utf-8", "replace")
+    valid, invalid = len(re.findall("[^\0-\x7f\ufffd]", text)), text.count("\ufffd")
+    if valid > invalid > 0:
+        remedy = "the rest of the file is UTF-8: correct this line, or restore the file"
+    elif guess := _recognized(content, candidates):
+        encoding, text = guess
+        remedy = f"if that is right, convert it: iconv -f {candidates[encoding]} -t UTF-8 {quoted} > new.txt"
+        remedy += "; if not, give iconv the right encoding, or restore the file"
+    elif invalid:
+        remedy = f"its encoding is not recognized: convert it, iconv -f ENCODING -t UTF-8 {quoted} > new.txt"
+    else:
+        remedy = "remove it, or pass a text file"
+    before = content[:start].decode(encoding, "ignore")
+    here = LINE_END.split(before)[-1][-20:] + LINE_END.split(text[len(before) :][:20])[0]
+    as_what = f"; probably {candidates[encoding]}, in which it reads" if encoding in candidates else " at"
+    raise ValueError(f"{path}, line {_line(before)}: {problem}{as_what} {here!r}; {remedy}")
+
+
+def _recognized(content: bytes, candidates: dict[str, str]) -> tuple[str, str] | None:
+    """The most probable of these encodings, and the text that it gives."""
+    from charset_normalizer import from_bytes  # only needed for errors
+
+    best = from_bytes(content, cp_isolation=list(candidates)).best()
+    if best is None:
+        return None
+    encoding = "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+    text = _DOS_END.sub("", content.decode(encoding))
+    # Bytes of other files make characters of UTF-16 too, but hardly any spaces.
+    is_text = not encoding.startswith("utf") or len(re.findall(r"\s", text)) > 0.01 * len(text)
+    return (encoding, text) if is_text and not _CONTROL.search(text) else None
+
+
+def _undo_conversion(text: str, control: str, path: Path) -> str:
+    """The remedy for what is left where a text was converted from Latin-1, but was not Latin-1."""
+    undo, remedies = f"iconv -f UTF-8 -t LATIN1 {shlex.quote(str(path))}", []
+    for name, command in (("UTF-8", undo), ("CP1252", f"{undo} | iconv -f CP1252 -t UTF-8")):
+        with contextlib.suppress(UnicodeError):
+            text.encode("latin1").decode(name)
+            remedies += [f"if it was {name}, and converted as if it were Latin-1, undo that: {command} > new.txt"]
+            break
+    if control == "\x85":
+        newline = f"perl -CSD -pe 's/\\x{{85}}/\\n/g' {shlex.quote(str(path))} > new.txt"
+        remedies.append(f"if it ends lines, replace it: {newline}")
+    return "; ".join(remedies) or "remove it, or pass a text file"
+
+
+def _line(before: str) -> int:
+    """Number of the line, from 1, that follows this text."""
+    return len(LINE_END.findall(before)) + 1
