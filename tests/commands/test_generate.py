@@ -55,7 +55,7 @@ def test_an_unknown_word_without_unk_is_refused() -> None:
         ("--samples 0", "--samples must be"),
         ("--temperature -1", "--temperature must be"),
         ("--seed -1", "--seed must be"),
-        ("--data-root .", "--data-root is for data sets by name"),
+        ("--data-root .", "--data-root has no effect"),
     ],
 )
 def test_options_out_of_range_are_refused(
