@@ -110,7 +110,8 @@ class Spread(PyroModule):
             return f"prior={self.prior}"
         if self.fixed is not None:
             return f"{self.fixed:g}"
-        return f"{self.floor + float(self.excess.detach()):g}, floor={self.floor:g}, learn=True"
+        gamma = "?" if self.excess.is_meta else f"{self.floor + float(self.excess.detach()):g}"
+        return f"{gamma}, floor={self.floor:g}, learn=True"
 
     def keep_below(self, largest: float) -> None:
         """Keep γ below ``largest`` (1 for native beta).

@@ -51,7 +51,7 @@ def load(folder: str | Path, device: str | None = None, imports: Collection[str]
         ValueError: not a run's folder, a file in it that is damaged, or an import path that ``imports`` lacks. A run of
             version 0.1 has no ``data.json``: then its data must be where they were, and the same.
     """
-    run = load_run(Path(folder), device, imports=imports)
+    run = load_run(Path(folder).expanduser(), device, imports=imports)
 
     def result(folder: Path) -> Result | None:
         measure = "nats" if run.vocabulary is None else "perplexity"
