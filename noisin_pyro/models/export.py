@@ -81,6 +81,12 @@ _LAYERS: dict[type[cells.Cell], Callable[..., nn.RNNBase]] = {
 }
 
 
+def _copy(layer: Any) -> nn.Linear:
+    copy = nn.Linear(*reversed(layer.weight.shape), device=layer.weight.device, dtype=layer.weight.dtype)
+    copy.load_state_dict(layer.state_dict())
+    return copy
+
+
 @torch.no_grad()
 def plain_network(model: SequenceModel) -> PlainNetwork:
     """The network of a model with its noise off: the same outputs as ``noise_off(model)``, up to rounding.
@@ -109,14 +115,8 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
     for name, parameter in layers.named_parameters():
         weight = getattr(rnn, f"{name}_mean" if hasattr(rnn, f"{name}_mean") else name)
         parameter.copy_(weight)
-    hidden, linear = (
-        None if layer is None else nn.Linear(*reversed(layer.weight.shape), **options)
-        for layer in (model.emission.hidden, model.emission.linear)
-    )
-    assert linear is not None
-    linear.load_state_dict(model.emission.linear.state_dict())
-    if hidden is not None:
-        hidden.load_state_dict(model.emission.hidden.state_dict())
+    hidden = None if model.emission.hidden is None else _copy(model.emission.hidden)
+    linear = _copy(model.emission.linear)
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)
