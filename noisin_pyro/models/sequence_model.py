@@ -58,8 +58,8 @@ class SequenceModel(PyroModule):
     Args:
         rnn: the noisy layers.
         emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"`` (with the layers'
-            ``matmul_precision``), the import path of an :class:`Emission` class, or an :class:`Emission`.
-        output_size: classes, or dimensions of x; only for an emission given by name or import path.
+            ``matmul_precision``), or an :class:`Emission`.
+        output_size: classes, or dimensions of x; only for an emission given by name.
         weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with learned mean
             and standard deviation (empirical Bayes, section 3); see :func:`place_priors`.
 
@@ -82,8 +82,7 @@ class SequenceModel(PyroModule):
             raise ValueError(f"output_size={output_size} has no effect on an emission instance; drop it")
         self.rnn = rnn
         sizes = (rnn.hidden_size, output_size or 0)
-        rounded = () if rnn.matmul_precision == "float32" else (rnn.matmul_precision,)
-        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, *rounded)
+        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, rnn.matmul_precision)
         if self.emission.hidden_size != rnn.hidden_size:
             width = self.emission.hidden_size
             raise ValueError(f"emission reads {width} units, but the layers have {rnn.hidden_size}; make both equal")
