@@ -30,16 +30,12 @@ def known(kind: str, name: object, names: Iterable[str]) -> str:
 
 
 def named(kind: str, given: str | T, table: Mapping[str, type[T]], base: type[T], *arguments: Any) -> T:
-    """The instance itself, or a new one of that name or import path, made with ``arguments``.
+    """The instance itself, or a new one of that name, made with ``arguments``.
 
     Raises:
-        ValueError: for an unknown name, or as :func:`imported`.
+        ValueError: for an unknown name.
     """
-    if isinstance(given, base):
-        return given
-    if is_import_path(given):
-        return imported(kind, given, base, *arguments)
-    return table[known(kind, given, table)](*arguments)
+    return given if isinstance(given, base) else table[known(kind, given, table)](*arguments)
 
 
 def is_import_path(text: object) -> TypeGuard[str]:

@@ -42,11 +42,9 @@ class NoisyRNN(PyroModule):
         input_size: features of an input.
         hidden_size: units H of every layer.
         num_layers: number of layers, L.
-        cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, a :class:`Cell`, or the
-            import path of one (``"mypackage.cells:Leaky"``). The LSTM's noise is on its hidden state; its memory is
-            deterministic given z.
-        noise: a name (``"gamma"``, ``"gamma:multiplicative"``), a family or its import path; ``noise.families()`` lists
-            the names.
+        cell: ``"tanh"``, ``"sigmoid"``, ``"relu"``, ``"identity"``, ``"lstm"``, ``"gru"``, or a :class:`Cell`. The
+            LSTM's noise is on its hidden state; its memory is deterministic given z.
+        noise: a name (``"gamma"``, ``"gamma:multiplicative"``) or a family; ``noise.families()`` lists them.
         spread: γ: one for all layers (each gets its own copy) or a sequence of L, the lowest layer's first. Floats are
             fixed. :meth:`set_spread` changes it later.
         input_spread: γ_0 of noisy inputs.

@@ -58,8 +58,8 @@ class SequenceModel(PyroModule):
     Args:
         rnn: the noisy layers.
         emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"`` (with the layers'
-            ``matmul_precision``), the import path of an :class:`Emission` class, or an :class:`Emission`.
-        output_size: classes, or dimensions of x; only for an emission given by name or import path.
+            ``matmul_precision``), or an :class:`Emission`.
+        output_size: classes, or dimensions of x; only for an emission given by name.
         weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with learned mean
             and standard deviation (empirical Bayes, section 3); see :func:`place_priors`.
         emission_hidden_size: units of a hidden layer of the read-out; only for an emission given by name. None: the
@@ -85,10 +85,7 @@ class SequenceModel(PyroModule):
             if not isinstance(emission, str) and size is not None:
                 raise ValueError(f"{name}={size} has no effect on an emission instance; drop it")
         self.rnn = rnn
-        options: list[Any] = [rnn.hidden_size, output_size or 0, rnn.matmul_precision, emission_hidden_size]
-        defaults = (0, 0, "float32", None)  # which an emission of one's own need not take
-        while options[-1] == defaults[len(options) - 1]:
-            options.pop()
+        options = (rnn.hidden_size, output_size or 0, rnn.matmul_precision, emission_hidden_size)
         self.emission = named("emission", emission, EMISSIONS, Emission, *options)
         if self.emission.hidden_size != rnn.hidden_size:
             width = self.emission.hidden_size

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
-from noisin_pyro._lookup import imported, is_import_path, known
+from noisin_pyro._lookup import known
 from noisin_pyro.noise import base_laws
 from noisin_pyro.noise.families import Family, Gaussian, NativeBeta, NativePoisson, StandardizedFamily
 
@@ -55,9 +55,8 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
     """A family of noise by name.
 
     Args:
-        name: one of ``families()``, optionally with a form after a colon ("gamma:multiplicative"); the import path of
-            a Family, or of a class or function that makes one ("mypackage.noises:student"); or a Family, which is
-            returned unchanged.
+        name: one of ``families()``, optionally with a form after a colon ("gamma:multiplicative"); or a Family, which
+            is returned unchanged.
         form: "additive" (default), "multiplicative" or "native".
         **shape: shape options of the law, as listed by ``describe(name)``: gamma ``concentration`` (2), chi2
             ``degrees`` (3), beta ``concentration`` (2), poisson ``rate`` (4), dirichlet ``concentration`` (1). Forms
@@ -66,8 +65,6 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
     Raises:
         ValueError: an unknown name, form or option, or a value outside an option's range.
     """
-    if is_own_family(name):
-        name = imported("noise", name, Family)
     if isinstance(name, Family):
         if form is not None or shape:
             given = ", ".join([*(["form"] if form is not None else []), *shape])
@@ -90,14 +87,6 @@ def get(name: str | Family, form: str | None = None, **shape: float) -> Family:
             has = f"it has {_listed(info.options)}" if info.options else "it has none"
             raise ValueError(f'{option}: {name} noise in its {form} form has no option "{option}"; {has}')
     return info.make(**shape)
-
-
-def is_own_family(name: object) -> TypeGuard[str]:
-    """Whether ``name`` is an import path, rather than the name of a family with a form."""
-    if not is_import_path(name):
-        return False
-    family, _, form = name.partition(":")
-    return family not in _REGISTRY and form not in ("additive", "multiplicative", "native")
 
 
 def register(name: str, law: Callable[..., Any] | type[Family], *, replace: bool = False) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from noisin_pyro import noise
 from noisin_pyro._lookup import known
-from noisin_pyro.training.config import Config, with_values
+from noisin_pyro.training.config import Config, is_own_family, with_values
 from noisin_pyro.training.options import plain
 
 MAX_COMBINATIONS = 10_000
@@ -126,7 +126,7 @@ def _require_possible(config: Config, name: str, choices: Mapping[str, tuple[Any
     for values in itertools.islice(itertools.product(*choices.values()), _MAX_PROBES):
         try:
             with_values(config, dict(zip(choices, values, strict=True)))
-            if name == "noise.noise":
+            if name == "noise.noise" and not is_own_family(choices[name][0]):
                 noise.get(choices[name][0])
             return
         except ValueError as error:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from noisin_pyro._lookup import known
+from noisin_pyro._lookup import imported, is_import_path, known
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import MUSIC, NAMES
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
+from noisin_pyro.models import Cell, Emission, LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
 from noisin_pyro.models.dropout import get as get_dropout
-from noisin_pyro.training.config import Config
+from noisin_pyro.noise import Family
+from noisin_pyro.training.config import Config, is_own_family
 from noisin_pyro.training.description import DataDescription
 from noisin_pyro.training.options import Data
 from noisin_pyro.training.sharding import SequenceData
 
+T = TypeVar("T")
 WINDOW = 35
 EVAL_BATCH_SIZE = 10
 """Columns of a held-out text, as in PyTorch's word language model example."""
@@ -135,8 +137,8 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
     options: dict[str, Any] = {
         "hidden_size": network.hidden_size,
         "num_layers": network.num_layers,
-        "cell": network.cell,
-        "noise": noise.noise,
+        "cell": _own("cell", network.cell, Cell),
+        "noise": imported("noise", noise.noise, Family) if is_own_family(noise.noise) else noise.noise,
         "spread": Spread(noise.spread, floor=noise.spread_floor, learn=noise.learn_spread),
         "input_spread": noise.input_spread,
         "feedback": noise.feedback,
@@ -155,11 +157,18 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
     else:
         assert data.features is not None
         options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
-        emission = network.emission or "bernoulli"
-        model = SequenceModel(NoisyRNN(data.features, **options), emission, data.features, **read_out)
+        size = data.features
+        emission = _own("emission", network.emission or "bernoulli", Emission, network.hidden_size, size)
+        output_size = size if isinstance(emission, str) else None
+        model = SequenceModel(NoisyRNN(size, **options), emission, output_size, **read_out)
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))
+
+
+def _own(kind: str, name: str, base: type[T], *arguments: Any) -> str | T:
+    """A name as it is, or what an import path leads to."""
+    return imported(kind, name, base, *arguments) if is_import_path(name) else name
 
 
 def build_guide(config: Config, model: SequenceModel) -> Guide | None:

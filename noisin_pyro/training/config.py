@@ -146,8 +146,6 @@ class Config:
     @property
     def import_paths(self) -> set[str]:
         """The options that name code to import."""
-        from noisin_pyro.noise.registry import is_own_family
-
         paths = {name for name in (self.model.cell, self.model.emission) if is_import_path(name)}
         return paths | ({self.noise.noise} if is_own_family(self.noise.noise) else set())
 
@@ -188,6 +186,15 @@ class Config:
                 **{"run.twin": False, "run.folder": folder},
             },
         )
+
+
+def is_own_family(noise: str) -> bool:
+    """Whether the option ``noise`` is an import path, rather than the name of a family with a form."""
+    from noisin_pyro.noise import families
+
+    family, _, form = noise.partition(":")
+    is_named = family in families() or form in ("additive", "multiplicative", "native")
+    return is_import_path(noise) and not is_named
 
 
 def with_values(config: C, values: Mapping[str, Any]) -> C:
