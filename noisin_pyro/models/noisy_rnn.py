@@ -146,7 +146,7 @@ class NoisyRNN(PyroModule):
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
         x = self._dropped("output", self.dropout.output, x)
-        batch = x.shape[:-2]
+        batch = torch.broadcast_shapes(*(z.shape[:-1] for z, _ in ends))  # a given z may lack particles
         last_z = torch.stack([z.expand(*batch, -1) for z, _ in ends])
         if not self.cell.has_memory:
             return x, last_z
@@ -207,7 +207,7 @@ class NoisyRNN(PyroModule):
         if self.feedback and not spread.is_zero:
             path = self._path(recurrence, spread, recurrence.inputs, lengths)
             z = self._sample(layer, path)
-            return z, recurrence.final(z, path.last_memory(z), lengths)
+            return z, recurrence.final(z, path.last_memory(z), lengths, self.noise)
         h, memory = recurrence.clean()
         end = recurrence.final(h, memory, lengths)
         if spread.is_zero:

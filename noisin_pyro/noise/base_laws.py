@@ -61,7 +61,7 @@ def bernoulli(zeros: Tensor) -> dist.TorchDistribution:
 
 def poisson(zeros: Tensor, rate: float = 4.0) -> dist.TorchDistribution:
     """Poisson(rate)"""
-    return dist.Poisson(zeros + _positive("rate", rate))
+    return Poisson(zeros + _positive("rate", rate))
 
 
 def categorical(zeros: Tensor) -> dist.TorchDistribution:
@@ -76,8 +76,7 @@ def dirichlet(zeros: Tensor, concentration: float = 1.0) -> dist.TorchDistributi
 
 def gamma_ratio(spread: Tensor) -> dist.TorchDistribution:
     """Gamma(1/γ², rate 1/γ²)"""
-    shape = spread.pow(-2)
-    return dist.Gamma(shape, shape, validate_args=False)
+    return _UnitMeanGamma(spread.pow(-2))
 
 
 def bernoulli_ratio(spread: Tensor) -> dist.TorchDistribution:
@@ -87,7 +86,44 @@ def bernoulli_ratio(spread: Tensor) -> dist.TorchDistribution:
 
 def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
     """γ²·Poisson(1/γ²)"""
-    return dist.Poisson(spread.pow(-2), validate_args=False)
+    return Poisson(spread.pow(-2))
+
+
+def stirling(k: Tensor) -> Tensor:
+    """k log k − k − log Γ(k), by Stirling's series where k is large: the three terms nearly cancel there."""
+    series = 0.5 * (k / (2 * math.pi)).log() - (1 / 12 - (1 / 360 - 1 / 1260 / k.square()) / k.square()) / k
+    return torch.where(k > 30, series, k * k.log() - k - torch.lgamma(k))  # the next term is below 3e-14
+
+
+class Poisson(dist.Poisson):
+    """torch's log-probability is a difference of terms of size λ log λ."""
+
+    def __init__(self, rate: Tensor) -> None:
+        super().__init__(rate, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return Poisson(self.rate.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        # λⁿ e^−λ / n!, with n! = n Γ(n)
+        n = value.clamp(min=1.0)
+        log_prob = n * (self.rate / n).log() + (n - self.rate) - n.log() + stirling(n)
+        return torch.where(value > 0, log_prob, -self.rate)
+
+
+class _UnitMeanGamma(dist.Gamma):
+    """Gamma(k, rate k). torch's log-density is a difference of terms of size k log k."""
+
+    def __init__(self, shape: Tensor) -> None:
+        super().__init__(shape, shape, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return _UnitMeanGamma(self.concentration.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        # kᵏ rᵏ⁻¹ e^−kr / Γ(k)
+        k, log_value = self.concentration, value.log()
+        return k * (log_value - (value - 1)) - log_value + stirling(k)
 
 
 class _Chi2(dist.Chi2):
