@@ -95,6 +95,12 @@ def stirling(k: Tensor) -> Tensor:
     return torch.where(k > 30, series, k * k.log() - k - torch.lgamma(k))  # the next term is below 3e-14
 
 
+def log_ratio(ratio: Tensor, excess: Tensor) -> Tensor:
+    """log(ratio), from excess = ratio − 1 where that has more digits."""
+    near = excess.abs() < 0.5
+    return torch.where(near, torch.log1p(torch.where(near, excess, 0.0)), ratio.log())
+
+
 class Poisson(dist.Poisson):
     """torch's log-probability is a difference of terms of size λ log λ."""
 
@@ -107,7 +113,8 @@ class Poisson(dist.Poisson):
     def log_prob(self, value: Tensor) -> Tensor:
         # λⁿ e^−λ / n!, with n! = n Γ(n)
         n = value.clamp(min=1.0)
-        log_prob = n * (self.rate / n).log() + (n - self.rate) - n.log() + stirling(n)
+        excess = (self.rate - n) / n
+        log_prob = n * (log_ratio(self.rate / n, excess) - excess) - n.log() + stirling(n)
         return torch.where(value > 0, log_prob, -self.rate)
 
 

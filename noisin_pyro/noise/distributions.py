@@ -10,7 +10,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Size, Tensor
 
-from noisin_pyro.noise.base_laws import Poisson, stirling
+from noisin_pyro.noise.base_laws import Poisson, log_ratio, stirling
 from noisin_pyro.noise.standardized import Standardized, UnitDistribution
 from noisin_pyro.noise.supports import Constraint, Region, between, bounds, lattice_tolerance
 
@@ -172,10 +172,10 @@ class NoisyBeta(NativeState):
         self.check_event(value)
         inside = (value >= 0) & (value <= 1)
         z = _clamp_to_open_interval(torch.where(inside, value, 0.5)).double()
-        a, b, nu = self._a, self._b, self._nu
+        h, a, b = self._mean.double(), self._a, self._b
         # z^(a−1) (1 − z)^(b−1) Γ(ν) / (Γ(a) Γ(b)), with a = hν and b = (1 − h)ν in Stirling's form of Γ
-        log_prob = a * (nu * z / a).log() + b * (nu * (1 - z) / b).log() - z.log() - (1 - z).log()
-        log_prob = log_prob + stirling(a) + stirling(b) - stirling(nu)
+        log_prob = a * log_ratio(z / h, (z - h) / h) + b * log_ratio((1 - z) / (1 - h), (h - z) / (1 - h))
+        log_prob = log_prob - z.log() - (1 - z).log() + stirling(a) + stirling(b) - stirling(self._nu)
         dtype = torch.promote_types(value.dtype, self._mean.dtype)
         return log_prob.masked_fill(~inside, -math.inf).sum(-1).to(dtype)
 
