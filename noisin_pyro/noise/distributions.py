@@ -115,7 +115,7 @@ class NoisyRatio(NoisyState):
         ratio = self._mean / self.law.raw_mean.to(self._mean.dtype)
         return between(*(None if b is None else b * ratio for b in bounds(self.law.raw.support)))
 
-    def rsample(self, sample_shape=Size()):
+    def rsample(self, sample_shape: Any = Size()):
         return (self._mean * (self.law.rsample_raw(sample_shape) / self.law.raw_mean)).to(self._mean.dtype)
 
     def _log_prob(self, value: Tensor, rounding: Tensor) -> Tensor:

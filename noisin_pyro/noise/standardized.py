@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -161,7 +161,7 @@ class Standardized(UnitDistribution):
     def rsample(self, sample_shape=Size()):
         return ((self.rsample_raw(sample_shape) - self.raw_mean) / self.raw_std).to(self.dtype)
 
-    def rsample_raw(self, sample_shape=Size()) -> Tensor:
+    def rsample_raw(self, sample_shape: Any = Size()) -> Tensor:
         """A sample of r, without a gradient if the raw law is discrete."""
         return (self.raw.rsample if self.raw.has_rsample else self.raw.sample)(Size(sample_shape))
 
