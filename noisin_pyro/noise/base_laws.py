@@ -61,7 +61,7 @@ def bernoulli(zeros: Tensor) -> dist.TorchDistribution:
 
 def poisson(zeros: Tensor, rate: float = 4.0) -> dist.TorchDistribution:
     """Poisson(rate)"""
-    return Poisson(zeros + _positive("rate", rate))
+    return dist.Poisson(zeros + _positive("rate", rate))
 
 
 def categorical(zeros: Tensor) -> dist.TorchDistribution:
@@ -81,7 +81,7 @@ def gamma_ratio(spread: Tensor) -> dist.TorchDistribution:
 
 def bernoulli_ratio(spread: Tensor) -> dist.TorchDistribution:
     """Bernoulli(q)/q with q = 1/(1 + γ²): dropout on the state"""
-    return dist.Bernoulli(1 / (1 + spread.square()), validate_args=False)
+    return _Kept(spread.square())
 
 
 def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
@@ -121,16 +121,31 @@ class Poisson(dist.Poisson):
 class _UnitMeanGamma(dist.Gamma):
     """Gamma(k, rate k). torch's log-density is a difference of terms of size k log k."""
 
-    def __init__(self, shape: Tensor) -> None:
+    def __init__(self, shape: Tensor, unexpanded: Tensor | None = None) -> None:
         super().__init__(shape, shape, validate_args=False)
+        self._shape = shape if unexpanded is None else unexpanded  # fewer values to compute Stirling's series of
 
     def expand(self, batch_shape, _instance=None):
-        return _UnitMeanGamma(self.concentration.expand(batch_shape))
+        return _UnitMeanGamma(self.concentration.expand(batch_shape), self._shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         # kᵏ rᵏ⁻¹ e^−kr / Γ(k)
-        k, log_value = self.concentration, value.log()
+        k, log_value = self._shape, value.log()
         return k * (log_value - (value - 1)) - log_value + stirling(k)
+
+
+class _Kept(dist.Bernoulli):
+    """Bernoulli(1 / (1 + odds)), given the odds of 0. torch's class computes the probability of 0 from that of 1."""
+
+    def __init__(self, odds: Tensor, unexpanded: Tensor | None = None) -> None:
+        super().__init__(1 / (1 + odds), validate_args=False)
+        self._odds = odds if unexpanded is None else unexpanded
+
+    def expand(self, batch_shape, _instance=None):
+        return _Kept(self._odds.expand(self.batch_shape).expand(batch_shape), self._odds)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return (1 - value) * self._odds.log() - self._odds.log1p()
 
 
 class _Chi2(dist.Chi2):

@@ -186,7 +186,9 @@ class Standardized(UnitDistribution):
         return self._log_prob(self.project_raw(raw_value, error))
 
     def _log_prob(self, projection: Projection) -> Tensor:
-        log_prob = self.raw.log_prob(projection.value)
+        value = projection.value
+        # some raw laws compute with parameters from before an expansion
+        log_prob = self.raw.log_prob(value.expand(torch.broadcast_shapes(value.shape, self.shape())))
         if self.joint:
             return log_prob.masked_fill(~projection.inside.all(-1), -math.inf)
         return log_prob.masked_fill(~projection.inside, -math.inf).sum(-1)
