@@ -146,7 +146,8 @@ class NoisyRNN(PyroModule):
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
         x = self._dropped("output", self.dropout.output, x)
-        batch = torch.broadcast_shapes(*(z.shape[:-1] for z, _ in ends))  # a given z may lack particles
+        # with a z that is given, the last layer may lack particles
+        batch = torch.broadcast_shapes(x.shape[:-2], *(z.shape[:-1] for z, _ in ends))
         last_z = torch.stack([z.expand(*batch, -1) for z, _ in ends])
         if not self.cell.has_memory:
             return x, last_z
