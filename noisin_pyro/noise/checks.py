@@ -171,7 +171,7 @@ def _check_tails(quantity: str, n: int, tails: float, critical: float) -> None:
     if n < required:
         raise ValueError(
             f"num_samples: {quantity} has tails too heavy for {n} samples at this false_alarm_rate; use at least "
-            f"{required:.2g} samples, a smaller spread, or a higher rate"
+            f"{required:.2g} samples, another spread, or a higher rate"
         )
 
 
