@@ -152,7 +152,7 @@ class Standardized(UnitDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return torch.zeros_like(self.raw_mean, dtype=self.dtype).expand(self.shape())
+        return self.raw_mean.new_zeros(self.shape(), dtype=self.dtype)
 
     @property
     def variance(self) -> Tensor:
