@@ -64,8 +64,7 @@ def test_every_public_name_has_a_page() -> None:
         inventory = InventoryFile.load(file, "", posixpath.join)
     kinds = ("py:module", "py:class", "py:function", "py:exception", "py:data")
     names = [name for kind in kinds for name in inventory.get(kind, {})]
-    # module:name, since noise.families and noise.density are functions, and also the files that they are in
-    documented = {id(pkgutil.resolve_name(":".join(name.rsplit(".", 1)))) for name in names if "." in name}
+    documented = {id(pkgutil.resolve_name(name)) for name in names if "." in name}
     for subpackage in SUBPACKAGES:
         module = importlib.import_module(".".join(subpackage.relative_to(ROOT).parts))
         for name in getattr(module, "__all__", ()):  # those without are not public

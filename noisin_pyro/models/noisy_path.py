@@ -13,6 +13,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from noisin_pyro.noise import Family
+from noisin_pyro.noise.distributions import NoisyState
 from noisin_pyro.recurrence.transition import Shape, Transition
 
 
@@ -56,6 +57,9 @@ class _MemoryOfDraw:
 
     def of(self, z: Tensor) -> Tensor | None:
         return self._memory if self._z is z else None
+
+    def __reduce__(self) -> Any:
+        return _MemoryOfDraw, ()  # empty in a copy, whose trajectories are other tensors
 
 
 class NoisyPath(TorchDistribution):
@@ -128,16 +132,38 @@ class NoisyPath(TorchDistribution):
         new._memory_of_draw = self._memory_of_draw
         return new
 
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: Shape) -> tuple[torch.Size, torch.Size]:
+        """Batch and event shape for constructor arguments of these shapes, that of the transition being its means'.
+
+        Raises:
+            ValueError: without the transition's shape.
+        """
+        if "transition" not in arg_shapes:
+            given = ", ".join(arg_shapes) or "no shapes"
+            raise ValueError(f"infer_shapes: transition=(..., batch, time, units) is required, got {given}")
+        shape = torch.broadcast_shapes(arg_shapes["transition"], arg_shapes.get("spread", ()))
+        return shape[:-2], shape[-2:]
+
     def rsample(self, sample_shape: Shape = ()) -> Tensor:  # type: ignore[override]
-        """Draw z_{1:T}, ``sample_shape + (..., B, T, H)``, step by step from z_0."""
+        """Draw z_{1:T}, ``sample_shape + (..., B, T, H)``, step by step from z_0.
+
+        Raises:
+            NotImplementedError: if ``has_rsample`` is False.
+        """
+        if not self.has_rsample:
+            raise NotImplementedError(f"{self.family} noise has no pathwise gradient; use sample()")
+        return self._draw(sample_shape)
+
+    def sample(self, sample_shape: Shape = ()) -> Tensor:  # type: ignore[override]
+        with torch.no_grad():
+            return self._draw(sample_shape)
+
+    def _draw(self, sample_shape: Shape) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
         if self.family.has_innovations:
             return self.transport(self.innovation_law(shape).rsample())
         return self.expand(shape).along(lambda _, mean: self.step(mean)())
-
-    def sample(self, sample_shape: Shape = ()) -> Tensor:  # type: ignore[override]
-        with torch.no_grad():
-            return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(z_{1:T}) over the real steps, ``(..., B)``; a mass for discrete families.
@@ -148,17 +174,21 @@ class NoisyPath(TorchDistribution):
         if value.shape[-2:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise ValueError(f"value must have shape (..., {expected}), got {tuple(value.shape)}")
-        means = _inside(self.family, self.transition.means(value)[0])
-        if self.lengths is None:
-            return self.family(means, self.spread).log_prob(value).sum(-1)
-        real = real_steps(self.lengths, self.event_shape[0])
-        # At a padded step the mean may be one without a density (an atom at 0); 0.5 is in every family's range.
-        means = torch.where(real.unsqueeze(-1), means, 0.5)
-        return torch.where(real, self.family(means, self.spread).log_prob(value), 0.0).sum(-1)
+        means, _ = self.transition.means(value, self.family)
+        real = None if self.lengths is None else real_steps(self.lengths, self.event_shape[0])
+        if real is not None:
+            # At a padded step the mean may be one without a density (an atom at 0); 0.5 is in every family's range.
+            means = torch.where(real.unsqueeze(-1), means, 0.5)
+        log_prob = step_law(self.family, self.spread, means, self._mean_error).log_prob(value)
+        return (log_prob if real is None else torch.where(real, log_prob, 0.0)).sum(-1)
 
     def step(self, mean: Tensor) -> TorchDistribution:
         """The distribution of one z_t ``(..., B, H)`` around its mean."""
-        return step_law(self.family, self.spread.squeeze(-2), mean)
+        return step_law(self.family, self.spread.squeeze(-2), mean, self._mean_error)
+
+    @property
+    def _mean_error(self) -> float:
+        return self.transition.mean_error(self.family)
 
     @property
     def padding_is_flat(self) -> bool:
@@ -181,7 +211,7 @@ class NoisyPath(TorchDistribution):
 
     def innovate(self, z: Tensor) -> Tensor:
         """ε_{1:T} from z_{1:T}: the inverse of ``transport``, where no scale is 0."""
-        means, _ = self.transition.means(z)
+        means, _ = self.transition.means(z, self.family)
         return (z - means) / self.family.scale(means, self.spread)
 
     def clean(self) -> Tensor:
@@ -197,9 +227,18 @@ class NoisyPath(TorchDistribution):
         return z
 
 
-def step_law(family: Family, spread: Tensor, mean: Tensor) -> TorchDistribution:
-    """p(z_t | z_{t-1}): the noise around the mean ``(..., B, H)`` of one step, γ ``(..., 1)``."""
-    return family(_inside(family, mean), spread)
+def step_law(family: Family, spread: Tensor, mean: Tensor, mean_error: float = 0.0) -> TorchDistribution:
+    """p(z_t | z_{t-1}): the noise around the mean ``(..., B, H)`` of one step, γ ``(..., 1)``.
+
+    Args:
+        family: the noise.
+        spread, mean: γ and the mean.
+        mean_error: absolute error of the mean, if z was drawn around one that was computed in another way.
+    """
+    law = family(_inside(family, mean), spread)
+    if isinstance(law, NoisyState):
+        law.mean_error = mean_error
+    return law
 
 
 def _inside(family: Family, mean: Tensor) -> Tensor:

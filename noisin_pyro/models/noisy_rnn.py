@@ -171,7 +171,8 @@ class NoisyRNN(PyroModule):
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
         x = self._dropped("output", self.dropout.output, x)
-        batch = x.shape[:-2]
+        # with a z that is given, the last layer may lack particles
+        batch = torch.broadcast_shapes(x.shape[:-2], *(z.shape[:-1] for z, _ in ends))
         last_z = torch.stack([z.expand(*batch, -1) for z, _ in ends])
         if not self.cell.has_memory:
             return x, last_z
@@ -232,7 +233,7 @@ class NoisyRNN(PyroModule):
         if self.feedback and not spread.is_zero:
             path = self._path(recurrence, spread, recurrence.inputs, lengths)
             z = self._sample(layer, path)
-            return z, recurrence.final(z, path.last_memory(z), lengths)
+            return z, recurrence.final(z, path.last_memory(z), lengths, self.noise)
         h, memory = recurrence.clean()
         end = recurrence.final(h, memory, lengths)
         if spread.is_zero:

@@ -76,18 +76,76 @@ def dirichlet(zeros: Tensor, concentration: float = 1.0) -> dist.TorchDistributi
 
 def gamma_ratio(spread: Tensor) -> dist.TorchDistribution:
     """Gamma(1/γ², rate 1/γ²)"""
-    shape = spread.pow(-2)
-    return dist.Gamma(shape, shape, validate_args=False)
+    return _UnitMeanGamma(spread.pow(-2))
 
 
 def bernoulli_ratio(spread: Tensor) -> dist.TorchDistribution:
     """Bernoulli(q)/q with q = 1/(1 + γ²): dropout on the state"""
-    return dist.Bernoulli(1 / (1 + spread.square()), validate_args=False)
+    return _Kept(spread.square())
 
 
 def poisson_ratio(spread: Tensor) -> dist.TorchDistribution:
     """γ²·Poisson(1/γ²)"""
-    return dist.Poisson(spread.pow(-2), validate_args=False)
+    return Poisson(spread.pow(-2))
+
+
+def stirling(k: Tensor) -> Tensor:
+    """k log k − k − log Γ(k), by Stirling's series where k is large: the three terms nearly cancel there."""
+    series = 0.5 * (k / (2 * math.pi)).log() - (1 / 12 - (1 / 360 - 1 / 1260 / k.square()) / k.square()) / k
+    return torch.where(k > 30, series, k * k.log() - k - torch.lgamma(k))  # the next term is below 3e-14
+
+
+def log_ratio(ratio: Tensor, excess: Tensor) -> Tensor:
+    """log(ratio), from excess = ratio − 1 where that has more digits."""
+    near = excess.abs() < 0.5
+    return torch.where(near, torch.log1p(torch.where(near, excess, 0.0)), ratio.log())
+
+
+class Poisson(dist.Poisson):
+    """torch's log-probability is a difference of terms of size λ log λ."""
+
+    def __init__(self, rate: Tensor) -> None:
+        super().__init__(rate, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return Poisson(self.rate.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        # λⁿ e^−λ / n!, with n! = n Γ(n)
+        n = value.clamp(min=1.0)
+        excess = (self.rate - n) / n
+        log_prob = n * (log_ratio(self.rate / n, excess) - excess) - n.log() + stirling(n)
+        return torch.where(value > 0, log_prob, -self.rate)
+
+
+class _UnitMeanGamma(dist.Gamma):
+    """Gamma(k, rate k). torch's log-density is a difference of terms of size k log k."""
+
+    def __init__(self, shape: Tensor, unexpanded: Tensor | None = None) -> None:
+        super().__init__(shape, shape, validate_args=False)
+        self._shape = shape if unexpanded is None else unexpanded  # fewer values to compute Stirling's series of
+
+    def expand(self, batch_shape, _instance=None):
+        return _UnitMeanGamma(self.concentration.expand(batch_shape), self._shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        # kᵏ rᵏ⁻¹ e^−kr / Γ(k)
+        k, log_value = self._shape, value.log()
+        return k * (log_value - (value - 1)) - log_value + stirling(k)
+
+
+class _Kept(dist.Bernoulli):
+    """Bernoulli(1 / (1 + odds)), given the odds of 0. torch's class computes the probability of 0 from that of 1."""
+
+    def __init__(self, odds: Tensor, unexpanded: Tensor | None = None) -> None:
+        super().__init__(1 / (1 + odds), validate_args=False)
+        self._odds = odds if unexpanded is None else unexpanded
+
+    def expand(self, batch_shape, _instance=None):
+        return _Kept(self._odds.expand(self.batch_shape).expand(batch_shape), self._odds)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return (1 - value) * self._odds.log() - self._odds.log1p()
 
 
 class _Chi2(dist.Chi2):

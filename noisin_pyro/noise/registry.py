@@ -12,7 +12,7 @@ from typing import Any
 
 from noisin_pyro._lookup import known
 from noisin_pyro.noise import base_laws
-from noisin_pyro.noise.families import Family, Gaussian, NativeBeta, NativePoisson, StandardizedFamily
+from noisin_pyro.noise.family import Family, Gaussian, NativeBeta, NativePoisson, StandardizedFamily
 
 
 @dataclass(frozen=True)

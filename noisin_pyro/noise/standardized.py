@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -25,6 +25,12 @@ class UnitDistribution(dist.TorchDistribution):
 
     def __init__(self, shape: Size):
         super().__init__(shape[:-1], shape[-1:], validate_args=False)
+
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: Size) -> tuple[Size, Size]:
+        """Batch and event shape for constructor arguments of these shapes; the shape of a law is batch + event."""
+        shape = torch.broadcast_shapes(*arg_shapes.values())
+        return shape[:-1], shape[-1:]
 
     def check_event(self, value: Tensor) -> None:
         """Raise a ``ValueError`` if the last axis of ``value`` is not the units; it would be broadcast silently."""
@@ -48,7 +54,7 @@ class StandardNormal(UnitDistribution):
         super().__init__(like.shape)
 
     def expand(self, batch_shape, _instance=None):
-        return StandardNormal(self._like.expand(Size(batch_shape) + self.event_shape))
+        return StandardNormal(self._like.expand(self.shape()).expand(Size(batch_shape) + self.event_shape))
 
     @property
     def support(self) -> Constraint:
@@ -81,34 +87,44 @@ class Standardized(UnitDistribution):
 
     ``log_prob`` outside the support is −∞, and neither it nor its gradient is NaN. A law on the simplex has its density
     with respect to the first ``size`` − 1 coordinates, because ε sums to zero.
+
+    Args:
+        raw: the raw law.
+        raw_std: sd(r); default: from the raw law's variance.
+        dtype: of ε; default: the raw law's. Samples and densities are computed in the precision of the raw law.
     """
 
-    def __init__(self, raw: Distribution):
+    def __init__(self, raw: Distribution, raw_std: Tensor | None = None, dtype: torch.dtype | None = None):
         if isinstance(raw, Independent) and len(raw.event_shape) == 1:
             raw = raw.base_dist
-        self._set(raw, raw.mean, raw.variance.sqrt())
+        mean = raw.mean
+        self._set(raw, mean, raw.variance.sqrt() if raw_std is None else raw_std, dtype or mean.dtype)
 
-    def _set(self, raw: Distribution, raw_mean: Tensor, raw_std: Tensor) -> None:
+    def _set(self, raw: Distribution, raw_mean: Tensor, raw_std: Tensor, dtype: torch.dtype) -> None:
         # log_prob evaluates the raw law on its support only, so the raw law need not validate the value again.
         raw._validate_args = False
-        assert raw.support is not None
-        self.raw, self.raw_mean, self.raw_std = raw, raw_mean, raw_std
-        self._raw_support: Constraint = raw.support
-        self.discrete = bool(raw.support.is_discrete)
+        self.raw, self.raw_mean, self.raw_std, self.dtype = raw, raw_mean, raw_std, dtype
+        self.discrete = bool(self._raw_support.is_discrete)
         self.joint = len(raw.event_shape) == 1
         super().__init__(raw.batch_shape + raw.event_shape)
+
+    @property
+    def _raw_support(self) -> Constraint:
+        support = self.raw.support
+        assert support is not None
+        return support
 
     def expand(self, batch_shape, _instance=None):
         new = Standardized.__new__(Standardized)
         batch_shape = Size(batch_shape)
         raw = self.raw.expand(batch_shape if self.joint else batch_shape + self.event_shape)
-        new._set(raw, self.raw_mean, self.raw_std)
+        new._set(raw, self.raw_mean, self.raw_std, self.dtype)
         return new
 
     @property
     def density_dim(self) -> int:
         """Number of coordinates that the density is with respect to: ``size``, or ``size`` − 1 on the simplex."""
-        return self.event_shape[0] - isinstance(self._raw_support, type(constraints.simplex))
+        return self.event_shape[0] - int(isinstance(self._raw_support, type(constraints.simplex)))
 
     @property
     def is_constrained(self) -> bool:
@@ -120,7 +136,8 @@ class Standardized(UnitDistribution):
         if not self.is_constrained:
             return constraints.real_vector
         lower, upper = (
-            (b - self.raw_mean) / self.raw_std if b is not None else None for b in bounds(self._raw_support)
+            ((b - self.raw_mean) / self.raw_std).to(self.dtype) if b is not None else None
+            for b in bounds(self._raw_support)
         )
         if self.density_dim < self.event_shape[0]:
             return StandardizedSimplex(self)
@@ -135,15 +152,18 @@ class Standardized(UnitDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return torch.zeros_like(self.raw_mean).expand(self.shape())
+        return self.raw_mean.new_zeros(self.shape(), dtype=self.dtype)
 
     @property
     def variance(self) -> Tensor:
-        return torch.ones_like(self.raw_mean).expand(self.shape())
+        return torch.ones_like(self.raw_mean, dtype=self.dtype).expand(self.shape())
 
     def rsample(self, sample_shape=Size()):
-        draw = self.raw.rsample if self.raw.has_rsample else self.raw.sample
-        return (draw(Size(sample_shape)) - self.raw_mean) / self.raw_std
+        return ((self.rsample_raw(sample_shape) - self.raw_mean) / self.raw_std).to(self.dtype)
+
+    def rsample_raw(self, sample_shape: Any = Size()) -> Tensor:
+        """A sample of r, without a gradient if the raw law is discrete."""
+        return (self.raw.rsample if self.raw.has_rsample else self.raw.sample)(Size(sample_shape))
 
     def log_prob(self, value, rounding: Tensor | None = None):
         """Log-density of ε, or log-probability if discrete.
@@ -154,17 +174,24 @@ class Standardized(UnitDistribution):
                 epsilon, relative to ``value``. A value outside the support by a few rounding errors counts as inside.
         """
         self.check_event(value)
-        raw_value, inside = self.project(value, rounding)
-        log_prob = self.raw.log_prob(raw_value)
+        log_prob = self._log_prob(self.project(value, rounding))
+        if not self.discrete:
+            # change of variables: log p(ε) = log p(r) + Σ log sd(r)
+            log_std = self.raw_std.log().expand(self.raw_std.shape[:-1] + self.event_shape)
+            log_prob = log_prob + log_std[..., : self.density_dim].sum(-1)
+        return log_prob.to(torch.promote_types(value.dtype, self.dtype))
+
+    def log_prob_raw(self, raw_value: Tensor, error: Tensor) -> Tensor:
+        """Log-density of r, ``(..., size)``, or log-probability if discrete; arguments as in :meth:`project_raw`."""
+        return self._log_prob(self.project_raw(raw_value, error))
+
+    def _log_prob(self, projection: Projection) -> Tensor:
+        value = projection.value
+        # some raw laws compute with parameters from before an expansion
+        log_prob = self.raw.log_prob(value.expand(torch.broadcast_shapes(value.shape, self.shape())))
         if self.joint:
-            log_prob = log_prob.masked_fill(~inside.all(-1), -math.inf)
-        else:
-            log_prob = log_prob.masked_fill(~inside, -math.inf).sum(-1)
-        if self.discrete:
-            return log_prob
-        # change of variables: log p(ε) = log p(r) + Σ log sd(r)
-        log_std = self.raw_std.log().expand(self.raw_std.shape[:-1] + self.event_shape)
-        return log_prob + log_std[..., : self.density_dim].sum(-1)
+            return log_prob.masked_fill(~projection.inside.all(-1), -math.inf)
+        return log_prob.masked_fill(~projection.inside, -math.inf).sum(-1)
 
     def project(self, value: Tensor, rounding: Tensor | None = None) -> Projection:
         """The raw value r = E[r] + sd(r)·ε, moved onto the support where ε is within rounding error of it.
@@ -174,12 +201,17 @@ class Standardized(UnitDistribution):
         """
         raw_value = self.raw_mean + self.raw_std * value
         with torch.no_grad():
-            eps = torch.finfo(value.dtype).eps
-            input_error = eps * value.abs()
+            input_error = torch.finfo(value.dtype).eps * value.abs()
             if rounding is not None:
                 input_error = torch.maximum(input_error, rounding)
-            # the multiplication and the addition above each round once more
-            error = self.raw_std * input_error + eps * (self.raw_mean.abs() + raw_value.abs())
+            error = self.raw_std * input_error
+        return self.project_raw(raw_value, error)
+
+    def project_raw(self, raw_value: Tensor, error: Tensor) -> Projection:
+        """:meth:`project` for r itself, where ``error`` is the rounding error of what r is computed from."""
+        with torch.no_grad():
+            # the operations that compute r round as well
+            error = error + torch.finfo(raw_value.dtype).eps * (self.raw_mean.abs() + raw_value.abs())
             error = torch.where(error.isfinite(), error, 0)
             mean = self.raw_mean.expand(raw_value.shape)
         return projector(self._raw_support)(raw_value, error, mean)

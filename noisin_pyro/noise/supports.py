@@ -55,15 +55,18 @@ def bounds(support: Constraint) -> tuple[Tensor | float | None, Tensor | float |
 def between(lower: Tensor | float | None, upper: Tensor | float | None) -> Constraint:
     """The vectors with every element between the bounds, one of which may be None."""
     if upper is None:
-        return constraints.independent(constraints.greater_than(lower), 1)
+        return constraints.independent(constraints.greater_than_eq(lower), 1)  # rounding can put a draw on the bound
     if lower is None:
         return constraints.independent(constraints.less_than(upper), 1)
     return constraints.independent(constraints.interval(lower, upper), 1)
 
 
 def lattice_tolerance(error: Tensor) -> Tensor:
-    """How far from an integer a value with this rounding error may be and still count as that integer."""
-    return (ROUNDINGS * error).clamp(1e-3, 0.49)
+    """How far from an integer a value with this rounding error may be and still count as that integer.
+
+    From 0.5 on the error hides the lattice, and every value counts as the nearest integer.
+    """
+    return (ROUNDINGS * error).clamp(min=1e-3)
 
 
 class Region(Constraint):
@@ -91,24 +94,24 @@ def _project_real(value: Tensor, error: Tensor, mean: Tensor) -> Projection:
 def _project_interval(value, error, mean, lower, upper) -> Projection:
     slack = ROUNDINGS * error
     inside = value.isfinite()
+    # A value on or beyond a bound is moved inside by its rounding error, because the density at the bound may be log 0.
     if lower is not None:
         inside = inside & (value >= lower - slack)
-        # strictly inside the bound, because the density at it may be log 0
-        value = torch.where(value < lower + slack, lower + slack, value)
+        value = torch.where(value <= lower, torch.minimum(lower + error, mean), value)
     if upper is not None:
         inside = inside & (value <= upper + slack)
-        value = torch.where(value > upper - slack, upper - slack, value)
+        value = torch.where(value >= upper, torch.maximum(upper - error, mean), value)
     return Projection(torch.where(inside, value, mean), inside)
 
 
 def _project_integer(value, error, mean, lower, upper) -> Projection:
     value = value.detach()
     integer = value.round()
-    inside = (value - integer).abs() <= lattice_tolerance(error)
     if lower is not None:
-        inside = inside & (integer >= lower)
+        integer = integer.clamp(min=lower)
     if upper is not None:
-        inside = inside & (integer <= upper)
+        integer = integer.clamp(max=upper)
+    inside = (value - integer).abs() <= lattice_tolerance(error)
     return Projection(torch.where(inside, integer, mean.detach().round()), inside)
 
 
@@ -120,12 +123,10 @@ def _project_simplex(value: Tensor, error: Tensor, mean: Tensor) -> Projection:
 
 
 def _project_one_hot(value: Tensor, error: Tensor, mean: Tensor) -> Projection:
-    bits = _project_integer(value, error, mean, 0, 1)
-    is_one_hot = (bits.value.sum(-1, keepdim=True) == 1) & bits.inside.all(-1, keepdim=True)
-    inside = is_one_hot.expand(value.shape)
-    first = torch.zeros_like(value)
-    first[..., 0] = 1
-    return Projection(torch.where(inside, bits.value, first), inside)
+    value = value.detach()
+    one_hot = torch.zeros_like(value).scatter_(-1, value.argmax(-1, keepdim=True), 1.0)
+    inside = ((value - one_hot).abs() <= lattice_tolerance(error)).all(-1, keepdim=True).expand(value.shape)
+    return Projection(one_hot, inside)
 
 
 def _project_other(value: Tensor, support: Constraint, mean: Tensor) -> Projection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to, transform_to
@@ -32,22 +33,28 @@ class _StandardizingTransform(Transform):
 
     domain, codomain, bijective = constraints.real_vector, constraints.real_vector, True
 
-    def __init__(self, law: Standardized) -> None:
-        super().__init__()
+    def __init__(self, law: Standardized, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
         self.law = law
         raw: Any = biject_to(law.raw.support)
         self._raw: Any = raw if raw.domain.event_dim == 1 else IndependentTransform(raw, 1)
 
+    def with_cache(self, cache_size: int = 1) -> Transform:
+        return self if self._cache_size == cache_size else _StandardizingTransform(self.law, cache_size)
+
     def _call(self, x: Tensor) -> Tensor:
-        return (self._raw(x) - self.law.raw_mean) / self.law.raw_std
+        return ((self._raw(self._widened(x)) - self.law.raw_mean) / self.law.raw_std).to(x.dtype)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self._raw.inv(self.law.project(y).value)
+        return self._raw.inv(self.law.project(y).value).to(y.dtype)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        law = self.law
+        law, u = self.law, self._widened(x)
         log_std = law.raw_std.log().expand(law.raw_std.shape[:-1] + law.event_shape)[..., : law.density_dim]
-        return self._raw.log_abs_det_jacobian(x, self._raw(x)) - log_std.sum(-1)
+        return (self._raw.log_abs_det_jacobian(u, self._raw(u)) - log_std.sum(-1)).to(x.dtype)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        return x.to(torch.promote_types(x.dtype, self.law.raw_mean.dtype))
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self._raw.forward_shape(shape)

@@ -38,8 +38,15 @@ class Transition(ABC):
         """The same means for a larger batch, sharing every projection."""
 
     @abstractmethod
-    def means(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """All means at once, given z_{1:T} ``(..., B, T, H)``, and the memories c_{1:T}."""
+    def means(self, z: Tensor, family: Family | None = None) -> tuple[Tensor, Tensor | None]:
+        """All means at once, given z_{1:T} ``(..., B, T, H)``, and the memories c_{1:T}.
+
+        The precision is that of a draw with noise of this family; None for a deterministic layer.
+        """
+
+    @abstractmethod
+    def mean_error(self, family: Family) -> float:
+        """Absolute error of ``means`` beside those of a draw, which sums in another order."""
 
     @abstractmethod
     def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -71,8 +78,11 @@ class FixedMeans(Transition):
     def expand(self, batch_shape: Shape) -> FixedMeans:
         return FixedMeans(self.mean.expand(*batch_shape, *self.event_shape))
 
-    def means(self, z: Tensor) -> tuple[Tensor, None]:
+    def means(self, z: Tensor, family: Family | None = None) -> tuple[Tensor, None]:
         return self.mean, None
+
+    def mean_error(self, family: Family) -> float:
+        return 0.0
 
     def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, None]:
         return torch.stack([draw(t, mean) for t, mean in enumerate(self.mean.unbind(-2))], -2), None
@@ -125,13 +135,30 @@ class Recurrence(Transition):
         assert z is not None
         return replace(self, z=z, c=c)
 
-    def means(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    def means(self, z: Tensor, family: Family | None = None) -> tuple[Tensor, Tensor | None]:
         # Given z, no mean waits for another: all steps go through the cell in one call, with one product.
-        start = self.z.expand(*z.shape[:-2], z.shape[-1]).unsqueeze(-2)
-        previous = torch.cat([start, z[..., :-1, :]], -2)
+        batch = torch.broadcast_shapes(z.shape[:-2], self.z.shape[:-1])
+        start = self.z.expand(*batch, z.shape[-1]).unsqueeze(-2)
+        previous = torch.cat([start, z[..., :-1, :].expand(*batch, -1, -1)], -2)
         masked = previous if self.mask is None else previous * self.mask.unsqueeze(-2)
-        p = linear(masked, self.weights.hh, self.weights.bias_hh)
-        return self.cell.all_steps(self._input_projections(), p, previous, self.c)
+        ih, hh, bias_ih, bias_hh = self.weights
+        if self._precision(family) == "bfloat16":
+            a = fast_linear(self.inputs, ih, bias_ih, "bfloat16")
+            p = fast_linear(masked, hh, bias_hh, "bfloat16")
+        else:
+            a, p = self._input_projections(), linear(masked, hh, bias_hh)
+        return self.cell.all_steps(a, p, previous, self.c)
+
+    def mean_error(self, family: Family) -> float:
+        # The terms of a sum are taken to be of size 1. Two products of the same bfloat16 numbers, summed in another
+        # order, are rarely rounded to different neighbors.
+        return 2**-12 if self._precision(family) == "bfloat16" else torch.finfo(self.z.dtype).eps
+
+    def _precision(self, family: Family | None) -> str:
+        """That of a draw's products: those of the scan alone are ever in bfloat16."""
+        if self.matmul_precision == "float32" or not (family is None or family.has_innovations):
+            return "float32"
+        return self.matmul_precision if self._backend(family, 1) == "scan" else "float32"
 
     def loop(self, draw: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
         z, c, path = self.z, self.c, []
@@ -212,17 +239,20 @@ class Recurrence(Transition):
         path = path.clone(memory_format=torch.contiguous_format)
         return path, None if memory is None else memory.reshape(*batch, memory.shape[-1])
 
-    def final(self, z: Tensor, last: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def final(
+        self, z: Tensor, last: Tensor | None, lengths: Tensor | None, family: Family | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The state to continue from: z and c at each sequence's end, ``(..., B, H)``.
 
         Args:
             z: the trajectory z_{1:T}, noisy or clean.
             last: c_T, if known; otherwise it is recomputed from z.
             lengths: ``(B,)``, 0 for a sequence that keeps the state carried in; None for T everywhere.
+            family: the noise of the trajectory; None for a clean one.
         """
         memory = None
         if self.cell.has_memory and (last is None or lengths is not None):
-            _, memory = self.means(z)  # kernels and scans return c_T only; lengths need c at every step
+            _, memory = self.means(z, family)  # kernels and scans return c_T only; lengths need c at every step
         if lengths is None:
             return z[..., -1, :], last if memory is None else memory[..., -1, :]
         return self._at(self.z, z, lengths), None if memory is None else self._at(self.c, memory, lengths)
@@ -232,8 +262,9 @@ class Recurrence(Transition):
         assert start is not None
         # With the start in front, index 0 is the state carried in, as a length of 0 wants; a gather keeps it all on the
         # device, without reading lengths.
-        start = start.expand(*path.shape[:-2], path.shape[-1]).unsqueeze(-2)
-        index = lengths[..., None, None].expand(*path.shape[:-2], 1, path.shape[-1])
+        batch = torch.broadcast_shapes(start.shape[:-1], path.shape[:-2])
+        path, start = path.expand(*batch, -1, -1), start.expand(*batch, -1).unsqueeze(-2)
+        index = lengths[..., None, None].expand(*batch, 1, path.shape[-1])
         return torch.cat([start, path], -2).gather(-2, index).squeeze(-2)
 
     def _input_projections(self) -> Tensor:

@@ -8,8 +8,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+import noisin_pyro as nz
 from noisin_pyro.models import NoisyPath, real_steps
 from noisin_pyro.noise import describe
+from noisin_pyro.recurrence.matmul import has_bfloat16
 
 from .. import textbook
 from ..small_layers import (
@@ -29,6 +31,8 @@ from ..small_layers import (
     make_inputs,
     make_rnn,
     make_state,
+    parts,
+    returned,
     traced,
 )
 
@@ -214,3 +218,94 @@ def test_input_shape_is_the_features_for_noisy_inputs() -> None:
     path = poutine.trace(rnn).get_trace(inputs).nodes["z_0"]["fn"]
     assert path.event_shape == (STEPS, FEATURES)
     close(path.clean(), inputs, 0.0)
+
+
+# ---- values with fewer batch dimensions than the path ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell, layers", [("tanh", 1), ("lstm", 2), ("gru", 2)])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+def test_a_given_trajectory_is_shared_by_all_particles(cell: str, layers: int, lengths: Tensor | None) -> None:
+    rnn, inputs = make_rnn(cell, num_layers=layers), make_inputs()
+    for state in (make_state(rnn), make_state(rnn, PARTICLES, BATCH)):
+        for number in range(1, layers + 1):
+            z = torch.randn(BATCH, STEPS, UNITS, dtype=torch.float64)
+            program = in_plates(given(rnn, {f"z_{number}": z}))
+            trace = traced(program, inputs, state, lengths)
+            site = trace.nodes[f"z_{number}"]
+            assert site["log_prob"].shape == (PARTICLES, BATCH) and site["value"] is z
+            wide = in_plates(given(rnn, {f"z_{number}": z.expand(PARTICLES, *z.shape)}))
+            others = {name: trace.nodes[name]["value"] for name in trace.nodes if name.startswith("z_")}
+            same = traced(given(wide, {k: v for k, v in others.items() if k != f"z_{number}"}), inputs, state, lengths)
+            close(site["log_prob"], same.nodes[f"z_{number}"]["log_prob"])
+            for end, expected in zip(parts(returned(trace)[1]), parts(returned(same)[1]), strict=True):
+                close(end.expand(expected.shape), expected)
+
+
+def test_objectives_of_a_program_with_a_given_trajectory() -> None:
+    """With every state given, particles have nothing to add: any number of them is one."""
+    model = nz.SequenceModel(make_rnn(), "gaussian", 2).double()
+    inputs, targets = make_inputs(), torch.randn(BATCH, STEPS, 2, dtype=torch.float64)
+    program = given(model, {"z_1": torch.randn(BATCH, STEPS, UNITS, dtype=torch.float64)})
+    losses = [
+        nz.PriorAsGuide_ELBO(num_particles=n, vectorize_particles=together, bound=bound)(program)(inputs, targets)
+        for n, together in ((1, True), (3, False), (3, True))
+        for bound in ("elbo", "importance")
+    ]
+    for loss in losses[1:]:
+        close(loss, losses[0])
+
+
+# ---- density and sampler use the same means -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("cell, regularizer", [("tanh", "none"), ("lstm", "none"), ("gru", "D"), ("identity", "none")])
+@pytest.mark.parametrize(
+    "noise", ["gaussian", "exponential", "gamma:multiplicative", "poisson", "dirichlet", "bernoulli"]
+)
+def test_bfloat16_products_are_those_of_the_density(noise: str, cell: str, regularizer: str) -> None:
+    """log p(z) = log p(ε) − log |dz/dε|, with the ε that the draw was made from."""
+    torch.manual_seed(0)
+    rnn = nz.NoisyRNN(4, 16, cell=cell, noise=noise, spread=0.3, matmul_precision="bfloat16", regularizer=regularizer)
+    inputs = torch.randn(20, 6, 4)
+    own = traced(rnn, inputs)
+    assert own.nodes["z_1"]["log_prob"].isfinite().all()
+    path = own.nodes["z_1"]["fn"]
+    epsilon = path.innovation_law().sample()
+    z = path.transport(epsilon)
+    log_prob = path.innovation_law().log_prob(epsilon)
+    if not path.family.discrete:
+        means, _ = path.transition.means(z, path.family)
+        scales = path.family.scale(means, path.spread).abs().expand(means.shape)
+        log_prob = log_prob - scales[..., : 15 if noise == "dirichlet" else 16].log().sum((-1, -2))
+    error = (path.log_prob(z) - log_prob).abs()
+    # rarely, two sums of the same numbers are rounded to different neighbors in bfloat16
+    assert error.median() < 0.02 and error.max() < 2.0
+    torch.testing.assert_close(path.innovate(z), epsilon, rtol=0, atol=0.1)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+def test_bfloat16_memories_of_padded_sequences_are_those_of_the_scan() -> None:
+    torch.manual_seed(0)
+    inputs, lengths = torch.randn(4, 6, 3), torch.tensor([6, 3, 1, 6])
+    for spread in (0.0, 0.3):
+        rnn = nz.NoisyRNN(3, 16, cell="lstm", spread=spread, matmul_precision="bfloat16")
+        trace = poutine.trace(rnn).get_trace(inputs)
+        values = {"z_1": trace.nodes["z_1"]["value"]} if spread else {}
+        (_, (_, c)), (_, (_, padded)) = returned(trace), given(rnn, values)(inputs, lengths=lengths)
+        torch.testing.assert_close(padded[:, [0, 3]], c[:, [0, 3]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("noise", [*ADDITIVE, *MULTIPLICATIVE, "exponential:multiplicative", "beta:multiplicative"])
+def test_draws_around_small_means_are_inside_their_support(noise: str, scale: float) -> None:
+    """In single precision means are sums with rounding errors of 1e-7, in another order for the density."""
+    rnn = make_rnn("tanh", noise, spread=0.7).float()
+    with torch.no_grad():
+        rnn.bias_hh_l0.copy_(-rnn.bias_ih_l0 + scale * torch.tensor([2.0, -2.0, 3.0]))
+        for weight in (rnn.weight_ih_l0, rnn.weight_hh_l0):
+            weight.mul_(scale / 5)
+    path = poutine.trace(rnn).get_trace(make_inputs(20, 10).float()).nodes["z_1"]["fn"]
+    log_prob = path.log_prob(path.sample((4,)))
+    assert log_prob.isfinite().all()

@@ -104,3 +104,46 @@ def test_arguments():
         check("gamma", false_alarm_rate=0.0)
     with pytest.raises(ValueError, match="use 2 or more"):
         check("dirichlet", size=1)
+
+
+@pytest.mark.parametrize(
+    "name, spread, num_samples, rate",
+    [
+        ("gaussian", 0.5, 1000, 0.1),
+        ("beta", 0.5, 1000, 0.1),
+        ("gamma", 0.5, 15_000, 0.1),
+        ("laplace:multiplicative", 0.5, 15_000, 0.1),
+        ("gamma:multiplicative", 0.3, 3000, 0.1),
+    ],
+)
+def test_the_false_alarm_rate_is_that_stated(name, spread, num_samples, rate):
+    """Binomial test of 100 reports: 27 false alarms or more at a rate of 0.1 have probability 1e-6."""
+    alarms = sum(
+        not check(name, spread, 1, num_samples, false_alarm_rate=rate, seed=seed).passed for seed in range(100)
+    )
+    assert alarms < 27
+
+
+@pytest.mark.parametrize(
+    "name, spread, num_samples, rate",
+    [
+        ("gamma:multiplicative", 1.5, 1000, 0.01),
+        ("gamma:multiplicative", 1.5, 1000, 1e-6),
+        ("bernoulli:multiplicative", 0.1, 1000, 0.01),
+        ("poisson:multiplicative", 3.0, 1000, 0.01),
+        ("exponential", 0.5, 1000, 1e-6),
+        ("gamma:native", 2.0, 1000, 0.05),
+    ],
+)
+def test_too_few_samples_for_heavy_tails_are_refused(name, spread, num_samples, rate):
+    for seed in range(10):
+        with pytest.raises(ValueError, match=r"num_samples: .* has tails too heavy for 1000 samples .*use at least"):
+            check(name, spread, num_samples=num_samples, false_alarm_rate=rate, seed=seed)
+
+
+def test_an_infinite_draw_fails():
+    class Infinite(MyFamily):
+        def law(self, spread, size):
+            return dist.Normal(spread.new_zeros(size), torch.inf).to_event(1)
+
+    assert not check(Infinite(), num_samples=1000).passed

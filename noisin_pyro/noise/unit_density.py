@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisin_pyro.noise.families import Family
+from noisin_pyro.noise.family import Family
 
 ATOM_SAMPLES, JOINT_SAMPLES = 20_000, 300_000
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from noisin_pyro.noise import base_laws
-from noisin_pyro.noise.distributions import NativeState, NoisyBeta, NoisyPoisson, NoisyState
+from noisin_pyro.noise.distributions import NoisyBeta, NoisyPoisson, NoisyRatio, NoisyState
 from noisin_pyro.noise.exponential_family import ExponentialFamily, canonical_form
 from noisin_pyro.noise.standardized import Standardized, StandardNormal
 
@@ -50,6 +50,7 @@ class Family(ABC):
     support_depends_on_spread: bool = False
     max_spread: float = math.inf
     mean_range: Interval = ANYWHERE
+    distribution: Callable[..., dist.TorchDistribution] = NoisyState
 
     @abstractmethod
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
@@ -114,7 +115,7 @@ class Family(ABC):
 
     def _distribution(self, mean: Tensor, spread: Tensor) -> dist.TorchDistribution:
         law = self.law(spread, mean.shape[-1])
-        return NoisyState(mean, self.scale(mean, spread), law, self.form == "multiplicative")
+        return self.distribution(mean, self.scale(mean, spread), law, self.form == "multiplicative")
 
     def _check(self, mean: Tensor, spread: Tensor) -> None:
         self._check_spread(spread)
@@ -184,6 +185,8 @@ class StandardizedFamily(Family):
         self.discrete, self.joint = probe.discrete, probe.joint
         self.spread_is_pathwise = not (depends_on_spread and self.discrete)
         self.support_depends_on_spread = depends_on_spread and not self.discrete
+        if depends_on_spread:
+            self.distribution = NoisyRatio
 
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
         if self.joint and size == 1:
@@ -191,7 +194,10 @@ class StandardizedFamily(Family):
         if not self.depends_on_spread:
             return Standardized(self._raw(spread.new_zeros(size), **self.shape))
         self._check_spread(spread)
-        return Standardized(self._raw(spread.expand(torch.broadcast_shapes(spread.shape, (size,))), **self.shape))
+        # float32 loses the digits of a small γ in 1/γ² and in 1 + γ²
+        gamma = spread.double().expand(torch.broadcast_shapes(spread.shape, (size,)))
+        raw = self._raw(gamma, **self.shape)
+        return Standardized(raw, gamma * raw.mean, spread.dtype)
 
     def exponential_family(self, spread: float | None = None, size: int = 2) -> ExponentialFamily:
         if self.depends_on_spread != (spread is not None):
@@ -236,7 +242,6 @@ class NativeFamily(Family):
 
     form = "native"
     has_innovations = False
-    distribution: type[NativeState]
 
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
         raise ValueError(
