@@ -1,17 +1,124 @@
-"""Sites of the traces of a model and a guide: which enter a bound, and which a guide may sample."""
+"""Traces of a model and a guide of any kind: what a guide may sample, and which sites enter a bound."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
+from pyro import poutine
 from pyro.distributions.util import is_identically_zero
+from pyro.infer.autoguide import AutoGuide
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.replay_messenger import ReplayMessenger
+from pyro.poutine.util import prune_subsample_sites, site_is_factor, site_is_subsample
+from pyro.util import check_model_guide_match
 from torch import Tensor
 
+from noisin_pyro.inference.guides.view import program_of, runs_same_program, view_for
 from noisin_pyro.models import NoisyPath, site_info
 
+Program = Callable[..., Any]
+
 PARTICLES = "num_particles_vectorized"  # name of the plate of S samples, the same as in Pyro's ELBOs
+
+
+def guided_traces(
+    model: Program, guide: Program | None, args: Any, kwargs: Any, plate: pyro.plate | None = None
+) -> tuple[Trace, Trace]:
+    """Run a guide, and the model with the values that it samples. All that uses a guide calls this function.
+
+    Args:
+        model: the model; :func:`view_for` applies the view whose sites the guide samples.
+        guide: none; a program, or an automatic guide, whose values the model then replays; or a ``GuideMessenger``,
+            which runs the model itself and samples each site where the model comes to it.
+        plate: a plate around both, of several samples.
+
+    Returns:
+        the traces of the model and of the guide, without the sites of subsampling.
+
+    Raises:
+        ValueError: sites or shapes of the guide that the model does not have (:func:`refuse_wrong_sites`), or a
+            ``GuideMessenger`` that runs another model.
+    """
+    model, inner = view_for(guide, model), program_of(guide)
+    if plate is not None and isinstance(inner, AutoGuide) and inner.prototype_trace is None:
+        with poutine.block():
+            inner(*args, **kwargs)  # its first run makes its parameters, which all samples share
+    if isinstance(inner, GuideMessenger):
+        if not runs_same_program(model, inner.model):
+            kind = type(inner).__name__
+            raise ValueError(
+                f"guide: {kind} runs the model that it was made with, which is not the model given here; make it with "
+                f"the same model in the same view, as in {kind}(innovations(model)), and without other handlers"
+            )
+        model_trace, guide_trace = _messenger_traces(guide if plate is None else plate(guide), inner, args, kwargs)
+    else:
+        guide_trace = Trace()
+        if guide is not None:
+            guide_trace = poutine.trace(guide if plate is None else plate(guide)).get_trace(*args, **kwargs)
+            _refuse_observations(guide_trace)
+        model = model if plate is None else plate(model)
+        replayed = model if guide is None else _CheckedReplay(guide_trace)(model)
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    pruned = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    refuse_wrong_sites(*pruned)
+    if guide is not None and is_validation_enabled():
+        _warn_as_pyro(model_trace, guide_trace)
+    return pruned
+
+
+class _CheckedReplay(ReplayMessenger):
+    """Replays a guide's values, each checked before the model computes with it."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        assert self.trace is not None
+        site: Any = self.trace.nodes.get(msg["name"])
+        if site is not None and not msg["is_observed"] and not site_is_subsample(msg):
+            _refuse_other_shape(msg, site)
+
+
+def _warn_as_pyro(model_trace: Trace, guide_trace: Trace) -> None:
+    """Issue the warnings of Pyro's ELBOs, but not for sites that the guide leaves to the prior, or computes."""
+    model_trace, guide_trace = model_trace.copy(), guide_trace.copy()
+    for site in latent_sites(model_trace):
+        if site["name"] not in guide_trace and not site_is_subsample(site):
+            model_trace.remove_node(site["name"])
+    for site in all_sites(guide_trace):
+        if site["is_observed"] and not site["infer"].get("is_auxiliary"):
+            guide_trace.remove_node(site["name"])
+    check_model_guide_match(model_trace, guide_trace)
+
+
+def _messenger_traces(guide: Any, messenger: GuideMessenger, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+    """The traces of a ``GuideMessenger``; ``guide`` is the same in handlers."""
+    model, returned = messenger.model, []
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        returned.append(model(*args, **kwargs))
+        return returned[-1]
+
+    messenger._model = (recorded,)  # a messenger drops what its model returns
+    try:
+        guide(*args, **kwargs)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:  # torch's errors of shapes have no type of their own
+            raise
+        raise ValueError(
+            f"guide: {type(messenger).__name__} cannot run on this batch: {error}; its parameters have the shapes of "
+            "the batch of its first run: make a guide for this batch, or one whose parameters all sequences share, by "
+            "amortized_plates=('sequences',)"
+        ) from error
+    finally:
+        messenger._model = (model,)
+    model_trace, guide_trace = messenger.get_traces()
+    for site in latent_sites(guide_trace):
+        _refuse_other_shape(model_trace.nodes[site["name"]], site)
+    model_trace.add_node("_RETURN", name="_RETURN", type="return", value=returned[-1])
+    return model_trace, guide_trace
 
 
 def all_sites(trace: Trace) -> list[Any]:
@@ -84,3 +191,46 @@ def _refuse_guide_of(site: Any) -> None:
             f"guide samples {name!r}, whose padded steps have no density, so the objective would not be a bound; "
             "use innovations(model), in which padded steps keep their prior"
         )
+
+
+def _refuse_observations(guide_trace: Trace) -> None:
+    """Raise a ValueError for an observed site of a guide: its density, of the data say, would be subtracted."""
+    for site in all_sites(guide_trace):
+        name, law = site["name"], site["fn"]
+        if not site["is_observed"] or (isinstance(law, dist.MaskedDistribution) and law._mask is False):
+            continue  # sampled, or computed from samples
+        if not site["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"guide observes {name!r}, so that its density would be subtracted from the bound; remove the site "
+                "from the guide (a GuideMessenger is passed itself, not called by another guide), or mark a term of "
+                "q by infer={'is_auxiliary': True}"
+            )
+        if site_is_factor(site) and "has_rsample" not in law.__dict__:
+            raise ValueError(
+                f"guide: factor {name!r} needs has_rsample; write pyro.factor({name!r}, ..., has_rsample=True) if it "
+                "is a function of reparametrized samples, such as a log-determinant, or else has_rsample=False"
+            )
+
+
+def _refuse_other_shape(model_site: Any, guide_site: Any) -> None:
+    """Raise a ValueError if a site has other plates or another event in the guide than in the model."""
+    expected, actual = _shape(model_site), _shape(guide_site)
+    full_sizes = [{f.name: f.full_size for f in s["cond_indep_stack"] if f.full_size} for s in (model_site, guide_site)]
+    same_plates = all(full_sizes[1].get(name, size) == size for name, size in full_sizes[0].items())
+    if expected == actual and same_plates:
+        return
+    plates = ", ".join(f"{f.name!r} of size {f.size}" for f in model_site["cond_indep_stack"] if f.name != PARTICLES)
+    raise ValueError(
+        f"guide samples {guide_site['name']!r} with batch shape {actual[0]} and event shape {actual[1]}, but in the "
+        f"model they are {expected[0]} and {expected[1]}, with plates {plates or 'none'}; a guide must open the "
+        "model's plates, and one with parameters for each element, such as Pyro's automatic guides, fits only the "
+        "batch of its first run: pass that batch in one call, or make a guide for this one"
+    )
+
+
+def _shape(site: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The batch shape without leading axes of size 1, and the event shape."""
+    batch = list(site["fn"].batch_shape)
+    while batch and batch[0] == 1:
+        del batch[0]
+    return tuple(batch), tuple(site["fn"].event_shape)

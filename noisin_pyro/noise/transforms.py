@@ -32,11 +32,14 @@ class _StandardizingTransform(Transform):
 
     domain, codomain, bijective = constraints.real_vector, constraints.real_vector, True
 
-    def __init__(self, law: Standardized) -> None:
-        super().__init__()
+    def __init__(self, law: Standardized, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
         self.law = law
         raw: Any = biject_to(law.raw.support)
         self._raw: Any = raw if raw.domain.event_dim == 1 else IndependentTransform(raw, 1)
+
+    def with_cache(self, cache_size: int = 1) -> Transform:
+        return self if self._cache_size == cache_size else _StandardizingTransform(self.law, cache_size)
 
     def _call(self, x: Tensor) -> Tensor:
         return (self._raw(x) - self.law.raw_mean) / self.law.raw_std

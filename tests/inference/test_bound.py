@@ -1,5 +1,7 @@
 """Use of the bound: hybrid guides, SVI and modules, return values, and errors."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pyro.optim
@@ -30,7 +32,7 @@ class TestHybridGuides:
         gamma = guide_trace.nodes["rnn.spread_1.gamma"]
         paid = trace.nodes["x"]["fn"].log_prob(trace.nodes["x"]["value"]).sum()
         paid = paid + dist.LogNormal(-1.0, 0.3).log_prob(gamma["value"]) - guide_trace.log_prob_sum()
-        torch.testing.assert_close(-loss, paid)
+        assert -loss == pytest.approx(float(paid.detach()))
 
     def test_a_guide_equal_to_the_prior_changes_nothing(self, assert_mean):
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(-1.0, 0.3))).double()
@@ -40,7 +42,7 @@ class TestHybridGuides:
 
         elbo = PriorAsGuide_ELBO(max_plate_nesting=1)
         draws = [elbo.loss(model, guide, *WORDS) - elbo.loss(model, None, *WORDS) for _ in range(500)]
-        assert_mean(torch.stack(draws), 0.0)
+        assert_mean(torch.tensor(draws).double(), 0.0)
 
     @pytest.mark.parametrize("particles", [1, 4])
     def test_sampled_spread_is_shared_by_the_sequences(self, particles):
@@ -94,15 +96,15 @@ class TestTraining:
 
     def test_one_instance_serves_models_of_different_depth(self):
         elbo = PriorAsGuide_ELBO(num_particles=2)
-        assert torch.isfinite(elbo.loss(language_model(), None, *WORDS))
+        assert math.isfinite(elbo.loss(language_model(), None, *WORDS))
 
         def deeper():
             with pyro.plate("a", 3, dim=-2), pyro.plate("b", 2, dim=-1):
                 z = pyro.sample("z", dist.Normal(0.0, 1.0))
                 pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3, 2))
 
-        assert torch.isfinite(elbo.loss(deeper, None))
-        assert torch.isfinite(elbo.loss(language_model(), None, *WORDS))
+        assert math.isfinite(elbo.loss(deeper, None))
+        assert math.isfinite(elbo.loss(language_model(), None, *WORDS))
 
     @pytest.mark.parametrize("bound", ["elbo", "importance"])
     @pytest.mark.parametrize("particles", [1, 3])
@@ -182,7 +184,7 @@ class TestRefusals:
         def noise_program():
             return in_noise(*WORDS, lengths=lengths)
 
-        assert torch.isfinite(
+        assert math.isfinite(
             PriorAsGuide_ELBO().loss(noise_program, poutine.block(noise_program, expose=["z_1_noise"]))
         )
 

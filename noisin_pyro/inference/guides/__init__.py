@@ -27,6 +27,9 @@ AUTOMATIC = (
     "AutoLowRankMultivariateNormal",
     "AutoIAFNormal",
     "AutoStructured",
+    "AutoNormalMessenger",
+    "AutoHierarchicalNormalMessenger",
+    "AutoRegressiveMessenger",
 )
 
 

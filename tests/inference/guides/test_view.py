@@ -55,7 +55,7 @@ class TestBothFormsAgree:
         guide = guide_of(name, model, data)
 
         def loss_and_gradients(program):
-            objective = nz.PriorAsGuide_ELBO(3, vectorized, bound)(program, guide)
+            objective = nz.PriorAsGuide_ELBO(3, vectorize_particles=vectorized, bound=bound)(program, guide)
             objective.zero_grad()
             loss = objective(data.inputs, data.targets, lengths=data.lengths)
             loss.backward()
