@@ -207,7 +207,7 @@ class PriorAsGuide_ELBO(ELBO):
         depth: int | float = math.inf,
         plate: pyro.plate | None = None,
     ) -> tuple[Trace, Trace]:
-        """Run the guide and the model, in the plate if there is one; compute only the densities that the bound needs."""
+        """Run the guide and the model, in the plate if given; compute only the densities that the bound needs."""
         model_trace, guide_trace = guided_traces(model, guide, args, kwargs, plate)
         model_trace.compute_log_prob(lambda name, site: _needs_density(name, site, guide_trace))
         guide_trace.compute_score_parts()

@@ -18,7 +18,7 @@ from pyro.poutine.util import prune_subsample_sites, site_is_factor, site_is_sub
 from pyro.util import check_model_guide_match
 from torch import Tensor
 
-from noisin_pyro.inference.guides.view import program_of, runs_same_program, view_for
+from noisin_pyro.inference.guides.view import program_of, view_for
 from noisin_pyro.models import NoisyPath, site_info
 
 Program = Callable[..., Any]
@@ -33,42 +33,59 @@ def guided_traces(
 
     Args:
         model: the model; :func:`view_for` applies the view whose sites the guide samples.
-        guide: none; a program, or an automatic guide, whose values the model then replays; or a ``GuideMessenger``,
-            which runs the model itself and samples each site where the model comes to it.
+        guide: none, a program, an automatic guide, or a ``GuideMessenger``.
         plate: a plate around both, of several samples.
 
     Returns:
         the traces of the model and of the guide, without the sites of subsampling.
 
     Raises:
-        ValueError: sites or shapes of the guide that the model does not have (:func:`refuse_wrong_sites`), or a
-            ``GuideMessenger`` that runs another model.
+        ValueError: sites or shapes of the guide that the model does not have.
     """
-    model, inner = view_for(guide, model), program_of(guide)
-    if plate is not None and isinstance(inner, AutoGuide) and inner.prototype_trace is None:
-        with poutine.block():
-            inner(*args, **kwargs)  # its first run makes its parameters, which all samples share
-    if isinstance(inner, GuideMessenger):
-        if not runs_same_program(model, inner.model):
-            kind = type(inner).__name__
-            raise ValueError(
-                f"guide: {kind} runs the model that it was made with, which is not the model given here; make it with "
-                f"the same model in the same view, as in {kind}(innovations(model)), and without other handlers"
-            )
-        model_trace, guide_trace = _messenger_traces(guide if plate is None else plate(guide), inner, args, kwargs)
-    else:
-        guide_trace = Trace()
-        if guide is not None:
-            guide_trace = poutine.trace(guide if plate is None else plate(guide)).get_trace(*args, **kwargs)
-            _refuse_observations(guide_trace)
-        model = model if plate is None else plate(model)
-        replayed = model if guide is None else _CheckedReplay(guide_trace)(model)
-        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    model, guide_trace = view_for(guide, model), Trace()
+    if plate is not None:
+        model = plate(model)
+    if guide is not None:
+        guide_trace = _guide_trace(guide, args, kwargs, plate)
+        _refuse_observations(guide_trace)
+        model = _CheckedReplay(guide_trace)(model)
+    model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+    for site in latent_sites(guide_trace):
+        if site["infer"].get("is_auxiliary") and "prior" in site["infer"]:  # a messenger's are in its model too
+            model_trace.add_node(site["name"], **(site | {"fn": site["infer"]["prior"]}))
     pruned = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
     refuse_wrong_sites(*pruned)
     if guide is not None and is_validation_enabled():
         _warn_as_pyro(model_trace, guide_trace)
     return pruned
+
+
+def _guide_trace(guide: Program, args: Any, kwargs: Any, plate: pyro.plate | None) -> Trace:
+    """The trace of a guide of any kind, without the sites of its model."""
+    inner = program_of(guide)
+    is_new = isinstance(inner, AutoGuide) and inner.prototype_trace is None
+    if plate is not None and (is_new or (isinstance(inner, GuideMessenger) and not inner.trace)):
+        with poutine.block():
+            inner(*args, **kwargs)  # the first run makes the parameters, which all samples share
+    if plate is not None:
+        guide = plate(guide)
+    if not isinstance(inner, GuideMessenger):
+        return poutine.trace(guide).get_trace(*args, **kwargs)
+    try:
+        guide(*args, **kwargs)  # a run of its model, whose sites are in its trace too
+    except (RuntimeError, ValueError) as error:
+        if type(error) is not RuntimeError and "pyro.param" not in str(error):
+            raise
+        raise ValueError(  # torch and Pyro have no type for errors of shapes
+            f"guide: {type(inner).__name__} cannot run on this batch: {error}; its parameters have the shapes of the "
+            "batch of its first run: make a guide for this batch, or one whose parameters all sequences share, by "
+            "amortized_plates=('sequences',)"
+        ) from error
+    trace = inner.trace.copy()
+    for site in all_sites(trace):
+        if site["is_observed"]:
+            trace.remove_node(site["name"])
+    return trace
 
 
 class _CheckedReplay(ReplayMessenger):
@@ -91,34 +108,6 @@ def _warn_as_pyro(model_trace: Trace, guide_trace: Trace) -> None:
         if site["is_observed"] and not site["infer"].get("is_auxiliary"):
             guide_trace.remove_node(site["name"])
     check_model_guide_match(model_trace, guide_trace)
-
-
-def _messenger_traces(guide: Any, messenger: GuideMessenger, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-    """The traces of a ``GuideMessenger``; ``guide`` is the same in handlers."""
-    model, returned = messenger.model, []
-
-    def recorded(*args: Any, **kwargs: Any) -> Any:
-        returned.append(model(*args, **kwargs))
-        return returned[-1]
-
-    messenger._model = (recorded,)  # a messenger drops what its model returns
-    try:
-        guide(*args, **kwargs)
-    except RuntimeError as error:
-        if type(error) is not RuntimeError:  # torch's errors of shapes have no type of their own
-            raise
-        raise ValueError(
-            f"guide: {type(messenger).__name__} cannot run on this batch: {error}; its parameters have the shapes of "
-            "the batch of its first run: make a guide for this batch, or one whose parameters all sequences share, by "
-            "amortized_plates=('sequences',)"
-        ) from error
-    finally:
-        messenger._model = (model,)
-    model_trace, guide_trace = messenger.get_traces()
-    for site in latent_sites(guide_trace):
-        _refuse_other_shape(model_trace.nodes[site["name"]], site)
-    model_trace.add_node("_RETURN", name="_RETURN", type="return", value=returned[-1])
-    return model_trace, guide_trace
 
 
 def all_sites(trace: Trace) -> list[Any]:

@@ -124,7 +124,10 @@ class TestImportanceBound:
                 pyro.sample("x", dist.Normal(b, p["l"].exp()), obs=X)
 
         for vectorised in (True, False):
-            elbo, draws = PriorAsGuide_ELBO(2, vectorize_particles=vectorised, bound="importance", max_plate_nesting=1), []
+            elbo, draws = (
+                PriorAsGuide_ELBO(2, vectorize_particles=vectorised, bound="importance", max_plate_nesting=1),
+                [],
+            )
             for _ in range(3000):
                 p = parameters()
                 loss = elbo.differentiable_loss(lambda p=p: model(p), None)

@@ -10,7 +10,7 @@ from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoGuideList, AutoLaplac
 from pyro.poutine.guide import GuideMessenger
 
 from noisin_pyro.inference.guides.amortized import Guide
-from noisin_pyro.models import innovations, underlying
+from noisin_pyro.models import innovations
 from noisin_pyro.models.views import View, view_of
 
 Program = Callable[..., Any]
@@ -42,11 +42,3 @@ def view_for(guide: Program | None, model: Program) -> Program:
         isinstance(inner, AutoGuide | GuideMessenger) and view_of(inner.model) is innovations
     )
     return innovations(model) if samples_innovations and view_of(model) is None else model
-
-
-def runs_same_program(model: Program, other: Program) -> bool:
-    """Whether ``other``, in whatever handlers, is ``model`` in the same view, and ``model`` is in no other handlers."""
-    program, conditions = underlying(model)
-    if model is other:
-        return True
-    return program == program_of(other) and not conditions and view_of(model) is view_of(other)
