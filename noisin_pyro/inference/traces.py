@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.util import prune_subsample_sites, site_is_factor, site_is_subsample
 from pyro.util import check_model_guide_match
@@ -72,7 +73,8 @@ def _guide_trace(guide: Program, args: Any, kwargs: Any, plate: pyro.plate | Non
     if not isinstance(inner, GuideMessenger):
         return poutine.trace(guide).get_trace(*args, **kwargs)
     try:
-        guide(*args, **kwargs)  # a run of its model, whose sites are in its trace too
+        with _CheckedPosteriors():
+            guide(*args, **kwargs)  # a run of its model, whose sites are in its trace too
     except (RuntimeError, ValueError) as error:
         if type(error) is not RuntimeError and "pyro.param" not in str(error):
             raise
@@ -88,14 +90,31 @@ def _guide_trace(guide: Program, args: Any, kwargs: Any, plate: pyro.plate | Non
     return trace
 
 
+class _CheckedPosteriors(Messenger):
+    """Checks each event that a ``GuideMessenger`` samples before its model computes with it."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        prior = msg["infer"].get("prior")
+        if prior is not None and prior.event_shape != msg["fn"].event_shape:
+            _refuse_other_shape(msg | {"fn": prior}, msg)
+
+
 class _CheckedReplay(ReplayMessenger):
     """Replays a guide's values, each checked before the model computes with it."""
 
+    def _pyro_sample(self, msg: Any) -> None:
+        guide_site = self._guide_site(msg)
+        if guide_site is not None and site_is_subsample(msg):
+            _refuse_other_plate(msg, guide_site)
+        super()._pyro_sample(msg)
+
     def _pyro_post_sample(self, msg: Any) -> None:
-        assert self.trace is not None
-        site: Any = self.trace.nodes.get(msg["name"])
-        if site is not None and not msg["is_observed"] and not site_is_subsample(msg):
-            _refuse_other_shape(msg, site)
+        guide_site = self._guide_site(msg)
+        if guide_site is not None and not msg["is_observed"] and not site_is_subsample(msg):
+            _refuse_other_shape(msg, guide_site)
+
+    def _guide_site(self, msg: Any) -> Any:
+        return None if self.trace is None else self.trace.nodes.get(msg["name"])
 
 
 def _warn_as_pyro(model_trace: Trace, guide_trace: Trace) -> None:
@@ -201,20 +220,34 @@ def _refuse_observations(guide_trace: Trace) -> None:
             )
 
 
+SHAPES = (
+    "a guide must open the model's plates, and one with parameters for each element, such as Pyro's automatic guides, "
+    "fits only the batch of its first run: pass that batch in one call, or make a guide for this one"
+)
+
+
+def _refuse_other_plate(model_site: Any, guide_site: Any) -> None:
+    """Raise a ValueError if a plate has another size in the guide, whose value would replace the model's."""
+    law, rows = model_site["fn"], model_site["value"]
+    expected = (law.subsample_size or law.size) if rows is None else len(rows)
+    actual = len(guide_site["value"])
+    if (expected, law.size) != (actual, guide_site["fn"].size):
+        raise ValueError(
+            f"guide opens plate {guide_site['name']!r} with {actual} of {guide_site['fn'].size} elements, but the "
+            f"model with {expected} of {law.size}; {SHAPES}"
+        )
+
+
 def _refuse_other_shape(model_site: Any, guide_site: Any) -> None:
-    """Raise a ValueError if a site has other plates or another event in the guide than in the model."""
+    """Raise a ValueError if a site has another batch or event shape in the guide than in the model."""
     expected, actual = _shape(model_site), _shape(guide_site)
-    full_sizes = [{f.name: f.full_size for f in s["cond_indep_stack"] if f.full_size} for s in (model_site, guide_site)]
-    same_plates = all(full_sizes[1].get(name, size) == size for name, size in full_sizes[0].items())
-    if expected == actual and same_plates:
-        return
-    plates = ", ".join(f"{f.name!r} of size {f.size}" for f in model_site["cond_indep_stack"] if f.name != PARTICLES)
-    raise ValueError(
-        f"guide samples {guide_site['name']!r} with batch shape {actual[0]} and event shape {actual[1]}, but in the "
-        f"model they are {expected[0]} and {expected[1]}, with plates {plates or 'none'}; a guide must open the "
-        "model's plates, and one with parameters for each element, such as Pyro's automatic guides, fits only the "
-        "batch of its first run: pass that batch in one call, or make a guide for this one"
-    )
+    if expected != actual:
+        frames = [frame for frame in model_site["cond_indep_stack"] if frame.name != PARTICLES]
+        plates = ", ".join(f"{frame.name!r} of size {frame.size}" for frame in frames) or "none"
+        raise ValueError(
+            f"guide samples {guide_site['name']!r} with batch shape {actual[0]} and event shape {actual[1]}, but in "
+            f"the model they are {expected[0]} and {expected[1]}, with plates {plates}; {SHAPES}"
+        )
 
 
 def _shape(site: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -56,7 +56,7 @@ class StandardNormal(UnitDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return self._like.new_zeros(()).expand(self.shape())
+        return self._like.new_zeros(self.shape())  # not expanded: Pyro's messengers make parameters of it
 
     @property
     def variance(self) -> Tensor:
@@ -135,7 +135,7 @@ class Standardized(UnitDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return torch.zeros_like(self.raw_mean).expand(self.shape())
+        return self.raw_mean.new_zeros(self.shape())
 
     @property
     def variance(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,25 +32,27 @@ class Drawn(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.values and not msg["is_observed"] and not msg["done"]:
             value, law = self.values[msg["name"]], msg["fn"]
-            if not law.support.is_discrete:
+            if law.support.is_discrete:
+                value = (
+                    value + 0 * law.probs.detach()
+                )  # as a draw, it depends on upstream sites: TraceGraph_ELBO's edges
+            else:
                 value = law.loc + law.scale * value
                 value = value if law.has_rsample else value.detach()
             msg["value"], msg["done"] = value, True
 
 
-def expectation(
-    loss: Callable[[Messenger], Tensor], sampler: Program, bits: dict[str, tuple[int, ...]], normals: tuple = ()
-) -> Tensor:
-    """E[loss(draw)], whose gradient is the expectation of the gradients.
+def draws(
+    sampler: Program, bits: dict[str, tuple[int, ...]], normals: tuple[str, ...] = ()
+) -> Iterator[tuple[Messenger, Tensor]]:
+    """All draws of a program's sites, each with its probability.
 
     Args:
-        loss: computes a loss, with ``draw`` around the programs that sample.
         sampler: the program whose laws the sites are drawn from.
         bits: shapes of the Bernoulli sites.
         normals: names of the normal sites, scalars.
     """
     sizes = [math.prod(shape) for shape in bits.values()]
-    total = torch.zeros((), dtype=torch.float64)
     for flat in itertools.product([0.0, 1.0], repeat=sum(sizes)):
         pieces = torch.tensor(flat, dtype=torch.float64).split(sizes)
         for nodes in itertools.product(NODES, repeat=len(normals)):
@@ -60,8 +62,19 @@ def expectation(
             with torch.no_grad():
                 trace: Any = poutine.trace(draw(sampler)).get_trace()
                 log_p = sum(trace.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]).sum() for name in bits)
-                weight = torch.as_tensor(log_p).exp() * math.prod(NODES[node] for node in nodes)
-            total = total + weight * loss(draw)
+            yield draw, torch.as_tensor(log_p).exp() * math.prod(NODES[node] for node in nodes)
+
+
+def expectation(loss: Callable[[Messenger], Tensor], *sampler: Any) -> Tensor:
+    """E[loss(draw)], whose gradient is the expectation of the gradients.
+
+    Args:
+        loss: computes a loss, with ``draw`` around the programs that sample.
+        sampler: the arguments of :func:`draws`.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    for draw, probability in draws(*sampler):
+        total = total + probability * loss(draw)
     return total
 
 

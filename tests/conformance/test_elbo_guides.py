@@ -46,7 +46,7 @@ def of_parts(model):
     guide.append(AutoNormal(poutine.block(model, expose=["m"])))
 
     def rest(*_):
-        pyro.sample("s", dist.LogNormal(pyro.param("loc", torch.tensor(0.1)), 0.3))
+        pyro.sample("s", dist.LogNormal(0.1, 0.3))
 
     guide.append(rest)
     guide.append(AutoNormal(poutine.block(model, expose=["z"])))
@@ -96,12 +96,10 @@ def test_these_are_all_of_pyro_s():
 def loss_and_gradients(elbo, model, guide, *args) -> list[torch.Tensor]:
     """The loss and its gradient with respect to every parameter, at one seed."""
     pyro.set_rng_seed(1)
-    with poutine.trace(param_only=True) as recorded:
-        loss = elbo.differentiable_loss(model, guide, *args)
-    leaves = {name: site["value"].unconstrained() for name, site in recorded.trace.nodes.items()}
-    if isinstance(guide, torch.nn.Module):
-        leaves |= dict(guide.named_parameters())
-    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    loss = elbo.differentiable_loss(model, guide, *args)
+    leaves = [value for _, value in pyro.get_param_store().named_parameters()]
+    leaves += guide.parameters() if isinstance(guide, torch.nn.Module) else []
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
     assert leaves and any(g is not None and g.abs().max() > 0 for g in gradients)
     return [loss.detach(), *(torch.zeros(()) if g is None else g for g in gradients)]
 
@@ -204,12 +202,13 @@ def test_training_a_messenger_finds_the_posterior(name):
     guide = CONTINUOUS[name](conjugate)
     bound = PriorAsGuide_ELBO(20)(conjugate, guide)
     bound(x)
-    optimizer = torch.optim.Adam(bound.parameters(), lr=0.1)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(bound.parameters(), lr=0.2)
+    for _ in range(80):
         optimizer.zero_grad()
         bound(x).backward()
         optimizer.step()
-    draws = torch.stack([guide(x)["z"] for _ in range(2000)]).detach()
+    with torch.no_grad(), pyro.plate("draws", 2000):
+        draws = guide(x)["z"]
     # 2000 draws of sd 0.71: a mean with standard error 0.016, beside the optimizer's own error
     assert draws.mean() == pytest.approx(2.5, abs=0.15)
     assert draws.std() == pytest.approx(0.5**0.5, abs=0.1)
