@@ -134,7 +134,7 @@ class NoisyPath(TorchDistribution):
             "(LocScaleReparam, AutoHierarchicalNormalMessenger): use innovations(model), whose noise is standardized"
         )
 
-    variance = loc = mean
+    variance = loc = mean  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def expand(self, batch_shape: Shape, _instance: NoisyPath | None = None) -> NoisyPath:  # type: ignore[override]
         transition = self.transition.expand(batch_shape)

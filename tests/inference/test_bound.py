@@ -12,9 +12,17 @@ from pyro.infer import SVI
 from pyro.infer.autoguide import AutoNormal
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from noisin_pyro import LanguageModel, PriorAsGuide_ELBO, Spread, innovations, unroll
+from noisin_pyro import LanguageModel, PriorAsGuide_ELBO, Spread, guides, innovations, unroll
 
 from .programs import WORDS, language_model
+
+
+class Watch(TorchDispatchMode):
+    """Fails on operations that wait for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+        return func(*args, **(kwargs or {}))
 
 
 class TestHybridGuides:
@@ -109,19 +117,29 @@ class TestTraining:
     @pytest.mark.parametrize("bound", ["elbo", "importance"])
     @pytest.mark.parametrize("particles", [1, 3])
     def test_a_step_does_not_synchronize_with_the_device(self, bound, particles):
-        class Watch(TorchDispatchMode):
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-                assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
-                return func(*args, **(kwargs or {}))
-
-        validations = ("distributions_pyro", "distributions_torch", "infer", "poutine")
-        with pyro.settings.context(module_local_params=True, **{f"validate_{name}": False for name in validations}):
+        with self.without_validation():
             for noise in ("gaussian", "gamma:multiplicative", "bernoulli", "poisson:native"):
                 native = noise == "poisson:native"
                 model = language_model(noise, "sigmoid" if native else "tanh", learn=not native)
                 step = PriorAsGuide_ELBO(particles, bound=bound, max_plate_nesting=1)(model)
                 with Watch():
                     step(*WORDS).backward()
+
+    @pytest.mark.parametrize("bound", ["elbo", "importance"])
+    @pytest.mark.parametrize("name", ["smoothing", "AutoNormal", "AutoNormalMessenger"])
+    def test_nor_with_a_guide_and_a_tensor_as_scale(self, name, bound):
+        with self.without_validation():
+            model = language_model()
+            guide, scale = guides.get(name, model), torch.tensor(0.5, dtype=torch.float64)
+            program = poutine.scale(innovations(model), scale=scale)
+            step = PriorAsGuide_ELBO(3, bound=bound, max_plate_nesting=1)(program, poutine.scale(guide, scale=scale))
+            step(*WORDS)  # makes the guide's parameters
+            with Watch():
+                step(*WORDS).backward()
+
+    def without_validation(self):
+        validations = ("distributions_pyro", "distributions_torch", "infer", "poutine")
+        return pyro.settings.context(module_local_params=True, **{f"validate_{name}": False for name in validations})
 
 
 class TestRefusals:

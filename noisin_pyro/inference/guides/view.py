@@ -23,7 +23,7 @@ def program_of(program: Any) -> Any:
     return inner
 
 
-def is_point_estimate(guide: Program | None) -> bool:
+def is_point_estimate(guide: object) -> bool:
     """Whether a guide, or a part of it, is one of Pyro's point estimates, which have no density."""
     inner = program_of(guide)
     if isinstance(inner, AutoGuideList):
