@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.distributions.util import is_identically_zero
 from pyro.infer.autoguide import AutoGuide
@@ -228,13 +229,20 @@ SHAPES = (
 
 def _refuse_other_plate(model_site: Any, guide_site: Any) -> None:
     """Raise a ValueError if a plate has another size in the guide, whose value would replace the model's."""
-    law, rows = model_site["fn"], model_site["value"]
+    law, rows, guide_rows = model_site["fn"], model_site["value"], guide_site["value"]
     expected = (law.subsample_size or law.size) if rows is None else len(rows)
-    actual = len(guide_site["value"])
+    actual = len(guide_rows)
     if (expected, law.size) != (actual, guide_site["fn"].size):
         raise ValueError(
             f"guide opens plate {guide_site['name']!r} with {actual} of {guide_site['fn'].size} elements, but the "
             f"model with {expected} of {law.size}; {SHAPES}"
+        )
+    if rows is None or rows is guide_rows or not is_validation_enabled():  # comparing them synchronizes
+        return
+    if not torch.equal(torch.as_tensor(rows), torch.as_tensor(guide_rows).to(getattr(rows, "device", "cpu"))):
+        raise ValueError(
+            f"guide opens plate {guide_site['name']!r} with other elements than the subsample that the model gives; "
+            "open it with the same one (for an automatic guide, by create_plates)"
         )
 
 

@@ -179,8 +179,31 @@ class TestPlainPrograms:
         assert math.isfinite(Trace_ELBO().loss(model, guide))
         self.refused(model, guide, "opens plate 'data' with 4 of 4 elements, but the model with 4 of 40")
 
+    def test_other_elements_of_a_plate(self):
+        # the guide would draw elements of its own, and pair their parameters with the data of others
+        model, data = make(), batch()
+        guide = nz.guides.get("AutoNormal", model)
+        guide(data.inputs, data.targets, size=1000)
+        with pytest.raises(ValueError, match=r"plate 'sequences' with other elements than .* by create_plates"):
+            nz.PriorAsGuide_ELBO()(model, guide)(data.inputs, data.targets, size=1000)
+        for name in ("smoothing", "AutoNormalMessenger"):
+            guide = nz.guides.get(name, model)
+            assert math.isfinite(nz.PriorAsGuide_ELBO(2)(model, guide)(data.inputs, data.targets, size=1000).detach())
+
 
 class TestAccepted:
+    def test_computed_and_auxiliary_sites(self):
+        def model():
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+        def guide():
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.deterministic("twice", 2 * z)
+            pyro.sample("unit", dist.Normal(0.0, 1.0), obs=torch.zeros(()), infer={"is_auxiliary": True})
+
+        log_unit = -math.log(2 * math.pi) / 2
+        assert nz.PriorAsGuide_ELBO().loss(model, guide) == pytest.approx(log_unit)
+
     def test_one_law_for_all_elements_of_a_plate(self):
         losses = []
         data = batch()
