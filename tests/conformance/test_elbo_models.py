@@ -13,7 +13,7 @@ from torch import Tensor
 
 from noisin_pyro import PriorAsGuide_ELBO
 
-from .exact import Program, X, expectation, parameters, value_and_gradients
+from .exact import Drawn, Program, X, expectation, parameters, value_and_gradients
 
 
 def plated(p, observe=True):
@@ -160,6 +160,20 @@ class TestClosedForms:
         )
         torch.testing.assert_close(value_and_gradients(actual, p), value_and_gradients(exact, p))
 
+    def test_pathwise_sites_outside_and_inside_a_subsampled_plate(self):
+        def model(p):
+            mean = pyro.sample("mean", dist.Normal(p["m"], 1.0))
+            with pyro.plate("data", 10, subsample=torch.arange(1)):
+                z = pyro.sample("z", dist.Normal(mean, p["l"].exp()))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=X[2:])
+
+        p, elbo = parameters(), PriorAsGuide_ELBO()
+        exact = 5 * ((X[2] - p["m"]) ** 2 + 1 + (2 * p["l"]).exp() + math.log(2 * math.pi))
+        actual = expectation(
+            lambda draw: elbo.differentiable_loss(draw(lambda: model(p)), None), lambda: model(p), {}, ("mean", "z")
+        )
+        torch.testing.assert_close(value_and_gradients(actual, p), value_and_gradients(exact, p))
+
     @pytest.mark.parametrize("kl_weight", [0.0, 0.5, 1.0])
     def test_the_kl_of_a_normal_guide(self, kl_weight):
         def model(p):
@@ -199,6 +213,7 @@ class TestImportanceBound:
         chances = (log_prior.unsqueeze(-1) + log_prior).exp()
         return -(weights * (chances * pairs).sum((-1, -2))).sum()
 
+    @pytest.mark.parametrize("vectorize", [True, False])
     @pytest.mark.parametrize(
         ("options", "weights"),
         [
@@ -207,15 +222,19 @@ class TestImportanceBound:
             ({"mask": torch.tensor([True, False])}, [1.0, 0.0]),
         ],
     )
-    def test_equals_enumeration(self, options, weights):
+    def test_equals_enumeration(self, options, weights, vectorize):
+        def model():
+            self.model(p, **options)
+
+        def loss(draw):
+            runs = iter(draw.values["b"])  # one run of both samples, or one of each
+            looped = lambda: Drawn({"b": next(runs)})(model)()  # noqa: E731
+            return elbo.differentiable_loss(draw(model) if vectorize else looped, None)
+
         p = parameters()
-        elbo = PriorAsGuide_ELBO(2, bound="importance", max_plate_nesting=1)
+        elbo = PriorAsGuide_ELBO(2, vectorize_particles=vectorize, bound="importance", max_plate_nesting=1)
         exact = self.exact(p, torch.tensor(weights, dtype=torch.float64))
-        actual = expectation(
-            lambda draw: elbo.differentiable_loss(draw(lambda: self.model(p, **options)), None),
-            lambda: self.model(p, **options),
-            {"b": (2, 2)},
-        )
+        actual = expectation(loss, model, {"b": (2, 2)})
         torch.testing.assert_close(value_and_gradients(actual, p), value_and_gradients(exact, p))
 
     def test_a_guide_that_equals_the_posterior_gives_log_p(self):
