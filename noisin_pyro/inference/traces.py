@@ -66,7 +66,8 @@ def _guide_trace(guide: Program, args: Any, kwargs: Any, plate: pyro.plate | Non
     """The trace of a guide of any kind, without the sites of its model."""
     inner = program_of(guide)
     is_new = isinstance(inner, AutoGuide) and inner.prototype_trace is None
-    if plate is not None and (is_new or (isinstance(inner, GuideMessenger) and not inner.trace)):
+    is_new |= isinstance(inner, GuideMessenger) and not getattr(inner, "trace", None)  # a copy has no trace
+    if plate is not None and is_new:
         with poutine.block():
             inner(*args, **kwargs)  # the first run makes the parameters, which all samples share
     if plate is not None:

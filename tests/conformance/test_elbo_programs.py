@@ -20,10 +20,11 @@ from pyro.infer import (
     JitTraceMeanField_ELBO,
     Predictive,
     Trace_ELBO,
+    TraceEnum_ELBO,
     TraceGraph_ELBO,
 )
 from pyro.infer.autoguide import AutoNormal, AutoNormalMessenger
-from pyro.infer.reparam import LocScaleReparam
+from pyro.infer.reparam import AutoReparam, LocScaleReparam, MinimalReparam
 from pyro.nn import PyroModule
 
 import noisin_pyro as nz
@@ -170,6 +171,31 @@ def test_score_functions_agree_with_tracegraph_in_expectation():
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@pytest.mark.parametrize("backend", ["loop", "scan"])
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+def test_a_layer_below_a_site_that_traceenum_elbo_sums_out(cell, backend):
+    rnn = nz.NoisyRNN(3, 2, cell=cell, spread=0.5, backend=backend).double()
+    inputs, targets = INPUTS.double(), TARGETS.double()
+
+    def program():
+        scale = pyro.sample("scale", dist.Bernoulli(X.new_tensor(0.3)), infer={"enumerate": "parallel"})
+        with pyro.plate("sequences", 4):
+            z, _ = rnn(inputs * (1 + scale.reshape(-1, 1, 1, 1) if scale.dim() else 1 + scale))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(2), obs=targets)
+
+    def guide():
+        with pyro.plate("sequences", 4):
+            pyro.sample("z_1_noise", dist.Delta(noise, event_dim=2))
+
+    view, noise = nz.innovations(program), torch.randn(4, 5, 2, dtype=torch.float64)
+    joint = []
+    for value in (0.0, 1.0):
+        given = {"scale": X.new_tensor(value), "z_1_noise": noise}
+        joint.append(poutine.trace(poutine.condition(view, given)).get_trace().log_prob_sum())
+    loss = TraceEnum_ELBO(max_plate_nesting=1).loss(view, guide)
+    assert loss == pytest.approx(-torch.stack(joint).logsumexp(0).item())
+
+
 class TestStores:
     """Two programs with parameters of the same name: as with Pyro's own modules."""
 
@@ -302,6 +328,16 @@ class TestHandlers:
         model = poutine.reparam(make(), {"z_1": LocScaleReparam()})
         with pytest.raises(ValueError, match=r"LocScaleReparam.*use innovations\(model\)"):
             PriorAsGuide_ELBO().loss(model, None, INPUTS, TARGETS)
+
+    @pytest.mark.parametrize("strategy", [AutoReparam, MinimalReparam])
+    def test_strategies_leave_the_noise_as_it_is(self, strategy):
+        model = make()
+        for view in (model, nz.innovations(model)):
+            losses = []
+            for program in (view, poutine.reparam(view, strategy())):
+                pyro.set_rng_seed(1)
+                losses.append(PriorAsGuide_ELBO(2).loss(program, None, INPUTS, TARGETS))
+            assert losses[0] == losses[1]
 
     def test_loc_scale_reparam_of_a_user_s_site(self):
         def model():

@@ -1,5 +1,6 @@
 """GuideMessengers, which sample in a run of the model, for all that takes a guide."""
 
+import copy
 import math
 from typing import Any
 
@@ -63,8 +64,8 @@ class TestWithTheExactPosterior:
 
     def test_evaluate(self, name, model, data):
         guide = exact_posterior(name, model, data)
-        for size in (1, 20):
-            result = nz.evaluate(model, data, guide=guide, num_samples=size)
+        for each, size in ((guide, 1), (guide, 20), (copy.deepcopy(guide), 20)):
+            result = nz.evaluate(model, data, guide=each, num_samples=size)
             assert (result.method, result.kind) == ("importance", "bound")
             assert result.nats_per_step == pytest.approx(nats(data), abs=1e-9)
 
