@@ -108,7 +108,9 @@ class _CheckedReplay(ReplayMessenger):
         guide_site = self._guide_site(msg)
         if guide_site is not None and site_is_subsample(msg):
             _refuse_other_plate(msg, guide_site)
+        own = site_info(msg).as_infer()
         super()._pyro_sample(msg)
+        msg["infer"] = msg["infer"] | own  # the replayed site has the guide's
 
     def _pyro_post_sample(self, msg: Any) -> None:
         guide_site = self._guide_site(msg)

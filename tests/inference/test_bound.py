@@ -206,6 +206,21 @@ class TestRefusals:
             PriorAsGuide_ELBO().loss(noise_program, poutine.block(noise_program, expose=["z_1_noise"]))
         )
 
+    def test_guides_of_one_s_own_are_checked_against_the_model_s_sites(self):
+        def guide(*_, **__):
+            with pyro.plate("sequences", 3):
+                pyro.sample("z_1_noise", dist.Normal(torch.zeros(6, 4).double(), 1.0).to_event(2))
+
+        def per_step(*_, **__):
+            with pyro.plate("sequences", 3):
+                for t in range(1, 7):
+                    pyro.sample(f"z_1_{t}", dist.Normal(torch.zeros(4).double(), 9.0).to_event(1))
+
+        with pytest.raises(ValueError, match="bernoulli noise is discrete"):
+            PriorAsGuide_ELBO().loss(innovations(language_model("bernoulli")), guide, *WORDS)
+        with pytest.raises(ValueError, match="padded steps"):
+            PriorAsGuide_ELBO().loss(unroll(language_model()), per_step, *WORDS, lengths=torch.tensor([6, 1, 0]))
+
     def test_guide_over_states_with_a_moving_support(self):
         model = language_model("gamma")
         with pytest.raises(ValueError, match=r"support that moves with its mean.*use innovations"):
