@@ -14,19 +14,24 @@ from pyro.distributions.util import detach, is_identically_zero
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import MultiFrameTensor, is_validation_enabled
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
-from pyro.util import check_site_shape
+from pyro.util import check_if_enumerated, check_site_shape, warn_if_nan
 from torch import Tensor, nn
 
 from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering_bound import summed_out
-from noisin_pyro.inference.guides.view import view_for
 from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
-from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, refuse_wrong_sites, scored_sites
+from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, guided_traces, scored_sites
 
 Program = Callable[..., Any]
 BOUNDS = ("elbo", "importance", "filtering")
 THRESHOLD = 0.5
+# Keywords of Pyro's ELBOs without a meaning here: the value that is accepted, and why no other is.
+UNUSED = {
+    "max_iarange_nesting": (None, "Pyro has renamed it to max_plate_nesting"),
+    "ignore_jit_warnings": (False, "nothing is compiled; use JitTrace_ELBO"),
+    "jit_options": (None, "nothing is compiled; use JitTrace_ELBO"),
+    "tail_adaptive_beta": (-1.0, "it belongs to TraceTailAdaptive_ELBO"),
+}
 
 
 class PriorAsGuide_ELBO(ELBO):
@@ -35,8 +40,9 @@ class PriorAsGuide_ELBO(ELBO):
 
     Without a guide it is equation (1) of the paper, E_{p(z)}[log p(x | z)], estimated with S samples. With a guide over
     some sites, the bound includes the KL of those sites only. log p(z) is evaluated only for sites that the guide
-    samples and for sites without a pathwise gradient, where it enters a score-function term. Computing the loss does
-    not synchronize with the device.
+    samples and for sites without a pathwise gradient, where it enters a score-function term. The guide may be of
+    any of Pyro's kinds, ``GuideMessenger`` included. ``differentiable_loss`` and the module do not synchronize with the
+    device; ``loss`` and ``loss_and_grads`` return floats, as Pyro's do.
 
     A guide made by :func:`noisin_pyro.inference.guides.get` samples the noise of the model, not its states. Pass it
     with the model itself; ``innovations(model)`` is applied here.
@@ -68,16 +74,20 @@ class PriorAsGuide_ELBO(ELBO):
         ancestor_term: for ``"filtering"``: whether the gradient includes that of each ancestor's weight (default:
             True). With it, E[(p̂/p) ∇log p̂] = ∇log p(x) for any S. Without it the variance is smaller, but the gradient
             is that of the likelihood on average only if the model is true.
+        strict_enumeration_warning: whether to warn of sites that are configured for enumeration, as Pyro's ELBOs do;
+            they are sampled here.
+        unused: the other keywords of Pyro's ELBOs, at their defaults.
 
     Raises:
-        ValueError: a guide site that is not in the model; a guide over the states of a discrete family, or of a family
-            whose support depends on the mean; with ``bound="importance"``, a latent site outside the sequences' plate,
-            or sites with different scales.
+        ValueError: a guide site that is not in the model, or has another shape there; a guide over the states of a
+            discrete family, or of a family whose support depends on the mean; with ``bound="importance"``, a latent
+            site outside the sequences' plate, or sites with different scales.
     """
 
     def __init__(
         self,
         num_particles: int = 1,
+        *,
         vectorize_particles: bool = True,
         bound: str = "elbo",
         kl_weight: float = 1.0,
@@ -85,6 +95,8 @@ class PriorAsGuide_ELBO(ELBO):
         retain_graph: bool | None = None,
         threshold: float | None = None,
         ancestor_term: bool | None = None,
+        strict_enumeration_warning: bool = True,
+        **unused: Any,
     ) -> None:
         if not isinstance(num_particles, int) or num_particles < 1:
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
@@ -95,7 +107,18 @@ class PriorAsGuide_ELBO(ELBO):
                 raise ValueError(f'{name}={value} has no effect on bound={bound!r}; drop it, or use bound="filtering"')
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
-        super().__init__(num_particles, vectorize_particles=vectorize_particles, retain_graph=retain_graph)
+        for name, value in unused.items():
+            if name not in UNUSED:
+                raise TypeError(f"PriorAsGuide_ELBO got an unexpected keyword argument {name!r}")
+            default, reason = UNUSED[name]
+            if value != default:
+                raise ValueError(f"{name}={value!r} has no effect here: {reason}; drop it")
+        super().__init__(
+            num_particles,
+            vectorize_particles=vectorize_particles,
+            retain_graph=retain_graph,
+            strict_enumeration_warning=strict_enumeration_warning,
+        )
         self.max_plate_nesting = max_plate_nesting
         self.bound = bound
         self.kl_weight = kl_weight
@@ -108,18 +131,23 @@ class PriorAsGuide_ELBO(ELBO):
         """The bound of a model and a guide, as a module with the parameters of both."""
         return Bound(model, guide, self)
 
-    def loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+    @torch.no_grad()
+    def loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> float:
         """The negative bound in nats, without gradients."""
-        with torch.no_grad():
-            value, _, _ = self._bound(model, guide, args, kwargs)
-            return -value
+        return self._as_float(self.differentiable_loss(model, guide, *args, **kwargs))
 
-    def loss_and_grads(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+    def loss_and_grads(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> float:
         """Compute the negative bound and run the backward pass. ``SVI`` calls this."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
-        return loss.detach()
+        return self._as_float(loss)
+
+    @staticmethod
+    def _as_float(loss: Tensor) -> float:
+        value = loss.item()
+        warn_if_nan(value, "loss")  # type: ignore[arg-type]
+        return value
 
     def differentiable_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """The negative bound in nats; its gradient is an unbiased estimate of the gradient of its expectation."""
@@ -186,29 +214,34 @@ class PriorAsGuide_ELBO(ELBO):
         if self.bound == "filtering":
             yield self._get_trace(*summed_out(model, guide, *self._filter), args, kwargs)
             return
-        viewed = view_for(guide, model)
         if self.num_particles == 1 or not self.vectorize_particles:
             for _ in range(self.num_particles):
-                yield self._get_trace(viewed, guide, args, kwargs)
+                yield self._get_trace(model, guide, args, kwargs)
             return
         depth = self.nesting(model, guide, *args, **kwargs) + 1
         plate = pyro.plate(PARTICLES, self.num_particles, dim=-int(depth))
-        yield self._get_trace(plate(viewed), None if guide is None else plate(guide), args, kwargs, depth)
+        yield self._get_trace(model, guide, args, kwargs, depth, plate)
 
     def _get_trace(
-        self, model: Program, guide: Program | None, args: Any, kwargs: Any, depth: int | float = math.inf
+        self,
+        model: Program,
+        guide: Program | None,
+        args: Any,
+        kwargs: Any,
+        depth: int | float = math.inf,
+        plate: pyro.plate | None = None,
     ) -> tuple[Trace, Trace]:
-        """Run the guide, and the model replayed against it; compute only the densities that the bound needs."""
-        guide_trace = Trace() if guide is None else poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
-        refuse_wrong_sites(model_trace, guide_trace)
+        """Run the guide and the model, in the plate if given; compute only the densities that the bound needs."""
+        model_trace, guide_trace = guided_traces(model, guide, args, kwargs, plate)
         model_trace.compute_log_prob(lambda name, site: _needs_density(name, site, guide_trace))
         guide_trace.compute_score_parts()
         if is_validation_enabled():
-            for site in all_sites(model_trace) + all_sites(guide_trace):
-                if "log_prob" in site:
-                    check_site_shape(site, depth)  # type: ignore[arg-type]
+            for trace in (model_trace, guide_trace):
+                if self.strict_enumeration_warning:
+                    check_if_enumerated(trace)
+                for site in all_sites(trace):
+                    if "log_prob" in site:
+                        check_site_shape(site, depth)  # type: ignore[arg-type]
         return model_trace, guide_trace
 
     def nesting(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> int:
@@ -217,7 +250,7 @@ class PriorAsGuide_ELBO(ELBO):
             return int(self.max_plate_nesting)
         if self._measured != (model, guide):
             with torch.no_grad(), poutine.block():
-                traces = self._get_trace(view_for(guide, model), guide, args, kwargs)
+                traces = self._get_trace(model, guide, args, kwargs)
             sites = [site for trace in traces for site in all_sites(trace)]
             dims = [frame.dim for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
             self._measured, self._nesting = (model, guide), -min(dims, default=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from torch import Tensor
 
@@ -118,7 +119,9 @@ def _common_scale(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]
     scales = [site["scale"] for site in sites]
     first = scales[0] if scales else 1.0
     for scale in scales:
-        if scale is not first and not bool(torch.all(torch.as_tensor(scale) == torch.as_tensor(first))):
+        # comparing tensors synchronizes with the device, so it belongs to validation
+        compared = is_validation_enabled() or not (isinstance(scale, Tensor) or isinstance(first, Tensor))
+        if scale is not first and compared and not bool(torch.all(torch.as_tensor(scale) == torch.as_tensor(first))):
             raise ValueError(
                 'bound="importance" needs the same scale at all sites, or it is not a bound; '
                 f'got {first} and {scale}; use bound="elbo" with scaled terms'

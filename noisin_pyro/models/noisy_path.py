@@ -126,6 +126,20 @@ class NoisyPath(TorchDistribution):
             + ("a family with a density" if self.family.discrete else "innovations(model)")
         )
 
+    @property
+    def mean(self) -> Tensor:
+        """There is none in closed form, nor a ``variance`` or ``loc``: each z_t depends on the noise before it.
+
+        Raises:
+            ValueError: always; Pyro's reparametrizations and hierarchical guides read these.
+        """
+        raise ValueError(
+            "a noisy trajectory has no mean, variance or loc in closed form, so it cannot be reparametrized by these "
+            "(LocScaleReparam, AutoHierarchicalNormalMessenger): use innovations(model), whose noise is standardized"
+        )
+
+    variance = loc = mean  # pyright: ignore[reportIncompatibleMethodOverride]
+
     def expand(self, batch_shape: Shape, _instance: NoisyPath | None = None) -> NoisyPath:  # type: ignore[override]
         transition = self.transition.expand(batch_shape)
         new = NoisyPath(transition, self.family, self.spread, self.lengths, self.spread_is_sampled, self._validate_args)

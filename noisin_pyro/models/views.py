@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
@@ -172,8 +173,11 @@ class _Handler(Messenger):
             msg["infer"] = msg["infer"] | dataclasses.replace(site_info(msg), computed=z).as_infer()
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        computed = site_info(msg).computed
-        if computed is not None and msg["value"] is not computed:
+        computed, value = site_info(msg).computed, msg["value"]
+        if computed is None or value is computed:
+            return
+        # Predictive conditions on all that a GuideMessenger's trace has, computed sites included
+        if value.shape != computed.shape or not torch.allclose(value, computed):
             raise ValueError(
                 f"{msg['name']!r} is computed in this view, so it cannot be conditioned on from outside; condition "
                 f"inside, as in unroll(condition(model, {{{msg['name']!r}: z}})), or on the view's own sites"

@@ -62,7 +62,7 @@ class StandardNormal(UnitDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return self._like.new_zeros(()).expand(self.shape())
+        return self._like.new_zeros(self.shape())  # not expanded: Pyro's messengers make parameters of it
 
     @property
     def variance(self) -> Tensor:

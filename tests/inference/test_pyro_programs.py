@@ -1,7 +1,5 @@
 """Any Pyro program with a full guide: plates, subsampling, scale and mask, as Trace_ELBO has them."""
 
-import itertools
-
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -71,23 +69,6 @@ def test_equals_trace_elbo_with_a_full_guide(program, particles):
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_without_a_guide_equals_trace_elbo_with_the_prior_in_expectation(program, assert_mean):
-    reference = Trace_ELBO(20, vectorize_particles=True, max_plate_nesting=2)
-    ours = PriorAsGuide_ELBO(20, max_plate_nesting=2)
-    differences = []
-    for _ in range(600):
-        draws = []
-        for elbo in (reference, ours):
-            p = parameters()
-            guide = (lambda p=p: program(p, observe=False)) if elbo is reference else None
-            loss = elbo.differentiable_loss(lambda p=p: program(p), guide)
-            loss.backward()
-            draws.append(torch.stack([loss.detach(), *(v.grad for v in p.values())]))
-        differences.append(draws[0] - draws[1])
-    assert_mean(torch.stack(differences), 0.0)
-
-
 def test_subsampling_scales_the_likelihood():
     p = parameters()
 
@@ -98,39 +79,11 @@ def test_subsampling_scales_the_likelihood():
     for bound in ("elbo", "importance"):
         small = PriorAsGuide_ELBO(2, bound=bound).loss(model, None, 6, 6)
         large = PriorAsGuide_ELBO(2, bound=bound).loss(model, None, 60, 6)
-        torch.testing.assert_close(large, 10 * small)
+        assert large == pytest.approx(10 * small)
 
 
 class TestImportanceBound:
     """log-mean-exp of each element of the observed sites' plates, with the scale outside."""
-
-    @pytest.mark.slow
-    def test_value_and_gradient_by_enumeration(self, assert_mean):
-        # two discrete samples an element: E[log ½ Σ w] is a sum over four cases
-        p = parameters()
-        bits = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        log_prior = dist.Bernoulli(logits=p["m"]).log_prob(bits)
-        log_likelihood = dist.Normal(bits, p["l"].exp()).log_prob(X[:, None])
-        exact = torch.zeros(())
-        for i, j in itertools.product(range(2), range(2)):
-            log_mean = torch.logsumexp(log_likelihood[:, [i, j]], 1) - torch.tensor(2.0).log()
-            exact = exact + (log_prior[i] + log_prior[j]).exp() * log_mean.sum()
-        exact.backward()
-        expected = torch.stack([-exact.detach(), -p["m"].grad, -p["l"].grad])
-
-        def model(p):
-            with pyro.plate("data", 6):
-                b = pyro.sample("b", dist.Bernoulli(logits=p["m"]))
-                pyro.sample("x", dist.Normal(b, p["l"].exp()), obs=X)
-
-        for vectorised in (True, False):
-            elbo, draws = PriorAsGuide_ELBO(2, vectorised, "importance", max_plate_nesting=1), []
-            for _ in range(3000):
-                p = parameters()
-                loss = elbo.differentiable_loss(lambda p=p: model(p), None)
-                loss.backward()
-                draws.append(torch.stack([loss.detach(), p["m"].grad, p["l"].grad]))
-            assert_mean(torch.stack(draws), expected)
 
     def test_mask_and_inner_plates_and_scale(self):
         # by hand, from the same draws
@@ -149,7 +102,7 @@ class TestImportanceBound:
         law = dist.Normal(trace.nodes["a"]["value"], 1.0)
         log_w = law.log_prob(X.reshape(3, 2)[:, :1].float()) + law.log_prob(torch.zeros(()))
         by_hand = 0.5 * (log_w.logsumexp(0) - torch.tensor(5.0).log()).sum()
-        torch.testing.assert_close(value, by_hand)
+        assert value == pytest.approx(float(by_hand))
 
     def test_shared_observed_sites_stay_outside_the_logarithm(self):
         def model(shared: bool):
@@ -161,21 +114,9 @@ class TestImportanceBound:
                 pyro.sample("x", dist.Normal(z, 1.0), obs=X.float())
 
         for vectorised in (True, False):
-            elbo = PriorAsGuide_ELBO(5, vectorised, "importance", max_plate_nesting=1)
+            elbo = PriorAsGuide_ELBO(5, vectorize_particles=vectorised, bound="importance", max_plate_nesting=1)
             values = []
             for shared in (False, True):
                 pyro.set_rng_seed(2)
                 values.append(elbo.loss(model, None, shared))
-            torch.testing.assert_close(values[1], values[0] + 2.0)
-
-
-def test_factor_in_the_guide_enters_the_elbo():
-    def model():
-        pyro.sample("z", dist.Normal(0.0, 1.0))
-
-    def guide():
-        pyro.sample("z", dist.Normal(0.0, 1.0))
-        pyro.factor("f", torch.tensor(3.0), has_rsample=True)
-
-    for elbo in (Trace_ELBO(), PriorAsGuide_ELBO()):
-        assert float(elbo.loss(model, guide)) == pytest.approx(3.0)
+            assert values[1] == pytest.approx(values[0] + 2.0)

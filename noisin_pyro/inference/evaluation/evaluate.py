@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation
 from pyro.poutine.util import prune_subsample_sites
 
 from noisin_pyro._lookup import known
@@ -16,6 +15,7 @@ from noisin_pyro.inference.evaluation.filtering import particle_filter
 from noisin_pyro.inference.evaluation.importance import importance
 from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import Evaluation
+from noisin_pyro.inference.guides.view import is_point_estimate
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import SpreadPrior, noise_off
 
@@ -118,7 +118,7 @@ def _checked(
         if value is not None and method not in methods:
             use = " or ".join(map(repr, methods))
             raise ValueError(f"{name} has no effect on method={method!r}; drop it, or use method={use}")
-    if isinstance(guide, (AutoDelta, AutoLaplaceApproximation)):
+    if is_point_estimate(guide):
         kind = type(guide).__name__
         raise ValueError(
             f"guide: {kind} is a point estimate without a density, so the result would not be a bound; use a guide "

@@ -29,6 +29,9 @@ AUTOMATIC = (
     "AutoLowRankMultivariateNormal",
     "AutoIAFNormal",
     "AutoStructured",
+    "AutoNormalMessenger",
+    "AutoHierarchicalNormalMessenger",
+    "AutoRegressiveMessenger",
 )
 
 
@@ -45,9 +48,9 @@ def get(
     - ``"mean-field"``: q(ε_t | x_{1:T}), steps independent given x.
     - ``"filtering"``: q(ε_t | z_{t-1}, c_{t-1}, x_{1:t}).
     - ``"smoothing"``: q(ε_t | z_{t-1}, c_{t-1}, x_{1:T}). This family contains filtering, which contains the prior.
-    - Pyro's automatic guides by name (``"AutoNormal"``). They have separate parameters for each sequence and step, so
-      they fit one batch of one length, not a data set in batches. They start at Pyro's initial values and leave
-      dropout masks to the prior.
+    - Pyro's automatic guides and messengers by name (``"AutoNormal"``, ``"AutoNormalMessenger"``). They have separate
+      parameters for each sequence and step, so they fit one batch of one length, not a data set in batches. They start
+      at Pyro's initial values and leave dropout masks to the prior.
 
     The first three encode x by a GRU, apply to any batch, and start at the prior: the noise is drawn from its prior and
     transformed by an affine map in the unconstrained coordinates of its support.

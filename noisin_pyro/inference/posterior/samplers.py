@@ -10,12 +10,11 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.blocks import blocks
-from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, latent_sites, refuse_wrong_sites
+from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, guided_traces, latent_sites
 from noisin_pyro.models import innovations, site_info
 
 Program = Callable[..., Any]
@@ -41,17 +40,10 @@ class Draws(NamedTuple):
 
 
 def run(model: Program, batch: Batch, num_draws: int, guide: Program | None = None) -> tuple[Trace, Trace]:
-    """Run the guide, and the model replayed against it, with the draws in a plate of dimension -2."""
-    arguments: Any = (batch.inputs, batch.targets)
-    with poutine.block(), pyro.plate(PARTICLES, num_draws, dim=-2):
-        guide_trace = Trace()
-        if guide is not None:
-            guide_trace = poutine.trace(guide).get_trace(*arguments, lengths=batch.lengths)
-        replayed = poutine.replay(model, trace=guide_trace)
-        model_trace = poutine.trace(replayed).get_trace(*arguments, lengths=batch.lengths)
-    guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
-    refuse_wrong_sites(model_trace, guide_trace)
-    return model_trace, guide_trace
+    """Run the guide, and the model with its values, with the draws in a plate of dimension -2."""
+    plate = pyro.plate(PARTICLES, num_draws, dim=-2)
+    with poutine.block():
+        return guided_traces(model, guide, (batch.inputs, batch.targets), {"lengths": batch.lengths}, plate)
 
 
 def is_shared(site: Any) -> bool:

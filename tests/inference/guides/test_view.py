@@ -10,11 +10,11 @@ import pyro.optim
 import pytest
 import torch
 from pyro.infer import SVI
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 
 import noisin_pyro as nz
 from noisin_pyro.data import Sequences
-from noisin_pyro.inference.guides.view import view_for
+from noisin_pyro.inference.guides.view import is_point_estimate, view_for
 
 GUIDES = ["mean-field", "filtering", "smoothing", "AutoNormal", "own AutoNormal"]
 
@@ -55,7 +55,7 @@ class TestBothFormsAgree:
         guide = guide_of(name, model, data)
 
         def loss_and_gradients(program):
-            objective = nz.PriorAsGuide_ELBO(3, vectorized, bound)(program, guide)
+            objective = nz.PriorAsGuide_ELBO(3, vectorize_particles=vectorized, bound=bound)(program, guide)
             objective.zero_grad()
             loss = objective(data.inputs, data.targets, lengths=data.lengths)
             loss.backward()
@@ -132,3 +132,15 @@ class TestTheView:
         bound = nz.PriorAsGuide_ELBO()(nz.noise_off(model), nz.guides.get("smoothing", model))
         with pytest.raises(ValueError, match="is not in the model"):
             bound(data.inputs, data.targets)
+
+
+def test_point_estimates_are_found_in_lists_and_handlers(data):
+    view = nz.innovations(make())
+    whole, part = AutoDelta(view), AutoGuideList(view)
+    part.append(AutoNormal(pyro.poutine.block(view, expose=["z_1_noise"])))
+    assert not is_point_estimate(part)
+    part.append(AutoDelta(pyro.poutine.block(view, expose=["z_2_noise"])))
+    for guide in (whole, pyro.poutine.scale(whole, 0.5), part):
+        assert is_point_estimate(guide)
+        with pytest.raises(ValueError, match="is a point estimate without a density"):
+            nz.evaluate(view, data, guide=guide)
