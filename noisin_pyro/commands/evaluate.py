@@ -107,7 +107,8 @@ class Evaluate:
         print(self._table(trained.corpus, result, source))
 
     def _table(self, corpus: Corpus, result: Evaluation, source: str) -> str:
-        unit = "steps" if corpus.vocabulary is None else "tokens"
+        is_text = corpus.vocabulary is not None
+        unit = "tokens" if is_text else "steps"
         return aligned(
             [
                 ("run", str(self.folder)),
@@ -115,7 +116,7 @@ class Evaluate:
                 ("method", _method(result, source)),
                 ("kind", f"{result.kind}: {KINDS[result.kind]}"),
                 ("nats per step", f"{result.nats_per_step:.4f}"),
-                ("perplexity", f"{result.perplexity:.2f}"),
+                *([("perplexity", f"{result.perplexity:.2f}")] if is_text else []),
                 ("Monte Carlo error", f"{result.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
                 ("error over sequences", f"{result.standard_error:.4f} nats per step (standard error over the data)"),
                 *_diagnostics(result),

@@ -12,7 +12,7 @@ from torch import Tensor
 from noisin_pyro.models.noisy_path import step_law
 from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell, Weights
-from noisin_pyro.recurrence.matmul import linear
+from noisin_pyro.recurrence.matmul import check_bfloat16_operands, fast_linear, linear
 
 Draw = Callable[[int, Tensor], Tensor]
 
@@ -34,6 +34,7 @@ class StepwiseRNN:
         spreads: γ of the inputs and of each layer, ``(..., 1)``; None where there is no noise.
         inputs: ``(..., B, T, I)``.
         start: the states before the first step.
+        precisions: of each layer's products, ``"float32"`` or ``"bfloat16"``: those of its backend.
     """
 
     cell: Cell
@@ -43,6 +44,7 @@ class StepwiseRNN:
     spreads: Sequence[Tensor | None]
     inputs: Tensor
     start: States
+    precisions: Sequence[str]
 
     def law(self, layer: int, mean: Tensor) -> TorchDistribution:
         """p(z_{l,t} | z_{t-1}, z_{<l,t}): the noise around the mean ``(..., B, H)`` of layer l; 0 is the inputs."""
@@ -70,8 +72,11 @@ class StepwiseRNN:
         if self.spreads[0] is not None:
             x = draw(0, x)
         ends = []
-        for layer, (weights, z, c) in enumerate(zip(self.weights, *states, strict=True), start=1):
-            a, p = _project(x, weights.ih, weights.bias_ih), _project(z, weights.hh, weights.bias_hh)
+        for layer, (weights, precision, z, c) in enumerate(
+            zip(self.weights, self.precisions, *states, strict=True), start=1
+        ):
+            a = _project(x, weights.ih, weights.bias_ih, precision)
+            p = _project(z, weights.hh, weights.bias_hh, precision)
             mean, c = self.cell.step(a, p, z, c)
             x = mean if self.spreads[layer] is None else draw(layer, mean)
             ends.append((x if self.feedback else mean, c))
@@ -79,5 +84,8 @@ class StepwiseRNN:
         return x, States(z_next, c_next)
 
 
-def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _project(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
+    if precision == "bfloat16":
+        check_bfloat16_operands(x, weight, bias)
+        return fast_linear(x, weight, bias, precision)
     return linear(x.unsqueeze(-2), weight, bias).squeeze(-2)

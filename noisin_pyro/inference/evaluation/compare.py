@@ -116,7 +116,7 @@ def compare(
     samples = _by_method(num_samples, asked)
     if "importance" in asked:
         arviz.load()  # before the timing starts
-    rows = []
+    rows, first = [], None
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
         own_rows: list[dict[str, Any]] = []
@@ -135,6 +135,12 @@ def compare(
                 error.add_note(f"while scoring {name!r} by {method!r}")
                 raise
             own_rows.append(_record(name, result, model, proposal, seconds))
+            first = first or (name, result.fingerprint)
+            if result.fingerprint != first[1]:
+                raise ValueError(
+                    f"{name!r} masks other steps of the data than {first[0]!r}, so their scores are not comparable; "
+                    "pass one mask to Sequences instead"
+                )
             if result.kind == "exact":
                 break
         rows += _with_gaps(own_rows)

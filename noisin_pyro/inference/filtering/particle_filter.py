@@ -15,8 +15,9 @@ from torch import Tensor
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.inference.importance_weights import effective_sample_size
+from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.traces import all_sites
-from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, real_steps, underlying
+from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, underlying
 
 
 class Particles(NamedTuple):
@@ -79,16 +80,14 @@ def run(program: SequenceModel, windows: list[Batch], islands: int, particles: i
     for batch in windows:
         walk = program.rnn.stepwise(program.embed(batch.inputs))
         current = initial_particles(walk.start, islands, particles) if current is None else current
-        steps = batch.targets.shape[1]
-        lengths = torch.full((len(total_ess),), steps) if batch.lengths is None else batch.lengths
-        real = real_steps(lengths.to(total_ess.device), steps)
-        for t in range(steps):
+        scored = steps_of(batch)
+        for t in range(batch.targets.shape[1]):
             x_t = batch.targets[:, t : t + 1]
             current, increment, ess, resampled = filter_step(
-                walk, program.emission, t, current, x_t, real[:, t], threshold
+                walk, program.emission, t, current, x_t, scored[:, t], threshold
             )
             increments.append(increment)
-            total_ess += (ess * real[:, t]).sum(0)
+            total_ess += (ess * scored[:, t]).sum(0)
             resamplings += resampled.sum(0)
     return Filtered(torch.stack(increments, -1), total_ess, resamplings)
 
@@ -104,7 +103,7 @@ def initial_particles(start: States, islands: int, particles: int) -> Particles:
 
 
 def filter_step(
-    walk: StepwiseRNN, emission: Emission, t: int, particles: Particles, x_t: Tensor, real: Tensor, threshold: float
+    walk: StepwiseRNN, emission: Emission, t: int, particles: Particles, x_t: Tensor, scored: Tensor, threshold: float
 ) -> FilterStep:
     """Propagate the particles with the model's noise, weight them by p(x_t | z_t), and resample them if needed.
 
@@ -114,19 +113,19 @@ def filter_step(
         t: index of the step in the window, from 0.
         particles: the particles after step t - 1.
         x_t: targets of the step, ``(B, 1)`` or ``(B, 1, D)``.
-        real: which sequences have a real step at t, ``(B,)``; padded steps do not change the weights.
+        scored: which sequences have a target at t, ``(B,)``; padding and missing targets do not change the weights.
         threshold: particles are resampled if their effective sample size is below this fraction of K.
     """
     states, log_w = particles
     num_particles, uniform = log_w.shape[1], -math.log(log_w.shape[1])
     z, states = walk.step(t, states, _sampler(walk, log_w.shape[0] * num_particles))
     log_p = emission(z.unsqueeze(-2)).log_prob(x_t)
-    log_w = log_w + log_p.reshape(log_w.shape).double().where(real, 0.0)
+    log_w = log_w + log_p.reshape(log_w.shape).double().where(scored, 0.0)
     increment = log_w.logsumexp(1, keepdim=True)
     # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
     log_w = (log_w - increment).where(increment > -math.inf, uniform)
     ess = effective_sample_size(log_w, 1)
-    due = (ess < threshold * num_particles) & real
+    due = (ess < threshold * num_particles) & scored
     if bool(due.any()):
         states = select(states, systematic_ancestors(log_w, due))
         log_w = log_w.where(~due.unsqueeze(1), uniform)
@@ -163,7 +162,7 @@ def has_noisy_states(program: SequenceModel, batch: Batch) -> bool:
         "method='particle-filter' does not support dropout masks",
         "method 'importance', 'ensemble' or 'mean'",
     )
-    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
+    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, **batch.keywords)
     noisy = False
     for site in all_sites(prune_subsample_sites(trace)):
         is_state = isinstance(site["fn"], NoisyPath)

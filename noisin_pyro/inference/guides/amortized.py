@@ -95,6 +95,7 @@ class Guide(PyroModule):
         state: State | None = None,
         lengths: Tensor | None = None,
         size: int | None = None,
+        mask: Tensor | None = None,
     ) -> None:
         """Sample the noise of every layer. The arguments and errors are those of :class:`SequenceModel`.
 
@@ -107,7 +108,7 @@ class Guide(PyroModule):
             )
         rnn = self.model.rnn
         x, walk = _read(self.model, inputs, state)
-        features = self.encoder(x.detach(), targets, lengths)
+        features = self.encoder(x.detach(), targets, lengths, mask)
         heads = {layer: self.head(layer) for layer in rnn.noisy_layers}  # once: Pyro records every access to a module
         contexts = {layer: head.of_context(features) for layer, head in heads.items()}
         real = None if lengths is None else real_steps(lengths.to(x.device), x.shape[-2])

@@ -43,9 +43,9 @@ def run(model: Program, batch: Batch, num_draws: int, guide: Program | None = No
     with poutine.block(), pyro.plate(PARTICLES, num_draws, dim=-2):
         guide_trace = Trace()
         if guide is not None:
-            guide_trace = poutine.trace(guide).get_trace(*arguments, lengths=batch.lengths)
+            guide_trace = poutine.trace(guide).get_trace(*arguments, **batch.keywords)
         replayed = poutine.replay(model, trace=guide_trace)
-        model_trace = poutine.trace(replayed).get_trace(*arguments, lengths=batch.lengths)
+        model_trace = poutine.trace(replayed).get_trace(*arguments, **batch.keywords)
     guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
     refuse_wrong_sites(model_trace, guide_trace)
     return model_trace, guide_trace
@@ -104,7 +104,7 @@ def by_nuts(
 
         mcmc = MCMC(NUTS(view), num_samples, warmup_steps, disable_progbar=not progress, hook_fn=hook)
         with torch.enable_grad():
-            mcmc.run(batch.inputs, batch.targets, lengths=batch.lengths)
+            mcmc.run(batch.inputs, batch.targets, **batch.keywords)
         chains.append({name: value.detach()[::thin] for name, value in mcmc.get_samples().items()})
         diverged = torch.zeros(num_samples, dtype=torch.bool)
         diverged[diagnostics["divergences"]] = True

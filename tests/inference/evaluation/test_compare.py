@@ -121,6 +121,17 @@ def test_custom_program_has_no_parameter_count(models):
     assert row["parameters"] is None and row["samples"] == 50 and math.isfinite(row["nats_per_step"])
 
 
+def test_models_that_mask_different_steps_are_refused(models):
+    model = models["clean"]
+
+    def masked(inputs, targets, state=None, lengths=None):
+        return model(inputs, targets, state, lengths, mask=targets != 0)
+
+    assert len({row["nats_per_step"] for row in compare({"one": masked, "two": masked}, DATA, ["mean"]).rows}) == 1
+    with pytest.raises(ValueError, match="'some' masks other steps of the data than 'all'"):
+        compare({"all": model, "some": masked}, DATA, ["mean"])
+
+
 def test_refusals(models):
     with pytest.raises(ValueError, match="models must contain at least one"):
         compare({}, DATA)
