@@ -73,7 +73,7 @@ def test_missing_targets_have_no_density(emission: str, lengths: Tensor | None) 
     close(trace.nodes["x"]["log_prob"], (returned(trace).emission.log_prob(targets) * scored).sum(1))
     if emission != "categorical":
         missing = targets.where(mask.unsqueeze(-1), float("nan"))
-        observed = given(model, {"z_1": trace.nodes["z_1"]["value"]})
+        observed = given(model, {"z_1": trace.nodes["z_1"]["value"].expand(PARTICLES, -1, -1, -1)})
         with pyro.plate("particles", PARTICLES, dim=-2):
             other = traced(observed, make_inputs(), missing, None, lengths, mask=mask)
         close(other.nodes["x"]["log_prob"], trace.nodes["x"]["log_prob"].expand(PARTICLES, -1))

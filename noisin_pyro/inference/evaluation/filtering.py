@@ -51,18 +51,12 @@ def particle_filter(
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
-        for batch in data.batches(batch_size):
-            with ObservedSites() as observed:
-                random = has_noisy_states(program, batch)
-            if not random:
-                return predict("particle-filter", model, data, 0, "exact", batch_size, log_probs)
-            if type(program).forward is SequenceModel.forward:
-                break
-            if (observed_steps(observed.sites, batch) != steps_of(batch)).any():
-                raise ValueError(
-                    "method='particle-filter' runs the layers and the emission step by step, without the mask that "
-                    f"{type(program).__name__}.forward applies; pass the mask to Sequences instead"
-                )
+        is_noisy = _check(program, data, batch_size)
+    if not is_noisy:
+        return predict("particle-filter", model, data, 0, "exact", batch_size, log_probs)
+    with contextlib.ExitStack() as handlers:
+        for condition in (poutine.block(), *conditions):
+            handlers.enter_context(condition)
         particles = num_samples // islands
         width = max(program.emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
         rows_per_block = block_size(islands * particles * width)
@@ -81,3 +75,23 @@ def particle_filter(
         effective_samples=sum(float(each.effective_samples.sum()) for each in filtered) / result.num_steps,
         resamplings=sum(int(each.resamplings.sum()) for each in filtered) / (islands * int(scored.any(1).sum())),
     )
+
+
+def _check(program: SequenceModel, data: Sequences | Stream, batch_size: int | None) -> bool:
+    """Whether any state is noisy.
+
+    Raises:
+        ValueError: what a particle filter does not support, masks of the program's own forward method included.
+    """
+    is_noisy = False
+    for batch in data.batches(batch_size):
+        with ObservedSites() as observed:
+            is_noisy = has_noisy_states(program, batch)
+        if not is_noisy or type(program).forward is SequenceModel.forward:
+            break
+        if (observed_steps(observed.sites, batch) != steps_of(batch)).any():
+            raise ValueError(
+                "method='particle-filter' runs the layers and the emission step by step, without the mask that "
+                f"{type(program).__name__}.forward applies; pass the mask to Sequences instead"
+            )
+    return is_noisy

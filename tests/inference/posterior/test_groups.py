@@ -85,14 +85,15 @@ class TestGroups:
         mask = torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 1]]).bool()
         lengths, data = torch.tensor([4, 3, 2]), some_data()
         data = Sequences(data.inputs, data.targets.where(mask[..., None], np.nan), lengths, mask)
-        found = look(make(), data, num_samples=10)
+        model = make()
+        found = look(model, data, num_samples=10)
         real = np.arange(4) < lengths.numpy()[:, None]
         assert (np.isfinite(found.log_likelihood.x[0, 0]) == (real & mask.numpy())).all()
         assert (np.isfinite(found.observed_data.x[..., 0]) == (real & mask.numpy())).all()
         for values in (found.posterior.z_1, found.posterior_predictive.x):
             assert (np.isfinite(values[0, 0, ..., 0]) == real).all()
         other = Sequences(data.inputs, data.targets.where(mask[..., None], 1.0), lengths, mask)
-        np.testing.assert_array_equal(look(make(), other, num_samples=10).posterior.z_1, found.posterior.z_1)
+        np.testing.assert_array_equal(look(model, other, num_samples=10).posterior.z_1, found.posterior.z_1)
 
     def test_views_agree(self):
         model, data = make(layers=2), some_data(lengths=torch.tensor([4, 2, 3]))
