@@ -67,13 +67,14 @@ def generate(
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
     read = _first_inputs(model, prompt, start)
     with seeded(seed, read.device), poutine.block():
-        latents, out = _first_run(model, read[:, :1])
+        has_prompt = read.shape[1] > 1
+        latents, out = _first_run(model, read[:, :1].expand(1 if has_prompt else num_samples, 1))
         _check_words(read, out.emission)
-        model = poutine.condition(model, data=_values(latents, NormalWeights))
-        if read.shape[1] == 1 or all(isinstance(site["fn"], NormalWeights) for site in latents):
-            latents, out = _first_run(model, read.repeat(num_samples, 1))
-            masks = _values(latents, Mask)
-        else:
+        model, masks = poutine.condition(model, data=_values(latents, NormalWeights)), _values(latents, Mask)
+        if has_prompt and all(isinstance(site["fn"], NormalWeights) for site in latents):
+            inputs = read.expand(num_samples, -1)
+            out = model(inputs, targets=inputs)
+        elif has_prompt:
             masks, out = _after_prompt(model, read[0], num_samples, particles)
         model = poutine.condition(model, data=masks)
         sampled = [_sample(out.emission, temperature)]

@@ -90,7 +90,7 @@ def test_the_prompt_is_read_in_order_and_the_state_is_carried(cell: str) -> None
 
     prompt = torch.tensor([5, 2, 8])
     found = generate(watched, 4, prompt=prompt, num_samples=3, seed=7)
-    calls = calls[1:]  # the first finds out what the program samples
+    calls = calls[1:]  # the first shows what the program samples
     read = torch.cat([inputs for inputs, _, _ in calls], dim=1)
     assert read.tolist() == [[0, 5, 2, 8, *row] for row in found[:, :-1].tolist()]
     for (_, _, left), (_, taken, _) in itertools.pairwise(calls):

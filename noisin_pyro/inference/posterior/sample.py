@@ -185,8 +185,9 @@ def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
         which = "all sequences, which share γ or weights" if shared else f"{unreliable} of {len(k)} sequences"
         if options.num_proposals is None:
             message = (
-                "the draws are those of the guide, which does not cover the posterior; train it for longer, use a "
-                "richer guide or method='nuts', or resample its draws by num_proposals"
+                "the draws are those of the guide, which does not cover the posterior (or, if k̂ is infinite, there "
+                "are too few to tell); train the guide for longer, use a richer one or method='nuts', or resample by "
+                "num_proposals"
             )
         else:
             message = (
