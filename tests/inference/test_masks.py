@@ -277,9 +277,14 @@ class TestPrograms:
             for method in ("mean", "ensemble", "importance"):
                 with pytest.raises(ValueError, match=message):
                     score(program(observe), data, method)
+        with pytest.raises(ValueError, match="data has missing targets, but model has no argument mask; add mask=None"):
+            score(program(twice), Sequences(x, y, mask=STEPS), "mean")
         ignorant = program(lambda emission, targets: pyro.sample("x", emission.to_event(1), obs=targets))
         with pytest.raises(ValueError, match="scores steps at 'x' that are padding or missing"):
             score(ignorant, Sequences(x, y, LENGTHS), "mean")
+        swallowing = lambda *args, mask=None, **options: ignorant(*args, **options)  # noqa: E731
+        with pytest.raises(ValueError, match="scores steps at 'x' that are padding or missing"):
+            score(swallowing, Sequences(x, y, mask=STEPS), "importance")
         with pytest.raises(ValueError, match="masks every step"):
             score(poutine.mask(model, mask=torch.zeros(3).bool()), data, "importance")
 

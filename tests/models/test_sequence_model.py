@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -245,6 +246,27 @@ def test_wrong_calls(call: dict[str, Any], message: str) -> None:
     model = make_model().float()
     with pytest.raises(ValueError, match=message):
         model(**(arguments | call))
+
+
+@pytest.mark.parametrize("view", [lambda model: model, nz.innovations, nz.noise_off])
+def test_empty_batches_are_refused(view) -> None:
+    inputs, targets, tokens = make_inputs()[:0], make_targets("gaussian", 0), make_tokens()[:0]
+    model = make_model()
+    for program, guide, arguments in (
+        (model, None, (inputs, targets)),
+        (model, nz.guides.get("smoothing", model), (inputs, targets)),
+        (LanguageModel(WORDS, UNITS), None, (tokens, tokens)),
+    ):
+        with pytest.raises(ValueError, match="at least one sequence, got an empty batch"):
+            nz.PriorAsGuide_ELBO()(view(program), guide)(*arguments)
+
+
+@pytest.mark.parametrize("size", [BATCH + 0.5, float(BATCH), "all", BATCH - 1, torch.tensor(2.0 * BATCH)])
+def test_sizes_are_whole_numbers(size: Any) -> None:
+    model, arguments = make_model(), (make_inputs(), make_targets("gaussian"))
+    with pytest.raises(ValueError, match="size must be a whole number of at least"):
+        model(*arguments, size=size)
+    assert traced(model, *arguments, size=np.int64(2 * BATCH)).nodes["x"]["scale"] == 2
 
 
 @pytest.mark.parametrize("inputs", [torch.zeros(BATCH, STEPS), torch.zeros(STEPS, dtype=torch.long)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,7 @@ def evaluate(
     if method is None:
         method = "mean" if guide is None else "importance"
     num_samples = _checked(known("method", method, METHODS), num_samples, guide, log_probs, islands, threshold)
+    _check_takes_mask(data, model=model, guide=guide)
     if method == "importance":
         trace = _trace(model, data, batch_size)
         _refuse_conditioned_states(trace)
@@ -136,6 +138,18 @@ def _checked(
     if method != "mean" and (not isinstance(num_samples, int) or num_samples < minimum):
         raise ValueError(f"num_samples must be at least {minimum} for {purpose}, got {num_samples!r}")
     return num_samples
+
+
+def _check_takes_mask(data: Sequences | Stream, **programs: Callable[..., Any] | None) -> None:
+    for name, program in programs.items():
+        if program is None or isinstance(data, Stream) or data.mask is None:
+            continue
+        kinds = inspect.signature(program).parameters
+        if "mask" not in kinds and all(kind.kind is not kind.VAR_KEYWORD for kind in kinds.values()):
+            raise ValueError(
+                f"data has missing targets, but {name} has no argument mask; add mask=None to its arguments, and mask "
+                "its observed site by it"
+            )
 
 
 def _islands(islands: int, num_samples: int) -> int:
