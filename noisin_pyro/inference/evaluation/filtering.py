@@ -68,7 +68,10 @@ def particle_filter(
                 filtered.append(run(program, part, islands, particles, threshold))
     scored, increments = stack_rows(scored), stack_rows([each.increments for each in filtered])
     error = math.sqrt(float(jackknife_variance(leave_one_out(increments.sum(-1))).sum()))
-    steps = by_step(log_mean_exp(increments.cumsum(-1))).where(scored, 0.0)
+    steps = by_step(log_mean_exp(increments.cumsum(-1)))
+    # where no target is scored, an increment is of the proposal alone: it is divided among the steps that are scored
+    rest = steps.where(~scored, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True).clamp(min=1)
+    steps = (steps + rest).where(scored, 0.0)
     result = summary_of_steps("particle-filter", data, steps, scored, "estimate", error, num_samples, log_probs)
     return replace(
         result,
