@@ -169,8 +169,8 @@ def differentiable_filter(
 ) -> tuple[Tensor, Filtered, Particles]:
     """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
 
-    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So a softmax
-    is differentiated for all steps and particles at once, in blocks.
+    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So a
+    softmax is differentiated for all steps and particles at once, in blocks.
 
     Args:
         program, batch, particles, settings, state: as for :func:`filter_window`, with one island.
@@ -200,9 +200,9 @@ def differentiable_filter(
 def _derivatives(steps: list[FilterStep], ancestor_term: bool) -> list[Tensor]:
     """∂log p̂ / ∂log w of each step, ``(K, B)``, where log w is what the step adds to the log-weights.
 
-    At a sequence's last step it is the normalized weight W_T. With the ancestor term, that of a particle is the sum over
-    its offspring, so the weight of all its descendants at the end. Without it, that of a particle that is resampled is
-    its weight W_t, since later steps do not depend on it.
+    At a sequence's last step it is the normalized weight W_T. With the ancestor term, that of a particle is the sum
+    over its offspring, so the weight of all its descendants at the end. Without it, that of a particle that is
+    resampled is its weight W_t, since later steps do not depend on it.
     """
     derivatives: list[Tensor] = []
     carried: Tensor | None = None
