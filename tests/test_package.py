@@ -28,7 +28,7 @@ BELOW = {
     "plots": set(),
     "recurrence": {"noise", "_lookup"},
     "models": {"recurrence", "noise", "_lookup"},
-    "inference": {"models", "noise", "data", "_tables", "_lookup"},
+    "inference": {"models", "recurrence", "noise", "data", "_tables", "_lookup"},
     "training": {"inference", "models", "recurrence", "noise", "data", "plots", "_tables", "_files", "_lookup"},
     "search": {"training", "inference", "noise", "_tables", "_files", "_lookup"},
     "reproduction": {"search", "training", "noise", "plots", "_tables", "_files", "_lookup"},

@@ -14,6 +14,7 @@ from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.commands._options import DataRoot, Device, Named, NewFile, RunFolder, cut, require_new, require_seed
 from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import Evaluation, evaluate
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.training.build import dataset
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
@@ -45,6 +46,15 @@ class Evaluate:
 
     samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100 or 400)")] = None
     """Number of noisy runs (ensemble), samples (importance) or particles (particle-filter). Not for mean."""
+
+    proposal: Annotated[
+        Literal["prior", "guide"] | None,
+        Named(help_behavior_hint="(default: importance: the run's guide, if it has one; particle-filter: prior)"),
+    ] = None
+    """Distribution that the noise is drawn from in importance and particle-filter: its prior, or the run's guide."""
+
+    threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
+    """particle-filter: resample if the effective sample size is below this fraction of the particles; 0 is off."""
 
     seed: int = 0
     """Seed of the noise."""
@@ -85,7 +95,7 @@ class Evaluate:
             data = cut(trained.config, self.eval_batch_size, self.window)
             part = getattr(trained.corpus, self.split)
             held_out = dataset(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
-            guide = trained.guide if self.method == "importance" else None
+            guide = self._guide(trained.guide)
             pyro.set_rng_seed(self.seed)
             result = evaluate(
                 trained.model,
@@ -95,6 +105,7 @@ class Evaluate:
                 batch_size=eval_rows(held_out, data),
                 log_probs=self.per_token is not None,
                 guide=guide,
+                threshold=self.threshold,
             )
         if self.per_token is not None:
             assert result.log_probs is not None
@@ -105,6 +116,17 @@ class Evaluate:
             write_json(self.json, about | evaluation_as_dict(result))
         source = "the prior" if guide is None else f"the run's {guide.__name__} guide"
         print(self._table(trained.corpus, result, source))
+
+    def _guide(self, guide: Guide | None) -> Guide | None:
+        if self.proposal is None:
+            return guide if self.method == "importance" else None
+        if self.method not in ("importance", "particle-filter"):
+            raise ValueError(
+                f"proposal is for methods importance and particle-filter, not {self.method!r}; leave it out"
+            )
+        if self.proposal == "guide" and guide is None:
+            raise ValueError(f"proposal 'guide': the run in {str(self.folder)!r} has none; use 'prior'")
+        return guide if self.proposal == "guide" else None
 
     def _table(self, corpus: Corpus, result: Evaluation, source: str) -> str:
         is_text = corpus.vocabulary is not None
@@ -131,7 +153,7 @@ def _method(result: Evaluation, source: str) -> str:
         "mean": "mean, noise off",
         "ensemble": f"ensemble of {result.num_samples} noisy runs",
         "importance": f"importance sampling, {result.num_samples} samples of the noise per sequence, from {source}",
-        "particle-filter": f"particle filter, {result.num_samples} particles per sequence",
+        "particle-filter": f"particle filter, {result.num_samples} particles per sequence, noise from {source}",
     }[result.method]
 
 

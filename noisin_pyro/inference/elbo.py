@@ -18,12 +18,15 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor, nn
 
+from noisin_pyro.inference.filtering.particle_filter import Settings
+from noisin_pyro.inference.filtering_bound import summed_out
 from noisin_pyro.inference.guides.view import view_for
 from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
 from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, refuse_wrong_sites, scored_sites
 
 Program = Callable[..., Any]
-BOUNDS = ("elbo", "importance")
+BOUNDS = ("elbo", "importance", "filtering")
+THRESHOLD = 0.5
 
 
 class PriorAsGuide_ELBO(ELBO):
@@ -52,11 +55,19 @@ class PriorAsGuide_ELBO(ELBO):
             own plates.
         bound: ``"elbo"``, or ``"importance"``: log (1/S) Σ_s w_s of each sequence, tighter for larger S. Scales
             (subsampling) stay outside the logarithm. On a stream cut into windows with carried states, the sum over
-            windows is an objective, not a bound.
+            windows is an objective, not a bound. ``"filtering"``: log p̂(x) of a particle filter with S particles
+            (``filtering_bound.py``), for a :class:`SequenceModel`. The returned state holds the particles and their
+            weights; carried from window to window, the sum over a stream's windows is a bound. A named guide is the
+            filter's proposal; any other may sample γ and weights.
         kl_weight: factor of the guide's KL. KL annealing raises it to 1 during training
             (``bound.elbo.kl_weight = 0.5``); at other values the loss is not a bound.
         max_plate_nesting: maximum nesting depth of the model's plates. By default the model is run once to find it.
         retain_graph: as in Pyro's ELBOs, for ``SVI``.
+        threshold: for ``"filtering"``: the particles of a sequence are resampled if their effective sample size is
+            below this fraction of S (default: 0.5); 0 never resamples.
+        ancestor_term: for ``"filtering"``: whether the gradient includes that of each ancestor's weight (default:
+            True). With it, E[(p̂/p) ∇log p̂] = ∇log p(x) for any S. Without it the variance is smaller, but the gradient
+            is that of the likelihood on average only if the model is true.
 
     Raises:
         ValueError: a guide site that is not in the model; a guide over the states of a discrete family, or of a family
@@ -72,15 +83,24 @@ class PriorAsGuide_ELBO(ELBO):
         kl_weight: float = 1.0,
         max_plate_nesting: int | float = math.inf,
         retain_graph: bool | None = None,
+        threshold: float | None = None,
+        ancestor_term: bool | None = None,
     ) -> None:
         if not isinstance(num_particles, int) or num_particles < 1:
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
         if bound not in BOUNDS:
             raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}")
+        for name, value in (("threshold", threshold), ("ancestor_term", ancestor_term)):
+            if value is not None and bound != "filtering":
+                raise ValueError(f'{name}={value} has no effect on bound={bound!r}; drop it, or use bound="filtering"')
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
         super().__init__(num_particles, vectorize_particles=vectorize_particles, retain_graph=retain_graph)
         self.max_plate_nesting = max_plate_nesting
         self.bound = bound
         self.kl_weight = kl_weight
+        threshold = THRESHOLD if threshold is None else threshold
+        self._filter = Settings(1, num_particles, threshold), ancestor_term is not False
         self._measured: tuple[Any, Any] = (None, None)  # the model and guide whose nesting is known
         self._nesting = 0
 
@@ -123,10 +143,11 @@ class PriorAsGuide_ELBO(ELBO):
         """The bound, a surrogate whose gradient is an unbiased estimate of the bound's, and the runs' return values."""
         self._check_kl_weight()
         traces = list(self._get_traces(model, guide, args, kwargs))
-        if self.bound == "elbo":
+        if self.bound != "importance":
+            samples = self.num_particles if self.bound == "elbo" else 1
             terms = [self._elbo(*pair) for pair in traces]
-            value = torch.stack([v for v, _ in terms]).sum() / self.num_particles
-            surrogate = torch.stack([s for _, s in terms]).sum() / self.num_particles
+            value = torch.stack([v for v, _ in terms]).sum() / samples
+            surrogate = torch.stack([s for _, s in terms]).sum() / samples
         else:
             value, surrogate = log_mean_weights(traces, self.nesting(model, guide, *args, **kwargs), self.num_particles)
         return value, surrogate, _returned(traces)
@@ -134,10 +155,10 @@ class PriorAsGuide_ELBO(ELBO):
     def _check_kl_weight(self) -> None:
         if not 0 <= self.kl_weight < math.inf:
             raise ValueError(f"kl_weight must be a number >= 0, got {self.kl_weight!r}")
-        if self.kl_weight != 1 and self.bound == "importance":
+        if self.kl_weight != 1 and self.bound != "elbo":
             raise ValueError(
-                f'kl_weight={self.kl_weight:g} has no effect on bound="importance", which has no KL; leave it at '
-                '1, or use bound="elbo"'
+                f"kl_weight={self.kl_weight:g} is not for bound={self.bound!r}, which has no KL of the noise; leave it "
+                'at 1, or use bound="elbo"'
             )
 
     def _elbo(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
@@ -162,6 +183,9 @@ class PriorAsGuide_ELBO(ELBO):
     def _get_traces(
         self, model: Program, guide: Program | None, args: Any, kwargs: Any
     ) -> Generator[tuple[Trace, Trace], None, None]:
+        if self.bound == "filtering":
+            yield self._get_trace(*summed_out(model, guide, *self._filter), args, kwargs)
+            return
         viewed = view_for(guide, model)
         if self.num_particles == 1 or not self.vectorize_particles:
             for _ in range(self.num_particles):

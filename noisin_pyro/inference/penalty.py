@@ -60,6 +60,8 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
     if type(program.emission) not in EMISSIONS.values():
         kind = type(program.emission).__name__
         raise ValueError(f"noise_penalty supports the emissions {', '.join(EMISSIONS)}, got {kind}; use one of them")
+    if program.emission.hidden is not None:
+        raise ValueError("noise_penalty needs a linear read-out, got one with a hidden layer; leave it out")
     total, steps, state = 0.0, 0, None
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):

@@ -3,7 +3,8 @@ generative process)."""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 import pyro.distributions as dist
 import torch
@@ -20,9 +21,11 @@ from noisin_pyro.recurrence.matmul import (
 )
 from noisin_pyro.recurrence.softmax import Softmax
 
+T = TypeVar("T", bound=nn.Module)
+
 
 class Emission(PyroModule):
-    """A linear read-out of z, and the distribution that it parametrises.
+    """A read-out of z, linear or with a hidden layer, and the distribution that it parametrises.
 
     Subclass it for an emission of your own, and give an instance to :class:`SequenceModel`: define ``forward``, and
     declare ``event_dim`` if x_t is not a vector. Further parameters are declared as in any Pyro module::
@@ -35,6 +38,7 @@ class Emission(PyroModule):
 
     Attributes:
         event_dim: dimensions of one x_t: 1 for a vector of ``output_size``, 0 for a class or another single number.
+        hidden: the hidden layer of the read-out, whose units are rectified; None if there is none.
         linear: the read-out's weights V and b.
 
     Args:
@@ -43,6 +47,7 @@ class Emission(PyroModule):
         matmul_precision: ``"float32"`` (products in the dtype of the weights, whichever that is), or ``"bfloat16"``:
             operands and results of the read-out's products are rounded to it, forward and backward, and sums are
             accumulated in float32.
+        read_out_size: units of the read-out's hidden layer; None for a linear read-out, as in the paper.
 
     Raises:
         ValueError: for a size below 1, an ``event_dim`` other than 0 or 1, or a precision that the machine lacks.
@@ -54,23 +59,40 @@ class Emission(PyroModule):
     output_size: int
     matmul_precision: str
 
-    def __init__(self, hidden_size: int, output_size: int, matmul_precision: str = "float32") -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        output_size: int,
+        matmul_precision: str = "float32",
+        read_out_size: int | None = None,
+    ) -> None:
         super().__init__()
         kind = type(self)
         if kind.forward is Emission.forward:
             raise TypeError(f"{kind.__name__} must define forward(z), the distribution of x given z")
         if self.event_dim not in (0, 1):
             raise ValueError(f"{kind.__name__}.event_dim must be 0 or 1, got {self.event_dim!r}")
-        for argument, size in {"hidden_size": hidden_size, "output_size": output_size}.items():
-            if size < 1:
+        sizes = {"hidden_size": hidden_size, "output_size": output_size, "read_out_size": read_out_size}
+        for argument, size in sizes.items():
+            if size is not None and size < 1:
                 raise ValueError(f"{argument} must be a positive integer, got {size}")
         self.hidden_size, self.output_size = hidden_size, output_size
         self.matmul_precision = check_matmul_precision(matmul_precision)
-        self.linear = PyroModule[nn.Linear](hidden_size, output_size)  # type: ignore[call-arg]
+        self.hidden = None
+        if read_out_size is not None:
+            self.hidden = PyroModule[nn.Linear](hidden_size, read_out_size)  # type: ignore[call-arg]
+        self.linear = PyroModule[nn.Linear](read_out_size or hidden_size, output_size)  # type: ignore[call-arg]
+
+    def features(self, z: Tensor) -> Tensor:
+        """What the linear map of the read-out takes: z_t, or max(0, U z_t + a) of the hidden layer."""
+        return z if self.hidden is None else self._product(self.hidden, z).relu()
 
     def read_out(self, z: Tensor) -> Tensor:
-        """V z_t + b, ``(..., B, T, output_size)``; with sampled weights too."""
-        weight, bias = self.linear.weight, self.linear.bias
+        """V features(z_t) + b, ``(..., B, T, output_size)``; with sampled weights too."""
+        return self._product(self.linear, self.features(z))
+
+    def _product(self, layer: nn.Linear, z: Tensor) -> Tensor:
+        weight, bias = layer.weight, layer.bias
         if is_rounded := self.matmul_precision == "bfloat16":
             check_bfloat16_operands(z, weight, bias)
         if is_rounded or (weight.dim() == 2 and bias.dim() == 1 and custom_gradients_work(z.device)):
@@ -83,12 +105,12 @@ class Emission(PyroModule):
 
 
 class Categorical(Emission):
-    """x_t one of ``output_size`` classes, p = softmax(V z_t)."""
+    """x_t one of ``output_size`` classes, p = softmax(V features(z_t) + b)."""
 
     event_dim = 0
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return Softmax(z, self.linear.weight, self.linear.bias, self.matmul_precision)
+        return Softmax(self.features(z), self.linear.weight, self.linear.bias, self.matmul_precision)
 
 
 class Bernoulli(Emission):
@@ -103,8 +125,14 @@ class Gaussian(Emission):
 
     scale: Any
 
-    def __init__(self, hidden_size: int, output_size: int, matmul_precision: str = "float32") -> None:
-        super().__init__(hidden_size, output_size, matmul_precision)
+    def __init__(
+        self,
+        hidden_size: int,
+        output_size: int,
+        matmul_precision: str = "float32",
+        read_out_size: int | None = None,
+    ) -> None:
+        super().__init__(hidden_size, output_size, matmul_precision, read_out_size)
         self.scale = PyroParam(torch.ones(output_size), constraint=constraints.softplus_positive)
 
     def forward(self, z: Tensor) -> TorchDistribution:
@@ -116,6 +144,16 @@ class Poisson(Emission):
 
     def forward(self, z: Tensor) -> TorchDistribution:
         return dist.Poisson(self.read_out(z).exp()).to_event(1)
+
+
+def with_plain_weights(module: T) -> T:
+    """A shallow copy whose weights are plain attributes, read once: Pyro records every access to a module's own."""
+    plain = copy.copy(module)
+    names = {name.removesuffix("_unconstrained") for name in module._parameters}
+    values = {name: getattr(module, name) for name in names | set(getattr(module, "_pyro_samples", ()))}
+    children = {name: child and with_plain_weights(child) for name, child in module._modules.items()}
+    plain.__dict__.update(values | children)  # found before Pyro's __getattr__ is asked
+    return plain
 
 
 EMISSIONS: dict[str, type[Emission]] = {

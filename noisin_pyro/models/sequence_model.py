@@ -45,10 +45,12 @@ class SequenceModel(PyroModule):
         output_size: classes, or dimensions of x; only for an emission given by name.
         weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with learned mean
             and standard deviation (empirical Bayes, section 3); see :func:`place_priors`.
+        emission_hidden_size: units of a hidden layer of the read-out; only for an emission given by name. None: the
+            read-out is linear, as in the paper.
 
     Raises:
-        ValueError: for an unknown emission, one of another width than the layers', or an ``output_size`` that is
-            missing or has no effect.
+        ValueError: for an unknown emission, one of another width than the layers', or an ``output_size`` or
+            ``emission_hidden_size`` that is missing or has no effect.
     """
 
     def __init__(
@@ -57,15 +59,17 @@ class SequenceModel(PyroModule):
         emission: str | Emission = "categorical",
         output_size: int | None = None,
         weight_prior: str = "dirac",
+        emission_hidden_size: int | None = None,
     ) -> None:
         super().__init__()
         if isinstance(emission, str) and output_size is None:
             raise ValueError(f"output_size must be given for emission={emission!r}: its classes or dimensions")
-        if not isinstance(emission, str) and output_size is not None:
-            raise ValueError(f"output_size={output_size} has no effect on an emission instance; drop it")
+        for name, size in (("output_size", output_size), ("emission_hidden_size", emission_hidden_size)):
+            if not isinstance(emission, str) and size is not None:
+                raise ValueError(f"{name}={size} has no effect on an emission instance; drop it")
         self.rnn = rnn
-        sizes = (rnn.hidden_size, output_size or 0)
-        self.emission = named("emission", emission, EMISSIONS, Emission, *sizes, rnn.matmul_precision)
+        options = (rnn.hidden_size, output_size or 0, rnn.matmul_precision, emission_hidden_size)
+        self.emission = named("emission", emission, EMISSIONS, Emission, *options)
         if self.emission.hidden_size != rnn.hidden_size:
             width = self.emission.hidden_size
             raise ValueError(f"emission reads {width} units, but the layers have {rnn.hidden_size}; make both equal")
@@ -168,7 +172,7 @@ class LanguageModel(SequenceModel):
         num_layers, cell, noise, spread, input_spread, feedback, backend: as for :class:`NoisyRNN`.
         tie_weights: whether the softmax's weights are the embedding's.
         matmul_precision: of the layers, as for :class:`NoisyRNN`, and of the softmax.
-        weight_prior: as for :class:`SequenceModel`.
+        weight_prior, emission_hidden_size: as for :class:`SequenceModel`.
         regularizer: as for :class:`NoisyRNN`, and dropout of the embedding, which drops whole word types with masks
             ``(B, V)`` at the site ``word_mask``.
     """
@@ -188,7 +192,13 @@ class LanguageModel(SequenceModel):
         weight_prior: str = "dirac",
         regularizer: str | Dropout = "none",
         backend: str = "auto",
+        emission_hidden_size: int | None = None,
     ) -> None:
+        if tie_weights and emission_hidden_size not in (None, hidden_size):
+            raise ValueError(
+                f"tie_weights needs a read-out as wide as the embedding, {hidden_size} units, got "
+                f"emission_hidden_size={emission_hidden_size}; make both equal, or do not tie the weights"
+            )
         dropout = get_dropout(regularizer)
         rnn = NoisyRNN(
             input_size=hidden_size,
@@ -203,7 +213,7 @@ class LanguageModel(SequenceModel):
             matmul_precision=matmul_precision,
             regularizer=dataclasses.replace(dropout, embedding=0.0),  # which the layers don't have
         )
-        super().__init__(rnn, "categorical", vocabulary_size, weight_prior)
+        super().__init__(rnn, "categorical", vocabulary_size, weight_prior, emission_hidden_size)
         self.embedding_dropout = dropout.embedding
         self.embedding = PyroModule[nn.Embedding](vocabulary_size, hidden_size)  # type: ignore[call-arg]
         nn.init.zeros_(self.emission.linear.bias)

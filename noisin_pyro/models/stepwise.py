@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from pyro.distributions import TorchDistribution
@@ -52,6 +53,17 @@ class StepwiseRNN:
         assert spread is not None
         return step_law(self.family, spread, mean)
 
+    def noise_law(self, layer: int, per_step: bool = True) -> TorchDistribution:
+        """The law of ε over the units of a layer, for families that have innovations.
+
+        Args:
+            per_step: whether its batch shape is ``(...)`` as at one step, or has a time axis of size 1 behind it.
+        """
+        spread = self.spreads[layer]
+        assert spread is not None
+        units = self.weights[0].hh.shape[-1] if layer else self.inputs.shape[-1]
+        return self.family.law(spread if per_step else spread.unsqueeze(-2), units)
+
     def scale(self, layer: int, mean: Tensor) -> Tensor:
         """dz/dε there, for families with z = mean + scale · ε."""
         spread = self.spreads[layer]
@@ -68,14 +80,12 @@ class StepwiseRNN:
         Returns:
             the last layer's output ``(..., B, H)``, and the states that feed back.
         """
-        x = self.inputs[..., t, :]
-        if self.spreads[0] is not None:
-            x = draw(0, x)
+        x = self.inputs[..., t, :] if self.spreads[0] is None else draw(0, self.inputs[..., t, :])
         ends = []
-        for layer, (weights, precision, z, c) in enumerate(
-            zip(self.weights, self.precisions, *states, strict=True), start=1
-        ):
-            a = _project(x, weights.ih, weights.bias_ih, precision)
+        layers = zip(self.weights, self.precisions, *states, strict=True)
+        for layer, (weights, precision, z, c) in enumerate(layers, start=1):
+            is_shared = layer == 1 and self.spreads[0] is None  # particles share the inputs
+            a = self._input_projections[t] if is_shared else _project(x, weights.ih, weights.bias_ih, precision)
             p = _project(z, weights.hh, weights.bias_hh, precision)
             mean, c = self.cell.step(a, p, z, c)
             x = mean if self.spreads[layer] is None else draw(layer, mean)
@@ -83,9 +93,18 @@ class StepwiseRNN:
         z_next, c_next = zip(*ends, strict=True)
         return x, States(z_next, c_next)
 
+    @cached_property
+    def _input_projections(self) -> tuple[Tensor, ...]:
+        """W_ih x + b_ih of the first layer at each step, computed for all steps at once."""
+        first, precision = self.weights[0], self.precisions[0]
+        product = linear if precision == "float32" else partial(fast_linear, precision=precision)
+        return product(self.inputs, first.ih, first.bias_ih).unbind(-2)
+
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
     if precision == "bfloat16":
         check_bfloat16_operands(x, weight, bias)
         return fast_linear(x, weight, bias, precision)
+    if weight.dim() == 2 and bias.dim() == 1:
+        return linear(x, weight, bias)
     return linear(x.unsqueeze(-2), weight, bias).squeeze(-2)

@@ -97,6 +97,13 @@ class Softmax(dist.Categorical):
             ) from error
 
     def log_prob(self, value: Tensor) -> Tensor:
+        return self.weighted_log_prob(value)
+
+    def weighted_log_prob(self, value: Tensor, weights: Tensor | None = None) -> Tensor:
+        """``weights * log_prob(value)``, where the weights are constants, 1 by default.
+
+        The gradient of a sum of them is computed in forward, block by block.
+        """
         if self._validate_args:
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
@@ -104,12 +111,15 @@ class Softmax(dist.Categorical):
         # Sampled weights, autocast and torch.func need autograd's operations; no rows need no kernel that expects some.
         if not (self._weights_are_shared and custom_gradients_work(self.z.device) and len(y)):
             scores = self.scores.expand(*shape, self._num_events).reshape(len(y), self._num_events)
-            return -F.cross_entropy(scores, y, reduction="none").reshape(shape)
+            log_prob = -F.cross_entropy(scores, y, reduction="none").reshape(shape)
+            return log_prob if weights is None else weights * log_prob
         z = self.z.expand(*shape, self.z.shape[-1]).reshape(-1, self.z.shape[-1])
         if not torch.is_grad_enabled():  # evaluation: no block is kept
-            return _by_blocks(z, self.weight, self.bias, y, self.matmul_precision)[0].reshape(shape)
-        log_prob: Any = _LogProb.apply(z, self.weight, self.bias, y, self.matmul_precision)
-        return log_prob.reshape(shape)
+            log_prob = _by_blocks(z, self.weight, self.bias, y, self.matmul_precision)[0].reshape(shape)
+            return log_prob if weights is None else weights * log_prob
+        weights = None if weights is None else weights.expand(shape).reshape(-1).to(z)
+        product: Any = _LogProb.apply(z, self.weight, self.bias, y, self.matmul_precision, weights)
+        return product.reshape(shape)
 
 
 class _NeedsGrad(NamedTuple):
@@ -128,31 +138,34 @@ class _Gradients(NamedTuple):
 
 
 class _LogProb(torch.autograd.Function):
-    """ℓ_n = log softmax(s_n)[y_n] with scores s = z Vᵀ + b; z ``(N, H)``, V ``(V, H)``, b ``(V,)``, y ``(N,)``.
+    """w_n ℓ_n with ℓ_n = log softmax(s_n)[y_n] and scores s = z Vᵀ + b; z ``(N, H)``, V ``(V, H)``, b ``(V,)``, y and w
+    ``(N,)``; w is 1 by default.
 
     With ℓ̄_n = ∂L/∂ℓ_n: s̄_nv = ℓ̄_n ([v = y_n] - softmax(s_n)_v); z̄ = s̄ V; V̄ = s̄ᵀ z; b̄ = Σ_n s̄_n.
 
     A single block's log-probabilities are kept for backward. Of several blocks, each gives its part of the gradients in
-    forward, while its scores exist, as if every ℓ̄_n were 1. Backward only rescales these if all ℓ̄_n are equal, which
-    they are unless rows are masked or weighted; then the blocks are computed once more.
+    forward, while its scores exist, as if every ℓ̄_n were w_n. Backward only rescales these if the gradients of all
+    products are equal, which they are unless rows are masked or weighted later; then the blocks are computed once more.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, y: Tensor, precision: str
+        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, y: Tensor, precision: str, row_weights: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(z, weight, bias, y)
+        ctx.row_weights = row_weights
         ctx.precision, ctx.log_p, ctx.unit_gradients = precision, None, None
         needs_grad = _NeedsGrad(*ctx.needs_input_grad[:3])
         if not any(needs_grad):
-            return _by_blocks(z, weight, bias, y, precision)[0]
-        if len(z) > _block_rows(z, bias):
+            log_prob = _by_blocks(z, weight, bias, y, precision)[0]
+        elif len(z) > _block_rows(z, bias):
             # The scores of all blocks are never in memory at once, so the gradient is taken while they exist.
-            ones = torch.ones_like(z[:, 0])
-            log_prob, ctx.unit_gradients = _by_blocks(z, weight, bias, y, precision, ones, needs_grad)
-            return log_prob
-        ctx.log_p = _log_softmax(z, weight, bias, precision)
-        return _at(ctx.log_p, y)
+            factors = torch.ones_like(z[:, 0]) if row_weights is None else row_weights
+            log_prob, ctx.unit_gradients = _by_blocks(z, weight, bias, y, precision, factors, needs_grad)
+        else:
+            ctx.log_p = _log_softmax(z, weight, bias, precision)
+            log_prob = _at(ctx.log_p, y)
+        return log_prob if row_weights is None else log_prob * row_weights
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -160,13 +173,14 @@ class _LogProb(torch.autograd.Function):
         needs_grad = _NeedsGrad(*ctx.needs_input_grad[:3])
         # Both are overwritten below, so a second backward (retain_graph=True) has to recompute them.
         log_p, unit_gradients, ctx.log_p, ctx.unit_gradients = ctx.log_p, ctx.unit_gradients, None, None
+        if unit_gradients is not None and not torch.is_grad_enabled() and bool((grad == grad[0]).all()):
+            return *(part if part is None else part.mul_(grad[0]) for part in unit_gradients), None, None, None
+        grad = grad if ctx.row_weights is None else grad * ctx.row_weights
         if torch.is_grad_enabled():  # create_graph=True: the gradient has to be differentiable itself
-            return *_differentiable_gradients(z, weight, bias, y, grad, needs_grad), None, None
+            return *_differentiable_gradients(z, weight, bias, y, grad, needs_grad), None, None, None
         if log_p is not None:
-            return *_gradients(log_p, z, weight, y, ctx.precision, grad, needs_grad), None, None
-        if unit_gradients is not None and bool((grad == grad[0]).all()):
-            return *(part if part is None else part.mul_(grad[0]) for part in unit_gradients), None, None
-        return *_by_blocks(z, weight, bias, y, ctx.precision, grad, needs_grad)[1], None, None
+            return *_gradients(log_p, z, weight, y, ctx.precision, grad, needs_grad), None, None, None
+        return *_by_blocks(z, weight, bias, y, ctx.precision, grad, needs_grad)[1], None, None, None
 
 
 def _block_rows(z: Tensor, bias: Tensor) -> int:

@@ -159,7 +159,7 @@ def find(folder: Path, config: Config) -> Record | None:
     """A record in ``folder``, of any table, with these options and this seed; ``None`` if there is none."""
     expected = options(config)
     for path in sorted(folder.glob(f"*/*/seed-{config.run.seed}.json")):
-        if (record := read(path)).config == expected:
+        if not differences(expected, (record := read(path)).config):
             return record
     return None
 

@@ -137,16 +137,17 @@ def build_model(config: Config, corpus: Corpus) -> SequenceModel:
         "backend": config.run.backend,
     }
     prior, dropout = network.weight_prior, get_dropout(network.regularizer, network.dropout)
+    read_out = {"weight_prior": prior, "emission_hidden_size": network.emission_hidden_size}
     if corpus.vocabulary is not None:
-        options |= {"tie_weights": network.tie_weights, "weight_prior": prior, "regularizer": dropout}
-        model: SequenceModel = LanguageModel(len(corpus.vocabulary), **options)
+        options |= {"tie_weights": network.tie_weights, "regularizer": dropout}
+        model: SequenceModel = LanguageModel(len(corpus.vocabulary), **options, **read_out)
     elif network.tie_weights:
         raise ValueError(f"tied weights are for texts; {corpus.name!r} has no embedding to share: leave the option out")
     else:
         assert isinstance(corpus.train, Sequences)
         keys = corpus.train.inputs.shape[-1]
         options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
-        model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, weight_prior=prior)
+        model = SequenceModel(NoisyRNN(keys, **options), "bernoulli", keys, **read_out)
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))

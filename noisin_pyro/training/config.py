@@ -50,6 +50,7 @@ class Config:
             ("window", self.data.window, 1),
             ("num layers", self.model.num_layers, 1),
             ("hidden size", self.model.hidden_size, 1),
+            ("emission hidden size", self.model.emission_hidden_size, 1),
             ("guide hidden size", self.inference.guide_hidden_size, 1),
             ("kl annealing", self.inference.kl_annealing, 1),
             ("epochs", how.epochs, 1),
@@ -106,8 +107,9 @@ class Config:
             )
         if how.weight_decay is not None and default_weight_decay(how.optimizer) is None:
             raise ValueError(f"weight decay: {how.optimizer} has none; leave it out, or take another optimizer")
-        if how.bound == "importance" and how.num_particles < 2:
-            raise ValueError("bound importance needs num particles of at least 2: with one it is the elbo")
+        if how.bound != "elbo" and how.num_particles < 2:
+            raise ValueError(f"bound {how.bound} needs num particles of at least 2: with one it is the elbo")
+        self._refuse_filtering_in_vain()
         if self.run.tf32 and (self.run.device != "cuda" or self.run.precision != "float32"):
             where = f"device {self.run.device!r} with precision {self.run.precision}"
             raise ValueError(f"tf32 is for float32 products on device 'cuda', got {where}; leave it out")
@@ -119,6 +121,26 @@ class Config:
         self._refuse_a_guide_in_vain()
         if (not self.noisy and how.num_particles > 1) or (noise.spread == 0 and not noise.feedback):
             raise ValueError("without noise (spread 0), num particles and feedback have no effect; leave them out")
+
+    def _refuse_filtering_in_vain(self) -> None:
+        how = self.optimization
+        if how.bound != "filtering":
+            for option, value in (("threshold", how.threshold), ("ancestor term", how.ancestor_term)):
+                if value is not None:
+                    raise ValueError(f"{option} is for bound 'filtering', not {how.bound!r}; leave it out")
+            return
+        if how.threshold is not None and not 0 <= how.threshold <= 1:
+            raise ValueError(f"threshold must be from 0 (never resample) to 1, got {how.threshold}")
+        if self.run.backend not in ("auto", "loop"):
+            raise ValueError(
+                f"backend {self.run.backend!r} runs whole sequences, and bound 'filtering' single steps; take 'auto'"
+            )
+        self._dropout.refuse("bound 'filtering' does not support dropout masks", "bound 'elbo'")
+        if self.model.weight_prior != "dirac":
+            raise ValueError(
+                "bound 'filtering' is validated by a particle filter, which needs fixed weights; take weight prior "
+                "'dirac', or bound 'elbo'"
+            )
 
     def _refuse_a_guide_in_vain(self) -> None:
         inference = self.inference
@@ -132,8 +154,9 @@ class Config:
                     f"guide {inference.guide!r} is validated by its bound on each sequence, which weights with priors "
                     "share; take weight prior 'dirac', or guide 'prior'"
                 )
-            if inference.kl_annealing is not None and self.optimization.bound == "importance":
-                raise ValueError("kl annealing is for bound 'elbo': the importance bound has no KL to weigh")
+            if inference.kl_annealing is not None and self.optimization.bound != "elbo":
+                bound = self.optimization.bound
+                raise ValueError(f"kl annealing is for bound 'elbo': the {bound} bound has no KL to weigh")
             return
         options = dataclasses.asdict(inference)
         del options["guide"]
@@ -163,7 +186,9 @@ class Config:
             model=dataclasses.replace(self.model, weight_prior="dirac", regularizer="none", dropout=None),
             noise=silent,
             inference=Inference(),
-            optimization=dataclasses.replace(self.optimization, num_particles=1, bound="elbo"),
+            optimization=dataclasses.replace(
+                self.optimization, num_particles=1, bound="elbo", threshold=None, ancestor_term=None
+            ),
             run=dataclasses.replace(self.run, twin=False, folder=folder),
         )
 

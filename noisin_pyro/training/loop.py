@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -62,9 +63,10 @@ def fit(
     Each epoch adds a row to ``log.csv`` in ``folder``; the best model in validation is kept in ``best.pt``, and what
     training is resumed from in ``last.pt`` (:class:`~noisin_pyro.training.rundir.checkpointer.Checkpointer`).
     A row has ``epoch``; ``train_nats`` (the loss, noise on, while the weights changed) and ``valid_nats`` (noise off;
-    of a guide its bound, one draw a sequence), both nats per step, with their exponentials ``train_perplexity`` and
-    ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's spread at its end; ``seconds`` of the
-    epoch; ``tokens_per_second`` of the training in it. With averaged SGD, the averages are validated, kept and logged.
+    of a guide its bound, one draw a sequence; of the filtering bound an estimate), both nats per step, with their
+    exponentials ``train_perplexity`` and ``valid_perplexity``; ``learning_rate``; ``gamma_1`` and so on, each layer's
+    spread at its end; ``seconds`` of the epoch; ``tokens_per_second`` of the training in it. With averaged SGD, the
+    averages are validated, kept and logged.
 
     Args:
         label: name of the network in what is logged.
@@ -174,7 +176,7 @@ class _Loop:
         """Validate, write ``best.pt`` if it is better than before, and add a row to the log."""
         start, epoch, done = time.perf_counter(), self.state.epoch, self.state.under_way
         with averaged_weights(self.optimizer):
-            valid_nats = validate(self.model, self.guide, self.valid, self.config.data, self.world).nats_per_step
+            valid_nats = validate(self.model, self.guide, self.valid, self.config, self.world).nats_per_step
             require_finite(valid_nats, self.model, f"{self._title}, validation")
             is_best = valid_nats < self.state.best_nats
             if is_best:
@@ -217,7 +219,8 @@ class _Loop:
     def _log_backends(self) -> None:
         names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
         rows = self.world.split(self.config.data.batch_size) * self.config.optimization.num_particles
-        backends = ", ".join(names.get(backend, backend) for backend in self.model.rnn.backends(rows))
+        layers = ["loop"] if self.config.optimization.bound == "filtering" else self.model.rnn.backends(rows)
+        backends = ", ".join(names.get(backend, backend) for backend in layers)
         logger.info("%13s, layers computed by: %s", self.label, backends)
 
     def _log_row(self, row: metrics_log.Row, is_best: bool) -> None:
@@ -235,7 +238,8 @@ def _bound(model: SequenceModel, guide: Guide | None, config: Config) -> Bound:
     """The objective: equation (1) of the paper, or the bound of the guide."""
     options = config.optimization
     # Depth 1 is that of the model's plate. Left to be found by running the model, it would cost a resumed run draws.
-    elbo = PriorAsGuide_ELBO(num_particles=options.num_particles, bound=options.bound, max_plate_nesting=1)
+    filtering: dict[str, Any] = {"threshold": options.threshold, "ancestor_term": options.ancestor_term}
+    elbo = PriorAsGuide_ELBO(options.num_particles, bound=options.bound, max_plate_nesting=1, **filtering)
     return elbo(model, guide)
 
 

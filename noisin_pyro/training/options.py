@@ -61,6 +61,9 @@ class Model:
     tie_weights: bool = False
     """Share the weights of the embedding and the softmax. Texts only."""
 
+    emission_hidden_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Number of units of a hidden layer between the states and the output. By default the output is linear."""
+
     initialization: Literal["torch", "published"] = "torch"
     """Initial weights: torch's (embedding N(0, 1)), or the published paper's (embedding U(±0.1), biases 0)."""
 
@@ -165,8 +168,16 @@ class Optimization:
     num_particles: int = 1
     """Number of Monte Carlo samples of the noise per gradient."""
 
-    bound: Literal["elbo", "importance"] = "elbo"
-    """Objective: elbo (the paper's), or importance (log-mean-exp of the samples; on a cut text it is not a bound)."""
+    bound: Literal["elbo", "importance", "filtering"] = "elbo"
+    """Objective: elbo (the paper's), importance (log-mean-exp of the samples; on a cut text it is not a bound), or
+    filtering (log-likelihood estimate of a particle filter, with the guide as proposal, also in validation)."""
+
+    threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
+    """Of --bound filtering: resample if the effective sample size is below this fraction of the particles; 0 is off."""
+
+    ancestor_term: Annotated[bool | None, Named(help_behavior_hint="(default: True)")] = None
+    """Of --bound filtering: include the gradient of ancestors' weights. Without it, the gradient has less variance but
+    is not that of the likelihood."""
 
 
 @dataclass(frozen=True)

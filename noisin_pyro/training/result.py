@@ -30,10 +30,11 @@ class Result:
         folder: the run's.
         log: the rows of ``log.csv``.
         best_epoch: the epoch whose model was best in validation; the evaluations are of this model.
-        valid: validation, noise off; of a guide, its bound by one draw a sequence.
+        valid: validation, noise off; of a guide, its bound by one draw a sequence; of the filtering bound, the estimate
+            of a particle filter.
         test: test, noise off.
         ensemble: test, averaged over noisy runs; ``None`` if nothing is random or no samples were asked for.
-        bound: test, the guide's bound by one draw a sequence; ``None`` where the prior was the guide.
+        bound: test, as in validation; ``None`` where that is with the noise off.
         measure: what :meth:`table` shows: perplexities for a text, nats per step (a whole chord) for music.
         seconds: of all epochs and the last tests.
         twin: the deterministic network's result, if it was trained too.

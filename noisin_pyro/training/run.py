@@ -183,14 +183,15 @@ class _NetworkRun:
         rows: list[metrics_log.Row],
     ) -> Result:
         """Evaluate the best model."""
-        start, data, world = time.perf_counter(), self.config.data, self.world
+        start, config, world = time.perf_counter(), self.config, self.world
         best = load_best(folder, model, guide)
-        samples, ensemble = self.config.run.ensemble_samples, None
-        valid_evaluation = validate(model, guide, valid, data, world)
-        bound = None if guide is None else validate(model, guide, test, data, world)
-        score = partial(evaluate, model, batch_size=eval_rows(test, data, world))
+        samples, ensemble = config.run.ensemble_samples, None
+        valid_evaluation = validate(model, guide, valid, config, world)
+        is_bound = guide is not None or config.optimization.bound == "filtering"
+        bound = validate(model, guide, test, config, world) if is_bound else None
+        score = partial(evaluate, model, batch_size=eval_rows(test, config.data, world))
         mean = scored(partial(score, method="mean"), test, world)
-        if self.config.noisy and samples > 0:
+        if config.noisy and samples > 0:
             logger.info("%13s, test: averaging %d noisy runs", self.name, samples)
             ensemble = scored(partial(score, method="ensemble", num_samples=samples), test, world)
         return Result(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -59,13 +60,11 @@ def gather_state(state: State | None, world: World) -> State | None:
         return state
     if isinstance(state, Tensor):
         return torch.cat(world.all_gather(state.cpu()), -2)
-    z, c = (torch.cat(world.all_gather(part.cpu()), -2) for part in state)
-    return z, c
+    return cast(State, tuple(torch.cat(world.all_gather(part.cpu()), -2) for part in state))
 
 
 def shard_state(state: State, device: torch.device, world: World) -> State:
     """This process's rows of the RNN states of all, on ``device``."""
     if isinstance(state, Tensor):
         return state[..., world.rows(state.shape[-2]), :].to(device)
-    z, c = (part[..., world.rows(part.shape[-2]), :].to(device) for part in state)
-    return z, c
+    return cast(State, tuple(part[..., world.rows(part.shape[-2]), :].to(device) for part in state))

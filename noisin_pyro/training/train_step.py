@@ -254,7 +254,7 @@ def _parts(state: State) -> tuple[Tensor, ...]:
 
 
 def _clone(state: State) -> State:
-    return state.clone() if isinstance(state, Tensor) else (state[0].clone(), state[1].clone())
+    return state.clone() if isinstance(state, Tensor) else cast(State, tuple(part.clone() for part in state))
 
 
 def _cuda_graph(step: Callable[[], None]) -> Callable[[], None]:

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 from noisin_pyro.data import Stream
 from noisin_pyro.inference import Evaluation, evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import resolved
+from noisin_pyro.training.config import Config
 from noisin_pyro.training.distributed import SINGLE, World
 from noisin_pyro.training.options import Data
 from noisin_pyro.training.sharding import SequenceData, scored
 
 
 def validate(
-    model: SequenceModel, guide: Guide | None, data: SequenceData, options: Data, world: World = SINGLE
+    model: SequenceModel, guide: Guide | None, data: SequenceData, config: Config, world: World = SINGLE
 ) -> Evaluation:
-    """Evaluate the network with its noise off or, if there is a guide, the guide's bound with one draw a sequence."""
-    batch_size = eval_rows(data, options, world)
-    if guide is None:
-        return scored(partial(evaluate, model, method="mean", batch_size=batch_size), data, world)
-    importance = {"method": "importance", "guide": guide, "num_samples": 1, "batch_size": batch_size}
-    return scored(partial(evaluate, model, **importance), data, world)
+    """Evaluate the network with its noise off or, if there is a guide, the guide's bound with one draw a sequence.
+
+    With ``bound="filtering"`` it is the particle filter's estimate, with as many particles as in training.
+    """
+    how = config.optimization
+    options: dict[str, Any] = {"batch_size": eval_rows(data, config.data, world)}
+    if how.bound == "filtering":
+        options |= {"method": "particle-filter", "num_samples": how.num_particles, "islands": 1, "guide": guide}
+        options |= {"threshold": how.threshold}
+    elif guide is None:
+        options |= {"method": "mean"}
+    else:
+        options |= {"method": "importance", "guide": guide, "num_samples": 1}
+    return scored(partial(evaluate, model, **options), data, world)
 
 
 def eval_rows(data: SequenceData, options: Data, world: World = SINGLE) -> int | None:

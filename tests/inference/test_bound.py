@@ -126,7 +126,7 @@ class TestRefusals:
     def test_options(self):
         with pytest.raises(ValueError, match="num_particles must be a positive integer, got 0"):
             PriorAsGuide_ELBO(0)
-        with pytest.raises(ValueError, match="bound must be one of elbo, importance, got 'iwae'"):
+        with pytest.raises(ValueError, match="bound must be one of elbo, importance, filtering, got 'iwae'"):
             PriorAsGuide_ELBO(bound="iwae")
 
     def test_guide_site_that_is_not_in_the_model(self):

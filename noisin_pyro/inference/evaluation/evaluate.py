@@ -48,7 +48,8 @@ def evaluate(
       sites that the guide does not sample. A bound on log p(x); with one sample it is the ELBO. On a stream the samples
       and their weights are carried from window to window. A guide conditions on one window at a time and the state
       before it, so shorter windows give a looser bound.
-    - ``"particle-filter"``: the bootstrap particle filter, an unbiased estimate of p(x).
+    - ``"particle-filter"``: an unbiased estimate of p(x), by particles whose noise is drawn from its prior, or from a
+      named guide as the proposal.
 
     All methods are exact for a deterministic model.
 
@@ -63,14 +64,16 @@ def evaluate(
         batch_size: number of sequences per call; only for :class:`Sequences` (default: all). A guide with separate
             parameters for each sequence needs all of them in one call.
         log_probs: whether to return the log-probability of every step; for ``"particle-filter"``, and for
-            ``"importance"`` without a guide, log p̂(x_{1:t}) − log p̂(x_{1:t-1}). Not with a guide, which conditions on
-            all of x.
-        guide: a guide from :func:`noisin_pyro.inference.guides.get`, or a Pyro guide over some of the model's sites,
-            called with the model's arguments. For ``"importance"``.
+            ``"importance"`` without a guide, log p̂(x_{1:t}) − log p̂(x_{1:t-1}). Not for ``"importance"`` with a guide,
+            which conditions on all of x.
+        guide: a guide from :func:`noisin_pyro.inference.guides.get`, or for ``"importance"`` also a Pyro guide over
+            some of the model's sites, called with the model's arguments. For ``"importance"``, and for
+            ``"particle-filter"`` one of ``"mean-field"``, ``"filtering"`` and ``"smoothing"``.
         islands: number of independent filters among which the particles are divided equally (default: 4). The Monte
             Carlo error is computed from their differences; with one island it is NaN. For ``"particle-filter"``.
         threshold: the particles of an island are resampled if their effective sample size is below this fraction of
-            their number (default: 0.5); 0 never resamples. For ``"particle-filter"``.
+            their number (default: 0.5); 0 never resamples, which is best for an accurate smoothing guide. For
+            ``"particle-filter"``.
 
     Raises:
         ValueError: an unknown method, options that do not apply to it, a model that samples weights or γ (except for
@@ -88,7 +91,7 @@ def evaluate(
     if method == "particle-filter":
         islands = _islands(ISLANDS if islands is None else islands, num_samples)
         threshold = THRESHOLD if threshold is None else threshold
-        return particle_filter(model, data, num_samples, islands, threshold, batch_size, log_probs)
+        return particle_filter(model, data, num_samples, islands, threshold, batch_size, log_probs, guide)
     viewed = model
     if method == "mean":
         viewed = noise_off(model)
@@ -113,20 +116,21 @@ def _checked(
     """
     if num_samples is not None and method == "mean":
         raise ValueError(f"num_samples={num_samples} has no effect on method='mean', which does not sample; drop it")
-    for name, value, only in (
-        ("guide", guide, "importance"),
-        ("islands", islands, "particle-filter"),
-        ("threshold", threshold, "particle-filter"),
+    for name, value, methods in (
+        ("guide", guide, ("importance", "particle-filter")),
+        ("islands", islands, ("particle-filter",)),
+        ("threshold", threshold, ("particle-filter",)),
     ):
-        if value is not None and method != only:
-            raise ValueError(f"{name} has no effect on method={method!r}; drop it, or use method={only!r}")
+        if value is not None and method not in methods:
+            use = " or ".join(map(repr, methods))
+            raise ValueError(f"{name} has no effect on method={method!r}; drop it, or use method={use}")
     if isinstance(guide, (AutoDelta, AutoLaplaceApproximation)):
         kind = type(guide).__name__
         raise ValueError(
             f"guide: {kind} is a point estimate without a density, so the result would not be a bound; use a guide "
             "with a density (for AutoLaplaceApproximation, the guide that laplace_approximation() returns)"
         )
-    if guide is not None and log_probs:
+    if guide is not None and log_probs and method == "importance":
         raise ValueError(
             "log_probs (per token): a guide conditions on all of x, so its weights have no increments for single "
             "steps; omit the guide or log_probs, or use method='particle-filter'"

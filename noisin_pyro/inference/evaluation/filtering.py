@@ -24,6 +24,7 @@ from noisin_pyro.inference.evaluation.result import (
     window_groups,
 )
 from noisin_pyro.inference.filtering.particle_filter import filterable, has_noisy_states, run
+from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.importance_weights import log_mean_exp
 from noisin_pyro.inference.observed import ObservedSites, observed_steps, steps_of
 from noisin_pyro.models import SequenceModel
@@ -37,17 +38,20 @@ def particle_filter(
     threshold: float,
     batch_size: int | None = None,
     log_probs: bool = False,
+    guide: Callable[..., Any] | None = None,
 ) -> Evaluation:
     """Score by ``islands`` independent particle filters, each with ``num_samples / islands`` particles.
 
-    Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} p(x_t | z_{t,k}) is unbiased, and so is the mean over islands, whose
-    logarithm is the score. The Monte Carlo error is computed from the differences between islands.
+    Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} w_{t,k}, with w = p(x_t | z_t) p(noise) / q(noise), is unbiased, and
+    so is the mean over islands, whose logarithm is the score. The Monte Carlo error is computed from the differences
+    between islands.
 
     Raises:
         ValueError: a program that is not a :class:`SequenceModel`, that samples weights or γ, or that masks steps by
-            itself.
+            itself, or a guide that cannot draw the noise step by step.
     """
     program, conditions = filterable(model)
+    proposal = check_proposal(guide, program)
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
@@ -59,13 +63,14 @@ def particle_filter(
             handlers.enter_context(condition)
         particles = num_samples // islands
         width = max(program.emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
+        width = width if proposal is None else max(width, proposal.width)
         rows_per_block = block_size(islands * particles * width)
         filtered, scored = [], []
         for windows in window_groups(data, batch_size):
             scored.append(torch.cat([steps_of(batch) for batch in windows], 1))
             for block in blocks(len(scored[-1]), rows_per_block):
                 part = [batch.rows(block) for batch in windows]
-                filtered.append(run(program, part, islands, particles, threshold))
+                filtered.append(run(program, part, islands, particles, threshold, proposal))
     scored, increments = stack_rows(scored), stack_rows([each.increments for each in filtered])
     error = math.sqrt(float(jackknife_variance(leave_one_out(increments.sum(-1))).sum()))
     steps = by_step(log_mean_exp(increments.cumsum(-1)))

@@ -1,9 +1,11 @@
-"""The bootstrap particle filter: an unbiased estimate of p(x_{1:T})."""
+"""The particle filter: weighted particles that step through time together, an unbiased estimate of p(x_{1:T})."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +15,14 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from noisin_pyro.data import Batch
+from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
-from noisin_pyro.inference.importance_weights import effective_sample_size
-from noisin_pyro.inference.observed import steps_of
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.inference.traces import all_sites
-from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, underlying
+from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, scored_steps, underlying
+from noisin_pyro.models.emissions import with_plain_weights
+from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Particles(NamedTuple):
@@ -38,14 +43,25 @@ class FilterStep(NamedTuple):
     Attributes:
         particles: the particles after the step, resampled where ``resampled`` is True.
         increment: log p̂(x_t | x_{<t}) of each island, ``(R, B)``; 0 in padding.
-        effective_samples: effective sample size of each island before resampling, ``(R, B)``.
+        effective_samples: effective sample size of each island before resampling, ``(R, B)``; 0 in padding.
         resampled: which islands were resampled, ``(R, B)``.
+        weighted: the particles before resampling.
+        proposed: how they moved.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``; without a gradient for a softmax, whose scores would be
+            too many to be stored.
+        active: which sequences' weights changed, ``(B,)``; None for all.
+        ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
 
     particles: Particles
     increment: Tensor
     effective_samples: Tensor
     resampled: Tensor
+    weighted: Particles
+    proposed: Proposed
+    log_p: Tensor
+    active: Tensor | None
+    ancestors: Tensor | None
 
 
 class Filtered(NamedTuple):
@@ -53,7 +69,7 @@ class Filtered(NamedTuple):
 
     Attributes:
         increments: log p̂(x_t | x_{<t}) of each island, ``(R, B, T)``, 0 beyond a sequence's length.
-        effective_samples: effective sample sizes before resampling, summed over islands and steps, ``(B,)``.
+        effective_samples: effective sample sizes before resampling, summed over islands and real steps, ``(B,)``.
         resamplings: number of resamplings of all islands, ``(B,)``.
     """
 
@@ -62,34 +78,91 @@ class Filtered(NamedTuple):
     resamplings: Tensor
 
 
-@pyro_method  # one context for all steps, so that conditioned weights are found by their sites' names
-def run(program: SequenceModel, windows: list[Batch], islands: int, particles: int, threshold: float) -> Filtered:
+@dataclass(frozen=True)
+class Settings:
+    """How particles are drawn and resampled.
+
+    Attributes:
+        islands, particles: R and K; the particles of each island are weighted and resampled by themselves.
+        threshold: an island's particles of a sequence are resampled if their effective sample size is below this
+            fraction of K; 0 never resamples.
+        guide: the proposal; None is the prior.
+    """
+
+    islands: int
+    particles: int
+    threshold: float
+    guide: Guide | None = None
+
+
+def run(
+    program: SequenceModel,
+    windows: list[Batch],
+    islands: int,
+    particles: int,
+    threshold: float,
+    guide: Guide | None = None,
+) -> Filtered:
     """Filter B sequences by R independent islands of K particles each.
 
     Args:
         program: the model.
         windows: consecutive windows of the same sequences.
-        islands: R.
-        particles: K.
-        threshold: an island's particles of a sequence are resampled if their effective sample size is below this
-            fraction of K.
+        islands, particles, threshold, guide: as in :class:`Settings`.
     """
-    increments, current = [], None
-    total_ess = torch.zeros(len(windows[0].targets), dtype=torch.float64, device=windows[0].targets.device)
-    resamplings = torch.zeros_like(total_ess)
+    settings, current, filtered = Settings(islands, particles, threshold, guide), None, []
     for batch in windows:
-        walk = program.rnn.stepwise(program.embed(batch.inputs))
-        current = initial_particles(walk.start, islands, particles) if current is None else current
-        scored = steps_of(batch)
-        for t in range(batch.targets.shape[1]):
-            x_t = batch.targets[:, t : t + 1]
-            current, increment, ess, resampled = filter_step(
-                walk, program.emission, t, current, x_t, scored[:, t], threshold
-            )
-            increments.append(increment)
-            total_ess += (ess * scored[:, t]).sum(0)
-            resamplings += resampled.sum(0)
-    return Filtered(torch.stack(increments, -1), total_ess, resamplings)
+        window, current = filter_window(program, batch, current, settings)
+        filtered.append(window)
+    increments, effective_samples, resamplings = zip(*filtered, strict=True)
+    return Filtered(torch.cat(increments, -1), torch.stack(effective_samples).sum(0), torch.stack(resamplings).sum(0))
+
+
+@pyro_method  # one context for all steps, so that conditioned weights are found by their sites' names
+def filter_window(
+    program: SequenceModel,
+    batch: Batch,
+    particles: Particles | None,
+    settings: Settings,
+    state: State | None = None,
+    visit: Callable[[FilterStep], None] = lambda step: None,
+) -> tuple[Filtered, Particles]:
+    """Filter one window.
+
+    Args:
+        program: the model.
+        batch: the window.
+        particles: those after the window before; None at the start.
+        settings: how particles are drawn and resampled.
+        state: what all particles start from if there are none, as for :class:`SequenceModel`; zeros if None.
+        visit: called with each step.
+
+    Returns:
+        the result for this window, and the particles after it.
+    """
+    walk = program.rnn.stepwise(program.embed(batch.inputs), state)
+    islands, num_particles = settings.islands, settings.particles
+    particles = initial_particles(walk.start, islands, num_particles) if particles is None else particles
+    guide = None if settings.guide is None else settings.guide.along(walk, batch.targets, batch.lengths, batch.mask)
+    proposal = Proposal(walk, islands * num_particles, guide)
+    total, device = batch.targets.shape[1], batch.targets.device
+    real, scored = (
+        [None] * total if steps is None else steps.to(device).unbind(-1)
+        for steps in (scored_steps(batch.lengths, None, total), scored_steps(batch.lengths, batch.mask, total))
+    )
+    options, emission = (settings.threshold, proposal), with_plain_weights(program.emission)
+    increments, effective_samples, resampled = [], [], []
+    for t, x_t in enumerate(batch.targets.split(1, 1)):
+        step = filter_step(walk, emission, t, particles, x_t, scored[t], *options, real=real[t])
+        visit(step)
+        particles = step.particles
+        increments.append(step.increment)
+        effective_samples.append(step.effective_samples)
+        resampled.append(step.resampled)
+    filtered = Filtered(
+        torch.stack(increments, -1), torch.stack(effective_samples).sum((0, 1)), torch.stack(resampled).sum((0, 1))
+    )
+    return filtered, particles
 
 
 def initial_particles(start: States, islands: int, particles: int) -> Particles:
@@ -103,9 +176,19 @@ def initial_particles(start: States, islands: int, particles: int) -> Particles:
 
 
 def filter_step(
-    walk: StepwiseRNN, emission: Emission, t: int, particles: Particles, x_t: Tensor, scored: Tensor, threshold: float
+    walk: StepwiseRNN,
+    emission: Emission,
+    t: int,
+    particles: Particles,
+    x_t: Tensor,
+    scored: Tensor | None,
+    threshold: float,
+    proposal: Proposal | None = None,
+    real: Tensor | None = None,
 ) -> FilterStep:
-    """Propagate the particles with the model's noise, weight them by p(x_t | z_t), and resample them if needed.
+    """Propagate the particles, weight them by p(x_t | z_t) p(noise) / q(noise), and resample them if needed.
+
+    States have gradients, weights have none: ``filtering_bound.py`` has the gradient of log p̂.
 
     Args:
         walk: the network, which steps along the inputs of the window.
@@ -113,32 +196,58 @@ def filter_step(
         t: index of the step in the window, from 0.
         particles: the particles after step t - 1.
         x_t: targets of the step, ``(B, 1)`` or ``(B, 1, D)``.
-        scored: which sequences have a target at t, ``(B,)``; padding and missing targets do not change the weights.
+        scored: which sequences have a target at t, ``(B,)``, or None for all.
         threshold: particles are resampled if their effective sample size is below this fraction of K.
+        proposal: draws the noise, along the same walk; by default from the prior.
+        real: which sequences have a step at t, ``(B,)``, or None for all; padding changes neither states nor weights.
     """
-    states, log_w = particles
-    num_particles, uniform = log_w.shape[1], -math.log(log_w.shape[1])
-    z, states = walk.step(t, states, _sampler(walk, log_w.shape[0] * num_particles))
-    log_p = emission(z.unsqueeze(-2)).log_prob(x_t)
-    log_w = log_w + log_p.reshape(log_w.shape).double().where(scored, 0.0)
-    increment = log_w.logsumexp(1, keepdim=True)
-    # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
-    log_w = (log_w - increment).where(increment > -math.inf, uniform)
-    ess = effective_sample_size(log_w, 1)
-    due = (ess < threshold * num_particles) & scored
-    if bool(due.any()):
-        states = select(states, systematic_ancestors(log_w, due))
-        log_w = log_w.where(~due.unsqueeze(1), uniform)
-    return FilterStep(Particles(states, log_w), increment.squeeze(1), ess, due)
+    islands, num_particles, _ = particles.log_w.shape
+    proposal = Proposal(walk, islands * num_particles) if proposal is None else proposal
+    proposed = proposal.step(t, particles.states)
+    states, log_ratio = proposed.states, proposed.log_ratio
+    if real is not None:  # a sequence's particles stay at its end
+        both = zip(states, particles.states, strict=True)
+        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))
+    law = emission(proposed.output.unsqueeze(-2))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(law, Softmax)):
+        log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
+    with torch.no_grad():
+        log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0)).double()
+        active = scored
+        if log_ratio is not None:
+            log_ratio = log_ratio.reshape(log_w.shape).double()
+            log_w = log_w + (log_ratio if real is None else log_ratio.where(real, 0.0))
+            active = real
+        increment = log_w.logsumexp(1, keepdim=True)
+        if active is not None:  # weights are normalized, so it is 0 elsewhere but for rounding
+            increment = increment.where(active, 0.0)
+        # if no particle can produce x_t, p̂ is 0 from here on; equal weights keep the later steps finite
+        log_w = (log_w - increment).where(increment > -math.inf, -math.log(num_particles))
+        ess = log_w.exp().square().sum(1).reciprocal()
+        due = ess < threshold * num_particles
+        if active is not None:
+            due, ess = due & active, ess * active
+    weighted, after, ancestors = Particles(states, log_w), Particles(states, log_w), None
+    # where reading the device would wait for it, each particle that is not due is its own ancestor
+    if threshold > 0 and (due.is_cuda or due.any()):
+        ancestors = systematic_ancestors(log_w, due)
+        equal = torch.where(due.unsqueeze(1), -math.log(num_particles), log_w)
+        after = Particles(select(states, ancestors), equal)
+    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
 
 
-def _sampler(walk: StepwiseRNN, particles: int) -> Callable[[int, Tensor], Tensor]:
-    """A function that samples z_{l,t} of every particle. At the input layer all particles share the mean."""
-    return lambda layer, mean: walk.law(layer, mean.expand(particles, *mean.shape[-2:]))()
+def _where(real: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
+    return None if new is None or old is None else torch.where(real.unsqueeze(-1), new, old)
 
 
-def filterable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
+PARTICLE_FILTER = "method='particle-filter'"
+
+
+def filterable(model: Callable[..., Any], user: str = PARTICLE_FILTER) -> tuple[SequenceModel, list[Any]]:
     """The :class:`SequenceModel` under its views, and the handlers that condition its sites.
+
+    Args:
+        user: what needs it, in messages.
 
     Raises:
         ValueError: a program that is not a :class:`SequenceModel`, or one with its noise off.
@@ -146,32 +255,31 @@ def filterable(model: Callable[..., Any]) -> tuple[SequenceModel, list[Any]]:
     program, conditions = underlying(model)
     if isinstance(program, SequenceModel):
         return program, conditions
+    noise_off = " (for noise_off(model) use method='mean')" if user == PARTICLE_FILTER else ""
     raise ValueError(
-        f"method='particle-filter' needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its "
-        "unroll or innovations view (for noise_off(model) use method='mean')"
+        f"{user} needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its unroll or "
+        f"innovations view{noise_off}"
     )
 
 
-def has_noisy_states(program: SequenceModel, batch: Batch) -> bool:
+def has_noisy_states(program: SequenceModel, batch: Batch, user: str = PARTICLE_FILTER) -> bool:
     """Whether any state is noisy.
 
     Raises:
         ValueError: dropout, sampled weights or γ, or states that are conditioned on.
     """
-    program.dropout.refuse(
-        "method='particle-filter' does not support dropout masks",
-        "method 'importance', 'ensemble' or 'mean'",
-    )
+    others = "method 'importance', 'ensemble' or 'mean'" if user == PARTICLE_FILTER else ""
+    program.dropout.refuse(f"{user} does not support dropout masks", others)
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, **batch.keywords)
     noisy = False
     for site in all_sites(prune_subsample_sites(trace)):
         is_state = isinstance(site["fn"], NoisyPath)
         noisy = noisy or is_state
         if is_state and site["is_observed"]:
-            raise ValueError(f"method='particle-filter' samples the states, but {site['name']!r} is conditioned on")
+            raise ValueError(f"{user} samples the states, but {site['name']!r} is conditioned on")
         if not is_state and not site["is_observed"]:
             raise ValueError(
-                f"method='particle-filter' needs fixed weights and γ, but {site['name']!r} is sampled; condition on it "
+                f"{user} needs fixed weights and γ, but {site['name']!r} is sampled; condition on it "
                 f"first, as in pyro.condition(model, {{{site['name']!r}: ...}})"
             )
     return noisy

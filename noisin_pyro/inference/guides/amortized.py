@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import constraints
 from pyro.nn import PyroModule
 from pyro.nn.module import pyro_method
 from torch import Tensor, nn
@@ -82,11 +82,35 @@ class Guide(PyroModule):
         """The model of this guide."""
         return self._model[0]
 
+    @property
+    def width(self) -> int:
+        """Elements of the largest tensor that one sample of one sequence needs at one step."""
+        return max(self.head(layer).width for layer in self.model.rnn.noisy_layers)
+
     def head(self, layer: int) -> Head:
         """The network that computes the affine map of a layer."""
         head = self.heads[str(layer)]
         assert isinstance(head, Head)
         return head
+
+    @pyro_method
+    def along(
+        self, walk: StepwiseRNN, targets: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None
+    ) -> GuideSteps:
+        """The guide's maps along a window, given x.
+
+        Args:
+            walk: the model's network along the window.
+            targets: x_{1:T}, ``(..., B, T)`` or ``(..., B, T, D)``.
+            lengths: ``(B,)``, or None if all are T.
+            mask: False where a target is missing, ``(..., B, T)``.
+        """
+        features = self.encoder(walk.inputs.detach(), targets, lengths, mask)
+        # read once: Pyro records every access to a module
+        heads = {layer: self.head(layer) for layer in self.model.rnn.noisy_layers}
+        contexts = {layer: head.of_context(features) for layer, head in heads.items()}
+        real = None if lengths is None else real_steps(lengths.to(features.device), features.shape[-2])
+        return GuideSteps(walk, heads, contexts, self.uses_states, real)
 
     def forward(
         self,
@@ -107,111 +131,127 @@ class Guide(PyroModule):
                 "targets must be given, since a guide conditions on x; got None; to sample x, run the model"
             )
         rnn = self.model.rnn
-        x, walk = _read(self.model, inputs, state)
-        features = self.encoder(x.detach(), targets, lengths, mask)
-        heads = {layer: self.head(layer) for layer in rnn.noisy_layers}  # once: Pyro records every access to a module
-        contexts = {layer: head.of_context(features) for layer, head in heads.items()}
-        real = None if lengths is None else real_steps(lengths.to(x.device), x.shape[-2])
-        with self.model.sequences(x.shape[-3], size):
+        walk = _read(self.model, inputs, state)
+        steps = self.along(walk, targets, lengths, mask)
+        with self.model.sequences(walk.inputs.shape[-3], size):
             before = {layer: _draw_before(rnn, layer, walk) for layer in rnn.noisy_layers if rnn.noise.has_innovations}
             if self.uses_states or not before:
-                moved, stretch = _Sequential(rnn.name, walk, heads, self.uses_states, before, contexts, real).run()
+                moved, stretch = _sequential(rnn.name, steps, before)
             else:
-                moved, stretch = _parallel(walk, heads, before, contexts, real)
+                moved, stretch = _parallel(steps, before)
             for layer in rnn.noisy_layers:
                 density: Any = -stretch[layer].sum(-1)
                 law = dist.Delta(moved[layer], log_density=density, event_dim=2)
                 pyro.sample(f"{rnn.name}_{layer}{'_noise' if before else ''}", law)
 
 
-def _parallel(
-    walk: StepwiseRNN, heads: Heads, before: Layers, contexts: Layers, real: Tensor | None
-) -> tuple[Layers, Layers]:
+@dataclass(frozen=True)
+class GuideSteps:
+    """A guide's maps along one window, for whoever draws the noise step by step; made by :meth:`Guide.along`.
+
+    Attributes:
+        walk: the network along the window.
+        heads, contexts: of each noisy layer: the network that computes its map, and what it takes from x,
+            ``(..., B, T, F)``.
+        uses_states: whether maps depend on the states.
+        real: which steps are real, ``(..., B, T)``; None for all.
+    """
+
+    walk: StepwiseRNN
+    heads: Heads
+    contexts: Layers
+    uses_states: bool
+    real: Tensor | None
+
+    @cached_property
+    def spaces(self) -> dict[int, Transform]:
+        """The bijection onto the support of each layer's noise at one step, for noise that has innovations."""
+        return {layer: biject_to_support(self.walk.noise_law(layer)) for layer in self.heads}
+
+    def push(
+        self, t: int, layer: int, noise: Tensor, space: Transform, mean: Tensor, states: States, below: Layers
+    ) -> tuple[Tensor, Tensor]:
+        """Transform the noise (native noise: the state) of a layer at step t, drawn from its prior.
+
+        Args:
+            noise: ``(..., B, H)``.
+            space: the bijection onto its support.
+            mean: of z_t, ``(..., B, H)``.
+            states: those after step t - 1.
+            below: z_t of the noisy layers below.
+
+        Returns:
+            the transformed noise, and log |d noise / d noise before| ``(..., B)``.
+        """
+        features = None
+        if self.uses_states:
+            parts = [*states.z, *(c for c in states.c if c is not None), *below.values(), mean]
+            features = torch.cat([part.expand(*noise.shape[:-1], -1) for part in parts], -1)
+        real = None if self.real is None else self.real[..., t]
+        return push(noise, space, self.heads[layer](self._by_step[layer][t], features, real))
+
+    @cached_property
+    def _by_step(self) -> dict[int, tuple[Tensor, ...]]:
+        return {layer: context.unbind(-2) for layer, context in self.contexts.items()}
+
+
+def _parallel(steps: GuideSteps, before: Layers) -> tuple[Layers, Layers]:
     """ε_{1:T} of each layer and log |dε / dε_before| of each step, if no map depends on the states."""
     pushed = {
-        layer: push(noise, biject_to_support(_law(walk, layer)), heads[layer](contexts[layer], None, real))
+        layer: push(
+            noise,
+            biject_to_support(steps.walk.noise_law(layer, per_step=False)),
+            steps.heads[layer](steps.contexts[layer], None, steps.real),
+        )
         for layer, noise in before.items()
     }
     return {layer: noise for layer, (noise, _) in pushed.items()}, {layer: s for layer, (_, s) in pushed.items()}
 
 
-@dataclass(frozen=True)
-class _Sequential:
-    """Transforms the noise step by step, all layers together, if maps depend on the states."""
+def _sequential(name: str, steps: GuideSteps, before: Layers) -> tuple[Layers, Layers]:
+    """ε_{1:T} of each layer (z of native noise), and log |dε / dε_before| of each step, all layers together."""
+    walk, noises = steps.walk, {layer: noise.unbind(-2) for layer, noise in before.items()}
+    moved: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in steps.heads}
+    states = walk.start
+    for t in range(walk.inputs.shape[-2]):
+        below: Layers = {}
 
-    name: str
-    walk: StepwiseRNN
-    heads: Heads
-    uses_states: bool
-    before: Layers
-    contexts: Layers
-    real: Tensor | None
+        def draw(layer: int, mean: Tensor, t: int, states: States, below: Layers) -> Tensor:
+            if before:
+                noise, space = noises[layer][t], steps.spaces[layer]
+            else:
+                noise, space = _native(name, steps, t, layer, mean)
+            pushed = steps.push(t, layer, noise, space, mean, states, below)
+            moved[layer].append(pushed)
+            below[layer] = mean + walk.scale(layer, mean) * pushed[0] if before else pushed[0]
+            return below[layer]
 
-    def run(self) -> tuple[Layers, Layers]:
-        """ε_{1:T} of each layer (z of native noise), and log |dε / dε_before| of each step."""
-        spaces = {layer: biject_to_support(_law(self.walk, layer, per_step=True)) for layer in self.before}
-        noises = {layer: noise.unbind(-2) for layer, noise in self.before.items()}
-        contexts = {layer: context.unbind(-2) for layer, context in self.contexts.items()}
-        moved: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in self.contexts}
-        states = self.walk.start
-        for t in range(self.walk.inputs.shape[-2]):
-            below: list[Tensor] = []
+        _, states = walk.step(t, states, partial(draw, t=t, states=states, below=below))
+    return (
+        {layer: torch.stack([noise for noise, _ in path], -2) for layer, path in moved.items()},
+        {layer: torch.stack([stretch for _, stretch in path], -1) for layer, path in moved.items()},
+    )
 
-            def draw(layer: int, mean: Tensor, t: int, states: States, below: list[Tensor]) -> Tensor:
-                if self.before:
-                    space, noise = spaces[layer], noises[layer][t]
-                else:
-                    space, noise = self._native(layer, mean, t)
-                features = self._features(noise, mean, states, below) if self.uses_states else None
-                real = None if self.real is None else self.real[..., t]
-                pushed = push(noise, space, self.heads[layer](contexts[layer][t], features, real))
-                moved[layer].append(pushed)
-                z = mean + self.walk.scale(layer, mean) * pushed[0] if self.before else pushed[0]
-                below.append(z)
-                return z
 
-            _, states = self.walk.step(t, states, partial(draw, t=t, states=states, below=below))
-        return (
-            {layer: torch.stack([noise for noise, _ in steps], -2) for layer, steps in moved.items()},
-            {layer: torch.stack([stretch for _, stretch in steps], -1) for layer, steps in moved.items()},
-        )
-
-    @staticmethod
-    def _features(noise: Tensor, mean: Tensor, states: States, below: list[Tensor]) -> Tensor:
-        """z_{t-1} and c_{t-1} of every layer, z_t of those below, and the mean, expanded over particles."""
-        parts = [*states.z, *(c for c in states.c if c is not None), *below, mean]
-        return torch.cat([part.expand(*noise.shape[:-1], -1) for part in parts], -1)
-
-    def _native(self, layer: int, mean: Tensor, t: int) -> tuple[Transform, Tensor]:
-        """The unconstrained coordinates of z_t's support, and z_t drawn from its prior, which depends on the mean."""
-        law = self.walk.law(layer, mean)
-        site = f"{self.name}_{layer}_before_{t + 1}"
-        masked = law if self.real is None else law.mask(self.real[..., t])
-        return biject_to(law.support), pyro.sample(site, masked, infer={"is_auxiliary": True})
+def _native(name: str, steps: GuideSteps, t: int, layer: int, mean: Tensor) -> tuple[Tensor, Transform]:
+    """z_t drawn from its prior, which depends on the mean, and the bijection onto its support."""
+    law = steps.walk.law(layer, mean)
+    masked = law if steps.real is None else law.mask(steps.real[..., t])
+    return pyro.sample(f"{name}_{layer}_before_{t + 1}", masked, infer={"is_auxiliary": True}), biject_to(law.support)
 
 
 @pyro_method  # in the model's context, so that weights and γ with priors have their sites' names
-def _read(model: SequenceModel, inputs: Tensor, state: State | None) -> tuple[Tensor, StepwiseRNN]:
-    """The inputs of the first layer, and the network that steps along them."""
-    x = model.embed(inputs)
-    return x, model.rnn.stepwise(x, state)
+def _read(model: SequenceModel, inputs: Tensor, state: State | None) -> StepwiseRNN:
+    """The network, which steps along its inputs."""
+    return model.rnn.stepwise(model.embed(inputs), state)
 
 
 def _draw_before(rnn: NoisyRNN, layer: int, walk: StepwiseRNN) -> Tensor:
     """ε_{1:T} from its prior, ``(..., B, T, H)``."""
-    law, (*batch, steps, _) = _law(walk, layer), walk.inputs.shape
+    law, (*batch, steps, _) = walk.noise_law(layer, per_step=False), walk.inputs.shape
     batch_shape = torch.broadcast_shapes(law.batch_shape, (*batch, steps))
     path = law.expand(batch_shape).to_event(1)
     return pyro.sample(f"{rnn.name}_{layer}_before", path, infer={"is_auxiliary": True})
-
-
-def _law(walk: StepwiseRNN, layer: int, per_step: bool = False) -> TorchDistribution:
-    """The law of ε over a layer's units, with batch shape ``(..., B)`` if ``per_step``, else with a time axis of size 1
-    behind it."""
-    spread = walk.spreads[layer]
-    assert spread is not None
-    units = walk.weights[0].hh.shape[-1] if layer else walk.inputs.shape[-1]
-    return walk.family.law(spread if per_step else spread.unsqueeze(-2), units)
 
 
 def _coordinates(rnn: NoisyRNN, units: int) -> tuple[int, bool]:

@@ -8,8 +8,13 @@ from typing import NamedTuple
 
 from noisin_pyro._lookup import known
 
-METHODS = ("prior", "guide", "nuts")
-OF_NUTS, OF_OTHERS = ("num_chains", "warmup_steps", "thin"), ("num_proposals",)
+OPTIONS = {
+    "prior": ("num_proposals",),
+    "guide": ("num_proposals",),
+    "nuts": ("num_chains", "warmup_steps", "thin"),
+    "smoother": ("num_chains",),
+}
+"""The options of each method, beside ``num_samples``."""
 CHAINS = 4
 
 
@@ -30,7 +35,7 @@ class Options(NamedTuple):
 
     def of_its_method(self) -> tuple[str, ...]:
         """Names of the options that apply to the method."""
-        return OF_NUTS if self.method == "nuts" else OF_OTHERS
+        return OPTIONS[self.method]
 
 
 def checked_options(
@@ -47,14 +52,14 @@ def checked_options(
     Raises:
         ValueError: an option that is out of range or does not apply to the method.
     """
-    method = known("method", ("prior" if guide is None else "guide") if method is None else method, METHODS)
+    method = known("method", ("prior" if guide is None else "guide") if method is None else method, OPTIONS)
     if (guide is None) == (method == "guide"):
         wrong = "needs a guide, got none" if guide is None else "does not use a guide; drop it"
         raise ValueError(f"method={method!r} {wrong}")
     given = {"num_proposals": num_proposals, "num_chains": num_chains, "warmup_steps": warmup_steps, "thin": thin}
     for name, value in given.items():
-        if value is not None and (name in OF_NUTS) != (method == "nuts"):
-            others = "'nuts'" if name in OF_NUTS else "'prior' or 'guide'"
+        if value is not None and name not in OPTIONS[method]:
+            others = " or ".join(repr(other) for other, options in OPTIONS.items() if name in options)
             hint = ", whose draws are independent (reduce num_samples instead)" if name == "thin" else ""
             raise ValueError(f"{name} has no effect on method={method!r}{hint}; drop it, or use method={others}")
     for name, value in {"num_samples": num_samples, **given}.items():
@@ -65,7 +70,7 @@ def checked_options(
         method,
         num_samples,
         10 * num_samples if num_proposals is None and method == "prior" else num_proposals,
-        (CHAINS if method == "nuts" else 1) if num_chains is None else num_chains,
+        (CHAINS if "num_chains" in OPTIONS[method] else 1) if num_chains is None else num_chains,
         num_samples if warmup_steps is None else warmup_steps,
         1 if thin is None else thin,
     )

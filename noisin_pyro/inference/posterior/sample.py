@@ -19,10 +19,11 @@ from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effecti
 from noisin_pyro.inference.posterior.groups import coordinates, groups_of, marginal, observed
 from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
 from noisin_pyro.inference.posterior.samplers import Draws, by_importance, by_nuts, is_shared, run
+from noisin_pyro.inference.posterior.smoother import by_smoothing
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import SequenceModel, innovations, underlying
 
-PARTICLES = 200
+PARTICLES, SMOOTHER_PARTICLES = 200, 1000
 
 
 @torch.no_grad()
@@ -48,6 +49,9 @@ def posterior(
     - ``method="guide"``: draws from the guide, q(z | x), which approximates the posterior; with ``num_proposals``,
       resampled in proportion to p(x, z) / q(z | x). Sites that the guide does not sample are drawn from the prior.
     - ``method="nuts"``: chains of the No-U-Turn sampler on ``innovations(model)``. For small models.
+    - ``method="smoother"``: forward filtering, backward sampling (``smoother.py``), for long sequences. Each chain is a
+      particle filter of its own, from which its draws are taken. For noise that feeds back in every layer, with a
+      density, and cells other than the LSTM; γ and weights must be fixed.
 
     With the first two, ``sample_stats`` contains the Pareto k̂ and the effective sample size of each sequence's weights.
     If γ or weights are sampled, the sequences share them, and there is one k̂ for all sequences together. A warning is
@@ -76,13 +80,14 @@ def posterior(
             supported, since the draws of a window would not depend on later windows.
         guide: a guide from :func:`noisin_pyro.inference.guides.get`, or a Pyro guide over some of the model's sites,
             called with the model's arguments.
-        num_samples: number of draws; for ``"nuts"``, number of draws per chain before thinning.
+        num_samples: number of draws; for ``"nuts"`` and ``"smoother"``, number of draws per chain (before thinning).
         method: one of the above (default: ``"guide"`` if a guide is given, else ``"prior"``).
         num_proposals: number of draws to resample from (default for ``"prior"``: ``10 * num_samples``).
-        num_chains: for ``"nuts"``: number of chains, run one after the other (default: 4).
+        num_chains: for ``"nuts"`` and ``"smoother"``: number of chains, run one after the other (default: 4).
         warmup_steps: for ``"nuts"``: adaptation steps of each chain, discarded (default: ``num_samples``).
         thin: for ``"nuts"``: keep every ``thin``-th draw (default: 1).
-        num_particles: number of particles for ``x_marginal`` (default: 200); 0 omits ``x_marginal``.
+        num_particles: number of particles for ``x_marginal`` (default: 200); 0 omits ``x_marginal``. For
+            ``"smoother"``: number of particles of each filter (default: 1000).
         max_memory: maximum memory of the result and of intermediate draws, in bytes.
         seed: seed of this call, which then leaves the state of torch's generators unchanged. By default torch's
             generators are used.
@@ -101,7 +106,8 @@ def posterior(
     data = _sequences(data)
     (batch,) = data.batches()
     with seeded(seed, batch.inputs.device):
-        shared, draws_per_run = _shared_and_block_size(model, batch, num_particles)
+        smoothing = options.method == "smoother"
+        shared, draws_per_run = _shared_and_block_size(model, batch, num_particles, smoothing)
         marginals = bool(shared) and num_particles != 0
         if marginals and isinstance(program := underlying(model)[0], SequenceModel):
             program.dropout.refuse(
@@ -111,6 +117,9 @@ def posterior(
         check_memory(*_sizes(model, batch, options, marginals), options, max_memory, progress)
         if options.method == "nuts":
             draws = by_nuts(model, batch, num_samples, options.num_chains, options.warmup_steps, options.thin, progress)
+        elif smoothing:
+            particles = num_particles or SMOOTHER_PARTICLES
+            draws = by_smoothing(model, batch, num_samples, options.num_chains, particles)
         else:
             draws = by_importance(model, guide, batch, num_samples, options.num_proposals, draws_per_run)
         groups = groups_of(model, batch, draws.latents, options.num_draws, draws_per_run)
@@ -138,7 +147,9 @@ def _sequences(data: Sequences | Stream) -> Sequences:
     return Sequences(batch.inputs, batch.targets, batch.lengths)
 
 
-def _shared_and_block_size(model: Callable[..., Any], batch: Batch, num_particles: int | None) -> tuple[list[str], int]:
+def _shared_and_block_size(
+    model: Callable[..., Any], batch: Batch, num_particles: int | None, smoothing: bool
+) -> tuple[list[str], int]:
     """The names of latents that sequences share, and the number of draws in one run of the model."""
     with LargestTensor() as largest:
         trace, _ = run(model, batch, 1)
@@ -146,9 +157,9 @@ def _shared_and_block_size(model: Callable[..., Any], batch: Batch, num_particle
     if not latents:
         raise ValueError("model has no latent sites, hence no posterior; give it a spread above 0")
     shared = [site["name"] for site in latents if is_shared(site)]
-    if num_particles is not None and (not isinstance(num_particles, int) or num_particles < 0):
-        raise ValueError(f"num_particles must be a whole number of at least 0, got {num_particles!r}")
-    if num_particles and not shared:
+    if num_particles is not None and (not isinstance(num_particles, int) or num_particles < smoothing):
+        raise ValueError(f"num_particles must be a whole number of at least {smoothing:d}, got {num_particles!r}")
+    if num_particles and not shared and not smoothing:
         raise ValueError(
             f"num_particles={num_particles} has no effect if neither γ nor weights are sampled; drop it, and compute "
             "log p(x) by evaluate(model, data, 'particle-filter')"
@@ -178,6 +189,8 @@ def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
     """The group ``sample_stats``. Issues a warning if the draws are unreliable."""
     if draws.diverging is not None:
         return _by_chain({"diverging": ((), draws.diverging.numpy())}, options.num_chains)
+    if draws.effective_particles is not None:
+        return {"effective_particles": (("chain", "sequence"), draws.effective_particles.numpy())}
     assert draws.log_weights is not None
     k, effective = pareto_k(draws.log_weights.T.numpy()), effective_sample_size(draws.log_weights).numpy()
     unreliable = int((k > PARETO_K_THRESHOLD).sum())
@@ -207,6 +220,7 @@ def _attributes(model: Callable[..., Any], options: Options, seed: int | None) -
     resampled = "" if options.num_proposals is None else ", resampled by importance"
     methods = {
         "prior": f"prior{resampled}", "guide": f"guide{resampled or ', as drawn'}", "nuts": "NUTS on innovations",
+        "smoother": "forward filtering, backward sampling",
     }  # fmt: skip
     attributes: dict[str, Any] = {
         "inference_library": "noisin_pyro",

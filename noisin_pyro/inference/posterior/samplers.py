@@ -28,13 +28,16 @@ class Draws(NamedTuple):
     Attributes:
         latents: draws by site name, ``(S, B, ...)``, or ``(S, 1, ...)`` for a site outside the plate of the sequences.
         log_weights: importance weights of the proposals, ``(M, B)``, or ``(M, 1)`` if sequences share a latent; None
-            for NUTS.
+            for NUTS and the smoother.
         diverging: for NUTS, whether the trajectory of each draw diverged, ``(S,)``; else None.
+        effective_particles: for the smoother, the mean effective sample size of each filter, ``(chains, B)``; else
+            None.
     """
 
     latents: Latents
     log_weights: Tensor | None = None
     diverging: Tensor | None = None
+    effective_particles: Tensor | None = None
 
 
 def run(model: Program, batch: Batch, num_draws: int, guide: Program | None = None) -> tuple[Trace, Trace]:

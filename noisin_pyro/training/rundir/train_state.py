@@ -26,7 +26,7 @@ class EpochState:
     nats: float = 0.0
     steps: int = 0
     seconds: float = 0.0
-    state: State | None = None
+    state: State | tuple[Tensor, Tensor, Tensor] | None = None  # of a filtered LSTM: z, c and log-weights
 
     def add(self, batches: int, nats: float, steps: int, state: State, seconds: float) -> None:
         """Count more batches."""

@@ -202,7 +202,7 @@ class TestWarningsAndRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"method": "nut"}, "method must be one of prior, guide, nuts, got 'nut'; did you mean 'nuts'"),
+            ({"method": "nut"}, "method must be one of prior, guide, nuts, smoother, got 'nut'; did you mean 'nuts'"),
             ({"method": "guide"}, "method='guide' needs a guide, got none"),
             ({"method": "nuts", "guide": lambda *_, **__: None}, "method='nuts' does not use a guide"),
             ({"method": "nuts", "num_proposals": 5}, "num_proposals has no effect on method='nuts'"),

@@ -1,0 +1,248 @@
+"""The filtering bound, log p̂(x) of a particle filter, as a Pyro program whose states are summed out.
+
+Its noise is drawn inside the filter, so its sample sites are those of γ and weights with priors, and ``x``, a factor
+with log p̂(x) of each sequence. Its ELBO is the bound: Σ log p̂(x), minus the KL of what a guide samples.
+
+Source: filtering variational objectives, Maddison et al. (2017); variational sequential Monte Carlo, Naesseth et al.
+(2018); auto-encoding sequential Monte Carlo, Le et al. (2018).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.nn.module import pyro_method
+from torch import Tensor
+
+from noisin_pyro.data import Batch
+from noisin_pyro.inference.filtering.particle_filter import (
+    Filtered,
+    FilterStep,
+    Particles,
+    Settings,
+    filter_window,
+    filterable,
+)
+from noisin_pyro.inference.filtering.proposals import check_proposal
+from noisin_pyro.inference.guides import Guide
+from noisin_pyro.models import SequenceModel, States
+from noisin_pyro.models.noisy_rnn import State
+
+Program = Callable[..., Any]
+ParticleState = tuple[Tensor, ...]
+"""z ``(L, K, B, H)``, an LSTM's c, and log-weights ``(L, K, B, 1)``, the same in each layer."""
+
+USER = 'bound="filtering"'
+
+
+class FilteringOutput(NamedTuple):
+    """The result of filtering a batch.
+
+    Attributes:
+        state: the particles and their weights at the end, to continue from; each sequence's at its own length.
+        log_likelihood: log p̂(x) of each sequence, given the particles at the start, ``(B,)``.
+        effective_samples: effective sample size before resampling, summed over real steps, ``(B,)``.
+        resamplings: number of resamplings, ``(B,)``.
+    """
+
+    state: ParticleState
+    log_likelihood: Tensor
+    effective_samples: Tensor
+    resamplings: Tensor
+
+
+@dataclass(frozen=True)
+class FilteredProgram:
+    """A :class:`SequenceModel`, in any view, with its states summed out by a particle filter. It takes its arguments.
+
+    A ``state`` may be that of the model, from which all particles start, or that of :class:`FilteringOutput`.
+
+    Raises:
+        ValueError: when run, for a program that is not a :class:`SequenceModel` or has no targets, dropout, states that
+            are conditioned on, or native poisson noise without the ancestor term or with a single particle.
+    """
+
+    model: Program
+    settings: Settings
+    ancestor_term: bool = True
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        targets: Tensor | None = None,
+        state: State | ParticleState | None = None,
+        lengths: Tensor | None = None,
+        size: int | None = None,
+    ) -> FilteringOutput:
+        program, conditions = filterable(self.model, USER)
+        self._refuse(program, conditions)
+        if targets is None:
+            raise ValueError(f"targets must be given, since {USER} weights particles by them; got None")
+        with contextlib.ExitStack() as handlers:
+            for condition in conditions:
+                handlers.enter_context(condition)
+            batch = Batch(inputs, targets, lengths, False)
+            return _filter(program, batch, state, size, self.settings, self.ancestor_term)
+
+    def _refuse(self, program: SequenceModel, conditions: list[Any]) -> None:
+        rnn, particles = program.rnn, self.settings.particles
+        program.dropout.refuse(f"{USER} does not support dropout masks", 'bound="elbo"')
+        for layer in rnn.noisy_layers:
+            name = f"{rnn.name}_{layer}"
+            if any(name in condition.data for condition in conditions):
+                raise ValueError(f"{USER} sums out the states, but {name!r} is conditioned on; drop that condition")
+        if rnn.noisy_layers and not rnn.noise.has_rsample and (particles < 2 or not self.ancestor_term):
+            raise ValueError(
+                f"{USER} has no gradient for {rnn.noise} noise, which is discrete with a law that depends on the "
+                f"state, unless ancestor_term=True and num_particles is at least 2, got {self.ancestor_term} and "
+                f"{particles}"
+            )
+
+
+def summed_out(
+    model: Program, guide: Program | None, settings: Settings, ancestor_term: bool
+) -> tuple[FilteredProgram, Program | None]:
+    """The program with its states summed out, and the guide of what is left.
+
+    A named guide draws the noise inside the filter. Any other guide samples γ or weights.
+    """
+    program, _ = filterable(model, USER)
+    if isinstance(guide, Guide):
+        settings = replace(settings, guide=check_proposal(guide, program))
+        return FilteredProgram(model, settings, ancestor_term), None
+    return FilteredProgram(model, settings, ancestor_term), guide and _without_states(guide, program)
+
+
+def _without_states(guide: Program, program: SequenceModel) -> Program:
+    """The guide, checked for noise of whole sequences, which it may not sample."""
+    rnn = program.rnn
+    states = {f"{rnn.name}_{layer}{suffix}" for layer in rnn.noisy_layers for suffix in ("", "_noise")}
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        with poutine.trace() as tracer:
+            value = guide(*args, **kwargs)
+        if wrong := states & tracer.trace.nodes.keys():
+            raise ValueError(
+                f"{USER} draws the noise step by step, but the guide samples {min(wrong)!r} of whole sequences; use "
+                "guides.get with 'mean-field', 'filtering' or 'smoothing', or leave the noise to the prior"
+            )
+        return value
+
+    return checked
+
+
+@pyro_method  # in the model's context, so that weights and γ with priors are the same in the whole program
+def _filter(
+    program: SequenceModel,
+    batch: Batch,
+    state: State | ParticleState | None,
+    size: int | None,
+    settings: Settings,
+    ancestor_term: bool,
+) -> FilteringOutput:
+    x = program.embed(batch.inputs)
+    if x.dim() != 3:
+        raise ValueError(f"inputs must have the axes (batch, time, features) for {USER}, got {tuple(x.shape)}")
+    program._check_targets(batch.targets, x)
+    program._sample_globals()
+    particles = _particles(program, state, settings.particles, len(x))
+    start: Any = state if particles is None else None
+    log_likelihood, filtered, last = differentiable_filter(program, batch, particles, settings, ancestor_term, start)
+    with program.sequences(len(x), size):
+        pyro.factor("x", log_likelihood)
+    return FilteringOutput(_state(last), log_likelihood, filtered.effective_samples, filtered.resamplings)
+
+
+def differentiable_filter(
+    program: SequenceModel,
+    batch: Batch,
+    particles: Particles | None,
+    settings: Settings,
+    ancestor_term: bool,
+    state: State | None = None,
+) -> tuple[Tensor, Filtered, Particles]:
+    """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
+
+    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So a
+    softmax is differentiated for all steps and particles at once, in blocks.
+
+    Args:
+        program, batch, particles, settings, state: as for :func:`filter_window`, with one island.
+        ancestor_term: whether each particle carries the weight of its ancestor, divided by itself detached, through a
+            resampling (Ścibior and Wood 2021).
+    """
+    steps: list[FilterStep] = []
+    filtered, last = filter_window(program, batch, particles, settings, state, steps.append)
+    value = filtered.increments[0].sum(-1)
+    if not torch.is_grad_enabled():
+        return value, filtered, last
+    derivatives = torch.stack(_derivatives(steps, ancestor_term), -1)  # (K, B, T)
+    log_p = torch.stack([step.log_p for step in steps], -1)[0]
+    if log_p.requires_grad:  # where the derivative is 0, the density may be so too
+        surrogate = derivatives.to(log_p) * torch.where(derivatives == 0, 0.0, log_p)
+    else:
+        law: Any = program.emission(torch.stack([step.proposed.output for step in steps], -2))
+        surrogate = law.weighted_log_prob(batch.targets, derivatives)
+    surrogate = surrogate.sum((0, -1))
+    ratios = [step.proposed.log_ratio for step in steps]
+    if ratios[0] is not None:
+        surrogate = surrogate + (derivatives.to(surrogate) * torch.stack(ratios, -1)).sum((0, -1))  # type: ignore[arg-type]
+    return value + (surrogate - surrogate.detach()), filtered, last
+
+
+@torch.no_grad()
+def _derivatives(steps: list[FilterStep], ancestor_term: bool) -> list[Tensor]:
+    """∂log p̂ / ∂log w of each step, ``(K, B)``, where log w is what the step adds to the log-weights.
+
+    At a sequence's last step it is the normalized weight W_T. With the ancestor term, that of a particle is the sum
+    over its offspring, so the weight of all its descendants at the end. Without it, that of a particle that is
+    resampled is its weight W_t, since later steps do not depend on it.
+    """
+    derivatives: list[Tensor] = []
+    carried: Tensor | None = None
+    has_ended: Any = None  # which sequences have steps behind this one; None if all have
+    for step in reversed(steps):
+        due, active = step.resampled[0], step.active
+        weights = step.weighted.log_w[0].exp()
+        if carried is None:
+            carried, has_ended = weights, active
+        else:
+            if step.ancestors is not None:
+                before = weights
+                if ancestor_term:
+                    before = torch.zeros_like(carried).scatter_add_(0, step.ancestors[0], carried)
+                carried = torch.where(due, before, carried)
+            if active is not None:
+                carried, has_ended = torch.where(has_ended, carried, weights), has_ended | active
+        derivatives.append(carried if active is None else carried.where(active, 0.0))
+    return derivatives[::-1]
+
+
+def _particles(
+    program: SequenceModel, state: State | ParticleState | None, num_particles: int, rows: int
+) -> Particles | None:
+    """The particles in a state; None for a state of the model, or none."""
+    parts, memory = () if isinstance(state, Tensor) else tuple(state or ()), program.rnn.cell.has_memory
+    if len(parts) <= 1 + memory:
+        return None
+    z, *c, log_w = parts
+    expected = (program.rnn.num_layers, num_particles, rows, program.rnn.hidden_size)
+    if len(c) != memory or z.shape != expected:
+        raise ValueError(
+            f"state must have z of shape {expected} (layers, particles, batch, units), an LSTM's c, and log-weights, "
+            f"got {[tuple(part.shape) for part in parts]}; pass the state that the same bound returned for these rows"
+        )
+    return Particles(States(tuple(z), tuple(c[0]) if memory else (None,) * len(z)), log_w[:1].squeeze(-1))
+
+
+def _state(particles: Particles) -> ParticleState:
+    (z, c), log_w = particles
+    memories = [part for part in c if part is not None]
+    parts = [torch.stack(z), *([torch.stack(memories)] if memories else [])]
+    return *parts, log_w.unsqueeze(-1).expand(len(z), -1, -1, -1)

@@ -1,0 +1,310 @@
+"""The filtering bound: the same numbers as the model's own densities, its gradient, and what it refuses."""
+
+import math
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pyro.optim
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI
+from pyro.infer.autoguide import AutoNormal
+from torch import Tensor
+
+import noisin_pyro as nz
+from noisin_pyro import LanguageModel, PriorAsGuide_ELBO, SequenceModel, Spread, innovations
+from noisin_pyro.data import Batch
+from noisin_pyro.inference.blocks import LargestTensor
+from noisin_pyro.inference.filtering.particle_filter import Settings, filter_window
+from noisin_pyro.inference.filtering_bound import differentiable_filter
+from noisin_pyro.models import CELLS, EMISSIONS
+from noisin_pyro.recurrence import softmax
+
+from ...small_layers import make_rnn
+
+BATCH, STEPS, PARTICLES, OUTPUTS = 3, 5, 4, 4
+
+
+def make(emission: str = "bernoulli", **options: Any) -> SequenceModel:
+    return SequenceModel(make_rnn(**options), emission, OUTPUTS).double()
+
+
+def data(emission: str = "bernoulli", batch: int = BATCH, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+    x = torch.bernoulli(torch.full((batch, steps, OUTPUTS), 0.5)).double()
+    x = torch.randint(OUTPUTS, (batch, steps)) if emission == "categorical" else x
+    return torch.randn(batch, steps, 2).double(), x
+
+
+def filtering(model: Any, guide: Any = None, particles: int = PARTICLES, **options: Any) -> Any:
+    return PriorAsGuide_ELBO(particles, bound="filtering", **options)(model, guide)
+
+
+def perturbed(model: SequenceModel, name: str, scale: float = 0.3, **options: Any) -> Any:
+    """A guide away from the prior."""
+    guide = nz.guides.get(name, model, hidden_size=4, **options)
+    with torch.no_grad():
+        for parameter in guide.parameters():  # pyright: ignore[reportFunctionMemberAccess]
+            parameter.add_(scale * torch.randn_like(parameter))
+    return guide
+
+
+class TestValue:
+    @pytest.mark.parametrize(
+        "options",
+        [{"cell": cell, "num_layers": 2, "input_spread": 0.2} for cell in CELLS]
+        + [{"emission": emission} for emission in EMISSIONS]
+        + [{"feedback": False, "cell": "gru"}, {"noise": "dirichlet"}, {"noise": "gamma:multiplicative"}]
+        + [{"noise": f"{name}:native", "cell": "sigmoid"} for name in ("beta", "gamma", "poisson")],
+        ids=str,
+    )
+    def test_without_resampling_is_that_of_the_models_own_densities(self, options):
+        emission = options.pop("emission", "bernoulli")
+        model, (inputs, x) = make(emission, **options), data(emission)
+        drawn: list[dict[int, Tensor]] = []
+        batch = Batch(inputs, x, None, False)
+        filtered, _ = filter_window(
+            model, batch, None, Settings(1, PARTICLES, 0.0), visit=lambda step: drawn.append(step.proposed.drawn)
+        )
+        paths = {
+            f"z_{layer}": torch.stack([z[layer].expand(PARTICLES, BATCH, -1) for z in drawn], -2) for layer in drawn[0]
+        }
+        with pyro.plate("particles", PARTICLES, dim=-2), torch.no_grad():
+            out = pyro.condition(model, paths)(inputs, x)
+        log_p = out.emission.log_prob(x).sum(-1).logsumexp(0) - math.log(PARTICLES)
+        torch.testing.assert_close(filtered.increments[0].sum(-1), log_p)
+
+    @pytest.mark.parametrize("cell", ["tanh", "lstm"])
+    @pytest.mark.parametrize("name", [None, "mean-field"])
+    def test_windows_equal_one_long_window(self, cell, name):
+        model = LanguageModel(5, 3, num_layers=2, cell=cell, spread=1.0).double()
+        inputs, targets = torch.randint(5, (2, 2, 8))
+        guide = None
+        if name is not None:  # maps that depend on x_t alone are the same in every window
+            guide = perturbed(model, name)
+            with torch.no_grad():
+                for gru in (guide.encoder.forward_in_time, guide.encoder.backward_in_time):
+                    for parameter in gru.parameters():
+                        parameter.zero_()
+        bound = filtering(model, guide, threshold=0.9)
+        pyro.set_rng_seed(1)
+        whole = bound(inputs, targets)
+        pyro.set_rng_seed(1)
+        total, state = torch.zeros(()), None
+        for window in (slice(0, 3), slice(3, 6), slice(6, 8)):
+            total = total + bound(inputs[:, window], targets[:, window], state=state)
+            state = bound.returned.state
+        torch.testing.assert_close(total, whole)
+
+    @pytest.mark.parametrize("guided", [False, True])
+    @pytest.mark.parametrize("cell", ["tanh", "lstm"])
+    def test_padding_has_no_density_no_gradient_and_no_effect_on_the_state(self, cell, guided):
+        model, (inputs, x) = make(cell=cell, num_layers=2), data()
+        bound = filtering(model, perturbed(model, "filtering") if guided else None, threshold=1.0)
+        gradients, states = [], []
+        for steps in (3, STEPS):
+            pyro.set_rng_seed(1)
+            lengths = None if steps == 3 else torch.tensor([3, 3, 3])
+            loss = bound(inputs[:, :steps], x[:, :steps], lengths=lengths)
+            gradients.append((loss, *torch.autograd.grad(loss, [p for p in bound.parameters() if p.requires_grad])))
+            states.append(bound.returned.state)
+        for padded, cut in zip(gradients[1] + states[1], gradients[0] + states[0], strict=True):
+            torch.testing.assert_close(padded, cut)
+        bound(inputs, x, lengths=torch.tensor([0, 2, 5]))
+        torch.testing.assert_close(bound.returned.log_likelihood[0], torch.zeros(()).double())
+        assert bound.returned.effective_samples[0] == bound.returned.resamplings[0] == 0
+
+    def test_starts_from_a_state_of_the_model(self):
+        model, (inputs, x) = make(cell="lstm"), data()
+        bound = filtering(model)
+        state = model(inputs, x).state
+        pyro.set_rng_seed(1)
+        first = bound(inputs, x, state=state)
+        z, c = (part.unsqueeze(1).expand(-1, PARTICLES, -1, -1) for part in state)
+        log_w = torch.full((1, PARTICLES, BATCH, 1), -math.log(PARTICLES), dtype=torch.float64)
+        pyro.set_rng_seed(1)
+        torch.testing.assert_close(first, bound(inputs, x, state=(z, c, log_w)))
+
+    def test_size_scales_the_likelihood(self):
+        model, (inputs, x) = make(), data()
+        losses = []
+        for size in (None, 4 * BATCH):
+            pyro.set_rng_seed(1)
+            losses.append(filtering(model)(inputs, x, size=size))
+        torch.testing.assert_close(4 * losses[0], losses[1])
+
+    def test_spread_with_a_prior_pays_its_kl_only_if_a_guide_samples_it(self):
+        prior = dist.LogNormal(-1.0, 0.3)
+        model, plain = make(spread=Spread(prior=prior)), make(spread=0.7)
+        for name, parameter in model.named_parameters():
+            parameter.data = plain.get_parameter(name).data
+        inputs, x = data()
+
+        def guide(*_: Any, **__: Any) -> None:
+            pyro.sample("rnn.spread_1.gamma", dist.Delta(torch.tensor(0.7), log_density=torch.tensor(2.0)))
+
+        given = pyro.condition(model, {"rnn.spread_1.gamma": torch.tensor(0.7)})
+        losses = []
+        for program, proposal in ((plain, None), (model, guide), (given, None)):
+            pyro.set_rng_seed(1)
+            losses.append(filtering(program, proposal)(inputs, x))
+        log_prior = prior.log_prob(torch.tensor(0.7))
+        torch.testing.assert_close(losses[1], losses[0] + 2.0 - log_prior)
+        torch.testing.assert_close(losses[2], losses[0] - log_prior)
+        unguided = filtering(model)(inputs, x)
+        unguided.backward()
+        assert unguided.isfinite() and model.emission.linear.weight.grad.abs().sum() > 0
+
+
+class TestUnbiased:
+    """E[p̂] is p(x) with any proposal; the false-alarm rate of each test is 1e-6, at fixed seeds."""
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+    @pytest.mark.parametrize("name", ["mean-field", "filtering", "smoothing"])
+    def test_with_a_guide(self, linear_gaussian, exact_log_likelihood, assert_mean, name, threshold):
+        pyro.set_rng_seed(0)
+        model = linear_gaussian()
+        guide = perturbed(model, name, covariance="full")
+        x = torch.tensor([[0.5, -1.0], [2.0, 1.5], [0.0, 1.0]]).double().expand(3000, -1, -1)
+        bound = filtering(model, guide, particles=6, threshold=threshold)
+        with torch.no_grad():
+            bound(torch.zeros(3000, 3, 1).double(), x)
+        assert_mean((bound.returned.log_likelihood - exact_log_likelihood(x[:1], 1.0)).exp(), 1.0)
+        assert bool((bound.returned.resamplings > 0).any()) == (threshold > 0)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"cell": "lstm", "num_layers": 2, "input_spread": 0.3},
+            {"cell": "gru", "noise": "laplace"},
+            {"noise": "dirichlet"},
+            {"cell": "sigmoid", "noise": "gamma:multiplicative"},
+            {"cell": "sigmoid", "noise": "beta:native"},
+            {"feedback": False},
+        ],
+        ids=str,
+    )
+    def test_the_same_mean_with_and_without_a_guide(self, options, assert_mean):
+        pyro.set_rng_seed(0)
+        model = make(**options)
+        inputs, x = (values.expand(4000, -1, -1) for values in data(batch=1, steps=3))
+        estimates = []
+        for guide in (None, perturbed(model, "smoothing", 0.2)):
+            bound = filtering(model, guide, particles=4, threshold=1.0)
+            with torch.no_grad():
+                bound(inputs, x)
+            estimates.append(bound.returned.log_likelihood.exp())
+        assert_mean((estimates[1] - estimates[0]) / estimates[0].mean(), 0.0)
+
+    def test_weighted_gradient_is_the_score(self, linear_gaussian, exact_log_likelihood):
+        # z < 4 has a false-alarm rate of 6e-5, at a fixed seed; 40,000 replicates in 40 groups
+        pyro.set_rng_seed(0)
+        model = linear_gaussian(spread=Spread(0.7, floor=0.0, learn=True))
+        x = torch.tensor([[1.5, -1.0], [2.0, 1.5], [-1.0, 1.0]]).double()
+        gamma = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        log_p = exact_log_likelihood(x[None], gamma)
+        (score,) = torch.autograd.grad(log_p, gamma)
+        excess = model.rnn.spread_1.excess_unconstrained
+        chain = torch.sigmoid(excess).item()  # dγ/dρ of the softplus
+        batch = Batch(torch.zeros(1000, 3, 1).double(), x.expand(1000, -1, -1), None, False)
+        z = {}
+        for ancestor_term in (True, False):
+            groups = []
+            for _ in range(40):
+                estimate, *_ = differentiable_filter(model, batch, None, Settings(1, 8, 1.0), ancestor_term)
+                weight = (estimate - log_p).detach().exp() / len(estimate)
+                groups.append(torch.autograd.grad((weight * estimate).sum(), excess)[0] / chain)
+            means = torch.stack(groups)
+            z[ancestor_term] = float((means.mean() - score) / (means.std() / 40**0.5))
+        assert abs(z[True]) < 4 and abs(z[False]) > 5
+
+
+class TestTraining:
+    def test_softmax_in_blocks(self, monkeypatch):
+        model = LanguageModel(50, 3, spread=1.0).double()
+        inputs, targets = torch.randint(50, (2, 2, 6))
+        gradients = []
+        for limit in (softmax.BLOCK_NUMEL, 100):
+            monkeypatch.setattr(softmax, "BLOCK_NUMEL", limit)
+            pyro.set_rng_seed(1)
+            with LargestTensor() as largest:
+                gradients.append(torch.autograd.grad(filtering(model)(inputs, targets), list(model.parameters())))
+        assert largest.numel < PARTICLES * 2 * 50  # the scores of one step
+        for small, large in zip(*gradients, strict=True):
+            torch.testing.assert_close(small, large)
+
+    def test_svi(self):
+        with pyro.settings.context(module_local_params=False):
+            pyro.clear_param_store()
+            model, (inputs, x) = make(spread=Spread(0.5, learn=True)), data()
+            svi = SVI(model, None, pyro.optim.Adam({"lr": 0.05}), PriorAsGuide_ELBO(8, bound="filtering"))
+            losses = [float(svi.step(inputs, x)) for _ in range(30)]
+            assert sum(losses[-5:]) < sum(losses[:5]) - 5
+
+    def test_a_guide_and_the_model_get_gradients(self):
+        model = make(num_layers=2, spread=Spread(0.5, learn=True))
+        bound = filtering(model, nz.guides.get("smoothing", model))
+        bound(*data()).backward()
+        for part in (bound.model, bound.guide):
+            assert sum(p.grad.abs().sum() for p in part.parameters() if p.grad is not None) > 0
+        assert all(model.get_parameter(f"rnn.spread_{layer}.excess_unconstrained").grad != 0 for layer in (1, 2))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"bound": "elbo", "threshold": 0.5}, "threshold=0.5 has no effect on bound='elbo'"),
+            (
+                {"bound": "importance", "ancestor_term": False},
+                "ancestor_term=False has no effect on bound='imp",
+            ),
+            ({"bound": "filtering", "threshold": 1.5}, "threshold must be from 0"),
+            ({"bound": "filter"}, "bound must be one of elbo, importance, filtering"),
+        ],
+    )
+    def test_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            PriorAsGuide_ELBO(**options)
+
+    def test_kl_weight(self):
+        bound = filtering(make())
+        bound.elbo.kl_weight = 0.5
+        with pytest.raises(ValueError, match=r"kl_weight=0\.5 is not for bound='filtering'"):
+            bound(*data())
+
+    def test_programs(self):
+        model, arguments = make(), data()
+        for program in (nz.noise_off(model), poutine.scale(model, 0.5), lambda *a, **k: model(*a, **k)):
+            with pytest.raises(ValueError, match=r"needs a SequenceModel, got (View|function|_bound_partial)"):
+                filtering(program)(*arguments)
+        with pytest.raises(ValueError, match="'z_1' is conditioned on"):
+            filtering(pyro.condition(model, {"z_1": torch.zeros(BATCH, STEPS, 3)}))(*arguments)
+        with pytest.raises(ValueError, match="does not support dropout masks"):
+            filtering(make(regularizer="D"))(*arguments)
+        with pytest.raises(ValueError, match="targets must be given"):
+            filtering(model)(arguments[0])
+        with pytest.raises(ValueError, match=r"targets must have shape \(\.\.\., 3, 5, 4\)"):
+            filtering(model)(arguments[0], arguments[1][..., :2])
+        bound = filtering(model)
+        bound(*arguments)
+        with pytest.raises(ValueError, match=r"state must have z of shape \(1, 5, 3, 3\)"):
+            filtering(model, particles=5)(*arguments, state=bound.returned.state)
+
+    def test_native_poisson_without_the_ancestor_term_or_with_one_particle(self):
+        model = make(cell="sigmoid", noise="poisson:native")
+        for options in ({"ancestor_term": False}, {"particles": 1}):
+            with pytest.raises(ValueError, match=r"poisson.* unless ancestor_term=True and num_particles"):
+                filtering(model, **options)(*data())
+        assert filtering(model)(*data()).requires_grad
+
+    def test_guides(self):
+        model, other, (inputs, x) = make(), make(), data()
+        with pytest.raises(ValueError, match="made for another model"):
+            filtering(model, nz.guides.get("smoothing", other))(inputs, x)
+        with pytest.raises(ValueError, match="the guide samples 'z_1_noise' of whole sequences"):
+            filtering(model, AutoNormal(innovations(model)))(inputs, x)
+        with pytest.raises(ValueError, match="draws the noise step by step, and AutoNormal draws whole sequences"):
+            sequences = nz.data.Sequences(inputs, x)
+            nz.evaluate(model, sequences, "particle-filter", guide=AutoNormal(innovations(model)))
