@@ -338,6 +338,13 @@ class TestTraining:
         for other in found[1:]:
             assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
 
+    def test_masks_of_another_shape_are_refused(self):
+        model, (x, y) = make(), arrays()
+        for guide in (None, nz.guides.get("smoothing", model)):
+            for mask in (STEPS[:, :4], STEPS.T, STEPS.double()):
+                with pytest.raises(ValueError, match=r"mask must be booleans of shape \(\.\.\., 3, 5\), got"):
+                    nz.PriorAsGuide_ELBO()(model, guide)(x, y, mask=mask)
+
     def test_an_emission_of_bounded_support_has_finite_gradients(self):
         class LogNormal(nz.models.Emission):
             def forward(self, z: Tensor) -> Any:

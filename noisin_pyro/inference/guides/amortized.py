@@ -108,6 +108,7 @@ class Guide(PyroModule):
             )
         rnn = self.model.rnn
         x, walk = _read(self.model, inputs, state)
+        self.model._check_targets(targets, x, mask)
         features = self.encoder(x.detach(), targets, lengths, mask)
         heads = {layer: self.head(layer) for layer in rnn.noisy_layers}  # once: Pyro records every access to a module
         contexts = {layer: head.of_context(features) for layer, head in heads.items()}
