@@ -33,6 +33,7 @@ from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
 from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.models.sequence_model import without_missing
 
 Program = Callable[..., Any]
 ParticleState = tuple[Tensor, ...]
@@ -79,6 +80,7 @@ class FilteredProgram:
         state: State | ParticleState | None = None,
         lengths: Tensor | None = None,
         size: int | None = None,
+        mask: Tensor | None = None,
     ) -> FilteringOutput:
         program, conditions = filterable(self.model, USER)
         self._refuse(program, conditions)
@@ -87,7 +89,7 @@ class FilteredProgram:
         with contextlib.ExitStack() as handlers:
             for condition in conditions:
                 handlers.enter_context(condition)
-            batch = Batch(inputs, targets, lengths, False)
+            batch = Batch(inputs, targets, lengths, False, mask)
             return _filter(program, batch, state, size, self.settings, self.ancestor_term)
 
     def _refuse(self, program: SequenceModel, conditions: list[Any]) -> None:
@@ -149,7 +151,9 @@ def _filter(
     x = program.embed(batch.inputs)
     if x.dim() != 3:
         raise ValueError(f"inputs must have the axes (batch, time, features) for {USER}, got {tuple(x.shape)}")
-    program._check_targets(batch.targets, x)
+    program._check_targets(batch.targets, x, batch.mask)
+    if batch.mask is not None:
+        batch = replace(batch, targets=without_missing(batch.targets, batch.mask, program.emission.event_dim))
     program._sample_globals()
     particles = _particles(program, state, settings.particles, len(x))
     start: Any = state if particles is None else None
@@ -184,11 +188,13 @@ def differentiable_filter(
         return value, filtered, last
     derivatives = torch.stack(_derivatives(steps, ancestor_term), -1)  # (K, B, T)
     log_p = torch.stack([step.log_p for step in steps], -1)[0]
+    # a proposal's weights count at missing targets too
+    of_targets = derivatives if batch.mask is None else derivatives.where(batch.mask, 0.0)
     if log_p.requires_grad:  # where the derivative is 0, the density may be so too
-        surrogate = derivatives.to(log_p) * torch.where(derivatives == 0, 0.0, log_p)
+        surrogate = of_targets.to(log_p) * torch.where(of_targets == 0, 0.0, log_p)
     else:
         law: Any = program.emission(torch.stack([step.proposed.output for step in steps], -2))
-        surrogate = law.weighted_log_prob(batch.targets, derivatives)
+        surrogate = law.weighted_log_prob(batch.targets, of_targets)
     surrogate = surrogate.sum((0, -1))
     ratios = [step.proposed.log_ratio for step in steps]
     if ratios[0] is not None:

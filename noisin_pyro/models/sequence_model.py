@@ -117,10 +117,9 @@ class SequenceModel(PyroModule):
         x = self.embed(inputs)
         if x.dim() < 3:
             raise ValueError(f"inputs must have the axes (..., batch, time, features), got {tuple(x.shape)}")
-        self._check_targets(targets, x)
-        if mask is not None:
-            _check_mask(mask, x)
-            targets = targets if targets is None else _without_missing(targets, mask, self.emission.event_dim)
+        self._check_targets(targets, x, mask)
+        if mask is not None and targets is not None:
+            targets = without_missing(targets, mask, self.emission.event_dim)
         self._sample_globals()
         with self.sequences(x.shape[-3], size):
             z, end = self.rnn(self.drop_words(x, inputs), state, lengths)
@@ -130,10 +129,16 @@ class SequenceModel(PyroModule):
             pyro.sample("x", observed.to_event(1), obs=targets)
         return Output(emission, end)
 
-    def _check_targets(self, targets: Tensor | None, x: Tensor) -> None:
+    def _check_targets(self, targets: Tensor | None, x: Tensor, mask: Tensor | None = None) -> None:
+        batch, steps = x.shape[-3:-1]
+        if mask is not None and not (
+            isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-2:] == (batch, steps)
+        ):
+            got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise ValueError(f"mask must be booleans of shape (..., {batch}, {steps}), got {got}")
         if targets is None:
             return
-        expected = tuple(x.shape[-3:-1]) + (self.emission.output_size,) * self.emission.event_dim
+        expected = (batch, steps) + (self.emission.output_size,) * self.emission.event_dim
         if tuple(targets.shape[-len(expected) :]) != expected:
             shape = ", ".join(map(str, expected))
             raise ValueError(f"targets must have shape (..., {shape}), got {tuple(targets.shape)}")
@@ -256,14 +261,7 @@ def scored_steps(lengths: Tensor | None, mask: Tensor | None, steps: int) -> Ten
     return real if mask is None else mask & real.to(mask.device)
 
 
-def _check_mask(mask: Tensor, x: Tensor) -> None:
-    expected = tuple(x.shape[-3:-1])
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape[-2:]) != expected:
-        got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-        raise ValueError(f"mask must be booleans of shape (..., {expected[0]}, {expected[1]}), got {got}")
-
-
-def _without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
+def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
     """The targets with the first that is scored in place of missing ones, which may be NaN.
 
     A masked density is 0, but the gradient of a density outside its support, or at NaN, is NaN times 0.

@@ -132,6 +132,7 @@ class Guide(PyroModule):
             )
         rnn = self.model.rnn
         walk = _read(self.model, inputs, state)
+        self.model._check_targets(targets, walk.inputs, mask)
         steps = self.along(walk, targets, lengths, mask)
         with self.model.sequences(walk.inputs.shape[-3], size):
             before = {layer: _draw_before(rnn, layer, walk) for layer in rnn.noisy_layers if rnn.noise.has_innovations}
