@@ -172,7 +172,7 @@ class Evaluate(Options):
                 ("method", _method(result, source)),
                 ("kind", f"{result.kind}: {KINDS[result.kind]}"),
                 ("nats per step", f"{result.nats_per_step:.4f}"),
-                ("perplexity", f"{result.perplexity:.2f}"),
+                *([("perplexity", f"{result.perplexity:.2f}")] if vocabulary else []),
                 ("Monte Carlo error", f"{result.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
                 ("data error", f"{result.standard_error:.4f} nats per step (standard error over {parts})"),
                 *_diagnostics(result),

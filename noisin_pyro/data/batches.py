@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,22 +21,31 @@ class Batch:
         lengths: number of real steps of each row, ``(B,)``, may be 0; later steps are padding. ``None`` if there is no
             padding.
         carried: whether each row continues the same row of the previous batch, so that the state carries over.
+        mask: ``(B, T)`` booleans, False where a target is missing, and in padding. ``None`` if no target is missing.
     """
 
     inputs: Tensor
     targets: Tensor
     lengths: Tensor | None
     carried: bool
+    mask: Tensor | None = None
 
     @property
     def num_steps(self) -> int:
-        """Number of real steps (predictions). Synchronizes with the device if ``lengths`` is on a GPU."""
+        """Number of targets that are scored. Synchronizes with the device if ``lengths`` or ``mask`` is on a GPU."""
+        if self.mask is not None:
+            return int(self.mask.sum())
         return self.targets.shape[:2].numel() if self.lengths is None else int(self.lengths.sum())
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of a model beside its state: ``lengths``, and ``mask`` if targets are missing."""
+        return {"lengths": self.lengths} | ({} if self.mask is None else {"mask": self.mask})
 
     def rows(self, index: slice) -> Batch:
         """The batch of these rows, with the same padding."""
-        lengths = None if self.lengths is None else self.lengths[index]
-        return replace(self, inputs=self.inputs[index], targets=self.targets[index], lengths=lengths)
+        lengths, mask = (part if part is None else part[index] for part in (self.lengths, self.mask))
+        return replace(self, inputs=self.inputs[index], targets=self.targets[index], lengths=lengths, mask=mask)
 
 
 class Sequences:
@@ -45,14 +55,18 @@ class Sequences:
         inputs: ``(N, T)`` indices or ``(N, T, features)``.
         targets: ``(N, T)`` indices or ``(N, T, features)``; step ``t`` is predicted from inputs ``1..t``.
         lengths: number of real steps of each sequence, integers in ``1..T``, ``(N,)``; default: T for all.
+        mask: ``(N, T)`` booleans, False where a target is missing; such targets may be NaN, and are in no density and
+            in no count. Default: no target is missing.
 
     Raises:
         ValueError: shapes that do not match, a dtype other than floating point or ``torch.long``, a length outside
-            ``1..T``, no sequences, or values that are not finite (also in the padding, because masks are applied after
-            the arithmetic).
+            ``1..T``, no sequences, a mask that leaves no target, or values that are not finite (also in the padding,
+            because masks are applied after the arithmetic).
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> None:
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
         for name, values in (("inputs", inputs), ("targets", targets)):
             if not isinstance(values, Tensor) or values.dim() < 2 or 0 in values.shape[:2]:
                 raise ValueError(
@@ -62,10 +76,6 @@ class Sequences:
             if not values.is_floating_point() and values.dtype != torch.long:
                 raise ValueError(
                     f"{name} must be floating point or torch.long, got {values.dtype}; convert it with .to()"
-                )
-            if values.is_floating_point() and not values.isfinite().all():
-                raise ValueError(
-                    f"{name} must be finite, got NaN or infinite values; impute or remove them, pad with zeros"
                 )
         if inputs.shape[:2] != targets.shape[:2]:
             raise ValueError(
@@ -82,16 +92,27 @@ class Sequences:
                 f"lengths must be in 1..{longest} (the time axis of inputs), got {int(lengths.min())} "
                 f"to {int(lengths.max())}; drop empty sequences, pad inputs and targets to the longest"
             )
+        if mask is not None:
+            mask, targets = _without_missing(mask, targets, lengths)
+        for name, values, remedy in (
+            ("inputs", inputs, "impute or remove them"),
+            ("targets", targets, "mark missing ones by mask=..."),
+        ):
+            if values.is_floating_point() and not values.isfinite().all():
+                raise ValueError(f"{name} must be finite, got NaN or infinite values; {remedy}, pad with zeros")
         self.inputs, self.targets, self.lengths = inputs, targets, lengths.to(inputs.device, torch.long)
-        self._host_lengths = self.lengths.cpu()  # so that making batches does not synchronize with the device
+        self.mask = mask
+        # on the host, so that making and counting batches does not synchronize with the device
+        self._host_lengths = self.lengths.cpu()
+        self._host_counts = self._host_lengths if mask is None else mask.sum(1).cpu()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def num_steps(self) -> int:
-        """Total number of real steps."""
-        return int(self._host_lengths.sum())
+        """Total number of targets that are scored."""
+        return int(self._host_counts.sum())
 
     def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Iterate over all sequences in batches.
@@ -122,14 +143,16 @@ class Sequences:
             targets=self.targets[rows, :longest],
             lengths=self.lengths[rows] if ragged else None,
             carried=False,
+            mask=None if self.mask is None else self.mask[rows, :longest],
         )
 
     def rows(self, index: slice) -> Sequences:
         """The data set of these sequences."""
         part = copy.copy(self)
-        part.inputs, part.targets, part.lengths, part._host_lengths = (
-            values[index] for values in (self.inputs, self.targets, self.lengths, self._host_lengths)
+        part.inputs, part.targets, part.lengths, part._host_lengths, part._host_counts = (
+            values[index] for values in (self.inputs, self.targets, self.lengths, self._host_lengths, self._host_counts)
         )
+        part.mask = None if self.mask is None else self.mask[index]
         return part
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Sequences:
@@ -139,6 +162,7 @@ class Sequences:
             values.to(device, dtype if values.is_floating_point() else None) for values in (self.inputs, self.targets)
         )
         moved.lengths = self.lengths.to(device)
+        moved.mask = None if self.mask is None else self.mask.to(device)
         return moved
 
 
@@ -235,6 +259,23 @@ class Stream:
         moved = copy.copy(self)
         moved._columns = self._columns.to(device)
         return moved
+
+
+def _without_missing(mask: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask without padding, and the targets with the first that is scored in place of all that are not.
+
+    That value is in the support of their density, whose gradient is then finite.
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != targets.shape[:2]:
+        raise ValueError(
+            f"mask must be a boolean tensor of shape {tuple(targets.shape[:2])}, False where a target is missing, got "
+            f"{_describe(mask)}"
+        )
+    real = torch.arange(mask.shape[1], device=targets.device) < lengths.to(targets.device).unsqueeze(1)
+    mask = mask.to(targets.device) & real
+    if not mask.any():
+        raise ValueError("mask must leave at least one target that is not missing, got none")
+    return mask, targets.where(mask.reshape(*mask.shape, *[1] * (targets.dim() - 2)), targets[mask][0])
 
 
 def _is_integer_tensor(values: object) -> bool:

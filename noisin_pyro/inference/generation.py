@@ -12,10 +12,15 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Categorical
+from torch.utils._pytree import tree_map_only
 
+from noisin_pyro.inference.filtering.resampling import systematic_ancestors
+from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import Mask, NoisyPath, NormalWeights
 from noisin_pyro.models.sequence_model import require_output
+
+MIN_PARTICLES, THRESHOLD = 400, 0.5
 
 
 @torch.no_grad()
@@ -27,11 +32,15 @@ def generate(
     num_samples: int = 1,
     seed: int | None = None,
     start: int = 0,
+    num_particles: int | None = None,
 ) -> Tensor:
     """Generate texts: sample z_t from the noise and x_t given z_t, and use x_t as the next input.
 
-    The noise is on; pass ``noise_off(model)`` to generate without it. Weights with a normal prior are sampled once for
-    all texts and steps, and dropout masks once for each text.
+    The noise is on; pass ``noise_off(model)`` to generate without it. Dropout masks are sampled once for each text.
+
+    After a prompt, at temperature 1, texts are samples of p(text | prompt), up to an error that vanishes as
+    ``num_particles`` grows: a particle filter weights the noise along the prompt, and dropout masks, by the prompt.
+    Weights with a normal prior are sampled once for all texts and steps, whatever the prompt.
 
     Args:
         model: a :class:`LanguageModel`, or any program with its arguments and a categorical emission.
@@ -42,31 +51,88 @@ def generate(
         seed: seed of this call, which then leaves the state of torch's generators unchanged. By default torch's
             generators are used.
         start: the token that precedes the text; 0 is ``<eos>`` in every :class:`Vocabulary`, as for :class:`Stream`.
+        num_particles: number of particles along the prompt (default: ``num_samples``, but at least 400).
 
     Returns:
         Tokens ``(S, num_steps)``, without the prompt, on the model's device.
 
     Raises:
-        ValueError: an argument out of range, an emission that is not categorical, or weights or γ with other priors,
-            which every call of the model would sample again.
+        ValueError: an argument out of range, an emission that is not categorical, a prompt outside the vocabulary, or
+            weights or γ with other priors, which every call of the model would sample again.
     """
-    for name, value in (("num_steps", num_steps), ("num_samples", num_samples)):
+    particles = max(num_samples, MIN_PARTICLES) if num_particles is None else num_particles
+    for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("num_particles", particles)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
-    inputs = _first_inputs(model, prompt, start).repeat(num_samples, 1)
-    with seeded(seed, inputs.device), poutine.block():
-        # with targets the program does not sample x along the prompt; the emission does not depend on the targets
-        trace = poutine.trace(model).get_trace(inputs, targets=inputs)
-        model = poutine.condition(model, data=_weights(trace))
-        nodes: dict[str, Any] = dict(trace.nodes)
-        out = require_output(nodes["_RETURN"]["value"])
+    read = _first_inputs(model, prompt, start)
+    with seeded(seed, read.device), poutine.block():
+        has_prompt = read.shape[1] > 1
+        latents, out = _first_run(model, read[:, :1].expand(1 if has_prompt else num_samples, 1))
+        _check_words(read, out.emission)
+        model, masks = poutine.condition(model, data=_values(latents, NormalWeights)), _values(latents, Mask)
+        if has_prompt and all(isinstance(site["fn"], NormalWeights) for site in latents):
+            inputs = read.expand(num_samples, -1)
+            out = model(inputs, targets=inputs)
+        elif has_prompt:
+            masks, out = _after_prompt(model, read[0], num_samples, particles)
+        model = poutine.condition(model, data=masks)
         sampled = [_sample(out.emission, temperature)]
         for _ in range(num_steps - 1):
             out = model(sampled[-1], targets=sampled[-1], state=out.state)
             sampled.append(_sample(out.emission, temperature))
     return torch.cat(sampled, dim=1)
+
+
+def _after_prompt(
+    model: Callable[..., Any], read: Tensor, num_samples: int, num_particles: int
+) -> tuple[dict[str, Tensor], Any]:
+    """Dropout masks and the output of S samples after the prompt, drawn from a particle filter along it.
+
+    Args:
+        read: the start token and the prompt, ``(1 + P,)``.
+    """
+    latents, out = _first_run(model, read[:1].expand(num_particles, 1))
+    masks = _values(latents, Mask)
+    log_w = torch.zeros(1, num_particles, 1, dtype=torch.float64, device=read.device)
+    for number, word in enumerate(read[1:], start=1):
+        log_p = out.emission.log_prob(word.expand(num_particles, 1)).double()
+        log_w = log_w + log_p.reshape(log_w.shape)
+        if not bool((log_w > -math.inf).any()):
+            raise ValueError(f"prompt: the model cannot produce token {number}, {int(word)}, after those before it")
+        log_w = log_w.log_softmax(1)
+        if number == len(read) - 1:
+            index = log_w.flatten().exp().multinomial(num_samples, replacement=True)
+        else:
+            due = effective_sample_size(log_w, 1) < THRESHOLD * num_particles
+            index = systematic_ancestors(log_w, due).flatten()
+            log_w = log_w.where(~due.unsqueeze(1), -math.log(num_particles))
+        masks = {name: mask.index_select(-2, index) for name, mask in masks.items()}
+        state = tree_map_only(Tensor, lambda part, index=index: part.index_select(-2, index), out.state)
+        inputs = word.expand(len(index), 1)
+        out = poutine.condition(model, data=masks)(inputs, targets=inputs, state=state)
+    return masks, out
+
+
+def _first_run(model: Callable[..., Any], inputs: Tensor) -> tuple[list[Any], Any]:
+    """The latent sites and the output of the model, from its first state."""
+    # with targets the program does not sample x along the prompt; the emission does not depend on the targets
+    trace = poutine.trace(model).get_trace(inputs, targets=inputs)
+    nodes: dict[str, Any] = dict(trace.nodes)
+    latents = latent_sites(prune_subsample_sites(trace))
+    for site in latents:
+        # a latent outside the plate of sequences is shared by all sequences and steps
+        if not (site["cond_indep_stack"] or isinstance(site["fn"], (NormalWeights, Mask, NoisyPath))):
+            raise ValueError(
+                f"generate needs fixed weights and γ, but {site['name']!r} is sampled; condition on it first"
+            )
+    return latents, require_output(nodes["_RETURN"]["value"])
+
+
+def _values(latents: list[Any], kind: type) -> dict[str, Tensor]:
+    """Values of latent sites that are the same at all steps: weights, or dropout masks."""
+    return {site["name"]: site["value"] for site in latents if isinstance(site["fn"], kind)}
 
 
 def _first_inputs(model: Callable[..., Any], prompt: Tensor | None, start: int) -> Tensor:
@@ -83,32 +149,27 @@ def _first_inputs(model: Callable[..., Any], prompt: Tensor | None, start: int) 
     return torch.cat([first, prompt.to(first.device)])[None]
 
 
-def _sample(emission: Any, temperature: float) -> Tensor:
-    """Sample x_t at the last step, ``(S, 1)``."""
+def _check_words(read: Tensor, emission: Any) -> None:
     if not isinstance(emission, Categorical):
         kind = type(emission).__name__
         raise ValueError(
             f"generate needs a model with a categorical emission, such as LanguageModel, got an emission {kind}"
         )
+    words = emission.param_shape[-1]
+    if not 0 <= int(read.min()) <= int(read.max()) < words:
+        raise ValueError(
+            f"prompt must contain tokens from 0 to {words - 1}, got {int(read.min())} to {int(read.max())}; encode it "
+            "with the vocabulary of the model"
+        )
+
+
+def _sample(emission: Any, temperature: float) -> Tensor:
+    """Sample x_t at the last step, ``(S, 1)``."""
     scores = emission.logits[:, -1].double()
     if temperature == 0:
         return scores.argmax(-1, keepdim=True)
     scores = scores - scores.amax(-1, keepdim=True)  # so that a small temperature overflows to -inf only, never to inf
     return torch.multinomial((scores / temperature).softmax(-1), 1)
-
-
-def _weights(trace: poutine.Trace) -> dict[str, Tensor]:
-    """The sampled weights and dropout masks of a run, which are the same at all steps of a text."""
-    sampled = {}
-    for site in latent_sites(prune_subsample_sites(trace)):
-        if isinstance(site["fn"], (NormalWeights, Mask)):
-            sampled[site["name"]] = site["value"]
-        # a latent outside the plate of sequences is shared by all sequences and steps
-        elif not (site["cond_indep_stack"] or isinstance(site["fn"], NoisyPath)):
-            raise ValueError(
-                f"generate needs fixed weights and γ, but {site['name']!r} is sampled; condition on it first"
-            )
-    return sampled
 
 
 @contextlib.contextmanager

@@ -16,8 +16,9 @@ from torch.distributions import Dirichlet, OneHotCategorical
 
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.blocks import block_size
+from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.traces import latent_sites
-from noisin_pyro.models import EMISSIONS, Emission, NoisyPath, SequenceModel, real_steps, underlying
+from noisin_pyro.models import EMISSIONS, Emission, NoisyPath, SequenceModel, underlying
 from noisin_pyro.models.noisy_path import step_law
 from noisin_pyro.models.noisy_rnn import State
 
@@ -74,7 +75,7 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
 @pyro_method  # in the model's context, so that conditioned weights are found by their sites' names
 def _penalty_of_batch(program: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State]:
     """Sum of the penalty over all steps of a batch, in nats, and the noise-free state after it."""
-    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, state=state, lengths=batch.lengths)
+    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, state=state, **batch.keywords)
     latents = latent_sites(prune_subsample_sites(trace))
     for site in latents:
         if not isinstance(site["fn"], NoisyPath):
@@ -84,7 +85,7 @@ def _penalty_of_batch(program: SequenceModel, batch: Batch, state: State | None)
         raise ValueError("noise_penalty needs sampled noise, but the states are conditioned on; drop that condition")
     path = latents[0]["fn"]
     h = path.clean()
-    rows = h.flatten(0, 1) if batch.lengths is None else h[real_steps(batch.lengths, h.shape[1])]
+    rows = h[steps_of(batch)]
     block = block_size(2 * program.emission.output_size)  # two tensors: the curvature, and its square or a product
     parts = [
         _penalty_of_steps(program.emission, step_law(path.family, path.spread, part), part)

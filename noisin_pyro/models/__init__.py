@@ -8,7 +8,13 @@ from noisin_pyro.models.emissions import EMISSIONS, Emission
 from noisin_pyro.models.export import PlainNetwork
 from noisin_pyro.models.noisy_path import NoisyPath, SiteInfo, real_steps, site_info
 from noisin_pyro.models.noisy_rnn import NoisyRNN
-from noisin_pyro.models.sequence_model import LanguageModel, Output, SequenceModel, initialize_as_published
+from noisin_pyro.models.sequence_model import (
+    LanguageModel,
+    Output,
+    SequenceModel,
+    initialize_as_published,
+    scored_steps,
+)
 from noisin_pyro.models.spread import Spread, SpreadPrior
 from noisin_pyro.models.stepwise import States, StepwiseRNN
 from noisin_pyro.models.views import innovations, noise_off, underlying, unroll
@@ -40,6 +46,7 @@ __all__ = [
     "noise_off",
     "place_priors",
     "real_steps",
+    "scored_steps",
     "site_info",
     "underlying",
     "unroll",

@@ -198,6 +198,7 @@ class NoisyRNN(PyroModule):
             spreads=[None if spread.is_zero else spread(inputs).squeeze(-2) for spread in spreads],
             inputs=inputs,
             start=States(z, c),
+            precisions=[self._precision(layer) for layer in range(1, self.num_layers + 1)],
         )
 
     @property
@@ -216,15 +217,21 @@ class NoisyRNN(PyroModule):
         Raises:
             ValueError: for a ``backend`` that cannot run a layer.
         """
-        shared, device = not getattr(self, "_pyro_samples", ()), self._weights(0)[0].device
-        numel, is_masked = rows * self.hidden_size, self.dropout.recurrent > 0
+        shared = not getattr(self, "_pyro_samples", ())
+        return [self._chosen_backend(layer, rows, shared) for layer in range(1, self.num_layers + 1)]
 
-        def chosen(layer: int) -> str:
-            family = self.noise if self.feedback and not self._spread(layer).is_zero else None
-            options = (self.cell, family, shared, device, numel, self.matmul_precision, is_masked)
-            return choose_backend(self.backend, *options)
+    def _chosen_backend(self, layer: int, rows: int, shared: bool) -> str:
+        family = self.noise if self.feedback and not self._spread(layer).is_zero else None
+        device, numel, is_masked = self._weights(0)[0].device, rows * self.hidden_size, self.dropout.recurrent > 0
+        options = (self.cell, family, shared, device, numel, self.matmul_precision, is_masked)
+        return choose_backend(self.backend, *options)
 
-        return [chosen(layer) for layer in range(1, self.num_layers + 1)]
+    def _precision(self, layer: int) -> str:
+        """Of a layer's products: those in bfloat16 exist in the scan alone."""
+        if self.matmul_precision == "float32":
+            return "float32"
+        shared = Weights(*self._weights(layer - 1)).are_shared
+        return self.matmul_precision if self._chosen_backend(layer, 1, shared) == "scan" else "float32"
 
     def _layer(
         self, layer: int, recurrence: Recurrence, lengths: Tensor | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import pyro
@@ -119,6 +120,7 @@ class SequenceModel(PyroModule):
         state: State | None = None,
         lengths: Tensor | None = None,
         size: int | None = None,
+        mask: Tensor | None = None,
     ) -> Output:
         """Run the program.
 
@@ -128,6 +130,8 @@ class SequenceModel(PyroModule):
             state: the state at the last window's end, as for :class:`NoisyRNN`.
             lengths: ``(B,)``; steps beyond them are masked in every density. Padded targets must be valid values.
             size: number of sequences in the data set, if these B are a subsample: scales the likelihood by size / B.
+            mask: ``(..., B, T)`` booleans, False where a target is missing: it has no density, and may be NaN. Its
+                state keeps its density.
 
         Returns:
             the emission and the state to continue from.
@@ -138,19 +142,28 @@ class SequenceModel(PyroModule):
         x = self.embed(inputs)
         if x.dim() < 3:
             raise ValueError(f"inputs must have the axes (..., batch, time, features), got {tuple(x.shape)}")
-        self._check_targets(targets, x)
+        self._check_targets(targets, x, mask)
+        if mask is not None and targets is not None:
+            targets = without_missing(targets, mask, self.emission.event_dim)
         self._sample_globals()
         with self.sequences(x.shape[-3], size):
             z, end = self.rnn(self.drop_words(x, inputs), state, lengths)
             emission = self.emission(z)
-            observed = emission if lengths is None else emission.mask(real_steps(lengths.to(x.device), x.shape[-2]))
+            scored = scored_steps(lengths, mask, x.shape[-2])
+            observed = emission if scored is None else emission.mask(scored.to(x.device))
             pyro.sample("x", observed.to_event(1), obs=targets)
         return Output(emission, end)
 
-    def _check_targets(self, targets: Tensor | None, x: Tensor) -> None:
+    def _check_targets(self, targets: Tensor | None, x: Tensor, mask: Tensor | None = None) -> None:
+        batch, steps = x.shape[-3:-1]
+        if mask is not None and not (
+            isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-2:] == (batch, steps)
+        ):
+            got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise ValueError(f"mask must be booleans of shape (..., {batch}, {steps}), got {got}")
         if targets is None:
             return
-        expected = tuple(x.shape[-3:-1]) + (self.emission.output_size,) * self.emission.event_dim
+        expected = (batch, steps) + (self.emission.output_size,) * self.emission.event_dim
         if tuple(targets.shape[-len(expected) :]) != expected:
             shape = ", ".join(map(str, expected))
             raise ValueError(f"targets must have shape (..., {shape}), got {tuple(targets.shape)}")
@@ -166,12 +179,14 @@ class SequenceModel(PyroModule):
         """The plate of ``batch`` sequences, a subsample of a data set of ``size``.
 
         Raises:
-            ValueError: for a size below the batch's.
+            ValueError: for an empty batch, or a size that is no whole number or below the batch's.
         """
+        if batch < 1:
+            raise ValueError("inputs must contain at least one sequence, got an empty batch; skip it")
+        if size is not None and (not isinstance(size, Integral) or size < batch):
+            raise ValueError(f"size must be a whole number of at least the batch's {batch} sequences, got {size!r}")
         if size is None or size == batch:
             return pyro.plate("sequences", batch, dim=-1)
-        if size < batch:
-            raise ValueError(f"size must be at least the batch's {batch} sequences, got {size}")
         return pyro.plate("sequences", size, subsample=torch.arange(batch), dim=-1)
 
 
@@ -246,8 +261,14 @@ class LanguageModel(SequenceModel):
             shape = tuple(inputs.shape)
             raise ValueError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} of shape {shape}")
         weight = self.embedding.weight
-        # Sampled embeddings have the samples' dimensions in front, then a 1 for the sequences that share them.
-        return self.embedding(inputs) if weight.dim() == 2 else weight.squeeze(-3)[..., inputs, :]
+        try:
+            # Sampled embeddings have the samples' dimensions in front, then a 1 for the sequences that share them.
+            return self.embedding(inputs) if weight.dim() == 2 else weight.squeeze(-3)[..., inputs, :]
+        except IndexError as error:  # on a CPU; a comparison before would cost time at every step
+            raise ValueError(
+                f"inputs must be tokens from 0 to {self.emission.output_size - 1}, got {int(inputs.min())} to "
+                f"{int(inputs.max())}; encode the text with the vocabulary of the model"
+            ) from error
 
     def drop_words(self, x: Tensor, inputs: Tensor) -> Tensor:
         mask = draw("word_mask", self.embedding_dropout, x, self.emission.output_size)
@@ -255,6 +276,28 @@ class LanguageModel(SequenceModel):
             return x
         words = inputs.expand(*mask.shape[:-1], inputs.shape[-1])
         return x * mask.gather(-1, words).unsqueeze(-1)
+
+
+def scored_steps(lengths: Tensor | None, mask: Tensor | None, steps: int) -> Tensor | None:
+    """Which of T targets are in the likelihood: neither padding nor missing, ``(..., B, T)``; None for all."""
+    if lengths is None:
+        return mask
+    real = real_steps(lengths, steps)
+    return real if mask is None else mask & real.to(mask.device)
+
+
+def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
+    """The targets with the first that is scored in place of missing ones, which may be NaN.
+
+    A masked density is 0, but the gradient of a density outside its support, or at NaN, is NaN times 0.
+    """
+    batch, event = targets.shape[: targets.dim() - event_dim], targets.shape[targets.dim() - event_dim :]
+    mask = mask.to(targets.device).expand(torch.broadcast_shapes(mask.shape, batch))
+    targets = targets.expand(*mask.shape, *event)
+    # on the device, without reading the mask; if no target of the batch is scored, this one may be NaN as well
+    first = mask.reshape(-1).to(torch.uint8).argmax().reshape(1)
+    value = targets.reshape(-1, *event).index_select(0, first)[0].nan_to_num()
+    return targets.where(mask.reshape(*mask.shape, *[1] * event_dim), value)
 
 
 def initialize_as_published(model: SequenceModel) -> None:

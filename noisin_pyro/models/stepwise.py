@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from pyro.distributions import TorchDistribution
@@ -12,7 +13,7 @@ from torch import Tensor
 from noisin_pyro.models.noisy_path import step_law
 from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell, Weights
-from noisin_pyro.recurrence.matmul import linear
+from noisin_pyro.recurrence.matmul import check_bfloat16_operands, fast_linear, linear
 
 Draw = Callable[[int, Tensor], Tensor]
 
@@ -34,6 +35,7 @@ class StepwiseRNN:
         spreads: γ of the inputs and of each layer, ``(..., 1)``; None where there is no noise.
         inputs: ``(..., B, T, I)``.
         start: the states before the first step.
+        precisions: of each layer's products, ``"float32"`` or ``"bfloat16"``: those of its backend.
     """
 
     cell: Cell
@@ -43,6 +45,7 @@ class StepwiseRNN:
     spreads: Sequence[Tensor | None]
     inputs: Tensor
     start: States
+    precisions: Sequence[str]
 
     def law(self, layer: int, mean: Tensor) -> TorchDistribution:
         """p(z_{l,t} | z_{t-1}, z_{<l,t}): the noise around the mean ``(..., B, H)`` of layer l; 0 is the inputs."""
@@ -77,18 +80,31 @@ class StepwiseRNN:
         Returns:
             the last layer's output ``(..., B, H)``, and the states that feed back.
         """
-        x = self.inputs[..., t, :]
-        if self.spreads[0] is not None:
-            x = draw(0, x)
+        x = self.inputs[..., t, :] if self.spreads[0] is None else draw(0, self.inputs[..., t, :])
         ends = []
-        for layer, (weights, z, c) in enumerate(zip(self.weights, *states, strict=True), start=1):
-            a, p = _project(x, weights.ih, weights.bias_ih), _project(z, weights.hh, weights.bias_hh)
+        layers = zip(self.weights, self.precisions, *states, strict=True)
+        for layer, (weights, precision, z, c) in enumerate(layers, start=1):
+            is_shared = layer == 1 and self.spreads[0] is None  # particles share the inputs
+            a = self._input_projections[t] if is_shared else _project(x, weights.ih, weights.bias_ih, precision)
+            p = _project(z, weights.hh, weights.bias_hh, precision)
             mean, c = self.cell.step(a, p, z, c)
             x = mean if self.spreads[layer] is None else draw(layer, mean)
             ends.append((x if self.feedback else mean, c))
         z_next, c_next = zip(*ends, strict=True)
         return x, States(z_next, c_next)
 
+    @cached_property
+    def _input_projections(self) -> tuple[Tensor, ...]:
+        """W_ih x + b_ih of the first layer at each step, computed for all steps at once."""
+        first, precision = self.weights[0], self.precisions[0]
+        product = linear if precision == "float32" else partial(fast_linear, precision=precision)
+        return product(self.inputs, first.ih, first.bias_ih).unbind(-2)
 
-def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
+    if precision == "bfloat16":
+        check_bfloat16_operands(x, weight, bias)
+        return fast_linear(x, weight, bias, precision)
+    if weight.dim() == 2 and bias.dim() == 1:
+        return linear(x, weight, bias)
     return linear(x.unsqueeze(-2), weight, bias).squeeze(-2)

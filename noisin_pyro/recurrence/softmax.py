@@ -87,6 +87,15 @@ class Softmax(dist.Categorical):
         z = self.z.expand(*batch_shape, self.z.shape[-1])
         return Softmax(z, self.weight, self.bias, self.matmul_precision, validate_args=self._validate_args)
 
+    def _validate_sample(self, value: Tensor) -> None:
+        try:
+            super()._validate_sample(value)
+        except ValueError as error:
+            raise ValueError(
+                f"targets must be in the support, classes from 0 to {self._num_events - 1}, got {value.min().item():g} "
+                f"to {value.max().item():g}; encode the text with the vocabulary of the model"
+            ) from error
+
     def log_prob(self, value: Tensor) -> Tensor:
         return self.weighted_log_prob(value)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference import Evaluation
-from noisin_pyro.inference.evaluation.result import summary, summary_of_text
+from noisin_pyro.inference.evaluation.result import fingerprint, summary, summary_of_text
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import World
 
@@ -50,8 +50,8 @@ def scored(score: Callable[[SequenceData], Evaluation], data: SequenceData, worl
     method, kind, error, samples = first.method, first.kind, math.hypot(*errors), first.num_samples
     gathered = [torch.cat(parts) for parts in values]  # a process has consecutive columns of a text
     if len(gathered) == 1:
-        return summary_of_text(method, gathered[0], kind, error, samples)
-    return summary(method, gathered[0], gathered[1], kind, error, samples)
+        return summary_of_text(method, gathered[0], kind, error, samples, fingerprint=fingerprint(data))
+    return summary(method, gathered[0], gathered[1], kind, error, samples, fingerprint=fingerprint(data))
 
 
 def gather_state(state: State | None, world: World) -> State | None:

@@ -73,10 +73,10 @@ class TrainStep:
             FloatingPointError: a loss that is not finite, before it reaches the weights.
         """
         rows = shard(batch, self.world)
-        loss = self.bound(rows.inputs, rows.targets, state=self.state if rows.carried else None, lengths=rows.lengths)
+        loss = self.bound(rows.inputs, rows.targets, state=self.state if rows.carried else None, **rows.keywords)
         nats, state = self.world.sum(loss.item()), self.bound.returned.state
         self._require_finite(nats, f"step {number}", state)
-        self._update(loss / (batch.num_steps / self.world.size))  # gradients are averaged over the processes
+        self._update(loss / (max(batch.num_steps, 1) / self.world.size))  # gradients are averaged over the processes
         self.batches, self.steps, self.nats = self.batches + 1, self.steps + batch.num_steps, self.nats + nats
         self.state = state
 

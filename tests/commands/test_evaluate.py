@@ -42,6 +42,12 @@ def test_the_music_s_too_and_each_step_of_each_sequence(music: Path, tmp_path: P
     assert -sum(float(value) for *_, value in rows) / 13 == pytest.approx(_result(music)["test"]["nats_per_step"])
 
 
+def test_the_table_of_music_has_nats_and_no_perplexity(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(music)]) == 0
+    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert "nats per step" in shown and "perplexity" not in shown
+
+
 def test_every_token_has_its_log_probability_in_the_text_s_order(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "tokens.csv"
     assert main(["evaluate", str(run), "--per-token", str(file), "--method", "ensemble", "--samples", "3"]) == 0

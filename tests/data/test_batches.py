@@ -195,6 +195,55 @@ def test_sequences_refuse(inputs, targets, lengths, message) -> None:
         Sequences(inputs, targets, lengths)
 
 
+class TestMissingTargets:
+    MASK = torch.tensor([[1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]).bool()
+    LENGTHS = torch.tensor([4, 2, 3])
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.long])
+    def test_masks_go_through_batches_rows_and_copies(self, dtype: torch.dtype) -> None:
+        targets = torch.arange(1, 13).reshape(3, 4).to(dtype)
+        data = Sequences(torch.zeros(3, 4, 2), targets, self.LENGTHS, self.MASK)
+        scored = self.MASK & (torch.arange(4) < self.LENGTHS[:, None])
+        assert torch.equal(data.mask, scored) and data.num_steps == int(scored.sum()) == 7
+        for part in (data, data.to("cpu", torch.float64), data.rows(slice(None))):
+            batches = list(part.batches(1))
+            assert [batch.num_steps for batch in batches] == [3, 1, 3]
+            for row, batch in enumerate(batches):
+                assert torch.equal(batch.mask[0], scored[row, : self.LENGTHS[row]])
+                assert torch.equal(batch.targets[batch.mask].to(dtype), targets[row][scored[row]])
+        (batch,) = data.rows(slice(1, 3)).batches()
+        assert torch.equal(batch.mask, scored[1:, :3]) and batch.num_steps == 4
+        assert torch.equal(batch.rows(slice(1, 2)).mask, scored[2:, :3])
+        assert set(batch.keywords) == {"lengths", "mask"}
+        shuffled = torch.cat([each.targets[each.mask] for each in data.batches(2, torch.Generator().manual_seed(1))])
+        assert sorted(shuffled.tolist()) == sorted(targets[scored].tolist())
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
+    def test_missing_values_are_replaced_by_one_that_is_scored(self, value: float) -> None:
+        targets = torch.rand(3, 4, 2) + 1
+        data = Sequences(torch.zeros(3, 4, 2), targets.where(self.MASK[..., None], value), mask=self.MASK)
+        assert torch.equal(data.targets, targets.where(self.MASK[..., None], targets[0, 0]))
+
+    def test_without_a_mask_models_get_no_such_argument(self) -> None:
+        (batch,) = make_sequences([2, 3]).batches()
+        assert batch.mask is None and list(batch.keywords) == ["lengths"]
+
+    @pytest.mark.parametrize(
+        ("mask", "message"),
+        [
+            (torch.ones(2, 3), r"mask must be a boolean tensor of shape \(2, 3\).* got torch.float32 \(2, 3\)"),
+            (torch.ones(2).bool(), r"mask must be a boolean tensor of shape \(2, 3\).* got torch.bool \(2,\)"),
+            ([[True] * 3] * 2, "mask must be a boolean tensor .* got list"),
+            (torch.zeros(2, 3).bool(), "at least one target that is not missing"),
+        ],
+    )
+    def test_refusals(self, mask: object, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Sequences(x, x, mask=mask)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"targets must be finite.* mark missing ones by mask"):
+            Sequences(x, x / 0, mask=torch.ones(2, 3).bool())
+
+
 def test_sequences_refuse_a_batch_size_below_one() -> None:
     with pytest.raises(ValueError, match="batch_size must be a positive integer"):
         make_sequences([1, 2]).batches(0)

@@ -29,7 +29,9 @@ def value_and_gradients(loss, model: nn.Module) -> tuple[torch.Tensor, dict[str,
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def likelihood_by_enumeration(model: SequenceModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def likelihood_by_enumeration(
+    model: SequenceModel, inputs: torch.Tensor, targets: torch.Tensor, **options: torch.Tensor
+) -> torch.Tensor:
     """log p(x) of one sequence ``(T, ...)``, if noise is additive bernoulli: the sum over all its signs."""
     with pyro.poutine.block():
         trace = poutine.trace(innovations(model)).get_trace(inputs[None], targets[None])
@@ -40,6 +42,7 @@ def likelihood_by_enumeration(model: SequenceModel, inputs: torch.Tensor, target
     pieces = signs.split([size.numel() for size in sizes.values()], 1)
     given = {name: piece.reshape(-1, 1, *sizes[name]) for (name, piece) in zip(sizes, pieces, strict=True)}
     with pyro.plate("paths", 2**bits, dim=-2), torch.no_grad():
-        trace = poutine.trace(poutine.condition(innovations(model), given)).get_trace(inputs[None], targets[None])
+        program = poutine.condition(innovations(model), given)
+        trace = poutine.trace(program).get_trace(inputs[None], targets[None], **options)
     law, x = trace.nodes["x"]["fn"], trace.nodes["x"]["value"]
     return law.log_prob(x).squeeze(-1).logsumexp(0) - bits * math.log(2)

@@ -1,6 +1,7 @@
 """Generation: frequencies against exact probabilities, the greedy path, the state that is carried."""
 
 import itertools
+from typing import Any
 
 import pyro.distributions as dist
 import pytest
@@ -10,7 +11,10 @@ from pyro.poutine import condition, trace
 from scipy.stats import chisquare
 from torch import Tensor
 
-from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, generate, noise_off
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, generate, innovations, noise_off, unroll
+from noisin_pyro.models import Dropout
+
+from .programs import likelihood_by_enumeration
 
 FALSE_ALARM = 1e-6  # of each chi-square test
 TEXTS = 20_000
@@ -80,19 +84,97 @@ def test_the_prompt_is_read_in_order_and_the_state_is_carried(cell: str) -> None
     model, calls = LanguageModel(9, 4, cell=cell, spread=0.5).double(), []
 
     def watched(inputs: Tensor, targets: Tensor, state: object = None) -> object:
-        out = model(inputs, targets, state=state)
+        out = noise_off(model)(inputs, targets, state=state)
         calls.append((inputs, state, out.state))
         return out
 
     prompt = torch.tensor([5, 2, 8])
     found = generate(watched, 4, prompt=prompt, num_samples=3, seed=7)
+    calls = calls[1:]  # the first shows what the program samples
     read = torch.cat([inputs for inputs, _, _ in calls], dim=1)
     assert read.tolist() == [[0, 5, 2, 8, *row] for row in found[:, :-1].tolist()]
     for (_, _, left), (_, taken, _) in itertools.pairwise(calls):
         assert taken is left
-    torch.manual_seed(7)
-    own = model(torch.tensor([[0, 5, 2, 8]] * 3), read[:, :4]).state
-    torch.testing.assert_close(calls[0][2], own, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def after_prompt(model: LanguageModel, prompt: list[int]) -> Tensor:
+    """p(next | prompt) by enumeration of the signs of all noise, and of dropout masks, from joint probabilities."""
+    words = model.emission.output_size
+    joint = []
+    for word in range(words):
+        text = torch.tensor([*prompt, word])
+        joint.append(likelihood_by_enumeration(model, torch.cat([torch.tensor([0]), text[:-1]]), text))
+    return torch.stack(joint).softmax(0)
+
+
+class TestPrompt:
+    """The noise along a prompt is weighted by the prompt: texts are from p(text | prompt)."""
+
+    def model(self, hidden: int = 1, **options: Any) -> LanguageModel:
+        torch.manual_seed(10)  # weights for which the prompt says much about the noise
+        model = LanguageModel(3, hidden, **{"noise": "bernoulli", "spread": 0.9, **options}).double()
+        with torch.no_grad():
+            model.emission.linear.weight.copy_(torch.tensor([[4.0], [-4.0], [1.0]]).expand(3, hidden))
+            for name, parameter in model.rnn.named_parameters():
+                if "weight_hh" in name:
+                    parameter.fill_(3.0)
+        return model
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"cell": "lstm"},
+            {"cell": "gru", "num_layers": 2},
+            {"feedback": False},
+            {"input_spread": 1.0},
+            {"num_layers": 2, "spread": [0.0, 0.9]},
+        ],
+        ids=str,
+    )
+    def test_frequencies_of_the_next_word(self, options: dict[str, Any]) -> None:
+        model, prompt = self.model(**options), [1, 1, 1] if "num_layers" not in options else [1, 1]
+        found = generate(model, 1, prompt=torch.tensor(prompt), num_samples=TEXTS, num_particles=4 * TEXTS)
+        # eight particles for each of these texts, so that sharing particles adds little to the variance
+        assert_frequencies(found[::2], after_prompt(model, prompt))
+
+    @pytest.mark.parametrize(
+        "view", [innovations, unroll, lambda model: lambda *args, **kwargs: model(*args, **kwargs)]
+    )
+    def test_every_view_and_program(self, view: Any) -> None:
+        model = self.model()
+        found = generate(view(model), 1, prompt=torch.tensor([1, 1]), num_samples=TEXTS, num_particles=4 * TEXTS)
+        assert_frequencies(found[::2], after_prompt(model, [1, 1]))
+
+    def test_dropout_masks_are_weighted_as_well(self) -> None:
+        model = self.model(spread=0.0, regularizer=Dropout(recurrent=0.4, output=0.5))
+        joint = torch.zeros(3).double()
+        for recurrent, output in itertools.product((True, False), repeat=2):
+            chance = (0.6 if recurrent else 0.4) * 0.5
+            masks = {"z_1_recurrent_mask": recurrent / 0.6, "z_output_mask": output / 0.5}
+            given = condition(model, {name: torch.tensor([[value]]).double() for name, value in masks.items()})
+            with torch.no_grad():
+                p = given(torch.tensor([[0, 1, 1]]), torch.tensor([[1, 1, 0]])).emission.probs[0]
+            joint += chance * p[0, 1] * p[1, 1] * p[2]
+        found = generate(model, 1, prompt=torch.tensor([1, 1]), num_samples=TEXTS, num_particles=4 * TEXTS)
+        assert_frequencies(found[::2], joint)
+
+    def test_the_noise_alone_would_give_other_frequencies(self) -> None:
+        model, prompt = self.model(), torch.tensor([1, 1, 1])
+        with torch.no_grad():
+            inputs = torch.cat([torch.tensor([0]), prompt]).expand(TEXTS, -1)
+            unweighted = model(inputs, inputs).emission.probs[:, -1].mean(0)
+        found = generate(model, 1, prompt=prompt, num_samples=TEXTS)
+        with pytest.raises(AssertionError):
+            assert_frequencies(found, unweighted)
+
+    def test_words_outside_the_vocabulary_are_refused(self) -> None:
+        for prompt in ([3], [0, 9], [-1, 0]):
+            with pytest.raises(ValueError, match=r"prompt must contain tokens from 0 to 2, got"):
+                generate(self.model(), 2, prompt=torch.tensor(prompt))
+        with pytest.raises(ValueError, match="num_particles must be a whole number of at least 1, got 0"):
+            generate(self.model(), 2, prompt=torch.tensor([1]), num_particles=0)
 
 
 def test_seed_determines_the_text_and_leaves_the_generators_unchanged() -> None:

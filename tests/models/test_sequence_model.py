@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -61,6 +62,22 @@ def test_the_observed_site_is_the_sum_over_real_steps(emission: str, lengths: Te
     ends = [STEPS] * BATCH if lengths is None else lengths.tolist()
     close(trace.nodes["x"]["log_prob"], torch.stack([log_prob[b, :n].sum() for b, n in enumerate(ends)]))
     close(out.emission.log_prob(targets), model.emission(trace.nodes["z_1"]["value"]).log_prob(targets), 0.0)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("emission", EMISSIONS)
+def test_missing_targets_have_no_density(emission: str, lengths: Tensor | None) -> None:
+    model, targets = make_model(emission), make_targets(emission)
+    mask = torch.arange(BATCH * STEPS).reshape(BATCH, STEPS) % 3 > 0
+    trace = traced(model, make_inputs(), targets, None, lengths, mask=mask)
+    scored = mask if lengths is None else mask & (torch.arange(STEPS) < lengths[:, None])
+    close(trace.nodes["x"]["log_prob"], (returned(trace).emission.log_prob(targets) * scored).sum(1))
+    if emission != "categorical":
+        missing = targets.where(mask.unsqueeze(-1), float("nan"))
+        observed = given(model, {"z_1": trace.nodes["z_1"]["value"].expand(PARTICLES, -1, -1, -1)})
+        with pyro.plate("particles", PARTICLES, dim=-2):
+            other = traced(observed, make_inputs(), missing, None, lengths, mask=mask)
+        close(other.nodes["x"]["log_prob"], trace.nodes["x"]["log_prob"].expand(PARTICLES, -1))
 
 
 @pytest.mark.parametrize("view", [lambda model: model, nz.innovations, nz.unroll])
@@ -212,6 +229,14 @@ def test_an_emission_for_another_width_is_refused() -> None:
         ({"targets": torch.zeros(BATCH, STEPS + 1, OUTPUTS)}, "targets"),
         ({"targets": torch.zeros(1, STEPS, OUTPUTS)}, "targets"),
         ({"size": BATCH - 1}, rf"size.*at least.*{BATCH}.*{BATCH - 1}"),
+        ({"size": BATCH + 0.5}, rf"size must be a whole number of at least .*got {BATCH}.5"),
+        ({"mask": torch.ones(BATCH, STEPS)}, rf"mask must be booleans of shape \(\.\.\., {BATCH}, {STEPS}\), got"),
+        ({"mask": torch.ones(STEPS).bool()}, "mask must be booleans of shape"),
+        ({"mask": True}, "mask must be booleans of shape .* got True"),
+        (
+            {"inputs": torch.zeros(0, STEPS, FEATURES), "targets": torch.zeros(0, STEPS, OUTPUTS)},
+            "at least one sequence, got an empty batch",
+        ),
         ({"lengths": torch.tensor([1, 2])}, "lengths"),
         ({"state": torch.zeros(1, 1, UNITS)}, "state"),
     ],
@@ -221,6 +246,27 @@ def test_wrong_calls(call: dict[str, Any], message: str) -> None:
     model = make_model().float()
     with pytest.raises(ValueError, match=message):
         model(**(arguments | call))
+
+
+@pytest.mark.parametrize("view", [lambda model: model, nz.innovations, nz.noise_off])
+def test_empty_batches_are_refused(view) -> None:
+    inputs, targets, tokens = make_inputs()[:0], make_targets("gaussian", 0), make_tokens()[:0]
+    model = make_model()
+    for program, guide, arguments in (
+        (model, None, (inputs, targets)),
+        (model, nz.guides.get("smoothing", model), (inputs, targets)),
+        (LanguageModel(WORDS, UNITS), None, (tokens, tokens)),
+    ):
+        with pytest.raises(ValueError, match="at least one sequence, got an empty batch"):
+            nz.PriorAsGuide_ELBO()(view(program), guide)(*arguments)
+
+
+@pytest.mark.parametrize("size", [BATCH + 0.5, float(BATCH), "all", BATCH - 1, torch.tensor(2.0 * BATCH)])
+def test_sizes_are_whole_numbers(size: Any) -> None:
+    model, arguments = make_model(), (make_inputs(), make_targets("gaussian"))
+    with pytest.raises(ValueError, match="size must be a whole number of at least"):
+        model(*arguments, size=size)
+    assert traced(model, *arguments, size=np.int64(2 * BATCH)).nodes["x"]["scale"] == 2
 
 
 @pytest.mark.parametrize("inputs", [torch.zeros(BATCH, STEPS), torch.zeros(STEPS, dtype=torch.long)])
@@ -233,8 +279,20 @@ def test_tokens_are_integers_with_a_batch(inputs: Tensor) -> None:
 def test_targets_out_of_range_are_refused(particles: int | None) -> None:
     model, tokens = LanguageModel(WORDS, UNITS, spread=0.0), make_tokens()
     program = model if particles is None else pyro.plate("particles", particles, dim=-2)(model)
-    with pytest.raises(ValueError, match="support"):
+    with pytest.raises(ValueError, match=rf"support, classes from 0 to {WORDS - 1}, got {WORDS} to {WORDS}; encode"):
         traced(program, tokens, torch.full_like(tokens, WORDS))
+
+
+@pytest.mark.parametrize("wrong", [WORDS, -1, 10**6])
+def test_tokens_out_of_range_are_refused(wrong: int) -> None:
+    model, tokens = LanguageModel(WORDS, UNITS), make_tokens()
+    tokens[0, 2] = wrong
+    with pytest.raises(
+        ValueError, match=rf"inputs must be tokens from 0 to {WORDS - 1}, got .*vocabulary of the model"
+    ):
+        model(tokens)
+    with pytest.raises(ValueError, match=rf"from 0 to {WORDS - 1}"):
+        nz.evaluate(model, nz.data.Stream(tokens.flatten().abs().clamp(max=10 * WORDS) + WORDS, 2, 3))
 
 
 def test_sampled_weights_are_shared_by_all_sequences() -> None:

@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from noisin_pyro.models import CELLS, NoisyRNN, StepwiseRNN, innovations
+from noisin_pyro.recurrence.matmul import has_bfloat16
 
 LAYERS, BATCH, TIME, FEATURES, UNITS = 2, 3, 4, 2, 5
 
@@ -55,6 +56,32 @@ def test_same_noise_gives_the_same_states(cell: str, options: dict[str, Any]) ->
     torch.testing.assert_close(torch.stack(states.z), last_z)
     if last_c is not None:
         torch.testing.assert_close(torch.stack([c for c in states.c if c is not None]), last_c)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"noise": "gamma:multiplicative"}, {"input_spread": 0.2}, {"feedback": False}, {"noise": "bernoulli"}],
+    ids=str,
+)
+@pytest.mark.parametrize("cell", CELLS)
+def test_products_are_rounded_where_the_layers_round_them(cell: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    rnn = NoisyRNN(FEATURES, 16, LAYERS, cell=cell, matmul_precision="bfloat16", **options)
+    inputs = torch.randn(BATCH, TIME, FEATURES)
+    noise, z, _ = in_the_program(rnn, inputs, None)
+    is_rounded, walks = rnn.backends(1) == ["scan"] * LAYERS, {}
+    for precision in ("bfloat16", "float32"):
+        rnn.matmul_precision = precision
+        walk, path = rnn.stepwise(inputs), []
+        states = walk.start
+        for t in range(TIME):
+            now = {layer: each[:, t] for layer, each in noise.items()}
+            out, states = walk.step(t, states, partial(moved, walk, now))
+            path.append(out)
+        walks[precision] = (torch.stack(path, 1) - z).abs().max()
+    assert walks["bfloat16"] < 1e-6
+    assert (walks["float32"] > 1e-5) == is_rounded
 
 
 def test_law_of_a_step_has_the_moments_of_native_beta() -> None:

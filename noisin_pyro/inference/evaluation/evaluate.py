@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 
 from noisin_pyro._lookup import known
@@ -16,8 +18,8 @@ from noisin_pyro.inference.evaluation.importance import importance
 from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.guides.view import is_point_estimate
-from noisin_pyro.inference.traces import latent_sites
-from noisin_pyro.models import SpreadPrior, noise_off
+from noisin_pyro.inference.traces import all_sites, latent_sites
+from noisin_pyro.models import SpreadPrior, noise_off, site_info
 
 METHODS = {"mean": 0, "ensemble": 50, "importance": 100, "particle-filter": 400}
 """The methods of ``evaluate`` and their default numbers of samples."""
@@ -80,9 +82,12 @@ def evaluate(
     if method is None:
         method = "mean" if guide is None else "importance"
     num_samples = _checked(known("method", method, METHODS), num_samples, guide, log_probs, islands, threshold)
+    _check_takes_mask(data, model=model, guide=guide)
     if method == "importance":
-        random = bool(_latents(model, data, batch_size))
-        return importance(model, guide, data, num_samples, random, batch_size, log_probs)
+        trace = _trace(model, data, batch_size)
+        _refuse_conditioned_states(trace)
+        if guide is not None or latent_sites(trace):
+            return importance(model, guide, data, num_samples, batch_size, log_probs)
     if method == "particle-filter":
         islands = _islands(ISLANDS if islands is None else islands, num_samples)
         threshold = THRESHOLD if threshold is None else threshold
@@ -91,11 +96,12 @@ def evaluate(
     if method == "mean":
         viewed = noise_off(model)
         # a γ with a prior is sampled, but has no effect where noise is off
-        latents = [site for site in _latents(viewed, data, batch_size) if not isinstance(site["fn"], SpreadPrior)]
+        latents = latent_sites(_trace(viewed, data, batch_size))
+        latents = [site for site in latents if not isinstance(site["fn"], SpreadPrior)]
         if latents:
             name = latents[0]["name"]
             raise ValueError(f"method='mean' needs fixed weights, but {name!r} is sampled; condition on it first")
-    random = bool(_latents(model, data, batch_size))
+    random = bool(latent_sites(_trace(model, data, batch_size)))
     kind = "predictor" if random else "exact"
     return predict(method, viewed, data, num_samples if random else 0, kind, batch_size, log_probs)
 
@@ -138,6 +144,18 @@ def _checked(
     return num_samples
 
 
+def _check_takes_mask(data: Sequences | Stream, **programs: Callable[..., Any] | None) -> None:
+    for name, program in programs.items():
+        if program is None or isinstance(data, Stream) or data.mask is None:
+            continue
+        kinds = inspect.signature(program).parameters
+        if "mask" not in kinds and all(kind.kind is not kind.VAR_KEYWORD for kind in kinds.values()):
+            raise ValueError(
+                f"data has missing targets, but {name} has no argument mask; add mask=None to its arguments, and mask "
+                "its observed site by it"
+            )
+
+
 def _islands(islands: int, num_samples: int) -> int:
     if not isinstance(islands, int) or islands < 1 or num_samples % islands:
         raise ValueError(
@@ -147,8 +165,17 @@ def _islands(islands: int, num_samples: int) -> int:
     return islands
 
 
-def _latents(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> list[Any]:
-    """The latent sites of the model's program."""
+def _trace(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> Trace:
+    """A run of the model on the first batch."""
     batch = next(iter(data.batches(batch_size)))
-    trace = poutine.trace(model).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
-    return latent_sites(prune_subsample_sites(trace))
+    return prune_subsample_sites(poutine.trace(model).get_trace(batch.inputs, batch.targets, **batch.keywords))
+
+
+def _refuse_conditioned_states(trace: Trace) -> None:
+    for site in all_sites(trace):
+        info = site_info(site)
+        if site["is_observed"] and info.family is not None and info.computed is None:
+            raise ValueError(
+                f"method='importance' samples the states, but {site['name']!r} is conditioned on, so its density would "
+                "be in the score; drop the condition, or use method='ensemble'"
+            )

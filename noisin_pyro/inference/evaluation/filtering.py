@@ -13,20 +13,21 @@ from pyro import poutine
 
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.blocks import block_size, blocks
+from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import (
     Evaluation,
     by_step,
     jackknife_variance,
-    joined_rows,
     leave_one_out,
-    row_lengths,
-    summary,
-    summary_of_text,
+    stack_rows,
+    summary_of_steps,
     window_groups,
 )
 from noisin_pyro.inference.filtering.particle_filter import filterable, has_noisy_states, run
 from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.importance_weights import log_mean_exp
+from noisin_pyro.inference.observed import ObservedSites, observed_steps, steps_of
+from noisin_pyro.models import SequenceModel
 
 
 def particle_filter(
@@ -46,45 +47,59 @@ def particle_filter(
     between islands.
 
     Raises:
-        ValueError: a program that is not a :class:`SequenceModel`, or that samples weights or γ, or a guide that cannot
-            draw the noise step by step.
+        ValueError: a program that is not a :class:`SequenceModel`, that samples weights or γ, or that masks steps by
+            itself, or a guide that cannot draw the noise step by step.
     """
     program, conditions = filterable(model)
     proposal = check_proposal(guide, program)
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
-        random = has_noisy_states(program, next(iter(data.batches(batch_size))))
-        islands, particles = (islands, num_samples // islands) if random else (1, 1)
+        is_noisy = _check(program, data, batch_size)
+    if not is_noisy:
+        return predict("particle-filter", model, data, 0, "exact", batch_size, log_probs)
+    with contextlib.ExitStack() as handlers:
+        for condition in (poutine.block(), *conditions):
+            handlers.enter_context(condition)
+        particles = num_samples // islands
         width = max(program.emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
         width = width if proposal is None else max(width, proposal.width)
         rows_per_block = block_size(islands * particles * width)
-        filtered, lengths = [], []
+        filtered, scored = [], []
         for windows in window_groups(data, batch_size):
-            rows = row_lengths(*windows)
-            for block in blocks(len(rows), rows_per_block):
+            scored.append(torch.cat([steps_of(batch) for batch in windows], 1))
+            for block in blocks(len(scored[-1]), rows_per_block):
                 part = [batch.rows(block) for batch in windows]
                 filtered.append(run(program, part, islands, particles, threshold, proposal))
-            lengths += rows.tolist()
-    log_p = torch.cat([each.increments.sum(-1) for each in filtered], 1)
-    rows = []
-    if log_probs or isinstance(data, Stream):
-        rows = [row for each in filtered for row in by_step(log_mean_exp(each.increments.cumsum(-1)))]
-        rows = [row[:length] for row, length in zip(rows, lengths, strict=True)]
-    if isinstance(data, Stream):
-        result = summary_of_text("particle-filter", torch.cat(rows), "exact", 0.0, 0)
-    else:
-        result = summary("particle-filter", log_mean_exp(log_p), torch.tensor(lengths), "exact", 0.0, 0)
-    if random:
-        effective = sum(float(each.effective_samples.sum()) for each in filtered)
-        resamplings = sum(int(each.resamplings.sum()) for each in filtered)
-        variance = float(jackknife_variance(leave_one_out(log_p)).sum())
-        result = replace(
-            result,
-            kind="estimate",
-            monte_carlo_error=math.sqrt(variance) / result.num_steps,
-            num_samples=num_samples,
-            effective_samples=effective / result.num_steps,
-            resamplings=resamplings / (islands * len(lengths)),
-        )
-    return replace(result, log_probs=joined_rows(rows, data)) if log_probs else result
+    scored, increments = stack_rows(scored), stack_rows([each.increments for each in filtered])
+    error = math.sqrt(float(jackknife_variance(leave_one_out(increments.sum(-1))).sum()))
+    steps = by_step(log_mean_exp(increments.cumsum(-1)))
+    # where no target is scored, an increment is of the proposal alone: it is divided among the steps that are scored
+    rest = steps.where(~scored, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True).clamp(min=1)
+    steps = (steps + rest).where(scored, 0.0)
+    result = summary_of_steps("particle-filter", data, steps, scored, "estimate", error, num_samples, log_probs)
+    return replace(
+        result,
+        effective_samples=sum(float(each.effective_samples.sum()) for each in filtered) / result.num_steps,
+        resamplings=sum(int(each.resamplings.sum()) for each in filtered) / (islands * int(scored.any(1).sum())),
+    )
+
+
+def _check(program: SequenceModel, data: Sequences | Stream, batch_size: int | None) -> bool:
+    """Whether any state is noisy.
+
+    Raises:
+        ValueError: what a particle filter does not support, masks of the program's own forward method included.
+    """
+    is_noisy = False
+    for batch in data.batches(batch_size):
+        with ObservedSites() as observed:
+            is_noisy = has_noisy_states(program, batch)
+        if not is_noisy or type(program).forward is SequenceModel.forward:
+            break
+        if (observed_steps(observed.sites, batch) != steps_of(batch)).any():
+            raise ValueError(
+                "method='particle-filter' runs the layers and the emission step by step, without the mask that "
+                f"{type(program).__name__}.forward applies; pass the mask to Sequences instead"
+            )
+    return is_noisy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -18,16 +18,16 @@ from noisin_pyro.inference.elbo import PriorAsGuide_ELBO
 from noisin_pyro.inference.evaluation.result import (
     Evaluation,
     by_step,
+    fingerprint,
     jackknife_variance,
-    joined_rows,
     leave_one_out,
-    row_lengths,
+    stack_rows,
     summary,
     summary_of_text,
     window_groups,
 )
 from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size, log_mean_exp
-from noisin_pyro.models import real_steps
+from noisin_pyro.inference.observed import ObservedSites, observed_steps
 from noisin_pyro.models.sequence_model import require_output
 
 
@@ -36,76 +36,85 @@ def importance(
     guide: Callable[..., Any] | None,
     data: Sequences | Stream,
     num_samples: int,
-    random: bool,
     batch_size: int | None = None,
     log_probs: bool = False,
 ) -> Evaluation:
     """Score by ``num_samples`` samples of each sequence.
 
     log w = log p(x, z | z_prior) − log q(z), where q is the law of the guide, and z_prior are the sites that the guide
-    does not sample. ``random``: whether the model samples anything.
+    does not sample.
     """
-    log_w, running, lengths, text = [], [], [], None
-    for windows in window_groups(data, batch_size):
-        row = row_lengths(*windows)
-        weights, steps = _weigh(model, guide, windows, num_samples if random else 1, log_probs)
-        log_w.append(weights[-1])
-        lengths.append(row)
-        running += [] if steps is None else [each[:length] for each, length in zip(steps, row.tolist(), strict=True)]
-        text = _increments_by_token(weights, windows) if isinstance(data, Stream) else None
-    all_w, all_lengths = torch.cat(log_w, 1), torch.cat(lengths)
-    totals, variances = log_mean_exp(all_w), jackknife_variance(leave_one_out(all_w))
-    error = math.sqrt(float(variances.sum())) if random else 0.0
-    more: dict[str, Any] = {}
-    if len(all_w) > 1:
-        k = pareto_k(all_w.T.cpu().numpy())
-        more = {
+    groups = [_weigh(model, guide, windows, num_samples, log_probs) for windows in window_groups(data, batch_size)]
+    scored = stack_rows([torch.cat(group.scored, 1) for group in groups])
+    lengths = scored.sum(1)
+    log_w = torch.cat([group.log_w[-1] for group in groups], 1)
+    log_w = log_w.where(lengths > 0, 0.0)  # a sequence without a scored step has p(x) = 1, whatever its noise
+    totals, variances = log_mean_exp(log_w), jackknife_variance(leave_one_out(log_w))
+    more: dict[str, Any] = {"fingerprint": fingerprint(data, scored)}
+    own = log_w[:, lengths > 0]
+    if num_samples > 1 and own.numel():
+        k = pareto_k(own.T.cpu().numpy())
+        more |= {
             "pareto_k": float(k.max()),
             "unreliable": float((k > PARETO_K_THRESHOLD).mean()),
-            "effective_samples": float(effective_sample_size(all_w).mean()),
+            "effective_samples": float(effective_sample_size(own).mean()),
         }
-    kind = "bound" if random else "exact"
-    samples = num_samples if random else 0
-    if text is None:
-        result = summary("importance", totals, all_lengths, kind, error, samples, **more)
+    options = ("bound", math.sqrt(float(variances.sum())), num_samples)
+    if isinstance(data, Stream):
+        ((weights, _, parts),) = groups
+        result = summary_of_text("importance", _increments_by_token(weights, parts), *options, **more)
     else:
-        result = summary_of_text("importance", text, kind, error, samples, **more)
-    return replace(result, log_probs=joined_rows(running, data)) if log_probs else result
+        result = summary("importance", totals, lengths, *options, **more)
+    if not log_probs:
+        return result
+    steps = stack_rows([group.steps for group in groups if group.steps is not None]).where(scored, 0.0)
+    return replace(result, log_probs=steps[scored] if isinstance(data, Stream) else steps)
+
+
+class _Weighed(NamedTuple):
+    """The samples of B sequences over W windows.
+
+    Attributes:
+        log_w: log w after each window, ``(W, S, B)``.
+        steps: if requested, the increment of the logarithm of the mean weight at each step, ``(B, T)``; else None.
+        scored: the steps of each window that are scored, ``(B, T_w)``.
+    """
+
+    log_w: Tensor
+    steps: Tensor | None
+    scored: list[Tensor]
 
 
 def _weigh(
     model: Callable[..., Any], guide: Callable[..., Any] | None, windows: list[Batch], num_samples: int, log_probs: bool
-) -> tuple[Tensor, Tensor | None]:
-    """log w after each of W windows, ``(W, S, B)``, and, if requested, the increment of the logarithm of the mean
-    weight at each step, ``(B, T)``."""
+) -> _Weighed:
     first, depth, samples_per_block = windows[0], 1, 1
     if num_samples > 1:  # a single sample needs no plate, so neither its dimension nor a block size
         with LargestTensor() as largest:
-            depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, lengths=first.lengths)
+            depth = PriorAsGuide_ELBO().nesting(model, guide, first.inputs, first.targets, **first.keywords)
         samples_per_block = block_size(largest.numel)
-    log_w, total = [], torch.tensor(-math.inf)
+    log_w, scored, total = [], [], torch.tensor(-math.inf)
     for block in blocks(num_samples, samples_per_block):
         elbo = PriorAsGuide_ELBO(block.stop - block.start, max_plate_nesting=depth)
-        weights, steps = _weights_of_block(elbo, model, guide, windows, log_probs)
+        weights, steps, scored = _weights_of_block(elbo, model, guide, windows, log_probs)
         log_w.append(weights)
         if steps is not None:
             total = torch.logaddexp(total.to(steps), steps.cumsum(-1).logsumexp(0))
-    if not log_probs:
-        return torch.cat(log_w, 1), None
-    return torch.cat(log_w, 1), by_step(total - math.log(num_samples))
+    return _Weighed(torch.cat(log_w, 1), by_step(total - math.log(num_samples)) if log_probs else None, scored)
 
 
-def _increments_by_token(log_w: Tensor, windows: list[Batch]) -> Tensor:
+def _increments_by_token(log_w: Tensor, scored: list[Tensor]) -> Tensor:
     """Contribution of each token of a text to the logarithm of its column's mean weight, ``(num_steps,)``.
 
-    ``log_w`` ``(W, S, B)`` are the log-weights after each window; each increment is divided equally among the tokens of
-    its window.
+    ``log_w`` ``(W, S, B)`` are the log-weights after each window; each increment is divided equally among the scored
+    tokens of its window. If there are none, it is divided among those of all windows.
     """
     log_sums = log_w.logsumexp(1).cpu()  # log S, which makes them means, cancels in all differences but the first
     first = log_sums[:1] - math.log(log_w.shape[1])
     increments = torch.cat([first, log_sums.diff(dim=0)])
-    lengths = torch.stack([row_lengths(window) for window in windows])
-    return (increments / lengths.clamp(min=1)).T.flatten().repeat_interleave(lengths.T.flatten())
+    lengths = torch.stack([window.sum(1).cpu() for window in scored])
+    rest = increments.where(lengths == 0, 0.0).sum(0) / lengths.sum(0).clamp(min=1)
+    return (increments / lengths.clamp(min=1) + rest).T.flatten().repeat_interleave(lengths.T.flatten())
 
 
 def _weights_of_block(
@@ -114,16 +123,14 @@ def _weights_of_block(
     guide: Callable[..., Any] | None,
     windows: list[Batch],
     log_probs: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """log w of a block of samples after each window, ``(W, S, B)``, and log p(x_t | z_t), ``(S, B, T)``, with states
-    carried from window to window."""
-    weights, steps, state = [], [], None
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """log w of a block of samples after each window, ``(W, S, B)``, log p(x_t | z_t), ``(S, B, T)``, and the steps of
+    each window that are scored, with states carried from window to window."""
+    weights, steps, scored, state = [], [], [], None
     for batch in windows:
         rows = batch.targets.shape[0]
-        with poutine.block():
-            log_w, returned = elbo.log_weights(
-                model, guide, batch.inputs, batch.targets, state=state, lengths=batch.lengths
-            )
+        with poutine.block(), ObservedSites() as observed:
+            log_w, returned = elbo.log_weights(model, guide, batch.inputs, batch.targets, state=state, **batch.keywords)
         if log_w.shape != (elbo.num_particles, rows):
             raise ValueError(
                 f"model must open a plate of dimension -1 over its {rows} sequences, so that each has its own weights; "
@@ -132,9 +139,8 @@ def _weights_of_block(
         out = require_output(*returned)
         weights.append(log_w.double())
         state = out.state
+        scored.append(observed_steps(observed.sites, batch))
         if log_probs:
-            log_prob = out.emission.log_prob(batch.targets).double()
-            if batch.lengths is not None:
-                log_prob = log_prob.where(real_steps(batch.lengths, log_prob.shape[-1]), 0.0)
+            log_prob = out.emission.log_prob(batch.targets).double().where(scored[-1], 0.0)
             steps.append(log_prob.expand(elbo.num_particles, *log_prob.shape[-2:]))
-    return torch.stack(weights).cumsum(0), torch.cat(steps, -1) if log_probs else None
+    return torch.stack(weights).cumsum(0), torch.cat(steps, -1) if log_probs else None, scored

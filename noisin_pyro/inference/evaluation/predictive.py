@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,14 +13,13 @@ from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.result import (
     Evaluation,
     jackknife_variance,
-    joined_rows,
     leave_one_out,
-    row_lengths,
-    summary,
-    summary_of_text,
+    stack_rows,
+    summary_of_steps,
+    window_groups,
 )
 from noisin_pyro.inference.importance_weights import log_mean_exp
-from noisin_pyro.models import real_steps
+from noisin_pyro.inference.observed import ObservedSites, observed_steps
 from noisin_pyro.models.sequence_model import require_output
 
 
@@ -35,19 +33,13 @@ def predict(
     log_probs: bool = False,
 ) -> Evaluation:
     """Score by the probabilities of one run (``num_samples`` is 0), or by their average over ``num_samples`` runs."""
-    scores, lengths = _score(model, data, batch_size)
+    steps, scored = _score(model, data, batch_size)
     error = torch.zeros(())
     if num_samples:
-        others = [_score(model, data, batch_size)[0] for _ in range(num_samples - 1)]
-        scores, error = average(torch.stack([scores, *others]))
-    pieces = list(scores.split(lengths.tolist()))
-    if isinstance(data, Stream):  # pieces are ordered by window, then by column: join the pieces of each column
-        text = torch.cat([torch.cat(pieces[column :: data.batch_size]) for column in range(data.batch_size)])
-        result = summary_of_text(method, text, kind, float(error), num_samples)
-        return replace(result, log_probs=text) if log_probs else result
-    totals = torch.stack([piece.sum() for piece in pieces])
-    result = summary(method, totals, lengths, kind, float(error), num_samples)
-    return replace(result, log_probs=joined_rows(pieces, data)) if log_probs else result
+        runs = [steps[scored], *(_score(model, data, batch_size)[0][scored] for _ in range(num_samples - 1))]
+        average_steps, error = average(torch.stack(runs))
+        steps = steps.masked_scatter(scored, average_steps)
+    return summary_of_steps(method, data, steps, scored, kind, float(error), num_samples, log_probs)
 
 
 def average(runs: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,15 +49,15 @@ def average(runs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _score(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> tuple[Tensor, Tensor]:
-    """log p(x_t | ·) of every real step in one run, ``(N,)``, and the number of steps of each sequence."""
-    scores, lengths, state = [], [], None
-    for batch in data.batches(batch_size):
-        with poutine.block():
-            carried = state if batch.carried else None
-            out = require_output(model(batch.inputs, batch.targets, state=carried, lengths=batch.lengths))
-        state = out.state
-        log_prob = out.emission.log_prob(batch.targets)
-        real = None if batch.lengths is None else real_steps(batch.lengths, log_prob.shape[1])
-        scores.append(log_prob.flatten() if real is None else log_prob[real])
-        lengths.append(row_lengths(batch))
-    return torch.cat(scores).double(), torch.cat(lengths)
+    """log p(x_t | ·) of every step in one run, 0 where it is not scored, and which steps are, both ``(N, T)``."""
+    rows = []
+    for windows in window_groups(data, batch_size):
+        parts, state = [], None
+        for batch in windows:
+            with poutine.block(), ObservedSites() as observed:
+                out = require_output(model(batch.inputs, batch.targets, state=state, **batch.keywords))
+            state, scored = out.state, observed_steps(observed.sites, batch)
+            parts.append((out.emission.log_prob(batch.targets).double().where(scored, 0.0), scored))
+        rows.append([torch.cat(part, 1) for part in zip(*parts, strict=True)])
+    steps, scored = (stack_rows(list(part)) for part in zip(*rows, strict=True))
+    return steps, scored

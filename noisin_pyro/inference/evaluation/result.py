@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn import functional as F
 
 from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference.observed import steps_of
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,14 @@ class Evaluation:
             log p(x); with one sample it is the ELBO), ``"estimate"`` (of log p(x), from an unbiased estimate of p(x))
             or ``"predictor"`` (a normalized predictive distribution: neither a bound on nor an estimate of the noisy
             model's log p(x)).
-        nats_per_step: negative log-probability per real step; lower is better.
+        nats_per_step: negative log-probability per step that is scored; lower is better. Padding, missing targets and
+            masked ones are in no sum and in no count.
         monte_carlo_error: standard error of ``nats_per_step`` over the noise, by the jackknife over noisy runs, samples
             or islands; 0 if nothing is sampled, NaN for one sample. It measures the variation between repeated
             evaluations, not the gap between a bound and log p(x).
         standard_error: standard error of ``nats_per_step`` over sequences. A text is one sequence; its error is over
             blocks of 500 tokens and does not depend on the columns and windows in which it is read.
-        num_steps: number of real steps scored.
+        num_steps: number of steps scored.
         num_samples: number of noisy runs, samples or particles (of all islands); 0 if nothing is sampled.
         pareto_k: ``"importance"`` only: the largest Pareto k̂ over sequences. Above 0.7 the weights are too uneven: the
             bound may be far below log p(x), and its Monte Carlo error is unreliable. Infinite if too few weights are in
@@ -40,10 +43,11 @@ class Evaluation:
         resamplings: ``"particle-filter"`` only: number of resamplings of a sequence's particles, averaged over
             sequences.
         log_probs: if requested, the log-probability of every step in float64: ``(num_steps,)`` in the order of the text
-            for a stream, ``(N, T)`` with 0 beyond each length for sequences.
+            for a stream, ``(N, T)`` with 0 at steps that are not scored for sequences.
         totals: log-probability of each sequence, or of each block of a text, ``(N,)`` in float64; None in a result read
             from a file.
-        lengths: number of real steps of each sequence or block, ``(N,)``; None in a result read from a file.
+        lengths: number of scored steps of each sequence or block, ``(N,)``; None in a result read from a file.
+        fingerprint: identifies the targets that were scored; None in a result read from a file.
         steps: for a text, the contribution of each token to the log-probability, ``(num_steps,)`` in float64. The
             weights of ``"importance"`` are those of whole windows, so the increment of a window is divided equally
             among its tokens.
@@ -64,6 +68,7 @@ class Evaluation:
     totals: Tensor | None = field(default=None, repr=False, compare=False)
     lengths: Tensor | None = field(default=None, repr=False, compare=False)
     steps: Tensor | None = field(default=None, repr=False, compare=False)
+    fingerprint: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def perplexity(self) -> float:
@@ -78,8 +83,8 @@ class Evaluation:
         overlap.
 
         Raises:
-            ValueError: results on different sequences, or of kinds that are not comparable, such as a bound and an
-                estimate.
+            ValueError: results on different data (targets, or steps that are masked), or of kinds that are not
+                comparable, such as a bound and an estimate.
         """
         if {self.kind, other.kind} not in COMPARABLE and self.kind != other.kind:
             raise ValueError(
@@ -88,11 +93,11 @@ class Evaluation:
             )
         if self.totals is None or other.totals is None or self.lengths is None or other.lengths is None:
             raise ValueError("a result read from a file lacks the scores of single sequences; evaluate the model again")
-        if not torch.equal(self.lengths, other.lengths):
+        if not torch.equal(self.lengths, other.lengths) or self.fingerprint != other.fingerprint:
             raise ValueError(
-                f"results of different sequences ({len(self.lengths)} and {len(other.lengths)}, with "
-                f"{self.num_steps} and {other.num_steps} steps) are not comparable; evaluate both models on the same "
-                "data by the same method"
+                f"results on different data ({len(self.lengths)} and {len(other.lengths)} sequences, with "
+                f"{self.num_steps} and {other.num_steps} steps, targets {self.fingerprint} and {other.fingerprint}) "
+                "are not comparable; evaluate both models on the same data by the same method"
             )
         nats, error = _per_step(self.totals - other.totals, self.lengths)
         return Difference(nats, error, math.hypot(self.monte_carlo_error, other.monte_carlo_error))
@@ -134,6 +139,8 @@ def summary(
     """
     totals, lengths = totals.double().cpu(), lengths.cpu()
     steps = int(lengths.sum())
+    if steps == 0:
+        raise ValueError("data: the program masks every step, so there is nothing to score; mask fewer steps")
     nats, error = _per_step(totals, lengths)
     more |= {"totals": totals, "lengths": lengths}
     return Evaluation(method, kind, nats, monte_carlo_error / steps, error, steps, num_samples, **more)  # type: ignore[arg-type]
@@ -151,6 +158,52 @@ def summary_of_text(
     totals, lengths = torch.stack([block.sum() for block in blocks]), torch.tensor([len(block) for block in blocks])
     more |= {"steps": steps.double().cpu()}
     return summary(method, totals, lengths, kind, monte_carlo_error, num_samples, **more)
+
+
+def summary_of_steps(
+    method: str,
+    data: Sequences | Stream,
+    steps: Tensor,
+    scored: Tensor,
+    kind: str,
+    monte_carlo_error: float,
+    num_samples: int,
+    log_probs: bool = False,
+) -> Evaluation:
+    """The result from the log-probability of each step.
+
+    Args:
+        steps: log-probabilities, 0 where they are not scored, ``(N, T)``; rows are sequences, or the columns of a
+            stream over all windows.
+        scored: which steps are scored, ``(N, T)``.
+        log_probs: whether the result contains the log-probabilities.
+    """
+    options = (kind, monte_carlo_error, num_samples)
+    if isinstance(data, Stream):
+        steps = steps[scored]
+        result = summary_of_text(method, steps, *options, fingerprint=fingerprint(data, scored))
+    else:
+        counts = scored.sum(1)
+        result = summary(method, steps.sum(1), counts, *options, fingerprint=fingerprint(data, scored))
+    return replace(result, log_probs=steps) if log_probs else result
+
+
+def fingerprint(data: Sequences | Stream, scored: Tensor | None = None) -> str:
+    """Identifies the targets that are scored, ``(N, T)`` as in :func:`summary_of_steps`; by default all of the data's.
+
+    It does not depend on the columns and windows of a text, or on the precision of real values above float32.
+    """
+    batches = [(batch.targets, steps_of(batch)) for batch in data.batches()]
+    if isinstance(data, Stream):
+        targets, own = (torch.cat(parts, 1) for parts in zip(*batches, strict=True))
+    else:
+        ((targets, own),) = batches
+    scored = own if scored is None else scored
+    values = targets[scored.to(targets.device)].cpu()
+    digest = hashlib.sha256((values.float() if values.is_floating_point() else values).numpy().tobytes())
+    if isinstance(data, Sequences):
+        digest.update(scored.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _per_step(totals: Tensor, lengths: Tensor) -> tuple[float, float]:
@@ -180,8 +233,9 @@ def jackknife_variance(left_out: Tensor) -> Tensor:
 
 
 def by_step(running: Tensor) -> Tensor:
-    """log p̂(x_t | x_{<t}) from log p̂(x_{1:t}), both ``(B, T)``."""
-    return running.diff(dim=-1, prepend=torch.zeros_like(running[:, :1]))
+    """log p̂(x_t | x_{<t}) from log p̂(x_{1:t}), both ``(B, T)``; 0 where p̂(x_{<t}) is 0 already."""
+    before = F.pad(running[:, :-1], (1, 0))
+    return (running - before).where(before != -math.inf, 0.0)
 
 
 def window_groups(data: Sequences | Stream, batch_size: int | None) -> Iterator[list[Batch]]:
@@ -192,14 +246,7 @@ def window_groups(data: Sequences | Stream, batch_size: int | None) -> Iterator[
         yield from ([batch] for batch in data.batches(batch_size))
 
 
-def row_lengths(*windows: Batch) -> Tensor:
-    """Total number of real steps of each row over all windows, ``(B,)``, on the CPU."""
-    rows, steps = windows[0].targets.shape[0], [batch.targets.shape[1] for batch in windows]
-    full = torch.tensor(steps).unsqueeze(1).expand(-1, rows)
-    lengths = [row if b.lengths is None else b.lengths.cpu() for row, b in zip(full, windows, strict=True)]
-    return torch.stack(lengths).sum(0)
-
-
-def joined_rows(rows: list[Tensor], data: Sequences | Stream) -> Tensor:
-    """Values at the steps of each row, as ``(N, T)`` for sequences and ``(num_steps,)`` for a stream."""
-    return pad_sequence(rows, batch_first=True) if isinstance(data, Sequences) else torch.cat(rows)
+def stack_rows(parts: list[Tensor]) -> Tensor:
+    """Values of groups of rows, ``(..., B, T)`` each, as ``(..., N, T)``, with zeros behind shorter groups."""
+    longest = max(part.shape[-1] for part in parts)
+    return torch.cat([F.pad(part, (0, longest - part.shape[-1])) for part in parts], -2)

@@ -19,9 +19,10 @@ from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.inference.traces import all_sites
-from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, real_steps, underlying
+from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, scored_steps, underlying
 from noisin_pyro.models.emissions import with_plain_weights
 from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Particles(NamedTuple):
@@ -46,6 +47,8 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``; without a gradient for a softmax, whose scores would be
+            too many to be stored.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -56,6 +59,7 @@ class FilterStep(NamedTuple):
     resampled: Tensor
     weighted: Particles
     proposed: Proposed
+    log_p: Tensor
     active: Tensor | None
     ancestors: Tensor | None
 
@@ -139,14 +143,17 @@ def filter_window(
     walk = program.rnn.stepwise(program.embed(batch.inputs), state)
     islands, num_particles = settings.islands, settings.particles
     particles = initial_particles(walk.start, islands, num_particles) if particles is None else particles
-    guide = None if settings.guide is None else settings.guide.along(walk, batch.targets, batch.lengths)
+    guide = None if settings.guide is None else settings.guide.along(walk, batch.targets, batch.lengths, batch.mask)
     proposal = Proposal(walk, islands * num_particles, guide)
-    lengths, total = batch.lengths, batch.targets.shape[1]
-    real = [None] * total if lengths is None else real_steps(lengths.to(batch.targets.device), total).unbind(-1)
+    total, device = batch.targets.shape[1], batch.targets.device
+    real, scored = (
+        [None] * total if steps is None else steps.to(device).unbind(-1)
+        for steps in (scored_steps(batch.lengths, None, total), scored_steps(batch.lengths, batch.mask, total))
+    )
     options, emission = (settings.threshold, proposal), with_plain_weights(program.emission)
     increments, effective_samples, resampled = [], [], []
     for t, x_t in enumerate(batch.targets.split(1, 1)):
-        step = filter_step(walk, emission, t, particles, x_t, real[t], *options, real=real[t])
+        step = filter_step(walk, emission, t, particles, x_t, scored[t], *options, real=real[t])
         visit(step)
         particles = step.particles
         increments.append(step.increment)
@@ -201,9 +208,11 @@ def filter_step(
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))
+    law = emission(proposed.output.unsqueeze(-2))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(law, Softmax)):
+        log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
     with torch.no_grad():
-        log_p = emission(proposed.output.unsqueeze(-2)).log_prob(x_t).reshape(particles.log_w.shape).double()
-        log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0))
+        log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
             log_ratio = log_ratio.reshape(log_w.shape).double()
@@ -224,7 +233,7 @@ def filter_step(
         ancestors = systematic_ancestors(log_w, due)
         equal = torch.where(due.unsqueeze(1), -math.log(num_particles), log_w)
         after = Particles(select(states, ancestors), equal)
-    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, active, ancestors)
+    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
 
 
 def _where(real: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
@@ -261,7 +270,7 @@ def has_noisy_states(program: SequenceModel, batch: Batch, user: str = PARTICLE_
     """
     others = "method 'importance', 'ensemble' or 'mean'" if user == PARTICLE_FILTER else ""
     program.dropout.refuse(f"{user} does not support dropout masks", others)
-    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, lengths=batch.lengths)
+    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, **batch.keywords)
     noisy = False
     for site in all_sites(prune_subsample_sites(trace)):
         is_state = isinstance(site["fn"], NoisyPath)

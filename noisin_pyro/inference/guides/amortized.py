@@ -94,15 +94,18 @@ class Guide(PyroModule):
         return head
 
     @pyro_method
-    def along(self, walk: StepwiseRNN, targets: Tensor, lengths: Tensor | None = None) -> GuideSteps:
+    def along(
+        self, walk: StepwiseRNN, targets: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None
+    ) -> GuideSteps:
         """The guide's maps along a window, given x.
 
         Args:
             walk: the model's network along the window.
             targets: x_{1:T}, ``(..., B, T)`` or ``(..., B, T, D)``.
             lengths: ``(B,)``, or None if all are T.
+            mask: False where a target is missing, ``(..., B, T)``.
         """
-        features = self.encoder(walk.inputs.detach(), targets, lengths)
+        features = self.encoder(walk.inputs.detach(), targets, lengths, mask)
         # read once: Pyro records every access to a module
         heads = {layer: self.head(layer) for layer in self.model.rnn.noisy_layers}
         contexts = {layer: head.of_context(features) for layer, head in heads.items()}
@@ -116,6 +119,7 @@ class Guide(PyroModule):
         state: State | None = None,
         lengths: Tensor | None = None,
         size: int | None = None,
+        mask: Tensor | None = None,
     ) -> None:
         """Sample the noise of every layer. The arguments and errors are those of :class:`SequenceModel`.
 
@@ -128,7 +132,8 @@ class Guide(PyroModule):
             )
         rnn = self.model.rnn
         walk = _read(self.model, inputs, state)
-        steps = self.along(walk, targets, lengths)
+        self.model._check_targets(targets, walk.inputs, mask)
+        steps = self.along(walk, targets, lengths, mask)
         with self.model.sequences(walk.inputs.shape[-3], size):
             before = {layer: _draw_before(rnn, layer, walk) for layer in rnn.noisy_layers if rnn.noise.has_innovations}
             if self.uses_states or not before:

@@ -27,15 +27,17 @@ class Encoder(nn.Module):
         self.backward_in_time = nn.GRU(width, hidden_size, batch_first=True) if bidirectional else None
         self.output_size = targets + hidden_size * (1 + bidirectional)
 
-    def forward(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None) -> Tensor:
+    def forward(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None, mask: Tensor | None = None) -> Tensor:
         """The features of each step, ``(..., B, T, output_size)``: x_t itself and the GRUs' states.
 
         Args:
             inputs: inputs of the first layer, ``(..., B, T, I)``.
             targets: x_{1:T}, classes ``(..., B, T)`` or values ``(..., B, T, D)``.
             lengths: lengths of the sequences ``(B,)``, or None if all are T.
+            mask: False where a target is missing, ``(..., B, T)``; the features there are 0, whatever the target.
         """
         x = targets.to(inputs) if self.embedding is None else self.embedding(targets)
+        x = x if mask is None else x.where(mask.to(x.device).unsqueeze(-1), 0.0)
         shape = torch.broadcast_shapes(inputs.shape[:-1], x.shape[:-1])
         inputs, x = inputs.expand(*shape, -1), x.expand(*shape, -1)
         gru_inputs = torch.cat([inputs, x], -1)

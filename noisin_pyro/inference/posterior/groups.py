@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from noisin_pyro.data import Batch, Sequences
 from noisin_pyro.inference.arviz import Groups, Variables
 from noisin_pyro.inference.blocks import blocks
 from noisin_pyro.inference.evaluation.evaluate import evaluate
+from noisin_pyro.inference.observed import observed_steps, steps_of
 from noisin_pyro.inference.posterior.samplers import Latents, is_shared, run
 from noisin_pyro.inference.traces import all_sites
-from noisin_pyro.models import NoisyPath, SpreadPrior, real_steps, site_info
+from noisin_pyro.models import NoisyPath, SpreadPrior, site_info
 
 
 def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, draws_per_run: int) -> Groups:
@@ -47,7 +49,7 @@ def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_dra
 
 def observed(batch: Batch) -> Variables:
     """The variables of the group ``observed_data``."""
-    return {"x": (_x_dims(batch), _padded(batch.targets.unsqueeze(0), batch)[0])}
+    return {"x": (_x_dims(batch), _padded(batch.targets.unsqueeze(0), steps_of(batch))[0])}
 
 
 def coords(batch: Batch) -> dict[str, np.ndarray]:
@@ -68,8 +70,10 @@ def marginal(model: Callable[..., Any], data: Sequences, shared: Latents, num_pa
 
 
 def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
+    real = steps_of(replace(batch, mask=None))
     latents: Variables = {}
-    for site in all_sites(trace):
+    sites = all_sites(trace)
+    for site in sites:
         name, value = site["name"], site["value"]
         info = site_info(site)
         computed = info.computed is not None
@@ -77,7 +81,7 @@ def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
             continue  # the data, or a site that the user conditions on
         if computed or isinstance(site["fn"], NoisyPath):
             dims = ("sequence", "time", f"unit_{name.rpartition('_')[2]}")
-            latents[name] = (dims, _padded(value.expand(size, *value.shape[-3:]), batch))
+            latents[name] = (dims, _padded(value.expand(size, *value.shape[-3:]), real))
         elif info.family is None:  # noise is skipped: the posterior contains the states instead
             law = site["fn"]
             name = f"gamma_{law.layer}" if isinstance(law, SpreadPrior) and law.layer is not None else name
@@ -86,10 +90,11 @@ def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
     emission = nodes["_RETURN"]["value"].emission
     emission = emission.expand((size, *batch.targets.shape[:2]))
     dims = _x_dims(batch)
+    scored = observed_steps([site for site in sites if site["name"] not in given], batch)
     return {
         "posterior": latents,
-        "posterior_predictive": {"x": (dims, _padded(emission.sample(), batch))},
-        "log_likelihood": {"x": (dims[:2], _padded(emission.log_prob(batch.targets), batch))},
+        "posterior_predictive": {"x": (dims, _padded(emission.sample(), real))},
+        "log_likelihood": {"x": (dims[:2], _padded(emission.log_prob(batch.targets), scored))},
     }
 
 
@@ -105,11 +110,10 @@ def _x_dims(batch: Batch) -> tuple[str, ...]:
     return ("sequence", "time", "feature")[: batch.targets.dim()]
 
 
-def _padded(values: Tensor, batch: Batch) -> np.ndarray:
-    """Values ``(S, B, T, ...)`` as an array, with NaN beyond the sequences' lengths."""
-    array = values.cpu().numpy()
-    if batch.lengths is None:
+def _padded(values: Tensor, steps: Tensor) -> np.ndarray:
+    """Values ``(S, B, T, ...)`` as an array, with NaN at steps other than these ``(B, T)``."""
+    array, present = values.cpu().numpy(), steps.cpu().numpy()
+    if present.all():
         return array
-    real = real_steps(batch.lengths, values.shape[2]).cpu().numpy()
     floats = array if array.dtype.kind == "f" else array.astype(np.float64)
-    return np.where(real.reshape(1, *real.shape, *[1] * (array.ndim - 3)), floats, floats.dtype.type(np.nan))
+    return np.where(present.reshape(1, *present.shape, *[1] * (array.ndim - 3)), floats, floats.dtype.type(np.nan))

@@ -46,8 +46,8 @@ def posterior(
     """Draw from p(z, γ, weights | x), and return the draws with the groups that ArviZ's summaries and plots use.
 
     - ``method="prior"``: whole sequences from the prior, resampled in proportion to p(x | z). Only for small T·H.
-    - ``method="guide"``: draws from the guide, q(z | x); with ``num_proposals``, resampled in proportion to
-      p(x, z) / q(z | x). Sites that the guide does not sample are drawn from the prior.
+    - ``method="guide"``: draws from the guide, q(z | x), which approximates the posterior; with ``num_proposals``,
+      resampled in proportion to p(x, z) / q(z | x). Sites that the guide does not sample are drawn from the prior.
     - ``method="nuts"``: chains of the No-U-Turn sampler on ``innovations(model)``. For small models.
     - ``method="smoother"``: forward filtering, backward sampling (``smoother.py``), for long sequences. Each chain is a
       particle filter of its own, from which its draws are taken. For noise that feeds back in every layer, with a
@@ -55,14 +55,16 @@ def posterior(
 
     With the first two, ``sample_stats`` contains the Pareto k̂ and the effective sample size of each sequence's weights.
     If γ or weights are sampled, the sequences share them, and there is one k̂ for all sequences together. A warning is
-    issued if draws were resampled by weights with k̂ above 0.7. Resampled draws may repeat.
+    issued if k̂ is above 0.7: resampled draws are then unreliable, and draws from the guide as they are far from the
+    posterior. Resampled draws may repeat.
 
     Groups: ``posterior`` and ``prior`` contain ``z_1`` ... (chain, draw, sequence, time, unit_1), ``gamma_1`` ... if γ
     has a prior, and weights with priors, under their sites' names. ``posterior_predictive`` and ``observed_data``
     contain ``x`` (..., sequence, time[, feature]). ``log_likelihood`` contains ``x``, log p(x_t | z_t) of each step,
     and, if γ or weights are sampled, ``x_marginal``, log p(x | γ, weights) of each whole sequence, by a particle filter
     at each draw. The coordinate ``time`` starts at 1, as in the names of sites; the others start at 0. Steps beyond a
-    sequence's length are NaN, so integers with padding are stored as floats.
+    sequence's length are NaN, and so are missing or masked targets and their log-likelihoods, so integers with padding
+    are stored as floats. ``posterior_predictive`` includes missing targets.
 
     Use ``az.loo`` and ``az.compare`` with ``var_name="x_marginal"``. They reweight the draws to leave out one
     observation, which works for latents that many observations share. It does not work for single steps: a state z_t
@@ -184,7 +186,7 @@ def _by_chain(variables: Variables, chains: int) -> Variables:
 
 
 def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
-    """The group ``sample_stats``. Issues a warning if resampled draws are unreliable."""
+    """The group ``sample_stats``. Issues a warning if the draws are unreliable."""
     if draws.diverging is not None:
         return _by_chain({"diverging": ((), draws.diverging.numpy())}, options.num_chains)
     if draws.effective_particles is not None:
@@ -192,12 +194,21 @@ def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
     assert draws.log_weights is not None
     k, effective = pareto_k(draws.log_weights.T.numpy()), effective_sample_size(draws.log_weights).numpy()
     unreliable = int((k > PARETO_K_THRESHOLD).sum())
-    if unreliable and options.num_proposals is not None:
+    if unreliable:
         which = "all sequences, which share γ or weights" if shared else f"{unreliable} of {len(k)} sequences"
+        if options.num_proposals is None:
+            message = (
+                "the draws are those of the guide, which does not cover the posterior (or, if k̂ is infinite, there "
+                "are too few to tell); train the guide for longer, use a richer one or method='nuts', or resample by "
+                "num_proposals"
+            )
+        else:
+            message = (
+                f"{options.num_proposals} proposals from the {options.method} do not cover the posterior, so the "
+                "resampled draws are unreliable; use a (better) guide, method='nuts', or a larger num_proposals"
+            )
         warnings.warn(
-            f"posterior: the Pareto k̂ is above {PARETO_K_THRESHOLD} (up to {k.max():.2f}) for {which}: "
-            f"{options.num_proposals} proposals from the {options.method} do not cover the posterior, so the resampled "
-            "draws are unreliable; use a (better) guide, method='nuts', or a larger num_proposals",
+            f"posterior: the Pareto k̂ is above {PARETO_K_THRESHOLD} (up to {k.max():.2f}) for {which}: {message}",
             stacklevel=4,  # attributes the warning to the line that calls posterior
         )
     stats = {"pareto_k": k, "effective_proposals": effective}

@@ -43,7 +43,7 @@ def run(model: Program, batch: Batch, num_draws: int, guide: Program | None = No
     """Run the guide, and the model with its values, with the draws in a plate of dimension -2."""
     plate = pyro.plate(PARTICLES, num_draws, dim=-2)
     with poutine.block():
-        return guided_traces(model, guide, (batch.inputs, batch.targets), {"lengths": batch.lengths}, plate)
+        return guided_traces(model, guide, (batch.inputs, batch.targets), batch.keywords, plate)
 
 
 def is_shared(site: Any) -> bool:
@@ -99,7 +99,7 @@ def by_nuts(
 
         mcmc = MCMC(NUTS(view), num_samples, warmup_steps, disable_progbar=not progress, hook_fn=hook)
         with torch.enable_grad():
-            mcmc.run(batch.inputs, batch.targets, lengths=batch.lengths)
+            mcmc.run(batch.inputs, batch.targets, **batch.keywords)
         chains.append({name: value.detach()[::thin] for name, value in mcmc.get_samples().items()})
         diverged = torch.zeros(num_samples, dtype=torch.bool)
         diverged[diagnostics["divergences"]] = True

@@ -25,6 +25,7 @@ from noisin_pyro.inference.filtering.particle_filter import (
     filterable,
     has_noisy_states,
 )
+from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.posterior.samplers import Draws, Latents
 from noisin_pyro.models import SequenceModel, States, StepwiseRNN, real_steps
 from noisin_pyro.models.views import view_of
@@ -122,7 +123,7 @@ def _smooth(program: SequenceModel, batch: Batch, num_draws: int, settings: Sett
     latents = {
         f"{program.rnn.name}_{layer}": torch.cat([path[layer] for path in paths]) for layer in program.rnn.noisy_layers
     }
-    return latents, filtered.effective_samples.cpu() / lengths.cpu().clamp(min=1)
+    return latents, (filtered.effective_samples / steps_of(batch).sum(1).clamp(min=1)).cpu()
 
 
 def _backward(walk: StepwiseRNN, stored: list[_Stored], real: Tensor, num_draws: int) -> dict[int, Tensor]:

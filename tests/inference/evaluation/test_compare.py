@@ -87,7 +87,7 @@ def test_importance_is_computed_from_the_prior_and_from_the_guide(linear_gaussia
         "prior", "prior", "AutoNormal", "prior", "wide"
     ]  # fmt: skip
     rows = {(row["model"], row["method"]): row for row in table.rows}  # of the two by importance, that of the guide
-    assert {rows[name, "particle-filter"]["guide"] for name in entries} == {None}
+    assert {rows[name, "particle-filter"]["guide"] for name in entries} == {"prior"}
     own = sum(p.numel() for p in model.parameters())
     assert rows["prior", "importance"]["parameters"] == rows["wide", "importance"]["parameters"] == own
     assert rows["auto", "particle-filter"]["parameters"] == own
@@ -119,6 +119,17 @@ def test_custom_program_has_no_parameter_count(models):
     model = models["noisy"]
     (row,) = compare({"mine": lambda *args, **kwargs: model(*args, **kwargs)}, DATA, methods=["ensemble"]).rows
     assert row["parameters"] is None and row["samples"] == 50 and math.isfinite(row["nats_per_step"])
+
+
+def test_models_that_mask_different_steps_are_refused(models):
+    model = models["clean"]
+
+    def masked(inputs, targets, state=None, lengths=None):
+        return model(inputs, targets, state, lengths, mask=targets != 0)
+
+    assert len({row["nats_per_step"] for row in compare({"one": masked, "two": masked}, DATA, ["mean"]).rows}) == 1
+    with pytest.raises(ValueError, match="'some' masks other steps of the data than 'all'"):
+        compare({"all": model, "some": masked}, DATA, ["mean"])
 
 
 def test_refusals(models):

@@ -24,6 +24,7 @@ from noisin_pyro import (
 )
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.predictive import average
+from noisin_pyro.recurrence.matmul import has_bfloat16
 
 TOKENS = torch.randint(7, (101,), generator=torch.Generator().manual_seed(1))
 
@@ -117,6 +118,32 @@ class TestEnsemble:
         left_out = torch.tensor([-300.0, -1 - math.log(2), -1 - math.log(2)], dtype=torch.float64)
         expected = (2 / 3 * (left_out - left_out.mean()).square().sum()).sqrt().item()
         assert error.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+class TestPrecision:
+    """With products in bfloat16 too, a deterministic model has one exact score, and noisy ones one likelihood."""
+
+    def model(self, cell: str, spread: float) -> LanguageModel:
+        model = LanguageModel(50, 32, 2, cell, spread=spread, matmul_precision="bfloat16")
+        with torch.no_grad():
+            for parameter in [*model.rnn.parameters(), model.emission.linear.weight]:
+                parameter.mul_(4)
+        return model
+
+    def test_all_methods_agree(self, cell: str) -> None:
+        model, data = self.model(cell, 0.0), Stream(torch.randint(50, (500,)), 5, 35)
+        found = [evaluate(model, data, method) for method in ("mean", "ensemble", "importance", "particle-filter")]
+        assert [each.kind for each in found] == ["exact"] * 4
+        assert len({each.nats_per_step for each in found}) == 1
+
+    def test_tiny_noise_changes_little(self, cell: str) -> None:
+        data = Stream(torch.randint(50, (500,)), 5, 35)
+        model = self.model(cell, 1e-6)
+        mean, by_filter = evaluate(model, data), evaluate(model, data, "particle-filter", num_samples=4)
+        # with products in float32 the filter would differ by more than 1e-3
+        assert by_filter.nats_per_step == pytest.approx(mean.nats_per_step, abs=5e-4)
 
 
 class TestLogProbs:

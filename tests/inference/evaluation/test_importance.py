@@ -19,6 +19,7 @@ from noisin_pyro import (
     Spread,
     evaluate,
     innovations,
+    unroll,
 )
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.arviz import pareto_k
@@ -167,6 +168,17 @@ class TestGuides:
 
         with pytest.raises(ValueError, match="model must open a plate of dimension -1 over its 3 sequences"):
             evaluate(poutine.block(program, hide=["x"]), Stream(torch.randint(5, (9,)), 3, 5), "importance")
+
+
+def test_conditioned_states_are_refused():
+    """Their density is no part of the score of x, and other methods leave it out."""
+    model, data = LanguageModel(5, 3, num_layers=2), Stream(torch.randint(5, (9,)), 3, 5)
+    for view in (lambda program: program, innovations, unroll):
+        for layer in ("z_1", "z_2"):
+            given = pyro.condition(model, {layer: torch.zeros(3, 3, 3)})
+            with pytest.raises(ValueError, match=f"samples the states, but '{layer}.*' is conditioned on"):
+                evaluate(view(given), data, "importance")
+            assert np.isfinite(evaluate(view(given), data, "ensemble", num_samples=2).nats_per_step)
 
 
 class TestParetoK:

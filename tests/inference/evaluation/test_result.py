@@ -7,8 +7,8 @@ import pytest
 import torch
 from pyro import poutine
 
-from noisin_pyro import evaluate, innovations
-from noisin_pyro.data import Sequences
+from noisin_pyro import LanguageModel, evaluate, innovations
+from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.result import perplexity
 
 STEPS, SEQUENCES = 3, 40
@@ -67,10 +67,47 @@ def test_refusals(linear_gaussian, data):
     with pytest.raises(ValueError, match="of kinds 'bound' and 'estimate'"):
         bound.difference(estimate)
     fewer = Sequences(data.inputs[:5], data.targets[:5])
-    with pytest.raises(ValueError, match=r"different sequences \(40 and 5, with 120 and 15 steps\)"):
+    with pytest.raises(ValueError, match=r"different data \(40 and 5 sequences, with 120 and 15 steps, targets"):
         estimate.difference(evaluate(model, fewer, "particle-filter", 40))
     with pytest.raises(ValueError, match="read from a file"):
         estimate.difference(replace(estimate, totals=None))
+
+
+class TestSameData:
+    """A difference is over the same targets, scored at the same steps."""
+
+    def test_other_data_of_the_same_shape_are_refused(self, linear_gaussian, data):
+        model = linear_gaussian(spread=0.0)
+        one = evaluate(model, data)
+        swapped = Sequences(data.inputs, data.targets.flip(0))
+        mask = torch.ones(SEQUENCES, STEPS).bool()
+        mask[0, 0] = False
+        other = mask.clone()
+        other[0] = torch.tensor([True, True, False])
+        masked = [Sequences(data.inputs, data.targets, mask=each) for each in (mask, other)]
+        changed = Sequences(data.inputs, data.targets + 1e-3)
+        for each in (swapped, masked[0], changed):
+            with pytest.raises(ValueError, match=r"results on different data .* evaluate both models on the same data"):
+                one.difference(evaluate(model, each))
+        with pytest.raises(ValueError, match="results on different data"):  # as many steps, but not the same
+            evaluate(model, masked[0]).difference(evaluate(model, masked[1]))
+
+    def test_batches_precision_and_inputs_do_not_matter(self, linear_gaussian, data):
+        model = linear_gaussian(spread=0.0)
+        one = evaluate(model, data, batch_size=7)
+        single = evaluate(linear_gaussian(spread=0.0).float(), data.to("cpu", torch.float32))
+        assert one.difference(single).nats_per_step == pytest.approx(0.0, abs=1e-5)
+        assert one.difference(evaluate(model, Sequences(data.inputs + 1, data.targets))).nats_per_step == 0.0
+        by_filter = evaluate(linear_gaussian(), data, "particle-filter", 40, batch_size=7)
+        assert by_filter.fingerprint == one.fingerprint
+
+    def test_texts(self):
+        model, tokens = LanguageModel(5, 3, spread=0.0), torch.arange(1200) % 5
+        one = evaluate(model, Stream(tokens, 3, 20))
+        assert one.fingerprint == evaluate(model, Stream(tokens, 7, 35)).fingerprint
+        assert one.difference(evaluate(model, Stream(tokens, 7, 35))).nats_per_step == pytest.approx(0.0, abs=0.05)
+        with pytest.raises(ValueError, match=r"different data \(3 and 3 sequences, with 1200 and 1200 steps"):
+            one.difference(evaluate(model, Stream((tokens + 1) % 5, 3, 20)))
 
 
 def test_perplexity_does_not_overflow():

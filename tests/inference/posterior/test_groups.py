@@ -81,6 +81,20 @@ class TestGroups:
         full = look(make(emission="categorical"), some_data("categorical"), num_samples=10)
         assert full.observed_data.x.dtype == full.posterior_predictive.x.dtype == np.int64
 
+    def test_missing_targets_are_nan_and_have_predictions(self):
+        mask = torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 1]]).bool()
+        lengths, data = torch.tensor([4, 3, 2]), some_data()
+        data = Sequences(data.inputs, data.targets.where(mask[..., None], np.nan), lengths, mask)
+        model = make()
+        found = look(model, data, num_samples=10)
+        real = np.arange(4) < lengths.numpy()[:, None]
+        assert (np.isfinite(found.log_likelihood.x[0, 0]) == (real & mask.numpy())).all()
+        assert (np.isfinite(found.observed_data.x[..., 0]) == (real & mask.numpy())).all()
+        for values in (found.posterior.z_1, found.posterior_predictive.x):
+            assert (np.isfinite(values[0, 0, ..., 0]) == real).all()
+        other = Sequences(data.inputs, data.targets.where(mask[..., None], 1.0), lengths, mask)
+        np.testing.assert_array_equal(look(model, other, num_samples=10).posterior.z_1, found.posterior.z_1)
+
     def test_views_agree(self):
         model, data = make(layers=2), some_data(lengths=torch.tensor([4, 2, 3]))
         plain = look(model, data, num_samples=50)
@@ -166,6 +180,24 @@ class TestWarningsAndRefusals:
             found = look(model, data)
         assert warned[0].filename == look.__code__.co_filename  # the line that calls posterior
         assert (found.sample_stats.pareto_k > 0.7).any()
+
+    @pytest.mark.parametrize("name", ["mean-field", "smoothing", "custom"])
+    def test_draws_of_a_guide_that_does_not_cover_the_posterior_cause_a_warning(self, name, linear_gaussian):
+        model = linear_gaussian()
+        inputs, x = torch.zeros(2, 3, 1).double(), 12 * torch.randn(2, 3, 2).double()
+
+        def narrow(inputs, targets, lengths=None):
+            with pyro.plate("sequences", len(inputs), dim=-1):
+                pyro.sample("z_1_noise", dist.Normal(torch.zeros(3, 2).double(), 0.3).to_event(2))
+
+        guide = narrow if name == "custom" else nz.guides.get(name, model)  # untrained: still the prior
+        message = (
+            r"k̂ is above 0.7 .*: the draws are those of the guide, which does not cover the posterior .* train the"
+        )
+        with pytest.warns(UserWarning, match=message) as warned:
+            found = look(nz.innovations(model), Sequences(inputs, x), guide, num_samples=2000)
+        assert warned[0].filename == look.__code__.co_filename
+        assert (found.sample_stats.pareto_k > 0.7).any() and found.attrs["method"] == "guide, as drawn"
 
     @pytest.mark.parametrize(
         ("options", "message"),

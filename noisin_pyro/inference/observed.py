@@ -1,0 +1,109 @@
+"""Which targets a program scores: what is masked is in no sum and in no count, whichever method scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from noisin_pyro.data import Batch
+from noisin_pyro.models import scored_steps, site_info
+
+
+def steps_of(batch: Batch) -> Tensor:
+    """Which targets of a batch are neither padding nor missing, ``(B, T)``."""
+    shape = batch.targets.shape[:2]
+    scored = scored_steps(batch.lengths, batch.mask, shape[1])
+    return torch.ones(shape, dtype=torch.bool, device=batch.targets.device) if scored is None else scored
+
+
+class ObservedSites(Messenger):
+    """Collects the observed sites of a program that runs in this context, without the states of noisy layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: list[Any] = []
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.sites.append(msg)
+
+
+def observed_steps(sites: Iterable[Any], batch: Batch) -> Tensor:
+    """Which steps of each sequence a program scores, ``(B, T)``: neither padding, nor missing, nor masked.
+
+    Args:
+        sites: sample sites of a run on the batch. Masks may be those of ``poutine.mask`` or of the distribution of an
+            observed site, as in ``emission.mask(...)``.
+
+    Raises:
+        ValueError: masks from which it does not follow which steps are scored, or a program that scores padding or
+            missing targets.
+    """
+    shape, scored = batch.targets.shape, steps_of(batch)
+    whole, others = [], []
+    for site in sites:
+        if site["is_observed"] and not _is_state(site):
+            (whole if site["fn"].shape()[-len(shape) :] == shape else others).append(site)
+    for site in others:  # poutine.mask around the program masks the sites of all targets as well
+        if _masks(site["fn"]) or (site["mask"] is not None and not whole):
+            raise ValueError(
+                f"the program masks the observed site {site['name']!r}, whose shape is not that of the targets, "
+                f"{tuple(shape)}, so it is not known which steps it scores; observe all steps in one site, or pass the "
+                "mask to Sequences"
+            )
+    steps = [_steps(site, batch) for site in whole]
+    for site, own in zip(whole, steps, strict=True):
+        if (own & ~scored).any():
+            raise ValueError(
+                f"the program scores steps at {site['name']!r} that are padding or missing; mask them there, as "
+                "SequenceModel does with lengths and mask"
+            )
+        if (own != steps[0]).any():
+            raise ValueError(
+                f"the program masks the observed sites {whole[0]['name']!r} and {site['name']!r} at different steps, "
+                "so there is no one number of steps; mask both alike"
+            )
+    return steps[0] if steps else scored
+
+
+def _steps(site: Any, batch: Batch) -> Tensor:
+    """The steps at which a site of all targets is not masked, ``(B, T)``."""
+    shape = batch.targets.shape
+    time_depth = site["fn"].event_dim - (len(shape) - 2)  # 1 if time is a dimension of the event, 0 if it is a plate
+    steps = torch.ones(shape[:2], dtype=torch.bool, device=batch.targets.device)
+    for mask, depth in [(site["mask"], 0), *_masks(site["fn"])]:
+        if mask is None or mask is True:
+            continue
+        if depth > time_depth:
+            raise ValueError(
+                f"the program masks parts of single steps at {site['name']!r}, so the number of steps is not known; "
+                "mask whole steps"
+            )
+        steps = steps & (mask.reshape(*mask.shape, *[1] * (time_depth - depth)) if isinstance(mask, Tensor) else mask)
+    flat = steps.reshape(-1, *shape[:2])
+    if (flat != flat[0]).any():
+        raise ValueError(
+            f"the program masks {site['name']!r} differently in different samples, so there is no one number of steps"
+        )
+    return flat[0]
+
+
+def _is_state(site: Any) -> bool:
+    info = site_info(site)
+    return info.family is not None or info.computed is not None
+
+
+def _masks(law: Any) -> list[tuple[Tensor | bool, int]]:
+    """The masks within a distribution, each with the number of event dimensions that it sees as batch dimensions."""
+    masks, depth = [], 0
+    while isinstance(law, MaskedDistribution | Independent | ExpandedDistribution):
+        if isinstance(law, MaskedDistribution):
+            masks.append((law._mask, depth))
+        elif isinstance(law, Independent):
+            depth += law.reinterpreted_batch_ndims
+        law = law.base_dist
+    return masks
