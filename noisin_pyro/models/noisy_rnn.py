@@ -9,10 +9,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import known, named
+from noisin_pyro._lookup import integer, known, named
 from noisin_pyro.models._validation import (
     AnySpread,
     State,
+    check_dtypes,
     check_inputs,
     initial_states,
     layer_spread,
@@ -53,7 +54,8 @@ class NoisyRNN(PyroModule):
             recurrence then has no noise, and the library's fused kernels can run it whatever the family.
         name: the sites' prefix.
         backend: how the layers are computed, ``"auto"``, ``"fused"``, ``"scan"`` or ``"loop"``
-            (``recurrence/dispatch.py``): the same numbers up to rounding.
+            (``recurrence/dispatch.py``): the same numbers up to rounding. The loop takes over, whichever is given, for
+            tensor subclasses, the meta device, and inside ``torch.func``, ``torch.compile`` and ``torch.export``.
         matmul_precision: ``"float32"``, or ``"bfloat16"`` (with float32 weights): operands and results of products with
             weights are rounded to it, forward and backward, and sums are accumulated in float32. Large products are
             faster with it on GPUs and on CPUs that support it. It applies to the scan only: fused kernels, the loop and
@@ -86,10 +88,9 @@ class NoisyRNN(PyroModule):
         regularizer: str | Dropout = "none",
     ) -> None:
         super().__init__()
-        for argument, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{argument} must be a positive integer, got {size!r}")
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.input_size = input_size = integer("input_size", input_size)
+        self.hidden_size = hidden_size = integer("hidden_size", hidden_size)
+        self.num_layers = num_layers = integer("num_layers", num_layers)
         self.feedback, self.name, self.backend = feedback, name, known("backend", backend, BACKENDS)
         self.matmul_precision = check_matmul_precision(matmul_precision)
         self.cell = named("cell", cell, CELLS, Cell)
@@ -142,6 +143,7 @@ class NoisyRNN(PyroModule):
             mask = self._mask(f"{layer}_recurrent", self.dropout.recurrent, x, self.hidden_size)
             x = self._dropped(f"{layer}_input", self.dropout.input, x)
             weights = Weights(*self._weights(layer - 1))
+            check_dtypes(x, weights, z, c)
             recurrence = Recurrence(self.cell, weights, x, z, c, self.backend, self.matmul_precision, mask)
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
@@ -162,13 +164,16 @@ class NoisyRNN(PyroModule):
         """
         self.dropout.refuse("layers that run step by step have no masks")
         check_inputs(inputs, None, self.input_size)
-        z, c = zip(*self._initial_states(inputs, state), strict=True)
+        starts = self._initial_states(inputs, state)
+        weights = [Weights(*self._weights(layer)) for layer in range(self.num_layers)]
+        check_dtypes(inputs, weights[0], *starts[0])
+        z, c = zip(*starts, strict=True)
         spreads = [self._spread(layer) for layer in range(self.num_layers + 1)]
         return StepwiseRNN(
             cell=self.cell,
             family=self.noise,
             feedback=self.feedback,
-            weights=[Weights(*self._weights(layer)) for layer in range(self.num_layers)],
+            weights=weights,
             spreads=[None if spread.is_zero else spread(inputs).squeeze(-2) for spread in spreads],
             inputs=inputs,
             start=States(z, c),

@@ -89,5 +89,5 @@ def _run(cell: Cell, weights: Weights, x: Tensor, h: Tensor, c: Tensor | None) -
         False,  # bidirectional
         True,  # batch_first
     )
-    memory = last[1].reshape(*batch, -1) if cell.has_memory else None
+    memory = last[1].reshape(*batch, h.shape[-1]) if cell.has_memory else None
     return h_BTH.reshape(*batch, *h_BTH.shape[-2:]), memory
