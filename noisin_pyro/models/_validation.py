@@ -58,7 +58,8 @@ def layer_spread(
             "fix the spread (and choose it on a validation set), or use the additive form"
         )
     if family.has_innovations:
-        family.law(torch.ones((), device="cpu"), units)  # raises for a family that couples units, if there is only one
+        with torch.device("cpu"):  # whatever the default is; on the meta device laws cannot be checked
+            family.law(torch.ones(()), units)  # raises for a family that couples units, if there is only one
     if layer == 0 and family.form == "native":
         raise ValueError(
             f"noise={noise!r} needs a mean inside {family.mean_range}, and inputs can be anywhere; "

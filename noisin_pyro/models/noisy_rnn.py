@@ -95,7 +95,8 @@ class NoisyRNN(PyroModule):
         self.matmul_precision = check_matmul_precision(matmul_precision)
         self.cell = named("cell", cell, CELLS, Cell)
         self.cell.check()
-        self.noise = get_noise(noise)
+        with torch.device("cpu"):  # a family is probed, which the meta device cannot do
+            self.noise = get_noise(noise)
         self.dropout = get_for_layers(regularizer)
         rows = self.cell.gates * hidden_size
         for layer in range(num_layers):
@@ -108,15 +109,14 @@ class NoisyRNN(PyroModule):
         for layer, value in enumerate([input_spread, *spread_per_layer(spread, num_layers, feedback)]):
             units = input_size if layer == 0 else hidden_size
             own = layer_spread(layer, value, self.cell, self.noise, num_layers, units, feedback)
-            setattr(self, f"spread_{layer}", own)
+            setattr(self, f"spread_{layer}", own.to(self.weight_ih_l0.device))
         self.register_load_state_dict_pre_hook(_keep_spreads)
 
     def reset_parameters(self) -> None:
         """Draw every weight and bias from U(±1/√H), as torch does; so does the published paper for weights."""
         bound = 1.0 / math.sqrt(self.hidden_size)
-        for layer in range(self.num_layers):
-            for parameter in self._weights(layer):
-                nn.init.uniform_(parameter, -bound, bound)
+        for parameter in self.parameters(recurse=False):
+            nn.init.uniform_(parameter, -bound, bound)
 
     def forward(
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
@@ -240,7 +240,14 @@ class NoisyRNN(PyroModule):
         return NoisyPath(transition, self.noise, spread(like), lengths, spread_is_sampled=spread.prior is not None)
 
     def _sample(self, layer: int, path: NoisyPath) -> Tensor:
-        return sample_noisy(f"{self.name}_{layer}", path, self.noise, path.padding_is_flat)
+        try:
+            return sample_noisy(f"{self.name}_{layer}", path, self.noise, path.padding_is_flat)
+        except RuntimeError as error:
+            if path.spread.is_meta:
+                raise ValueError(
+                    "noise cannot be drawn on the meta device, which has no values; use noise_off(rnn) or spread=0"
+                ) from error
+            raise
 
     def _spread(self, layer: int) -> Spread:
         return getattr(self, f"spread_{layer}")
