@@ -12,6 +12,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
 from noisin_pyro._lookup import integer
+from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.recurrence.matmul import (
     check_bfloat16_operands,
     check_matmul_precision,
@@ -21,7 +22,7 @@ from noisin_pyro.recurrence.matmul import (
 from noisin_pyro.recurrence.softmax import Softmax
 
 
-class Emission(PyroModule):
+class Emission(ReusableModule):
     """A linear read-out of z, and the distribution that it parametrises.
 
     Subclass it for an emission of your own, and give an instance to :class:`SequenceModel`: define ``forward``, and

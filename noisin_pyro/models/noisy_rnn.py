@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from noisin_pyro._lookup import integer, known, named
+from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.models._validation import (
     AnySpread,
     State,
@@ -31,7 +31,7 @@ from noisin_pyro.recurrence.matmul import check_matmul_precision
 from noisin_pyro.recurrence.transition import FixedMeans, Recurrence, Transition
 
 
-class NoisyRNN(PyroModule):
+class NoisyRNN(ReusableModule):
     """Stacked recurrent layers with noisy hidden states, z_t ~ noise(mean f(x_{t-1}, z_{t-1}), spread γ).
 
     Use it inside a Pyro program, in a plate of dimension -1 over the batch. Each layer with a spread other than 0 is
