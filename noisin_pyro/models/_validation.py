@@ -83,7 +83,7 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> Non
     """
     if isinstance(inputs, PackedSequence):
         raise ValueError(
-            "inputs must be a padded tensor, got a PackedSequence; unpack it: inputs, lengths = "
+            "inputs must be a padded tensor, got a PackedSequence; use inputs, lengths = "
             "torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True), and call rnn(inputs, lengths=lengths)"
         )
     if not isinstance(inputs, Tensor):
