@@ -27,7 +27,7 @@ from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
 from noisin_pyro.recurrence.cells import CELLS, Cell, Weights
 from noisin_pyro.recurrence.dispatch import BACKENDS, choose_backend
-from noisin_pyro.recurrence.matmul import check_matmul_precision
+from noisin_pyro.recurrence.matmul import check_matmul_precision, needs_torch_operations
 from noisin_pyro.recurrence.transition import FixedMeans, Recurrence, Transition
 
 
@@ -243,11 +243,12 @@ class NoisyRNN(ReusableModule):
         try:
             return sample_noisy(f"{self.name}_{layer}", path, self.noise, path.padding_is_flat)
         except RuntimeError as error:
-            if path.spread.is_meta:
-                raise ValueError(
-                    "noise cannot be drawn on the meta device, which has no values; use noise_off(rnn) or spread=0"
-                ) from error
-            raise
+            if not (path.spread.is_meta or needs_torch_operations()):
+                raise
+            raise ValueError(
+                f"{self.noise} noise cannot be drawn on the meta device or in this transform of torch ({error}); draw "
+                "it outside, and condition innovations(rnn) on it, or use noise_off(rnn)"
+            ) from error
 
     def _spread(self, layer: int) -> Spread:
         return getattr(self, f"spread_{layer}")
