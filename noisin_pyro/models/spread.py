@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -67,9 +68,10 @@ class Spread(PyroModule):
             raise ValueError("Spread: a prior replaces value and learn; give either the prior or them")
         if floor is not None and not learn:
             raise ValueError(f"spread: the floor {floor:g} has no effect on one that is not learned; leave it out")
-        value = 0.3 if value is None else float(value)
-        if not 0.0 <= value < math.inf:
-            raise ValueError(f"Spread: value must be a finite number >= 0, got {value}")
+        value = 0.3 if value is None else value
+        if not (isinstance(value, Real) and 0.0 <= value < math.inf):
+            raise ValueError(f"Spread: value must be a finite number >= 0, got {value!r}")
+        value = float(value)
         self.initial, self.fixed = value, None if learn or prior is not None else value
         self.floor = 0.0
         self.prior = prior
