@@ -94,7 +94,9 @@ class Softmax(dist.Categorical):
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         y = value.expand(shape).reshape(-1).long()
         # Sampled weights, autocast and transforms need autograd's operations; no rows need no kernel that expects some.
-        is_plain = custom_gradients_work(self.z.device) and not needs_torch_operations(self.z, self.weight, self.bias)
+        is_plain = not needs_torch_operations(self.z, self.weight, self.bias, y) and custom_gradients_work(
+            self.z.device
+        )
         if not (is_plain and self._weights_are_shared and len(y)):
             scores = self.scores.expand(*shape, self._num_events).reshape(len(y), self._num_events)
             return -F.cross_entropy(scores, y, reduction="none").reshape(shape)

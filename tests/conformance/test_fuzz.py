@@ -15,14 +15,14 @@ def parameters_in_modules() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore")  # few samples, among others
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_combination(seed: int) -> None:
     assert check(Combination.draw(seed))
 
 
 def test_most_combinations_run() -> None:
     """A sample in which everything is refused would show nothing."""
-    combinations = [Combination.draw(seed) for seed in range(200)]
+    combinations = [Combination.draw(seed) for seed in range(60)]
     built = 0
     for combination in combinations:
         try:
@@ -30,6 +30,6 @@ def test_most_combinations_run() -> None:
         except ValueError:
             continue
         built += 1
-    assert built > 150
+    assert built > 45
     for field in ("cell", "noise", "backend", "regularizer", "guide", "method", "state"):
         assert len({getattr(combination, field) for combination in combinations}) >= 3

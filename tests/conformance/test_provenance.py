@@ -110,13 +110,11 @@ def test_values_and_gradients_stay_the_same(backend: str) -> None:
         torch.testing.assert_close(tracked, plain, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("tracked", ["z", "weight", "bias"])
+@pytest.mark.parametrize("tracked", ["z", "weight", "bias", "y"])
 def test_softmax(tracked: str) -> None:
-    parts = {"z": torch.randn(5, 4), "weight": torch.randn(7, 4), "bias": torch.randn(7)}
-    y = torch.randint(7, (5,))
-    expected = Softmax(**parts).log_prob(y)
-    parts[tracked] = ProvenanceTensor(parts[tracked], frozenset({"b"}))
-    log_prob = Softmax(**parts).log_prob(y)
+    parts = {"z": torch.randn(5, 4), "weight": torch.randn(7, 4), "bias": torch.randn(7), "y": torch.randint(7, (5,))}
+    given = parts | {tracked: ProvenanceTensor(parts[tracked], frozenset({"b"}))}
+    expected, log_prob = (Softmax(*list(each.values())[:3]).log_prob(each["y"]) for each in (parts, given))
     assert get_provenance(log_prob) == {"b"}
     torch.testing.assert_close(log_prob._t, expected)
 
