@@ -20,6 +20,7 @@ from noisin_pyro.reproduction import Record, read_records
 from noisin_pyro.reproduction.recipe import FIRST_SEED
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES, body, text
+from noisin_pyro.reproduction.studies import BASELINES
 from noisin_pyro.training.rundir.metrics_log import Row
 from noisin_pyro.training.rundir.metrics_log import read as read_log
 
@@ -58,7 +59,8 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for make in (noise_table, layer_calls, layer_construction, runs, bounds, speed, tried, reproduction, cost):
+    layers = (layer_calls, layer_construction)
+    for make in (noise_table, *layers, runs, bounds, speed, tried, reproduction, cost, output_noise):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     (folder / "trials.md").write_text(trials(REPRODUCTIONS), encoding="utf-8")
     (folder / "trials-0.1.md").write_text(trials({EARLIER: ""}), encoding="utf-8")
@@ -235,6 +237,8 @@ def _trials(folders: Mapping[Path, str]) -> Iterator[tuple[str, dict[str, Any] |
             folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search", path)
         ):
             search = json.loads(path.read_text(encoding="utf-8"))
+            if path.parts[-4] in BASELINES:
+                continue  # a study has three hundred
             by_row.setdefault("/".join(path.parts[-4:-2]) + where, []).extend(search["of_each_trial"])
         for row, of_row in by_row.items():
             complete = [trial for trial in of_row if trial["state"] == "complete"]
@@ -269,6 +273,14 @@ def _learned() -> dict[str, list[Row]]:
                 row, floor = name if row == "noisin" else row, config["noise"]["spread_floor"]
                 logs[f"{row.removesuffix('-noisin-learned')}, floor {floor}{where}"] = read_log(path)
     return logs
+
+
+def output_noise() -> str:
+    """The second-order penalty of output noise beside the loss that the noise adds."""
+    rows = json.loads((RESULTS / "output_noise.json").read_text(encoding="utf-8"))["rows"]
+    heads = ["γ", "penalty, nats per step", "added loss, nats per step", "standard error"]
+    numbers = ("penalty", "added_loss", "standard_error")
+    return table(heads, [[f"{row['spread']:g}", *(f"{row[name]:.5f}" for name in numbers)] for row in rows])
 
 
 EPOCH = 1328  # steps: 929,589 tokens in 20 columns and windows of 35

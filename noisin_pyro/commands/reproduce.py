@@ -25,13 +25,25 @@ class Reproduce:
 
     table: tyro.conf.Positional[
         Annotated[
-            Literal["table2", "table3", "figure2", "zaremba", "icml-m", "icml-l", "icml-wikitext-m", "icml-wikitext-l"],
+            Literal[
+                "table2",
+                "table3",
+                "figure2",
+                "zaremba",
+                "icml-m",
+                "icml-l",
+                "icml-wikitext-m",
+                "icml-wikitext-l",
+                "pydocs-noises",
+                "pydocs-claims",
+            ],
             Named(metavar="TABLE"),
         ]
     ]
     """table2: Penn Treebank, plain cells, four methods. table3: WikiText-2, LSTM. figure2: one sigmoid layer.
     zaremba: Penn Treebank, the small LSTM of Zaremba et al. (2014).
-    icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs."""
+    icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs.
+    pydocs-noises: every family of noise, compared on the built-in text. pydocs-claims: claims without a table."""
 
     rows: Annotated[tuple[str, ...], Named(metavar="ROW", help_behavior_hint="(default: all)")] = ()
     """Names of rows, or beginnings of names, in the order in which to run them."""
@@ -40,7 +52,7 @@ class Reproduce:
     """List the rows with the paper's numbers and the candidates that are compared on validation, and run nothing."""
 
     seeds: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
-    """Number of runs of each row, with seeds 11, 12, ...: all rows with the first seed, then all with the second."""
+    """Number of runs of each row, with seeds of their own: all rows with the first, then all with the second."""
 
     trials: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the row's)")] = None
     """Number of trials per row; disables trials beyond the grid."""

@@ -4,7 +4,7 @@ pyplot is not used: save a figure with ``figure.savefig``, or, in a notebook, en
 ``%matplotlib inline``.
 """
 
-from noisin_pyro.plots.comparisons import comparison
+from noisin_pyro.plots.comparisons import comparison, seed_comparison
 from noisin_pyro.plots.curves import learned_spreads, learning_curves, spreads
 from noisin_pyro.plots.densities import Panel, families
 from noisin_pyro.plots.posteriors import diagnostics, trajectories
@@ -16,6 +16,7 @@ __all__ = [
     "families",
     "learned_spreads",
     "learning_curves",
+    "seed_comparison",
     "spreads",
     "trajectories",
 ]

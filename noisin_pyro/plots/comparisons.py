@@ -70,6 +70,43 @@ def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth:
     return figure
 
 
+def seed_comparison(
+    values: Mapping[str, Sequence[float]], xlabel: str, baselines: Sequence[str] = (), ax: Axes | None = None
+) -> Figure:
+    """A number of each method with each seed, best mean first, and the means of the baselines as dashed lines.
+
+    Args:
+        values: a number for each seed, by method.
+        xlabel: label of the axis of the numbers.
+        baselines: methods that get a line, of those in ``values``.
+        ax: axes to draw on.
+
+    Raises:
+        ValueError: no method has a number.
+    """
+    means = {name: sum(numbers) / len(numbers) for name, numbers in values.items() if numbers}
+    if not means:
+        raise ValueError("values must hold a number for at least one method, got none")
+    figure, (axis,) = figure_with(1, ax)
+    if ax is None:
+        figure.set_size_inches(7.0, 1.3 + 0.22 * len(means))
+    names = sorted(means, key=means.__getitem__)
+    for position, name in enumerate(names):
+        color, marker = STYLES[1 if name in baselines else 0]
+        axis.plot(values[name], [position] * len(values[name]), marker, color=color, markersize=4, alpha=0.6)
+        axis.plot(means[name], position, "|", color=color, markersize=12)
+    for style, name in zip(("--", ":", "-."), (name for name in baselines if name in means), strict=False):
+        axis.axvline(means[name], color=STYLES[1][0], linestyle=style, linewidth=1, label=name)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"{xlabel}\n(a dot for each seed, a bar at their mean)")
+    axis.grid(axis="x", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
 def _is_unreliable(row: Mapping[str, Any]) -> bool:
     return row["pareto_k"] is not None and row["pareto_k"] > MAX_PARETO_K
 

@@ -10,6 +10,12 @@ from noisin_pyro.training import Config
 
 Candidates = Mapping[str, tuple[Any, ...]]
 
+SEARCH_SEED, FIRST_SEED = 10, 11
+"""The papers' tables: the seed of all trials, and the first seed of the runs with the chosen values. Version 0.1 used
+lower ones."""
+
+TRIAL_SEED = "run.seed"
+
 DRAFT = "Noise-Based Regularizers for Recurrent Neural Networks (draft)"
 
 
@@ -18,7 +24,8 @@ class Recipe:
     """One row of a table.
 
     Attributes:
-        table: ``"table2"``, ``"table3"``, ``"figure2"``, ``"zaremba"``, or one of the published paper's (``"icml-m"``).
+        table: ``"table2"``, ``"table3"``, ``"figure2"``, ``"zaremba"``, one of the published paper's (``"icml-m"``), or
+            one of our own studies (``"pydocs-noises"``).
         row: its name in that table, and the name of its folder.
         method: its name in the paper.
         group: rows of one group differ in the method alone, and are compared with each other.
@@ -32,7 +39,10 @@ class Recipe:
             the best value is the smallest or the largest that was tried, the next one beyond is tried too.
         further_trials: maximum number of such trials.
         trial_epochs: number of epochs of each trial.
-        seeds: number of runs of the row with the chosen values, with seeds of their own.
+        trial_seeds: seeds of the trials. With several, every candidate has a trial with each, and its validation loss
+            is their mean.
+        seeds: number of runs of the row with the chosen values.
+        first_seed: the seed of the first of these runs; the others follow.
     """
 
     table: str
@@ -48,11 +58,14 @@ class Recipe:
     ladder: Candidates = field(default_factory=dict)
     further_trials: int = 0
     trial_epochs: int = 10
+    trial_seeds: tuple[int, ...] = (SEARCH_SEED,)
     seeds: int = 1
+    first_seed: int = FIRST_SEED
 
-
-SEARCH_SEED, FIRST_SEED = 10, 11
-"""The seed of all trials, and the first seed of the runs with the chosen values. Version 0.1 used lower ones."""
+    @property
+    def trial_space(self) -> Candidates:
+        """What is searched: the candidates, with each of several seeds."""
+        return {**self.space, TRIAL_SEED: self.trial_seeds} if self.space and len(self.trial_seeds) > 1 else self.space
 
 
 def slug(method: str) -> str:

@@ -15,6 +15,7 @@ from typing import Literal
 from noisin_pyro._lookup import known
 from noisin_pyro.reproduction.icml import ICML, icml
 from noisin_pyro.reproduction.recipe import DRAFT, Recipe, slug
+from noisin_pyro.reproduction.studies import noise_claims, noise_families
 from noisin_pyro.reproduction.table2 import FIRST_BLOCK, TABLE_2, figure2, table2
 from noisin_pyro.training import Config, Data, Model, Noise, Optimization, Run
 
@@ -109,5 +110,7 @@ TABLES: dict[str, Callable[[], list[Recipe]]] = {
     "figure2": lambda: [figure2("None"), figure2("NOISIN")],
     "zaremba": lambda: [zaremba()],
     **{table: partial(_icml_rows, table) for table in ICML},
+    "pydocs-noises": noise_families,
+    "pydocs-claims": noise_claims,
 }
 """The rows of each table in the order in which they are run: what others are compared with comes first."""

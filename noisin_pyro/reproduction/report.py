@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from noisin_pyro import plots
 from noisin_pyro._files import atomic_write, exclusive_lock
 from noisin_pyro._tables import markdown
+from noisin_pyro.reproduction.comparisons import compare_with, comparison_table
 from noisin_pyro.reproduction.icml import ICML
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.records import Record, differences, options, read_records
+from noisin_pyro.reproduction.studies import BASELINES, CLAIMS, NOISES
 from noisin_pyro.search.search_space import with_values
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ TITLES = {
     "figure2": "Figure 2 of the draft: Penn Treebank, one sigmoid layer of 256 units",
     "zaremba": "The small network of Zaremba et al. (2014): Penn Treebank, test perplexity",
     **{name: f"The published paper's table: {table.title} model, perplexity" for name, table in ICML.items()},
+    NOISES: "Which noise? Every family on the built-in text, test perplexity",
+    CLAIMS: "Claims of the draft without a table: built-in text, test perplexity",
 }
 HEADS = ("row", "paper", "test, noise off", "test, ensemble", "validation", "γ", "chosen", "epochs", "seeds")
 
@@ -171,7 +175,7 @@ def _shown(claim: Claim) -> str:
 
 
 def write(folder: Path, name: str) -> None:
-    """Write the table ``NAME.md`` from the records in ``folder``, and for figure 2 ``figure2.png``."""
+    """Write the table ``NAME.md`` from the records in ``folder``, and its picture ``NAME.png`` if it has one."""
     if not (folder / name).exists():
         return
     with exclusive_lock(folder / name, wait=True):  # else a process that has read fewer could write last
@@ -180,9 +184,9 @@ def write(folder: Path, name: str) -> None:
             return
         with atomic_write(folder / f"{name}.md") as file:
             file.write(text(records).encode())
-        if name == "figure2":
+        if name in FIGURES:
             with atomic_write(folder / f"{name}.png") as file:
-                figure(records).savefig(file, format="png")
+                FIGURES[name](records).savefig(file, format="png")
 
 
 def text(records: Sequence[Record]) -> str:
@@ -202,7 +206,18 @@ def body(records: Sequence[Record]) -> str:
     made = f" Commit: {', '.join(sorted(commits))}." if commits != {""} else ""
     lines = order(records)
     claimed = f"\nThe paper's order, pair by pair, and ours (differences in perplexity):\n\n{lines}" if lines else ""
-    return f"{read}{made}\n\n{table(records)}{claimed}"
+    compared = _compared(records)
+    return f"{read}{made}\n\n{table(records)}{claimed}{compared}"
+
+
+def _compared(records: Sequence[Record]) -> str:
+    """The comparisons of a study with its baselines; empty for a table of a paper."""
+    perplexities = {row.first.method: row.values("test_perplexity") for row in rows(records)}
+    comparisons = compare_with(perplexities, BASELINES.get(records[0].table, ()))
+    if not comparisons:
+        return ""
+    lines = comparison_table(comparisons)
+    return f"\nNoise off, Welch's t-test over seeds, corrected for {len(comparisons)} comparisons:\n\n{lines}"
 
 
 def _commit(record: Record) -> str:
@@ -227,6 +242,16 @@ def figure(records: Sequence[Record]) -> Figure:
     return plots.learning_curves(
         {f"{row.first.method}{_gamma(row.first.spreads)}": row.first.log for row in rows(records)}
     )
+
+
+def dots(records: Sequence[Record]) -> Figure:
+    """A study: test perplexity of each seed of each row, with its baselines as lines."""
+    values = {row.first.method: row.values("test_perplexity") for row in rows(records)}
+    return plots.seed_comparison(values, "test perplexity, noise off (lower is better)", BASELINES[records[0].table])
+
+
+FIGURES = {"figure2": figure, NOISES: dots, CLAIMS: dots}
+"""The picture of each table that has one."""
 
 
 def _gamma(spreads: Mapping[str, float]) -> str:

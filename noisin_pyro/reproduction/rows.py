@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from noisin_pyro._files import exclusive_lock
 from noisin_pyro.reproduction import records, report
-from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED, Candidates, Recipe
+from noisin_pyro.reproduction.recipe import TRIAL_SEED, Candidates, Recipe
 from noisin_pyro.search import search
 from noisin_pyro.search.result import NoTrialSucceeded, Trial, best_trial, read_settings
 from noisin_pyro.search.search_space import Values, combinations, to_json, with_values
@@ -48,7 +48,7 @@ class ReproductionOptions:
 
     def trials_of(self, recipe: Recipe) -> int:
         """Number of trials of a row's search: by default all combinations of its candidates."""
-        return self.trials or len(combinations(recipe.space) or [])
+        return self.trials or len(combinations(recipe.trial_space) or [])
 
     def trial_epochs_of(self, recipe: Recipe) -> int:
         """Number of epochs of each trial of a row."""
@@ -90,7 +90,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOpti
     changed = [dataclasses.replace(recipe, config=with_values(recipe.config, options.changes)) for recipe in recipes]
     number = max((options.seeds or recipe.seeds for recipe in changed), default=0)
     runs = [
-        (records.path_of(folder, recipe, FIRST_SEED + run), recipe, FIRST_SEED + run)
+        (records.path_of(folder, recipe, recipe.first_seed + run), recipe, recipe.first_seed + run)
         for run in range(number)
         for recipe in changed
         if run < (options.seeds or recipe.seeds)
@@ -163,7 +163,7 @@ def _require_same_options(path: Path, recipe: Recipe, options: ReproductionOptio
     settings = read_settings(path.parent / SEARCH) if recipe.space else None
     if settings is not None:
         of_search = {
-            "space": to_json(recipe.space),
+            "space": to_json(recipe.trial_space),
             "trials": options.trials_of(recipe),
             "trial_epochs": options.trial_epochs_of(recipe),
         }
@@ -206,18 +206,34 @@ def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: Ti
     """
     epochs = options.trial_epochs_of(recipe)
     config = with_values(
-        recipe.config, {"run.seed": SEARCH_SEED, "optimization.patience": None, "optimization.epochs": epochs}
+        recipe.config,
+        {"run.seed": recipe.trial_seeds[0], "optimization.patience": None, "optimization.epochs": epochs},
     )
 
     def run_trials(space: Candidates, folder: Path, number: int) -> list[Trial]:
-        return search(config, space, folder, number, epochs, prune=False, finish=False, after_epoch=limit.check).trials
+        result = search(config, space, folder, number, epochs, prune=False, finish=False, after_epoch=limit.check)
+        return mean_over_seeds(result.trials)
 
-    trials = run_trials(recipe.space, where / SEARCH, options.trials_of(recipe))
+    trials = run_trials(recipe.trial_space, where / SEARCH, options.trials_of(recipe))
     for number in range(1, 1 + (0 if options.trials else recipe.further_trials)):
         if (values := next_on_ladder(trials, recipe.ladder)) is None:
             break
         trials += run_trials({name: (value,) for name, value in values.items()}, where / f"{BEYOND}-{number}", 1)
     return best_trial(trials).values
+
+
+def mean_over_seeds(trials: Sequence[Trial]) -> list[Trial]:
+    """One trial for each candidate, with its mean validation loss over seeds; failed if any of its seeds failed."""
+    by_values: dict[str, list[Trial]] = {}
+    for trial in trials:
+        values = {name: value for name, value in trial.values.items() if name != TRIAL_SEED}
+        by_values.setdefault(repr(values), []).append(dataclasses.replace(trial, values=values))
+    means = []
+    for same in by_values.values():
+        losses = [trial.valid_nats for trial in same if trial.valid_nats is not None]
+        first = next((trial for trial in same if trial.state != "complete"), same[0])
+        means.append(dataclasses.replace(first, valid_nats=sum(losses) / len(losses) if losses else None))
+    return means
 
 
 def next_on_ladder(trials: Sequence[Trial], ladder: Candidates) -> Values | None:

@@ -55,3 +55,8 @@ def timing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 @pytest.fixture
 def particle_filter(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("particle_filter", monkeypatch)
+
+
+@pytest.fixture
+def output_noise(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("output_noise", monkeypatch)

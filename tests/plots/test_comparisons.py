@@ -61,3 +61,16 @@ def test_a_comparison_beside_the_truth() -> None:
     assert legend is not None and legend.get_texts()[-1].get_text() == "truth (8.150)"
     with pytest.raises(ValueError, match="truth must be finite"):
         plots.comparison(COMPARED, truth=float("nan"))
+
+
+def test_methods_by_seed_are_sorted_by_their_means_beside_the_baselines(tmp_path: Path) -> None:
+    values = {"None": [3.0, 3.2], "gamma": [2.0, 2.4], "gumbel": [4.0]}
+    (axis,) = plots.seed_comparison(values, "perplexity", ["None"]).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["gamma", "None", "gumbel"]
+    dots, bars, line = axis.lines[0], axis.lines[1], axis.lines[-1]
+    assert np.asarray(dots.get_xdata()).tolist() == [2.0, 2.4] and float(np.asarray(bars.get_xdata())[0]) == 2.2
+    assert np.unique(line.get_xdata()).tolist() == pytest.approx([3.1]) and line.get_label() == "None"
+    assert axis.get_xlabel().startswith("perplexity")
+    assert plots.seed_comparison({"a": [1.0]}, "nats").axes[0].get_legend() is None
+    with pytest.raises(ValueError, match="at least one method"):
+        plots.seed_comparison({"a": []}, "nats")

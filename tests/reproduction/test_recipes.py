@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from noisin_pyro import noise
 from noisin_pyro.reproduction import Recipe, figure2, icml, table2, table3
 from noisin_pyro.reproduction.icml import ICML
 from noisin_pyro.reproduction.recipe import FIRST_SEED, SEARCH_SEED
 from noisin_pyro.reproduction.recipes import TABLES
+from noisin_pyro.reproduction.studies import BASELINES, CLAIMS, FAMILIES, NOISES
 from noisin_pyro.search.search_space import combinations, with_values
 from noisin_pyro.training import Config
 from noisin_pyro.training.build import build_model, dataset, load_corpus
@@ -23,7 +25,7 @@ ALL = [recipe for make in TABLES.values() for recipe in make()]
 def test_every_row_is_there_once() -> None:
     assert {table: len(make()) for table, make in TABLES.items()} == {
         "table2": 26, "table3": 2, "figure2": 2, "zaremba": 1, "icml-m": 18, "icml-l": 6,
-        "icml-wikitext-m": 4, "icml-wikitext-l": 4,
+        "icml-wikitext-m": 4, "icml-wikitext-l": 4, "pydocs-noises": 26, "pydocs-claims": 8,
     }  # fmt: skip
     assert len({(recipe.table, recipe.row) for recipe in ALL}) == len(ALL)
 
@@ -60,13 +62,26 @@ def test_ladders_go_on_from_the_candidates() -> None:
     assert ladders == 9  # batch size of four methods, strength of five
 
 
+@pytest.mark.parametrize("table", [NOISES, CLAIMS])
+def test_every_method_of_a_study_has_as_many_runs(table: str) -> None:
+    recipes = TABLES[table]()
+    assert {(len(combinations(recipe.trial_space) or []), recipe.trial_epochs, recipe.seeds) for recipe in recipes} == {
+        (4 * 3, 14, 3)
+    }
+    assert all(
+        set(recipe.trial_seeds) & set(range(recipe.first_seed, recipe.first_seed + 3)) == set() for recipe in recipes
+    )
+    assert {each for recipe in recipes for each in BASELINES[table]} <= {recipe.method for recipe in recipes}
+    assert set(FAMILIES) == set(noise.families())
+
+
 def test_no_seed_of_version_0_1_is_used() -> None:
     assert SEARCH_SEED not in range(FIRST_SEED, FIRST_SEED + 10) and min(SEARCH_SEED, FIRST_SEED) > 2
 
 
 @pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: f"{recipe.table}-{recipe.row}")
 def test_every_candidate_is_a_run_that_can_be_configured(recipe: Recipe) -> None:
-    for values in combinations(recipe.space) or []:
+    for values in combinations(recipe.trial_space) or []:
         assert isinstance(with_values(recipe.config, values), Config)
 
 

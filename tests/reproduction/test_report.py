@@ -8,7 +8,8 @@ import pytest
 
 from noisin_pyro.reproduction import Recipe, Record, claims, figure2, table, table2
 from noisin_pyro.reproduction.records import options
-from noisin_pyro.reproduction.report import body, figure, order, rows, text
+from noisin_pyro.reproduction.report import body, dots, figure, order, rows, text
+from noisin_pyro.reproduction.studies import noise_families
 from noisin_pyro.search.search_space import with_values
 
 NONE = table2("tanh", 1, "None")  # the paper: 141.4
@@ -126,3 +127,17 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     made = record(NONE, 140.0)
     records.write(tmp_path / "seed-0.json", made)
     assert dataclasses.asdict(records.read(tmp_path / "seed-0.json")) == dataclasses.asdict(made)
+
+
+def test_a_study_is_compared_with_its_baselines() -> None:
+    recipes = {recipe.row: recipe for recipe in noise_families()}
+    made = [
+        record(recipes[row], value + seed / 10, seed)
+        for row, value in (("none", 50.0), ("dropout", 48.0), ("gamma-additive", 40.0))
+        for seed in range(3)
+    ]
+    report = text(made)
+    assert "corrected for 2 comparisons" in report
+    assert "| gamma, additive | None |" in report and "| gamma, additive | Dropout |" in report
+    assert {line.get_label() for line in dots(made).axes[0].lines} >= {"None", "Dropout"}
+    assert "corrected" not in text(made[:1])  # one seed

@@ -22,6 +22,7 @@ from noisin_pyro.reproduction import (
     table2,
     table3,
 )
+from noisin_pyro.reproduction.studies import noise_claims
 from noisin_pyro.search import trial_runner
 from noisin_pyro.search.result import Trial
 from noisin_pyro.training import Config, Result, train
@@ -75,6 +76,35 @@ def test_what_is_chosen_on_validation_is_chosen_once_and_kept_for_every_seed(
     assert (trial["run"]["seed"], row["run"]["seed"]) == (10, 11)
     assert trial["optimization"]["epochs"] == 1 and trial["optimization"]["patience"] is None
     assert not list((tmp_path / "table2" / recipe.row / "search").rglob("result.json"))  # no trial is tested
+
+
+def test_candidates_with_several_seeds_are_chosen_by_their_mean(tmp_path: Path, small: dict[str, Any]) -> None:
+    recipe = next(recipe for recipe in noise_claims() if recipe.row == "input")
+    recipe = dataclasses.replace(recipe, space={"noise.input_spread": (0.25, 1.5)}, trial_seeds=(0, 1), trial_epochs=1)
+    assert reproduce([recipe], tmp_path, ReproductionOptions(seeds=2, changes=small))
+    made = read_records(tmp_path, recipe.table)
+    assert [record.seed for record in made] == [3, 4]
+    content = json.loads((tmp_path / recipe.table / recipe.row / "search" / "search.json").read_text())
+    trials = content["of_each_trial"]
+    assert sorted((trial["values"]["noise.input_spread"], trial["values"]["run.seed"]) for trial in trials) == [
+        (0.25, 0), (0.25, 1), (1.5, 0), (1.5, 1),
+    ]  # fmt: skip
+    mean = {
+        value: sum(trial["valid_nats"] for trial in trials if trial["values"]["noise.input_spread"] == value)
+        for value in (0.25, 1.5)
+    }
+    assert made[0].chosen == made[1].chosen == {"noise.input_spread": min(mean, key=mean.__getitem__)}
+
+
+def test_a_candidate_fails_if_it_fails_with_any_seed() -> None:
+    def trial(number: int, spread: float, seed: int, state: str, nats: float | None) -> Trial:
+        return Trial(number, {"noise.spread": spread, "run.seed": seed}, state, 1, nats, 1.0)
+
+    trials = [trial(0, 0.3, 0, "complete", 1.0), trial(1, 0.3, 1, "failed", None), trial(2, 0.5, 0, "complete", 2.0),
+              trial(3, 0.5, 1, "complete", 4.0)]  # fmt: skip
+    failed, complete = rows.mean_over_seeds(trials)
+    assert (failed.values, failed.state) == ({"noise.spread": 0.3}, "failed")
+    assert (complete.values, complete.state, complete.valid_nats) == ({"noise.spread": 0.5}, "complete", 3.0)
 
 
 def test_out_of_time_the_same_command_resumes(
