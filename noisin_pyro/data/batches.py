@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from noisin_pyro._lookup import integer
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -244,9 +246,7 @@ def _is_integer_tensor(values: object) -> bool:
 
 
 def _positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return value
+    return integer(name, value)
 
 
 def _describe(values: object) -> str:

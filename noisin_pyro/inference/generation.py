@@ -13,6 +13,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Categorical
 
+from noisin_pyro._lookup import integer
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import Mask, NoisyPath, NormalWeights
 from noisin_pyro.models.sequence_model import require_output
@@ -50,9 +51,7 @@ def generate(
         ValueError: an argument out of range, an emission that is not categorical, or weights or γ with other priors,
             which every call of the model would sample again.
     """
-    for name, value in (("num_steps", num_steps), ("num_samples", num_samples)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    num_steps, num_samples = integer("num_steps", num_steps), integer("num_samples", num_samples)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
     inputs = _first_inputs(model, prompt, start).repeat(num_samples, 1)
