@@ -1,10 +1,11 @@
-"""Things given by name: what an unknown one is answered with, everywhere."""
+"""Checks of arguments that all subpackages share: names, import paths, and whole numbers."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import importlib
+import operator
 import os
 import re
 import sys
@@ -68,3 +69,19 @@ def imported(kind: str, path: str, base: type[T], *arguments: Any) -> T:
             f"{type(made).__name__}"
         )
     return made
+
+
+def integer(argument: str, value: Any, minimum: int = 1) -> int:
+    """A whole number as an ``int``, from any type that is one (numpy's, too).
+
+    Raises:
+        ValueError: for another type, a boolean, or a number below ``minimum``.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if isinstance(value, bool) or number < minimum:
+        expected = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+        raise ValueError(f"{argument} must be {expected}, got {value!r}")
+    return number

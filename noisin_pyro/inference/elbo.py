@@ -17,6 +17,7 @@ from pyro.poutine import Trace
 from pyro.util import check_if_enumerated, check_site_shape, warn_if_nan
 from torch import Tensor, nn
 
+from noisin_pyro._lookup import integer
 from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering_bound import summed_out
 from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
@@ -98,8 +99,7 @@ class PriorAsGuide_ELBO(ELBO):
         strict_enumeration_warning: bool = True,
         **unused: Any,
     ) -> None:
-        if not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+        num_particles = integer("num_particles", num_particles)
         if bound not in BOUNDS:
             raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}")
         for name, value in (("threshold", threshold), ("ancestor_term", ancestor_term)):

@@ -12,10 +12,11 @@ from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
+from noisin_pyro._lookup import integer
+from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.recurrence.matmul import (
     check_bfloat16_operands,
     check_matmul_precision,
-    custom_gradients_work,
     fast_linear,
     linear,
 )
@@ -24,7 +25,7 @@ from noisin_pyro.recurrence.softmax import Softmax
 T = TypeVar("T", bound=nn.Module)
 
 
-class Emission(PyroModule):
+class Emission(ReusableModule):
     """A read-out of z, linear or with a hidden layer, and the distribution that it parametrises.
 
     Subclass it for an emission of your own, and give an instance to :class:`SequenceModel`: define ``forward``, and
@@ -72,16 +73,14 @@ class Emission(PyroModule):
             raise TypeError(f"{kind.__name__} must define forward(z), the distribution of x given z")
         if self.event_dim not in (0, 1):
             raise ValueError(f"{kind.__name__}.event_dim must be 0 or 1, got {self.event_dim!r}")
-        sizes = {"hidden_size": hidden_size, "output_size": output_size, "read_out_size": read_out_size}
-        for argument, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"{argument} must be a positive integer, got {size}")
-        self.hidden_size, self.output_size = hidden_size, output_size
+        self.hidden_size, self.output_size = integer("hidden_size", hidden_size), integer("output_size", output_size)
         self.matmul_precision = check_matmul_precision(matmul_precision)
         self.hidden = None
+        features = self.hidden_size
         if read_out_size is not None:
-            self.hidden = PyroModule[nn.Linear](hidden_size, read_out_size)  # type: ignore[call-arg]
-        self.linear = PyroModule[nn.Linear](read_out_size or hidden_size, output_size)  # type: ignore[call-arg]
+            features = integer("read_out_size", read_out_size)
+            self.hidden = PyroModule[nn.Linear](self.hidden_size, features)  # type: ignore[call-arg]
+        self.linear = PyroModule[nn.Linear](features, self.output_size)  # type: ignore[call-arg]
 
     def features(self, z: Tensor) -> Tensor:
         """What the linear map of the read-out takes: z_t, or max(0, U z_t + a) of the hidden layer."""
@@ -95,7 +94,7 @@ class Emission(PyroModule):
         weight, bias = layer.weight, layer.bias
         if is_rounded := self.matmul_precision == "bfloat16":
             check_bfloat16_operands(z, weight, bias)
-        if is_rounded or (weight.dim() == 2 and bias.dim() == 1 and custom_gradients_work(z.device)):
+        if weight.dim() == 2 and bias.dim() == 1:
             return fast_linear(z, weight, bias, self.matmul_precision)
         return linear(z, weight, bias)
 

@@ -85,7 +85,7 @@ def _run(cell: Cell, weights: Weights, x: Tensor, h: Tensor, c: Tensor | None) -
         True,  # has_biases
         1,  # num_layers
         0.0,  # dropout
-        torch.is_grad_enabled(),  # train: keep what backward needs
+        torch.is_grad_enabled() or torch.jit.is_tracing(),  # train: keep what backward needs
         False,  # bidirectional
         True,  # batch_first
     )
