@@ -8,7 +8,8 @@ import inspect
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from noisin_pyro.training.rundir.metrics_log import Row
 from noisin_pyro.training.rundir.metrics_log import read as read_log
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+from tests.conformance import layer_contract  # noqa: E402, the table's rows are those that tests run
+
 RESULTS = ROOT / "results"
 REPRODUCTIONS = {
     RESULTS / "reproduction": "",
@@ -55,7 +59,8 @@ def write(docs: Path) -> None:
         (docs / "notebooks" / path.name).write_text(text, encoding="utf-8")
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
-    for make in (noise_table, runs, bounds, speed, tried, reproduction, cost, output_noise):
+    layers = (layer_calls, layer_construction)
+    for make in (noise_table, *layers, runs, bounds, speed, tried, reproduction, cost, output_noise):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     (folder / "trials.md").write_text(trials(REPRODUCTIONS), encoding="utf-8")
     (folder / "trials-0.1.md").write_text(trials({EARLIER: ""}), encoding="utf-8")
@@ -78,6 +83,20 @@ def noise_table() -> str:
         options = ", ".join(f"`{option}={value:g}`" for option, value in base.options.items())
         rows.append([f"`{name}`", base.law, options, other, "" if native is None else native.law])
     return table(["`noise=`", "distribution of ε before standardization", "options", "multiplicative", "native"], rows)
+
+
+def layer_calls() -> str:
+    """What torch's layers and ``NoisyRNN`` accept in a call."""
+    return _layers("call", layer_contract.CALLS)
+
+
+def layer_construction() -> str:
+    """What torch's layers and ``NoisyRNN`` accept at construction."""
+    return _layers("argument", layer_contract.CONSTRUCTION)
+
+
+def _layers(what: str, rows: Sequence[layer_contract.Row]) -> str:
+    return table([what, "torch's layers", "`NoisyRNN`", ""], [row.as_cells() for row in rows])
 
 
 def runs() -> str:

@@ -1,8 +1,9 @@
-"""Things given by name: what an unknown one is answered with, everywhere."""
+"""Checks of arguments that all subpackages share: names, and whole numbers."""
 
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -31,3 +32,19 @@ def named(kind: str, given: str | T, table: Mapping[str, type[T]], base: type[T]
         ValueError: for an unknown name.
     """
     return given if isinstance(given, base) else table[known(kind, given, table)](*arguments)
+
+
+def integer(argument: str, value: Any, minimum: int = 1) -> int:
+    """A whole number as an ``int``, from any type that is one (numpy's, too).
+
+    Raises:
+        ValueError: for another type, a boolean, or a number below ``minimum``.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if isinstance(value, bool) or number < minimum:
+        expected = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+        raise ValueError(f"{argument} must be {expected}, got {value!r}")
+    return number

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisin_pyro._lookup import integer
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -285,9 +287,7 @@ def _is_integer_tensor(values: object) -> bool:
 
 
 def _positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return value
+    return integer(name, value)
 
 
 def _describe(values: object) -> str:

@@ -18,6 +18,7 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor, nn
 
+from noisin_pyro._lookup import integer
 from noisin_pyro.inference.guides.view import view_for
 from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
 from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, refuse_wrong_sites, scored_sites
@@ -73,8 +74,7 @@ class PriorAsGuide_ELBO(ELBO):
         max_plate_nesting: int | float = math.inf,
         retain_graph: bool | None = None,
     ) -> None:
-        if not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+        num_particles = integer("num_particles", num_particles)
         if bound not in BOUNDS:
             raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}")
         super().__init__(num_particles, vectorize_particles=vectorize_particles, retain_graph=retain_graph)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 from torch.utils._pytree import tree_map_only
 
+from noisin_pyro._lookup import integer
 from noisin_pyro.inference.filtering.resampling import systematic_ancestors
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import latent_sites
@@ -59,10 +60,8 @@ def generate(
         ValueError: an argument out of range, an emission that is not categorical, a prompt outside the vocabulary, or
             weights or γ with other priors, which every call of the model would sample again.
     """
-    particles = max(num_samples, MIN_PARTICLES) if num_particles is None else num_particles
-    for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("num_particles", particles)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    num_steps, num_samples = integer("num_steps", num_steps), integer("num_samples", num_samples)
+    particles = max(num_samples, MIN_PARTICLES) if num_particles is None else integer("num_particles", num_particles)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
     read = _first_inputs(model, prompt, start)

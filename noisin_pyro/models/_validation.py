@@ -6,19 +6,24 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.noise import Family
-from noisin_pyro.recurrence.cells import Cell
+from noisin_pyro.recurrence.cells import Cell, Weights
+from noisin_pyro.recurrence.matmul import is_tracing, needs_torch_operations
 
 State = Tensor | tuple[Tensor, Tensor]
-AnySpread = float | Spread | Sequence[float | Spread]
+AnySpread = float | Spread | Sequence[float | Spread] | np.ndarray
 
 
 def spread_per_layer(spread: AnySpread, num_layers: int, feedback: bool) -> Sequence[float | Spread]:
     """One spread for each layer, the lowest first."""
+    if isinstance(spread, np.ndarray):
+        spread = spread.tolist()
     if isinstance(spread, (Real, Spread)):
         if feedback:
             return [spread] * num_layers
@@ -53,7 +58,8 @@ def layer_spread(
             "fix the spread (and choose it on a validation set), or use the additive form"
         )
     if family.has_innovations:
-        family.law(torch.ones(()), units)  # raises for a family that couples units, if there is only one
+        with torch.device("cpu"):  # whatever the default is; on the meta device laws cannot be checked
+            family.law(torch.ones(()), units)  # raises for a family that couples units, if there is only one
     if layer == 0 and family.form == "native":
         raise ValueError(
             f"noise={noise!r} needs a mean inside {family.mean_range}, and inputs can be anywhere; "
@@ -75,6 +81,13 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> Non
     Raises:
         ValueError: where they are not.
     """
+    if isinstance(inputs, PackedSequence):
+        raise ValueError(
+            "inputs must be a padded tensor, got a PackedSequence; use inputs, lengths = "
+            "torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True), and call rnn(inputs, lengths=lengths)"
+        )
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"inputs must be a tensor, got {type(inputs).__name__}; use torch.as_tensor(inputs)")
     if inputs.dim() < 2 or inputs.shape[-1] != input_size or inputs.shape[-2] < 1:
         expected = f"(..., batch, time, {input_size}) with at least one step"
         raise ValueError(f"inputs must have shape {expected}, got {tuple(inputs.shape)}")
@@ -86,8 +99,10 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> Non
     if not isinstance(lengths, Tensor) or lengths.dtype not in integers or lengths.shape != inputs.shape[-3:-2]:
         got = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
         raise ValueError(f"lengths must be a tensor of integers, {tuple(inputs.shape[-3:-2])}, got {got}")
-    # on a GPU the comparison would wait for it
-    if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= steps)).all()):
+    # on a GPU the comparison would wait for it, and while a program is traced or transformed there are no values
+    if lengths.device.type != "cpu" or is_tracing() or needs_torch_operations(lengths):
+        return
+    if not bool(((lengths >= 0) & (lengths <= steps)).all()):
         raise ValueError(f"lengths must be from 0 to {steps}, got {int(lengths.min())} to {int(lengths.max())}")
 
 
@@ -113,6 +128,23 @@ def initial_states(
             raise ValueError(f"state must have shape {expected}, got {tuple(part.shape)}")
     memories = parts[-1] if cell.has_memory else [None] * num_layers
     return list(zip(parts[0], memories, strict=True))
+
+
+def check_dtypes(x: Tensor, weights: Weights, z: Tensor, c: Tensor | None) -> None:
+    """Check that a layer's inputs and states have the dtype of its weights, as torch's layers do.
+
+    Raises:
+        ValueError: where they have not, except inside autocast, which converts them.
+    """
+    dtype = weights.ih.dtype
+    if (x.dtype == z.dtype == dtype and (c is None or c.dtype == dtype)) or torch.is_autocast_enabled(x.device.type):
+        return
+    for name, tensor in {"inputs": x, "state": z, "state (memory)": c}.items():
+        if tensor is not None and tensor.dtype != dtype:
+            raise ValueError(
+                f"{name} must have the dtype of the weights, {dtype}, got {tensor.dtype}; convert the tensor with "
+                f".to({dtype}), or the layer with .to({tensor.dtype})"
+            )
 
 
 def _fits(cell: Cell, family: Family) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import pyro
@@ -48,7 +49,7 @@ class Dropout:
 
     def __post_init__(self) -> None:
         for name, rate in dataclasses.asdict(self).items():
-            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1:
                 raise ValueError(
                     f"dropout ({name}): a rate must be from 0 (drops nothing) to less than 1, got {rate!r}"
                 )
@@ -156,7 +157,7 @@ class Mask(UnitDistribution):
     def rsample(self, sample_shape=Size()) -> Tensor:
         """0 or 1 / (1 − p), exactly."""
         drawn = torch.rand(self._extended_shape(sample_shape), dtype=self._mean.dtype, device=self._mean.device)
-        return torch.ge(drawn, self.rate, out=drawn).div_(1 - self.rate)
+        return drawn.ge_(self.rate).div_(1 - self.rate)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.noise.log_prob(value)

@@ -11,17 +11,18 @@ from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
+from noisin_pyro._lookup import integer
+from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.recurrence.matmul import (
     check_bfloat16_operands,
     check_matmul_precision,
-    custom_gradients_work,
     fast_linear,
     linear,
 )
 from noisin_pyro.recurrence.softmax import Softmax
 
 
-class Emission(PyroModule):
+class Emission(ReusableModule):
     """A linear read-out of z, and the distribution that it parametrises.
 
     Subclass it for an emission of your own, and give an instance to :class:`SequenceModel`: define ``forward``, and
@@ -61,19 +62,16 @@ class Emission(PyroModule):
             raise TypeError(f"{kind.__name__} must define forward(z), the distribution of x given z")
         if self.event_dim not in (0, 1):
             raise ValueError(f"{kind.__name__}.event_dim must be 0 or 1, got {self.event_dim!r}")
-        for argument, size in {"hidden_size": hidden_size, "output_size": output_size}.items():
-            if size < 1:
-                raise ValueError(f"{argument} must be a positive integer, got {size}")
-        self.hidden_size, self.output_size = hidden_size, output_size
+        self.hidden_size, self.output_size = integer("hidden_size", hidden_size), integer("output_size", output_size)
         self.matmul_precision = check_matmul_precision(matmul_precision)
-        self.linear = PyroModule[nn.Linear](hidden_size, output_size)  # type: ignore[call-arg]
+        self.linear = PyroModule[nn.Linear](self.hidden_size, self.output_size)  # type: ignore[call-arg]
 
     def read_out(self, z: Tensor) -> Tensor:
         """V z_t + b, ``(..., B, T, output_size)``; with sampled weights too."""
         weight, bias = self.linear.weight, self.linear.bias
-        if is_rounded := self.matmul_precision == "bfloat16":
+        if self.matmul_precision == "bfloat16":
             check_bfloat16_operands(z, weight, bias)
-        if is_rounded or (weight.dim() == 2 and bias.dim() == 1 and custom_gradients_work(z.device)):
+        if weight.dim() == 2 and bias.dim() == 1:
             return fast_linear(z, weight, bias, self.matmul_precision)
         return linear(z, weight, bias)
 

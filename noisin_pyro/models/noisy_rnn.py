@@ -6,13 +6,14 @@ import math
 from typing import Any
 
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import known, named
+from noisin_pyro._lookup import integer, known, named
+from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.models._validation import (
     AnySpread,
     State,
+    check_dtypes,
     check_inputs,
     initial_states,
     layer_spread,
@@ -26,11 +27,11 @@ from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
 from noisin_pyro.recurrence.cells import CELLS, Cell, Weights
 from noisin_pyro.recurrence.dispatch import BACKENDS, choose_backend
-from noisin_pyro.recurrence.matmul import check_matmul_precision
+from noisin_pyro.recurrence.matmul import check_matmul_precision, needs_torch_operations
 from noisin_pyro.recurrence.transition import FixedMeans, Recurrence, Transition
 
 
-class NoisyRNN(PyroModule):
+class NoisyRNN(ReusableModule):
     """Stacked recurrent layers with noisy hidden states, z_t ~ noise(mean f(x_{t-1}, z_{t-1}), spread γ).
 
     Use it inside a Pyro program, in a plate of dimension -1 over the batch. Each layer with a spread other than 0 is
@@ -53,7 +54,8 @@ class NoisyRNN(PyroModule):
             recurrence then has no noise, and the library's fused kernels can run it whatever the family.
         name: the sites' prefix.
         backend: how the layers are computed, ``"auto"``, ``"fused"``, ``"scan"`` or ``"loop"``
-            (``recurrence/dispatch.py``): the same numbers up to rounding.
+            (``recurrence/dispatch.py``): the same numbers up to rounding. The loop takes over, whichever is given, for
+            tensor subclasses, the meta device, and inside ``torch.func``, ``torch.compile`` and ``torch.export``.
         matmul_precision: ``"float32"``, or ``"bfloat16"`` (with float32 weights): operands and results of products with
             weights are rounded to it, forward and backward, and sums are accumulated in float32. Large products are
             faster with it on GPUs and on CPUs that support it. It applies to the scan only: fused kernels, the loop and
@@ -86,15 +88,15 @@ class NoisyRNN(PyroModule):
         regularizer: str | Dropout = "none",
     ) -> None:
         super().__init__()
-        for argument, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{argument} must be a positive integer, got {size!r}")
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.input_size = input_size = integer("input_size", input_size)
+        self.hidden_size = hidden_size = integer("hidden_size", hidden_size)
+        self.num_layers = num_layers = integer("num_layers", num_layers)
         self.feedback, self.name, self.backend = feedback, name, known("backend", backend, BACKENDS)
         self.matmul_precision = check_matmul_precision(matmul_precision)
         self.cell = named("cell", cell, CELLS, Cell)
         self.cell.check()
-        self.noise = get_noise(noise)
+        with torch.device("cpu"):  # a family is probed, which the meta device cannot do
+            self.noise = get_noise(noise)
         self.dropout = get_for_layers(regularizer)
         rows = self.cell.gates * hidden_size
         for layer in range(num_layers):
@@ -107,15 +109,14 @@ class NoisyRNN(PyroModule):
         for layer, value in enumerate([input_spread, *spread_per_layer(spread, num_layers, feedback)]):
             units = input_size if layer == 0 else hidden_size
             own = layer_spread(layer, value, self.cell, self.noise, num_layers, units, feedback)
-            setattr(self, f"spread_{layer}", own)
+            setattr(self, f"spread_{layer}", own.to(self.weight_ih_l0.device))
         self.register_load_state_dict_pre_hook(_keep_spreads)
 
     def reset_parameters(self) -> None:
         """Draw every weight and bias from U(±1/√H), as torch does; so does the published paper for weights."""
         bound = 1.0 / math.sqrt(self.hidden_size)
-        for layer in range(self.num_layers):
-            for parameter in self._weights(layer):
-                nn.init.uniform_(parameter, -bound, bound)
+        for parameter in self.parameters(recurse=False):
+            nn.init.uniform_(parameter, -bound, bound)
 
     def forward(
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
@@ -142,6 +143,7 @@ class NoisyRNN(PyroModule):
             mask = self._mask(f"{layer}_recurrent", self.dropout.recurrent, x, self.hidden_size)
             x = self._dropped(f"{layer}_input", self.dropout.input, x)
             weights = Weights(*self._weights(layer - 1))
+            check_dtypes(x, weights, z, c)
             recurrence = Recurrence(self.cell, weights, x, z, c, self.backend, self.matmul_precision, mask)
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
@@ -162,13 +164,16 @@ class NoisyRNN(PyroModule):
         """
         self.dropout.refuse("layers that run step by step have no masks")
         check_inputs(inputs, None, self.input_size)
-        z, c = zip(*self._initial_states(inputs, state), strict=True)
+        starts = self._initial_states(inputs, state)
+        weights = [Weights(*self._weights(layer)) for layer in range(self.num_layers)]
+        check_dtypes(inputs, weights[0], *starts[0])
+        z, c = zip(*starts, strict=True)
         spreads = [self._spread(layer) for layer in range(self.num_layers + 1)]
         return StepwiseRNN(
             cell=self.cell,
             family=self.noise,
             feedback=self.feedback,
-            weights=[Weights(*self._weights(layer)) for layer in range(self.num_layers)],
+            weights=weights,
             spreads=[None if spread.is_zero else spread(inputs).squeeze(-2) for spread in spreads],
             inputs=inputs,
             start=States(z, c),
@@ -242,7 +247,15 @@ class NoisyRNN(PyroModule):
         return NoisyPath(transition, self.noise, spread(like), lengths, spread_is_sampled=spread.prior is not None)
 
     def _sample(self, layer: int, path: NoisyPath) -> Tensor:
-        return sample_noisy(f"{self.name}_{layer}", path, self.noise, path.padding_is_flat)
+        try:
+            return sample_noisy(f"{self.name}_{layer}", path, self.noise, path.padding_is_flat)
+        except RuntimeError as error:
+            if not (path.spread.is_meta or needs_torch_operations()):
+                raise
+            raise ValueError(
+                f"{self.noise} noise cannot be drawn on the meta device or in this transform of torch ({error}); draw "
+                "it outside, and condition innovations(rnn) on it, or use noise_off(rnn)"
+            ) from error
 
     def _spread(self, layer: int) -> Spread:
         return getattr(self, f"spread_{layer}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -14,6 +14,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from noisin_pyro._lookup import named
+from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.models._validation import AnySpread, State
 from noisin_pyro.models.dropout import Dropout, draw
 from noisin_pyro.models.dropout import get as get_dropout
@@ -33,7 +34,7 @@ class Output(NamedTuple):
     state: State
 
 
-class SequenceModel(PyroModule):
+class SequenceModel(ReusableModule):
     """A noisy RNN with an emission: p(x_{1:T} | z_{1:T}) p(z_{1:T}), as a Pyro program.
 
     It opens the plate ``sequences`` (dimension -1); the observed site is ``x``.
@@ -83,6 +84,10 @@ class SequenceModel(PyroModule):
     def drop_words(self, x: Tensor, inputs: Tensor) -> Tensor:
         """The first layer's inputs ``x`` after dropout of the embedding, if there is one."""
         return x
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.rnn._pyro_context:  # another model's, if that shares the layers: what is sampled is sampled once here
+            return super().__call__(*args, **kwargs)
 
     def forward(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -67,10 +68,11 @@ class Spread(PyroModule):
             raise ValueError("Spread: a prior replaces value and learn; give either the prior or them")
         if floor is not None and not learn:
             raise ValueError(f"spread: the floor {floor:g} has no effect on one that is not learned; leave it out")
-        value = 0.3 if value is None else float(value)
-        if not 0.0 <= value < math.inf:
-            raise ValueError(f"Spread: value must be a finite number >= 0, got {value}")
-        self.fixed = None if learn or prior is not None else value
+        value = 0.3 if value is None else value
+        if not (isinstance(value, Real) and 0.0 <= value < math.inf):
+            raise ValueError(f"Spread: value must be a finite number >= 0, got {value!r}")
+        value = float(value)
+        self.initial, self.fixed = value, None if learn or prior is not None else value
         self.floor = 0.0
         self.prior = prior
         self.layer: int | None = None
@@ -88,6 +90,11 @@ class Spread(PyroModule):
             if prior.shape() != torch.Size() or least is None or least < 0:
                 raise ValueError(f"Spread: prior must be of one positive number, got {prior} of shape {prior.shape()}")
             self.gamma = PyroSample(_spread_prior)
+
+    def reset_parameters(self) -> None:
+        """Give a learned γ its initial value again, as after ``module.to_empty``."""
+        if self.fixed is None and self.prior is None:
+            self.excess = torch.tensor(self.initial - self.floor)
 
     def of_layer(self, layer: int) -> Spread:
         """A copy of its own for the layer with that number; 0 is the inputs."""
@@ -116,7 +123,8 @@ class Spread(PyroModule):
             if most is None or most > largest:
                 raise ValueError(f"the prior of spread must end at {largest:g} for this noise, got {self.prior}")
         else:
-            start = self.floor + self.excess.detach()
+            # The meta device has no values: there the parameter is as it was made.
+            start = self.initial if self.excess.is_meta else self.floor + self.excess.detach()
             if start >= largest:
                 raise ValueError(f"spread must start below {largest:g} for this noise, got {float(start):g}")
             self.excess = PyroParam(self.excess.detach(), constraint=constraints.interval(0.0, largest - self.floor))

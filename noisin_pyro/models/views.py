@@ -167,7 +167,7 @@ class _Handler(Messenger):
             raise ValueError(f"{msg['name']!r} is replayed inside a view; replay the view itself: replay(view, trace)")
         z = self.rewrite(msg["name"], msg["fn"], msg["value"] if msg["is_observed"] else None)
         if z is not None:  # computed, not sampled: it has no density
-            msg["fn"] = dist.Delta(z, event_dim=msg["fn"].event_dim).mask(False)
+            msg["fn"] = dist.Delta(z, event_dim=msg["fn"].event_dim, validate_args=False).mask(False)
             msg["value"], msg["is_observed"] = z, True
             msg["infer"] = msg["infer"] | dataclasses.replace(site_info(msg), computed=z).as_infer()
 

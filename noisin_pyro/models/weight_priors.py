@@ -41,10 +41,15 @@ def place_priors(rnn: PyroModule, weight_prior: str) -> None:
     serves all sequences and steps of a sample.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for another name, or layers whose weights have priors already.
     """
     if known("weight_prior", weight_prior, WEIGHT_PRIORS) == "dirac":
         return
+    if rnn._pyro_samples:
+        raise ValueError(
+            f"weight_prior={weight_prior!r}: the layers' weights have priors already, from another model; leave it out "
+            "to share these priors, or use new layers"
+        )
     for name, weight in list(rnn.named_parameters(recurse=False)):
         if name.startswith("weight"):
             delattr(rnn, name)

@@ -108,7 +108,7 @@ class Standardized(UnitDistribution):
     @property
     def density_dim(self) -> int:
         """Number of coordinates that the density is with respect to: ``size``, or ``size`` − 1 on the simplex."""
-        return self.event_shape[0] - isinstance(self._raw_support, type(constraints.simplex))
+        return self.event_shape[0] - int(isinstance(self._raw_support, type(constraints.simplex)))
 
     @property
     def is_constrained(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from noisin_pyro._lookup import integer
 from noisin_pyro.recurrence import scan_cells
 from noisin_pyro.recurrence.scan_base import ScanCell
 
@@ -131,8 +132,7 @@ class Cell(ABC):
         kind = type(self).__name__
         if not isinstance(getattr(self, "name", None), str):
             raise ValueError(f"cell: {kind}.name must be a string, got {getattr(self, 'name', None)!r}; declare it")
-        if not isinstance(self.gates, int) or self.gates < 1:
-            raise ValueError(f"cell: {kind}.gates must be a positive integer, got {self.gates!r}")
+        integer(f"cell: {kind}.gates", self.gates)
         if not (isinstance(self.range, tuple) and len(self.range) == 2 and self.range[0] < self.range[1]):
             raise ValueError(f"cell: {kind}.range must be a pair (low, high) with low < high, got {self.range!r}")
 

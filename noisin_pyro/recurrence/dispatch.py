@@ -59,8 +59,9 @@ def choose_backend(
         noise = "no noise" if family is None else f"{family} noise"
         sampled = "" if weights_are_shared else " and weights that are sampled"
         dropout = " and dropout of its recurrence" if is_masked else ""
+        context = "" if custom_gradients_work(device) else ", inside autocast or torch.jit.trace"
         raise ValueError(
-            f"backend={backend!r} cannot run a {cell.name} cell with {noise}{sampled}{dropout}, only "
+            f"backend={backend!r} cannot run a {cell.name} cell with {noise}{sampled}{dropout}{context}, only "
             f"{', '.join(available)}; use one of these, or 'auto'"
         )
     return backend

@@ -27,6 +27,12 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
 )
 _functorch_is_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+_OWN_TYPES = (Tensor, torch.nn.Parameter)
+is_tracing = torch.jit.is_tracing  # type: ignore[attr-defined]
+
+
+def _forward_mode_level() -> int:
+    return getattr(torch.autograd.forward_ad, "_current_level", -1)  # -1 outside; private
 
 
 class _NeedsGrad(NamedTuple):
@@ -80,13 +86,25 @@ def tf32(enabled: bool) -> Iterator[None]:
             setting.fp32_precision = value
 
 
-def custom_gradients_work(device: torch.device) -> bool:
-    """Whether operations with a gradient written by hand can be used.
+def needs_torch_operations(*operands: Tensor | None) -> bool:
+    """Whether these operands restrict a computation to torch's elementary operations.
 
-    They can't inside torch's autocast, which chooses the dtype of each of its own operations, nor inside a transform of
-    ``torch.func``, which would have to know how to transform them.
+    Transforms (``torch.func``, forward-mode differentiation, ``torch.compile``), tensor subclasses (Pyro's provenance,
+    the fake tensors of ``torch.export``) and the meta device know those alone: neither fused kernels nor operations
+    with a gradient written by hand.
     """
-    return not (torch.is_autocast_enabled(device.type) or _functorch_is_active())
+    if torch.compiler.is_compiling() or _functorch_is_active() or _forward_mode_level() >= 0:
+        return True
+    return any(x is not None and (type(x) not in _OWN_TYPES or x.is_meta) for x in operands)
+
+
+def custom_gradients_work(device: torch.device) -> bool:
+    """Whether operations with a gradient written by hand can be used on plain tensors.
+
+    They can't inside torch's autocast, which chooses the dtype of each of its own operations, nor inside
+    ``torch.jit.trace``, which records the operations within them, but not their gradients.
+    """
+    return not (torch.is_autocast_enabled(device.type) or is_tracing())
 
 
 def rounded(operand: Tensor, precision: str) -> Tensor:
@@ -155,7 +173,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def fast_linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str = "float32") -> Tensor:
-    """x ``(..., I)`` to ``(..., G)`` with one matrix ``(G, I)``, forward and backward by :func:`matmul`."""
+    """x ``(..., I)`` to ``(..., G)`` with one matrix ``(G, I)``, forward and backward by :func:`matmul` where it can be
+    used, otherwise by torch's own product, rounded alike."""
+    if needs_torch_operations(x, weight, bias) or not custom_gradients_work(x.device):
+        if precision == "bfloat16":
+            return F.linear(x.bfloat16(), weight.bfloat16()).float() + bias
+        return F.linear(x, weight, bias)
     return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, precision).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
 
 

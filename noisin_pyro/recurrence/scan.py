@@ -43,7 +43,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_path: Tensor, grad_memory: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         num_arguments = len(ScanArguments._fields)
-        args, saved = ScanArguments(*ctx.saved_tensors[:num_arguments]), ctx.saved_tensors[num_arguments:]
+        tensors = ctx.saved_tensors  # read once: activation checkpointing unpacks them, and refuses to do so again
+        args, saved = ScanArguments(*tensors[:num_arguments]), tensors[num_arguments:]
         needs_grad = ScanArguments(*ctx.needs_input_grad[2:])  # cell and precision stand first
         if torch.is_grad_enabled():  # create_graph=True: the gradient has to be differentiable itself
             return None, None, *_differentiable_backward(ctx.cell, args, needs_grad, grad_path, grad_memory)

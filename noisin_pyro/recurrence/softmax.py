@@ -21,6 +21,7 @@ from noisin_pyro.recurrence.matmul import (
     fast_linear,
     linear,
     matmul,
+    needs_torch_operations,
     rounded,
     weight_gradient,
 )
@@ -101,8 +102,11 @@ class Softmax(dist.Categorical):
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         y = value.expand(shape).reshape(-1).long()
-        # Sampled weights, autocast and torch.func need autograd's operations; no rows need no kernel that expects some.
-        if not (self._weights_are_shared and custom_gradients_work(self.z.device) and len(y)):
+        # Sampled weights, autocast and transforms need autograd's operations; no rows need no kernel that expects some.
+        is_plain = not needs_torch_operations(self.z, self.weight, self.bias, y) and custom_gradients_work(
+            self.z.device
+        )
+        if not (is_plain and self._weights_are_shared and len(y)):
             scores = self.scores.expand(*shape, self._num_events).reshape(len(y), self._num_events)
             return -F.cross_entropy(scores, y, reduction="none").reshape(shape)
         z = self.z.expand(*shape, self.z.shape[-1]).reshape(-1, self.z.shape[-1])

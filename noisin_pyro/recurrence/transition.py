@@ -14,7 +14,7 @@ from noisin_pyro.noise import Family
 from noisin_pyro.recurrence import fused
 from noisin_pyro.recurrence.cells import Cell, Weights
 from noisin_pyro.recurrence.dispatch import choose_backend
-from noisin_pyro.recurrence.matmul import check_bfloat16_operands, fast_linear, linear
+from noisin_pyro.recurrence.matmul import check_bfloat16_operands, fast_linear, linear, needs_torch_operations
 from noisin_pyro.recurrence.scan import scan
 from noisin_pyro.recurrence.scan_base import ScanArguments
 
@@ -62,11 +62,11 @@ class FixedMeans(Transition):
 
     @property
     def batch_shape(self) -> torch.Size:
-        return self.mean.shape[:-2]
+        return torch.Size(self.mean.shape[:-2])  # a tensor subclass may have a tuple
 
     @property
     def event_shape(self) -> torch.Size:
-        return self.mean.shape[-2:]
+        return torch.Size(self.mean.shape[-2:])
 
     def expand(self, batch_shape: Shape) -> FixedMeans:
         return FixedMeans(self.mean.expand(*batch_shape, *self.event_shape))
@@ -111,7 +111,7 @@ class Recurrence(Transition):
     def batch_shape(self) -> torch.Size:
         mask_shape = self.z.shape[:-1] if self.mask is None else self.mask.shape[:-1]
         if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1] == mask_shape:
-            return self.z.shape[:-1]  # the usual case, without the time that broadcast_shapes takes
+            return torch.Size(self.z.shape[:-1])  # the usual case, without the time that broadcast_shapes takes
         ih, hh, bias_ih, bias_hh = self.weights
         sampled = (ih.shape[:-2], hh.shape[:-2], bias_ih.shape[:-1], bias_hh.shape[:-1])
         return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], mask_shape, *sampled)
@@ -145,7 +145,7 @@ class Recurrence(Transition):
         return torch.stack(path, -2), c
 
     def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        backend = self._backend(family, math.prod(noise.shape[:-2]))
+        backend = self._backend(family, math.prod(noise.shape[:-2]), spread, noise)
         if backend == "loop":
             # z_t = h_t + s(h_t, γ) ε_t, s = γ or γ h_t or a scale of the family's own
             step_spread, noises = spread.squeeze(-2), noise.unbind(-2)
@@ -158,14 +158,16 @@ class Recurrence(Transition):
         return h + delta, c
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        backend = self._backend(None, self.batch_shape.numel())
+        backend = self._backend(None, math.prod(self.batch_shape))
         if backend == "loop":
             return self.loop(lambda _, mean: mean)
         if backend == "scan":
             return self._scan()
         return fused.deterministic(self.cell, self.weights, self.inputs, self.z, self.c)
 
-    def _backend(self, family: Family | None, rows: int) -> str:
+    def _backend(self, family: Family | None, rows: int, *noise: Tensor) -> str:
+        if needs_torch_operations(self.inputs, self.z, self.c, self.mask, *self.weights, *noise):
+            return "loop"  # whatever was asked for: a property of this call, not of the layer
         numel = rows * self.event_shape[1]  # of one step: what decides which backend is faster
         shared, is_masked = self.weights.are_shared, self.mask is not None
         device, precision = self.inputs.device, self.matmul_precision

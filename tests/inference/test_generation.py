@@ -206,7 +206,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "named"),
         [
-            ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+            ({"num_steps": 0}, "num_steps must be a positive integer, got 0"),
             ({"num_samples": 0}, "num_samples"),
             ({"temperature": -1.0}, "temperature must be"),
             ({"temperature": float("nan")}, "temperature must be"),

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 
-from noisin_pyro._lookup import known
+from noisin_pyro._lookup import integer, known
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.filtering import particle_filter
 from noisin_pyro.inference.evaluation.importance import importance
@@ -135,9 +135,7 @@ def _checked(
         raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
     minimum, purpose = {"ensemble": (2, "an ensemble and its error")}.get(method, (1, method))
     num_samples = METHODS[method] if num_samples is None else num_samples
-    if method != "mean" and (not isinstance(num_samples, int) or num_samples < minimum):
-        raise ValueError(f"num_samples must be at least {minimum} for {purpose}, got {num_samples!r}")
-    return num_samples
+    return num_samples if method == "mean" else integer(f"num_samples for {purpose}", num_samples, minimum)
 
 
 def _check_takes_mask(data: Sequences | Stream, **programs: Callable[..., Any] | None) -> None:
@@ -153,7 +151,8 @@ def _check_takes_mask(data: Sequences | Stream, **programs: Callable[..., Any] |
 
 
 def _islands(islands: int, num_samples: int) -> int:
-    if not isinstance(islands, int) or islands < 1 or num_samples % islands:
+    islands = integer("islands", islands)
+    if num_samples % islands:
         raise ValueError(
             f"num_samples must be a multiple of islands, which divide the particles equally, got {num_samples} and "
             f"{islands!r}"

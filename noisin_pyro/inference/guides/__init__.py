@@ -8,7 +8,7 @@ from typing import Any
 from pyro import poutine
 from pyro.infer import autoguide
 
-from noisin_pyro._lookup import known
+from noisin_pyro._lookup import integer, known
 from noisin_pyro.inference.guides.affine import COVARIANCES
 from noisin_pyro.inference.guides.amortized import Guide
 from noisin_pyro.models import Mask, SequenceModel, innovations
@@ -84,8 +84,7 @@ def get(
         raise ValueError(
             f"{', '.join(options)}: not an option of the {name} guide; its options are covariance, hidden_size"
         )
-    if hidden_size is not None and (not isinstance(hidden_size, int) or hidden_size < 1):
-        raise ValueError(f"hidden_size must be a positive integer, got {hidden_size!r}")
+    hidden_size = None if hidden_size is None else integer("hidden_size", hidden_size)
     covariance = known("covariance", "diagonal" if covariance is None else covariance, COVARIANCES)
     return Guide(name, model, **NAMED[name], covariance=covariance, hidden_size=hidden_size)
 

@@ -6,7 +6,7 @@ import math
 import sys
 from typing import NamedTuple
 
-from noisin_pyro._lookup import known
+from noisin_pyro._lookup import integer, known
 
 METHODS = ("prior", "guide", "nuts")
 OF_NUTS, OF_OTHERS = ("num_chains", "warmup_steps", "thin"), ("num_proposals",)
@@ -59,8 +59,8 @@ def checked_options(
             raise ValueError(f"{name} has no effect on method={method!r}{hint}; drop it, or use method={others}")
     for name, value in {"num_samples": num_samples, **given}.items():
         minimum = 0 if name == "warmup_steps" else 1
-        if value is not None and (not isinstance(value, int) or value < minimum):
-            raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+        if value is not None:
+            integer(name, value, minimum)
     return Options(
         method,
         num_samples,

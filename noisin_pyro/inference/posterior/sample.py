@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from noisin_pyro._lookup import integer
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.arviz import Variables, pareto_k, to_arviz
 from noisin_pyro.inference.blocks import LargestTensor, block_size
@@ -146,8 +147,7 @@ def _shared_and_block_size(model: Callable[..., Any], batch: Batch, num_particle
     if not latents:
         raise ValueError("model has no latent sites, hence no posterior; give it a spread above 0")
     shared = [site["name"] for site in latents if is_shared(site)]
-    if num_particles is not None and (not isinstance(num_particles, int) or num_particles < 0):
-        raise ValueError(f"num_particles must be a whole number of at least 0, got {num_particles!r}")
+    num_particles = None if num_particles is None else integer("num_particles", num_particles, 0)
     if num_particles and not shared:
         raise ValueError(
             f"num_particles={num_particles} has no effect if neither γ nor weights are sampled; drop it, and compute "

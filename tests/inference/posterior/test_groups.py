@@ -208,8 +208,8 @@ class TestWarningsAndRefusals:
             ({"method": "nuts", "num_proposals": 5}, "num_proposals has no effect on method='nuts'"),
             ({"num_chains": 2}, "num_chains has no effect on method='prior'; drop it, or use method='nuts'"),
             ({"thin": 2}, "thin has no effect on method='prior', whose draws are independent"),
-            ({"num_samples": 0}, "num_samples must be a whole number of at least 1, got 0"),
-            ({"num_proposals": 1.5}, "num_proposals must be a whole number of at least 1, got 1.5"),
+            ({"num_samples": 0}, "num_samples must be a positive integer, got 0"),
+            ({"num_proposals": 1.5}, "num_proposals must be a positive integer, got 1.5"),
             ({"num_particles": 10}, "num_particles=10 has no effect if neither γ nor weights are sampled"),
         ],
     )
