@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell, Weights
-from noisin_pyro.recurrence.matmul import needs_torch_operations
+from noisin_pyro.recurrence.matmul import is_tracing, needs_torch_operations
 
 State = Tensor | tuple[Tensor, Tensor]
 AnySpread = float | Spread | Sequence[float | Spread] | np.ndarray
@@ -100,7 +100,7 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> Non
         got = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
         raise ValueError(f"lengths must be a tensor of integers, {tuple(inputs.shape[-3:-2])}, got {got}")
     # on a GPU the comparison would wait for it, and while a program is traced or transformed there are no values
-    if lengths.device.type != "cpu" or torch.jit.is_tracing() or needs_torch_operations(lengths):
+    if lengths.device.type != "cpu" or is_tracing() or needs_torch_operations(lengths):
         return
     if not bool(((lengths >= 0) & (lengths <= steps)).all()):
         raise ValueError(f"lengths must be from 0 to {steps}, got {int(lengths.min())} to {int(lengths.max())}")

@@ -49,7 +49,7 @@ class Dropout:
 
     def __post_init__(self) -> None:
         for name, rate in dataclasses.asdict(self).items():
-            if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
+            if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1:
                 raise ValueError(
                     f"dropout ({name}): a rate must be from 0 (drops nothing) to less than 1, got {rate!r}"
                 )

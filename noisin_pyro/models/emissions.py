@@ -92,7 +92,7 @@ class Emission(ReusableModule):
 
     def _product(self, layer: nn.Linear, z: Tensor) -> Tensor:
         weight, bias = layer.weight, layer.bias
-        if is_rounded := self.matmul_precision == "bfloat16":
+        if self.matmul_precision == "bfloat16":
             check_bfloat16_operands(z, weight, bias)
         if weight.dim() == 2 and bias.dim() == 1:
             return fast_linear(z, weight, bias, self.matmul_precision)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from noisin_pyro.recurrence.cells import Cell, Weights
+from noisin_pyro.recurrence.matmul import is_tracing
 
 
 def deterministic(cell: Cell, weights: Weights, x: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -85,7 +86,7 @@ def _run(cell: Cell, weights: Weights, x: Tensor, h: Tensor, c: Tensor | None) -
         True,  # has_biases
         1,  # num_layers
         0.0,  # dropout
-        torch.is_grad_enabled() or torch.jit.is_tracing(),  # train: keep what backward needs
+        torch.is_grad_enabled() or is_tracing(),  # train: keep what backward needs
         False,  # bidirectional
         True,  # batch_first
     )

@@ -28,6 +28,7 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
 )
 _functorch_is_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _OWN_TYPES = (Tensor, torch.nn.Parameter)
+is_tracing = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 def _forward_mode_level() -> int:
@@ -103,7 +104,7 @@ def custom_gradients_work(device: torch.device) -> bool:
     They can't inside torch's autocast, which chooses the dtype of each of its own operations, nor inside
     ``torch.jit.trace``, which records the operations within them, but not their gradients.
     """
-    return not (torch.is_autocast_enabled(device.type) or torch.jit.is_tracing())
+    return not (torch.is_autocast_enabled(device.type) or is_tracing())
 
 
 def rounded(operand: Tensor, precision: str) -> Tensor:

@@ -196,7 +196,7 @@ def run(
     combination: Combination, model: SequenceModel, values: dict[str, Tensor]
 ) -> tuple[poutine.Trace, dict[str, Tensor]]:
     """A trace given the noise, and its trajectories."""
-    trace = poutine.trace(program(combination, own_view(model), values)).get_trace()
+    trace: Any = poutine.trace(program(combination, own_view(model), values)).get_trace()
     return trace, {name: site["value"] for name, site in trace.nodes.items() if re.fullmatch(r"z_\d+", name)}
 
 

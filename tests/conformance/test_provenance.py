@@ -29,7 +29,8 @@ def parameters_in_modules() -> Iterator[None]:
 
 def parents(model: Callable[..., Any], site: str, *args: Any) -> set[str]:
     """The sites that a site's distribution depends on."""
-    return set(get_dependencies(model, args)["prior_dependencies"][site]) - {site}
+    dependencies: Any = get_dependencies(model, args)
+    return set(dependencies["prior_dependencies"][site]) - {site}
 
 
 def upstream(rnn: Any, where: str) -> Callable[[], None]:
