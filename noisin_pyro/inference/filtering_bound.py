@@ -234,7 +234,8 @@ def _particles(
     program: SequenceModel, state: State | ParticleState | None, num_particles: int, rows: int
 ) -> Particles | None:
     """The particles in a state; None for a state of the model, or none."""
-    parts, memory = () if isinstance(state, Tensor) else tuple(state or ()), program.rnn.cell.has_memory
+    parts: Any = () if isinstance(state, Tensor) else tuple(state or ())
+    memory = program.rnn.cell.has_memory
     if len(parts) <= 1 + memory:
         return None
     z, *c, log_w = parts

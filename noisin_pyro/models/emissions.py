@@ -75,12 +75,12 @@ class Emission(ReusableModule):
             raise ValueError(f"{kind.__name__}.event_dim must be 0 or 1, got {self.event_dim!r}")
         self.hidden_size, self.output_size = integer("hidden_size", hidden_size), integer("output_size", output_size)
         self.matmul_precision = check_matmul_precision(matmul_precision)
-        self.hidden = None
+        self.hidden: Any = None
         features = self.hidden_size
         if read_out_size is not None:
             features = integer("read_out_size", read_out_size)
             self.hidden = PyroModule[nn.Linear](self.hidden_size, features)  # type: ignore[call-arg]
-        self.linear = PyroModule[nn.Linear](features, self.output_size)  # type: ignore[call-arg]
+        self.linear: Any = PyroModule[nn.Linear](features, self.output_size)  # type: ignore[call-arg]
 
     def features(self, z: Tensor) -> Tensor:
         """What the linear map of the read-out takes: z_t, or max(0, U z_t + a) of the hidden layer."""

@@ -207,7 +207,7 @@ def filter_step(
     states, log_ratio = proposed.states, proposed.log_ratio
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
-        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))
+        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
     law = emission(proposed.output.unsqueeze(-2))
     with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(law, Softmax)):
         log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
