@@ -32,8 +32,8 @@ from noisin_pyro.inference.filtering.particle_filter import (
 from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
+from noisin_pyro.models.missing import without_missing
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.models.sequence_model import without_missing
 
 Program = Callable[..., Any]
 ParticleState = tuple[Tensor, ...]

@@ -6,6 +6,7 @@ Start at ``sequence_model``, then read ``noisy_rnn`` and ``noisy_path``. ``noisi
 from noisin_pyro.models.dropout import REGULARIZERS, Dropout, Mask
 from noisin_pyro.models.emissions import EMISSIONS, Emission
 from noisin_pyro.models.export import PlainNetwork
+from noisin_pyro.models.missing import scored_steps
 from noisin_pyro.models.noisy_path import NoisyPath, SiteInfo, real_steps, site_info
 from noisin_pyro.models.noisy_rnn import NoisyRNN
 from noisin_pyro.models.sequence_model import (
@@ -13,7 +14,6 @@ from noisin_pyro.models.sequence_model import (
     Output,
     SequenceModel,
     initialize_as_published,
-    scored_steps,
 )
 from noisin_pyro.models.spread import Spread, SpreadPrior
 from noisin_pyro.models.stepwise import States, StepwiseRNN

@@ -20,7 +20,7 @@ from noisin_pyro.models._validation import AnySpread, State
 from noisin_pyro.models.dropout import Dropout, draw
 from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.models.emissions import EMISSIONS, Emission
-from noisin_pyro.models.noisy_path import real_steps
+from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import NoisyRNN
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.weight_priors import place_priors
@@ -281,28 +281,6 @@ class LanguageModel(SequenceModel):
             return x
         words = inputs.expand(*mask.shape[:-1], inputs.shape[-1])
         return x * mask.gather(-1, words).unsqueeze(-1)
-
-
-def scored_steps(lengths: Tensor | None, mask: Tensor | None, steps: int) -> Tensor | None:
-    """Which of T targets are in the likelihood: neither padding nor missing, ``(..., B, T)``; None for all."""
-    if lengths is None:
-        return mask
-    real = real_steps(lengths, steps)
-    return real if mask is None else mask & real.to(mask.device)
-
-
-def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
-    """The targets with the first that is scored in place of missing ones, which may be NaN.
-
-    A masked density is 0, but the gradient of a density outside its support, or at NaN, is NaN times 0.
-    """
-    batch, event = targets.shape[: targets.dim() - event_dim], targets.shape[targets.dim() - event_dim :]
-    mask = mask.to(targets.device).expand(torch.broadcast_shapes(mask.shape, batch))
-    targets = targets.expand(*mask.shape, *event)
-    # on the device, without reading the mask; if no target of the batch is scored, this one may be NaN as well
-    first = mask.reshape(-1).to(torch.uint8).argmax().reshape(1)
-    value = targets.reshape(-1, *event).index_select(0, first)[0].nan_to_num()
-    return targets.where(mask.reshape(*mask.shape, *[1] * event_dim), value)
 
 
 def initialize_as_published(model: SequenceModel) -> None:
