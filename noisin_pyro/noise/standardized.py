@@ -32,6 +32,18 @@ class UnitDistribution(dist.TorchDistribution):
         shape = torch.broadcast_shapes(*arg_shapes.values())
         return shape[:-1], shape[-1:]
 
+    @property
+    def loc(self) -> Tensor:
+        """There is none.
+
+        Raises:
+            ValueError: always; Pyro's ``LocScaleReparam`` reads it.
+        """
+        raise ValueError(
+            "noise has no loc and scale for LocScaleReparam; innovations(model), whose noise is standardized, is the "
+            "non-centered model: drop the reparametrization"
+        )
+
     def check_event(self, value: Tensor) -> None:
         """Raise a ``ValueError`` if the last axis of ``value`` is not the units; it would be broadcast silently."""
         if value.shape[-1:] != self.event_shape:

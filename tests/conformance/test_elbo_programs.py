@@ -329,6 +329,12 @@ class TestHandlers:
         with pytest.raises(ValueError, match=r"LocScaleReparam.*use innovations\(model\)"):
             PriorAsGuide_ELBO().loss(model, None, INPUTS, TARGETS)
 
+    @pytest.mark.parametrize(("view", "site"), [(nz.innovations, "z_1_noise"), (nz.unroll, "z_1_1")])
+    def test_loc_scale_reparam_of_noise_is_refused(self, view, site):
+        model = poutine.reparam(view(make()), {site: LocScaleReparam(0.0)})
+        with pytest.raises(ValueError, match=r"LocScaleReparam; innovations\(model\).*drop the reparametrization"):
+            PriorAsGuide_ELBO().loss(model, None, INPUTS, TARGETS)
+
     @pytest.mark.parametrize("strategy", [AutoReparam, MinimalReparam])
     def test_strategies_leave_the_noise_as_it_is(self, strategy):
         model = make()
