@@ -160,3 +160,29 @@ def test_options_that_cannot_apply_are_refused(
     assert main(["train", "--data", str(folder), "--folder", str(run), *options.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line) and not run.exists()
+
+
+def test_a_tilde_that_no_shell_has_expanded_is_the_home_folder(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    for variable, name in (("XDG_CACHE_HOME", ".cache"), ("XDG_CONFIG_HOME", ".config")):  # matplotlib's fonts
+        monkeypatch.setenv(variable, str(Path.home() / name))
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(here)
+    (folder / "corpus").mkdir()
+    for part in ("train", "valid", "test"):
+        (folder / f"{part}.txt").rename(folder / "corpus" / f"{part}.txt")
+    small = "--batch-size 2 --hidden-size 4 --epochs 1 --no-twin --ensemble-samples 0"
+    assert main(["train", "--data=~/corpus", "--folder=~/runs/x", *small.split()]) == 0
+    files = [f"~/corpus/{part}.txt" for part in ("train", "valid", "test")]
+    assert main(["train", "--files", *files, "--folder", "~/runs/y", *small.split()]) == 0
+    assert main(["train", "--resume=~/runs/y", "--epochs", "2"]) == 0
+    assert main(["evaluate", "~/runs/x", "--json=~/x.json", "--per-token", "~/x.csv"]) == 0
+    assert main(["compare", "~/runs/x", "--methods", "mean", "--png=~/xy.png", "--csv", "~/xy.csv"]) == 0
+    assert main(["generate", "~/runs/x", "--steps", "2"]) == 0
+    assert main(["families", "--png=~/families.png"]) == 0
+    assert not list(here.iterdir())
+    assert {path.name for path in folder.iterdir()} == {
+        "corpus", "runs", "x.json", "x.csv", "xy.png", "xy.csv", "families.png",
+    }  # fmt: skip

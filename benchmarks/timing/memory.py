@@ -47,9 +47,9 @@ def _measure(name: str, shape: Shape, device: torch.device, threads: int) -> Mem
     batches = {each: windows(each, device, "random", WARM_UP + STEPS) for each in (tiny, shape)}
     with program_settings():
         _run(name, tiny, batches[tiny], device)  # the first step imports modules
-        before = _peak(device)
+        before = peak(device)
         faults = _run(name, shape, batches[shape], device)
-    return Memory(_peak(device) - before, faults)
+    return Memory(peak(device) - before, faults)
 
 
 def _run(name: str, shape: Shape, batches: list[Batch], device: torch.device) -> float:
@@ -73,7 +73,7 @@ def allocator_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
-def _peak(device: torch.device) -> int:
+def peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # ru_maxrss of getrusage would include the parent's peak, which a process inherits.

@@ -33,7 +33,6 @@ from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.recurrence.softmax import Softmax
 
 Program = Callable[..., Any]
 ParticleState = tuple[Tensor, ...]
@@ -170,8 +169,8 @@ def differentiable_filter(
 ) -> tuple[Tensor, Filtered, Particles]:
     """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
 
-    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants.
-    So log p(x_t | z_t) of all steps and particles is differentiated at once.
+    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So a
+    softmax is differentiated for all steps and particles at once, in blocks.
 
     Args:
         program, batch, particles, settings, state: as for :func:`filter_window`, with one island.
@@ -184,12 +183,12 @@ def differentiable_filter(
     if not torch.is_grad_enabled():
         return value, filtered, last
     derivatives = torch.stack(_derivatives(steps, ancestor_term), -1)  # (K, B, T)
-    law: Any = program.emission(torch.stack([step.proposed.output for step in steps], -2))
-    if isinstance(law, Softmax):
-        surrogate = law.weighted_log_prob(batch.targets, derivatives)
-    else:  # what has no weight may be infinite
-        log_p = law.log_prob(batch.targets)
+    log_p = torch.stack([step.log_p for step in steps], -1)[0]
+    if log_p.requires_grad:  # where the derivative is 0, the density may be so too
         surrogate = derivatives.to(log_p) * torch.where(derivatives == 0, 0.0, log_p)
+    else:
+        law: Any = program.emission(torch.stack([step.proposed.output for step in steps], -2))
+        surrogate = law.weighted_log_prob(batch.targets, derivatives)
     surrogate = surrogate.sum((0, -1))
     ratios = [step.proposed.log_ratio for step in steps]
     if ratios[0] is not None:
@@ -201,25 +200,27 @@ def differentiable_filter(
 def _derivatives(steps: list[FilterStep], ancestor_term: bool) -> list[Tensor]:
     """∂log p̂ / ∂log w of each step, ``(K, B)``, where log w is what the step adds to the log-weights.
 
-    The normalized log W_t = a_t - log Σ exp a_t, with a_t = log W_{t-1} + log w_t, enters later steps by its derivative
-    μ_t. So that of a_t is W_t (1 - Σ μ_t) + μ_t. A resampling passes it on to the ancestors' weights, or to nothing.
+    At a sequence's last step it is the normalized weight W_T. With the ancestor term, that of a particle is the sum
+    over its offspring, so the weight of all its descendants at the end. Without it, that of a particle that is
+    resampled is its weight W_t, since later steps do not depend on it.
     """
     derivatives: list[Tensor] = []
-    carried = torch.zeros_like(steps[-1].weighted.log_w[0])  # μ_T
-    for step, before in zip(reversed(steps), [*reversed(steps[:-1]), None], strict=True):
+    carried: Tensor | None = None
+    has_ended: Any = None  # which sequences have steps behind this one; None if all have
+    for step in reversed(steps):
+        due, active = step.resampled[0], step.active
         weights = step.weighted.log_w[0].exp()
-        derivative = weights * (1 - carried.sum(0)) + carried
-        if step.active is not None:
-            derivatives.append(derivative.where(step.active, 0.0))
-            derivative = derivative.where(step.active, carried)
+        if carried is None:
+            carried, has_ended = weights, active
         else:
-            derivatives.append(derivative)
-        carried = derivative
-        if before is not None and before.ancestors is not None:
-            inherited = torch.zeros_like(carried)
-            if ancestor_term:
-                inherited.scatter_add_(0, before.ancestors[0], carried)
-            carried = torch.where(before.resampled[0], inherited, carried)
+            if step.ancestors is not None:
+                before = weights
+                if ancestor_term:
+                    before = torch.zeros_like(carried).scatter_add_(0, step.ancestors[0], carried)
+                carried = torch.where(due, before, carried)
+            if active is not None:
+                carried, has_ended = torch.where(has_ended, carried, weights), has_ended | active
+        derivatives.append(carried if active is None else carried.where(active, 0.0))
     return derivatives[::-1]
 
 
@@ -227,7 +228,8 @@ def _particles(
     program: SequenceModel, state: State | ParticleState | None, num_particles: int, rows: int
 ) -> Particles | None:
     """The particles in a state; None for a state of the model, or none."""
-    parts, memory = () if isinstance(state, Tensor) else tuple(state or ()), program.rnn.cell.has_memory
+    parts: Any = () if isinstance(state, Tensor) else tuple(state or ())
+    memory = program.rnn.cell.has_memory
     if len(parts) <= 1 + memory:
         return None
     z, *c, log_w = parts

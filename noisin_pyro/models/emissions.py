@@ -78,10 +78,10 @@ class Emission(PyroModule):
                 raise ValueError(f"{argument} must be a positive integer, got {size}")
         self.hidden_size, self.output_size = hidden_size, output_size
         self.matmul_precision = check_matmul_precision(matmul_precision)
-        self.hidden = None
+        self.hidden: Any = None
         if read_out_size is not None:
             self.hidden = PyroModule[nn.Linear](hidden_size, read_out_size)  # type: ignore[call-arg]
-        self.linear = PyroModule[nn.Linear](read_out_size or hidden_size, output_size)  # type: ignore[call-arg]
+        self.linear: Any = PyroModule[nn.Linear](read_out_size or hidden_size, output_size)  # type: ignore[call-arg]
 
     def features(self, z: Tensor) -> Tensor:
         """What the linear map of the read-out takes: z_t, or max(0, U z_t + a) of the hidden layer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from pyro.distributions import TorchDistribution
@@ -77,18 +78,26 @@ class StepwiseRNN:
         Returns:
             the last layer's output ``(..., B, H)``, and the states that feed back.
         """
-        x = self.inputs[..., t, :]
-        if self.spreads[0] is not None:
-            x = draw(0, x)
+        x = self.inputs[..., t, :] if self.spreads[0] is None else draw(0, self.inputs[..., t, :])
         ends = []
         for layer, (weights, z, c) in enumerate(zip(self.weights, *states, strict=True), start=1):
-            a, p = _project(x, weights.ih, weights.bias_ih), _project(z, weights.hh, weights.bias_hh)
+            is_shared = layer == 1 and self.spreads[0] is None  # particles share the inputs
+            a = self._input_projections[t] if is_shared else _project(x, weights.ih, weights.bias_ih)
+            p = _project(z, weights.hh, weights.bias_hh)
             mean, c = self.cell.step(a, p, z, c)
             x = mean if self.spreads[layer] is None else draw(layer, mean)
             ends.append((x if self.feedback else mean, c))
         z_next, c_next = zip(*ends, strict=True)
         return x, States(z_next, c_next)
 
+    @cached_property
+    def _input_projections(self) -> tuple[Tensor, ...]:
+        """W_ih x + b_ih of the first layer at each step, computed for all steps at once."""
+        first = self.weights[0]
+        return linear(self.inputs, first.ih, first.bias_ih).unbind(-2)
+
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if weight.dim() == 2 and bias.dim() == 1:
+        return linear(x, weight, bias)
     return linear(x.unsqueeze(-2), weight, bias).squeeze(-2)

@@ -59,14 +59,15 @@ class Recipe:
     ladder: Candidates = field(default_factory=dict)
     further_trials: int = 0
     trial_epochs: int = 10
-    trial_seeds: tuple[int, ...] = (SEARCH_SEED,)
+    trial_seeds: Sequence[int] = (SEARCH_SEED,)
     seeds: int = 1
     first_seed: int = FIRST_SEED
 
     @property
     def trial_space(self) -> Candidates:
         """What is searched: the candidates, with each of several seeds."""
-        return {**self.space, TRIAL_SEED: self.trial_seeds} if self.space and len(self.trial_seeds) > 1 else self.space
+        several = self.space and len(self.trial_seeds) > 1
+        return {**self.space, TRIAL_SEED: tuple(self.trial_seeds)} if several else self.space
 
 
 def slug(method: str) -> str:

@@ -20,6 +20,8 @@ from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import World
 
 SequenceData = Sequences | Stream
+CarriedState = State | tuple[Tensor, Tensor, Tensor]
+"""What is carried from batch to batch: RNN states, or particles: their states and log-weights."""
 
 
 def shard(batch: Batch, world: World) -> Batch:
@@ -54,17 +56,17 @@ def scored(score: Callable[[SequenceData], Evaluation], data: SequenceData, worl
     return summary(method, gathered[0], gathered[1], kind, error, samples)
 
 
-def gather_state(state: State | None, world: World) -> State | None:
+def gather_state(state: CarriedState | None, world: World) -> CarriedState | None:
     """The RNN states of all rows, ``(L, ..., B, H)``, from those of each process."""
     if state is None or world.size == 1:
         return state
     if isinstance(state, Tensor):
         return torch.cat(world.all_gather(state.cpu()), -2)
-    return cast(State, tuple(torch.cat(world.all_gather(part.cpu()), -2) for part in state))
+    return cast(CarriedState, tuple(torch.cat(world.all_gather(part.cpu()), -2) for part in state))
 
 
-def shard_state(state: State, device: torch.device, world: World) -> State:
+def shard_state(state: CarriedState, device: torch.device, world: World) -> CarriedState:
     """This process's rows of the RNN states of all, on ``device``."""
     if isinstance(state, Tensor):
         return state[..., world.rows(state.shape[-2]), :].to(device)
-    return cast(State, tuple(part[..., world.rows(part.shape[-2]), :].to(device) for part in state))
+    return cast(CarriedState, tuple(part[..., world.rows(part.shape[-2]), :].to(device) for part in state))

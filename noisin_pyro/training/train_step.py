@@ -19,9 +19,8 @@ from noisin_pyro.data import Batch
 from noisin_pyro.inference import Bound
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
-from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import SINGLE, World
-from noisin_pyro.training.sharding import gather_state, shard
+from noisin_pyro.training.sharding import CarriedState, gather_state, shard
 
 READ_EVERY = 50
 """Replayed steps between two readings of the loss."""
@@ -36,7 +35,7 @@ class Totals(NamedTuple):
     batches: int
     nats: float
     steps: int
-    state: State
+    state: CarriedState
 
 
 class TrainStep:
@@ -64,7 +63,7 @@ class TrainStep:
         self.bound, self.optimizer, self.clip, self.world, self.title = bound, optimizer, clip, world, "training"
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.batches, self.steps, self.nats = 0, 0, 0.0
-        self.state: State | None = None
+        self.state: CarriedState | None = None
 
     def __call__(self, batch: Batch, number: int) -> None:
         """Take a step on the batch of that number in its pass.
@@ -82,7 +81,7 @@ class TrainStep:
 
     def read(self) -> Totals:
         """Return the sums, and set them to zero."""
-        totals = Totals(self.batches, self.nats, self.steps, cast(State, self.state))
+        totals = Totals(self.batches, self.nats, self.steps, cast(CarriedState, self.state))
         self.batches, self.steps, self.nats = 0, 0, 0.0
         return totals
 
@@ -93,7 +92,7 @@ class TrainStep:
             clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
 
-    def _require_finite(self, nats: float, when: str, state: State | None) -> None:
+    def _require_finite(self, nats: float, when: str, state: CarriedState | None) -> None:
         bound = self.bound
         model = bound.guide.model if isinstance(bound.guide, Guide) else cast(SequenceModel, bound.model)
         require_finite(nats, model, f"{self.title}, {when}", lambda: gather_state(state, self.world))
@@ -161,10 +160,10 @@ class CUDAGraphTrainStep(TrainStep):
         for buffer, value in zip(self._buffers[2:], _parts(self.bound.returned.state), strict=True):
             buffer.copy_(value)
 
-    def _allocate(self, batch: Batch, state: State) -> None:
+    def _allocate(self, batch: Batch, state: CarriedState) -> None:
         self._synchronize()
         device = batch.targets.device
-        self._state: State = _clone(state)
+        self._state: CarriedState = _clone(state)
         self._buffers = (batch.inputs.clone(), batch.targets.clone(), *_parts(self._state))
         self._total = torch.zeros((), dtype=torch.float64, device=device)
         self._diverged = torch.zeros((), dtype=torch.bool, device=device)
@@ -197,7 +196,7 @@ def make_train_step(
 
 
 def require_finite(
-    nats: float, model: SequenceModel, where: str, state: Callable[[], State | None] = lambda: None
+    nats: float, model: SequenceModel, where: str, state: Callable[[], CarriedState | None] = lambda: None
 ) -> None:
     """Raise if a loss is not finite.
 
@@ -234,7 +233,7 @@ def spreads(model: SequenceModel) -> str:
     return "spread of each layer: " + ", ".join(f"{name} = {values.get(name, 0.0):.4g}" for name in names)
 
 
-def _origin(model: SequenceModel, state: State | None) -> str:
+def _origin(model: SequenceModel, state: CarriedState | None) -> str:
     if state is None:
         name = _first_non_finite(model)
         return "though all weights are finite" if name is None else f"as {name} is not finite"
@@ -249,12 +248,12 @@ def _first_non_finite(module: nn.Module | None) -> str | None:
     return next((name for name, value in named if not value.isfinite().all()), None)
 
 
-def _parts(state: State) -> tuple[Tensor, ...]:
+def _parts(state: CarriedState) -> tuple[Tensor, ...]:
     return (state,) if isinstance(state, Tensor) else state
 
 
-def _clone(state: State) -> State:
-    return state.clone() if isinstance(state, Tensor) else cast(State, tuple(part.clone() for part in state))
+def _clone(state: CarriedState) -> CarriedState:
+    return state.clone() if isinstance(state, Tensor) else cast(CarriedState, tuple(part.clone() for part in state))
 
 
 def _cuda_graph(step: Callable[[], None]) -> Callable[[], None]:

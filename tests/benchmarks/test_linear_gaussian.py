@@ -7,6 +7,8 @@ import pytest
 import torch
 from pyro import poutine
 
+from noisin_pyro import PriorAsGuide_ELBO
+
 
 @pytest.mark.parametrize("spread", [0.3, 1.2])
 def test_the_likelihood_is_exact(linear_gaussian: Any, spread: float) -> None:
@@ -34,3 +36,28 @@ def test_the_likeliest_spread_is_a_maximum_and_near_the_truth(linear_gaussian: A
     assert max(values) == values[1]
     # from the curvature of the likelihood: five standard errors, a false alarm in 1.7 million
     assert abs(estimate - 1.0) < 5 * (0.01**2 / (2 * values[1] - values[0] - values[2])) ** 0.5
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.9])
+def test_with_the_exact_conditional_a_filter_without_resampling_is_exact(
+    linear_gaussian: Any, threshold: float
+) -> None:
+    torch.manual_seed(0)
+    model = linear_gaussian.linear_gaussian(0.8)
+    inputs, x = linear_gaussian.sample_sequences(model, 5)
+    bound = PriorAsGuide_ELBO(4, bound="filtering", threshold=threshold)(model, linear_gaussian.ExactGuide(model))
+    bound(inputs, x)
+    errors = (bound.returned.log_likelihood - linear_gaussian.log_likelihood(x, 0.8)).abs()
+    assert errors.max() < 1e-10 if threshold == 0 else errors.min() > 1e-3
+
+
+def test_the_posterior_is_that_of_the_joint_gaussian(linear_gaussian: Any) -> None:
+    model = linear_gaussian.linear_gaussian(0.8)
+    inputs, x = linear_gaussian.sample_sequences(model, 1)
+    mean, deviation = linear_gaussian.posterior(x, 0.8)
+    z = mean.clone().requires_grad_(True)
+    log_joint: Any = poutine.trace(poutine.condition(model, {"z_1": z})).get_trace(inputs, x).log_prob_sum()
+    (slope,) = torch.autograd.grad(log_joint, z, create_graph=True)  # 0 at the mode
+    assert slope.abs().max() < 1e-10
+    rows = [torch.autograd.grad(slope.flatten()[i], z, retain_graph=True)[0].flatten() for i in range(slope.numel())]
+    torch.testing.assert_close((-torch.stack(rows)).inverse().diagonal().sqrt(), deviation.flatten())

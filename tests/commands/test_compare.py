@@ -65,7 +65,8 @@ def test_importance_is_from_the_prior_and_from_the_guide(
 ) -> None:
     rows = _compared([str(guided), "--samples", "8"], tmp_path / "table.csv")
     assert [(row["method"], row["guide"]) for row in rows] == [
-        ("mean", ""), ("ensemble", ""), ("importance", "prior"), ("importance", "smoothing"), ("particle-filter", "")
+        ("mean", ""), ("ensemble", ""), ("importance", "prior"), ("importance", "smoothing"),
+        ("particle-filter", "prior"), ("particle-filter", "smoothing"),
     ]  # fmt: skip
     file = tmp_path / "found.json"
     options = ["--method", "importance", "--samples", "8"]
@@ -73,6 +74,12 @@ def test_importance_is_from_the_prior_and_from_the_guide(
     assert "from the run's smoothing guide" in capsys.readouterr().out
     result = json.loads(file.read_text())
     assert result["guide"] == "smoothing" and rows[3]["nats_per_step"] == str(result["nats_per_step"])
+    filtering = ["--method", "particle-filter", "--samples", "8", "--proposal"]
+    assert main(["evaluate", str(guided), *filtering, "guide", "--threshold", "0"]) == 0
+    output = capsys.readouterr().out
+    assert "8 particles per sequence, noise from the run's smoothing guide" in output and "0.0 for each seq" in output
+    assert main(["evaluate", str(guided), "--proposal", "guide"]) == 2
+    assert "proposal is for methods importance and particle-filter" in capsys.readouterr().err
     assert main(["evaluate", str(guided), *options, "--per-token", str(tmp_path / "tokens.csv")]) == 2
     assert "noisin: --per-token: a guide conditions on all of x" in capsys.readouterr().err
 

@@ -101,7 +101,7 @@ def test_a_failed_write_stops_all_processes(several: Several) -> None:
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) -> None:
     processes, folder, run = several
     (line,) = errors(run)
-    assert line.startswith(f"noisin: batch size must be a multiple of the {processes} processes")
+    assert line.startswith(f"noisin: --batch-size must be a multiple of the {processes} processes")
     assert not (folder / "uneven").exists()
 
 

@@ -18,6 +18,7 @@ from noisin_pyro.inference import arviz
 from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
 from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.generation import seeded
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.views import underlying
 
@@ -53,10 +54,10 @@ class Comparison:
             - ``model``: its name; ``method``, ``kind``, ``nats_per_step``, ``monte_carlo_error``, ``standard_error``,
               ``pareto_k`` and ``effective_samples`` are those of :class:`Evaluation`; ``samples`` is its
               ``num_samples``, None if nothing was sampled;
-            - ``guide``: for ``"importance"``, the name of the guide, or ``"prior"``;
-            - ``gap``: ``nats_per_step`` minus the same model's particle filter estimate. The gap of a bound is positive
-              up to errors. The gap of a predictor is negative if it predicts better than the noisy model's likelihood.
-              None for the particle filter itself, and without a particle filter;
+            - ``guide``: for ``"importance"`` and ``"particle-filter"``, the name of the guide, or ``"prior"``;
+            - ``gap``: ``nats_per_step`` minus the same model's particle filter estimate, from the prior. The gap of a
+              bound is positive up to errors. The gap of a predictor is negative if it predicts better than the noisy
+              model's likelihood. None for that estimate itself, and without a particle filter;
             - ``parameters``: number of parameters of the model, plus those of the guide if one is used; None for
               programs that are not modules;
             - ``seconds_per_step``: evaluation time per real step of the data, for all samples together.
@@ -96,8 +97,8 @@ def compare(
 
     Args:
         models: mapping from names to models, or to pairs ``(model, guide)``, as for :func:`evaluate`. With a guide,
-            ``"importance"`` is computed twice, from the prior and from the guide. The same model may occur more than
-            once.
+            ``"importance"`` is computed twice, from the prior and from the guide; with a guide by name so is
+            ``"particle-filter"``. The same model may occur more than once.
         data: held-out data.
         methods: methods to use, in this order (default: all that apply; the particle filter does not support
             dropout). A deterministic model has one exact score, hence one row.
@@ -127,8 +128,9 @@ def compare(
         own_rows: list[dict[str, Any]] = []
         own = [method for method in asked if methods is not None or method != "particle-filter" or not _drops(model)]
         scores: list[tuple[str, Program | None]] = [(method, None) for method in own]
-        if guide is not None and "importance" in own:
-            scores.insert(own.index("importance") + 1, ("importance", guide))
+        for method in ("importance", *(["particle-filter"] if isinstance(guide, Guide) else [])):
+            if guide is not None and method in own:
+                scores.insert(scores.index((method, None)) + 1, (method, guide))
         for method, proposal in scores:
             options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": proposal}
             logger.info("scoring %s: %s%s", name, method, "" if proposal is None else " with the guide")
@@ -165,7 +167,7 @@ def _by_method(num_samples: int | Mapping[str, int] | None, methods: Sequence[st
 
 def _record(name: str, result: Evaluation, model: Program, guide: Program | None, seconds: float) -> dict[str, Any]:
     source = None
-    if result.method == "importance" and result.kind != "exact":
+    if result.method in ("importance", "particle-filter") and result.kind != "exact":
         source = "prior" if guide is None else getattr(guide, "__name__", type(guide).__name__)
     return {
         "model": name,

@@ -22,6 +22,7 @@ from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, real_steps, underlying
 from noisin_pyro.models.emissions import with_plain_weights
 from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Particles(NamedTuple):
@@ -46,6 +47,8 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``; without a gradient for a softmax, whose scores would be
+            too many to be stored.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -56,6 +59,7 @@ class FilterStep(NamedTuple):
     resampled: Tensor
     weighted: Particles
     proposed: Proposed
+    log_p: Tensor
     active: Tensor | None
     ancestors: Tensor | None
 
@@ -200,10 +204,12 @@ def filter_step(
     states, log_ratio = proposed.states, proposed.log_ratio
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
-        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))
+        states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
+    law = emission(proposed.output.unsqueeze(-2))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(law, Softmax)):
+        log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
     with torch.no_grad():
-        log_p = emission(proposed.output.unsqueeze(-2)).log_prob(x_t).reshape(particles.log_w.shape).double()
-        log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0))
+        log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
             log_ratio = log_ratio.reshape(log_w.shape).double()
@@ -224,7 +230,7 @@ def filter_step(
         ancestors = systematic_ancestors(log_w, due)
         equal = torch.where(due.unsqueeze(1), -math.log(num_particles), log_w)
         after = Particles(select(states, ancestors), equal)
-    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, active, ancestors)
+    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
 
 
 def _where(real: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:

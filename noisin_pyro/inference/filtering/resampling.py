@@ -27,8 +27,9 @@ def systematic_ancestors(log_w: Tensor, due: Tensor) -> Tensor:
 def select(states: States, ancestors: Tensor) -> States:
     """The states of the ancestors ``(R, K, B)``: z and the memory cell of every layer."""
     islands, particles, rows = ancestors.shape
-    island = torch.arange(islands, device=ancestors.device)[:, None, None]
-    index = ((island * particles + ancestors) * rows + torch.arange(rows, device=ancestors.device)).flatten()
+    if islands > 1:
+        ancestors = ancestors + particles * torch.arange(islands, device=ancestors.device)[:, None, None]
+    index = (ancestors * rows + torch.arange(rows, device=ancestors.device)).flatten()
     z, c = (
         tuple(s if s is None else s.reshape(len(index), -1).index_select(0, index).view(s.shape) for s in each)
         for each in states

@@ -154,7 +154,8 @@ def _log_transition(walk: StepwiseRNN, t: int, z: dict[int, Tensor], z_t: dict[i
 
     layers = range(1, len(walk.weights) + 1)
     walk.step(t, States(tuple(z[layer].unsqueeze(0) for layer in layers), (None,) * len(layers)), draw)
-    return sum(terms)
+    total: Any = sum(terms)
+    return total
 
 
 def _sample(log_w: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.training.distributed import World
 from noisin_pyro.training.options import Optimization
 from noisin_pyro.training.rundir.metrics_log import Row, require_whole
-from noisin_pyro.training.sharding import gather_state, shard_state
+from noisin_pyro.training.sharding import CarriedState, gather_state, shard_state
 from noisin_pyro.training.type_checks import check_types
 
 
@@ -26,9 +25,9 @@ class EpochState:
     nats: float = 0.0
     steps: int = 0
     seconds: float = 0.0
-    state: State | tuple[Tensor, Tensor, Tensor] | None = None  # of a filtered LSTM: z, c and log-weights
+    state: CarriedState | None = None
 
-    def add(self, batches: int, nats: float, steps: int, state: State, seconds: float) -> None:
+    def add(self, batches: int, nats: float, steps: int, state: CarriedState, seconds: float) -> None:
         """Count more batches."""
         self.batches, self.nats, self.steps = self.batches + batches, self.nats + nats, self.steps + steps
         self.seconds, self.state = self.seconds + seconds, state

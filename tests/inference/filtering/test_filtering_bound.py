@@ -16,6 +16,7 @@ from torch import Tensor
 import noisin_pyro as nz
 from noisin_pyro import LanguageModel, PriorAsGuide_ELBO, SequenceModel, Spread, innovations
 from noisin_pyro.data import Batch
+from noisin_pyro.inference.blocks import LargestTensor
 from noisin_pyro.inference.filtering.particle_filter import Settings, filter_window
 from noisin_pyro.inference.filtering_bound import differentiable_filter
 from noisin_pyro.models import CELLS, EMISSIONS
@@ -227,7 +228,9 @@ class TestTraining:
         for limit in (softmax.BLOCK_NUMEL, 100):
             monkeypatch.setattr(softmax, "BLOCK_NUMEL", limit)
             pyro.set_rng_seed(1)
-            gradients.append(torch.autograd.grad(filtering(model)(inputs, targets), list(model.parameters())))
+            with LargestTensor() as largest:
+                gradients.append(torch.autograd.grad(filtering(model)(inputs, targets), list(model.parameters())))
+        assert largest.numel < PARTICLES * 2 * 50  # the scores of one step
         for small, large in zip(*gradients, strict=True):
             torch.testing.assert_close(small, large)
 
