@@ -166,6 +166,8 @@ def test_a_tilde_that_no_shell_has_expanded_is_the_home_folder(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path_factory.mktemp("here")
+    for variable, name in (("XDG_CACHE_HOME", ".cache"), ("XDG_CONFIG_HOME", ".config")):  # matplotlib's fonts
+        monkeypatch.setenv(variable, str(Path.home() / name))
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.chdir(here)
     (folder / "corpus").mkdir()

@@ -55,7 +55,7 @@ def test_names_of_arguments_become_options(command: str, text: str, expected: st
         ("generate {run} --steps 0", "noisin: --steps must be"),
         ("generate {run} --temperature -1", "noisin: --temperature must be"),
         ("train --data ptb --data-root {run}", "leave --data-root out"),
-        ("train --data ptb --min-count 2", "noisin: --min-count: only for a text of your own"),
+        ("train --data ptb --min-count 2", "noisin: --min-count: only for your own texts"),
         (
             "train --data {run}/../train.txt",
             "/train.txt' is a file; for texts give --files TRAIN VALID TEST, or",
