@@ -91,7 +91,7 @@ def needs_torch_operations(*operands: Tensor | None) -> bool:
 
     Transforms (``torch.func``, forward-mode differentiation, ``torch.compile``), tensor subclasses (Pyro's provenance,
     the fake tensors of ``torch.export``) and the meta device know those alone: neither fused kernels nor operations
-    with a gradient written by hand.
+    with hand-written gradients.
     """
     if torch.compiler.is_compiling() or _functorch_is_active() or _forward_mode_level() >= 0:
         return True
@@ -99,7 +99,7 @@ def needs_torch_operations(*operands: Tensor | None) -> bool:
 
 
 def custom_gradients_work(device: torch.device) -> bool:
-    """Whether operations with a gradient written by hand can be used on plain tensors.
+    """Whether operations with hand-written gradients can be used on plain tensors.
 
     They can't inside torch's autocast, which chooses the dtype of each of its own operations, nor inside
     ``torch.jit.trace``, which records the operations within them, but not their gradients.

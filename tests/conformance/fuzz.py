@@ -188,8 +188,8 @@ def gradients(combination: Combination, value: Tensor, model: SequenceModel) -> 
     names, parameters = zip(*model.named_parameters(), strict=True)
     if combination.matmul_precision == "bfloat16" or not value.requires_grad:
         return {}
-    found = torch.autograd.grad(value, parameters, allow_unused=True)
-    return {name: torch.zeros_like(p) if g is None else g for name, p, g in zip(names, parameters, found, strict=True)}
+    grads = torch.autograd.grad(value, parameters, allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for name, p, g in zip(names, parameters, grads, strict=True)}
 
 
 def run(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
@@ -47,7 +48,7 @@ class Row:
         tolerance: relative and absolute, of the comparison.
         backends: those that accept it.
         once: whether ``backend="auto"`` is enough, since the backend is not used.
-        slow: whether it takes seconds.
+        slow: the cells for which it is a slow test.
     """
 
     what: str
@@ -59,7 +60,7 @@ class Row:
     tolerance: float = 2e-5
     backends: Collection[str] = ("auto", "fused", "scan", "loop")
     once: bool = False
-    slow: bool = False
+    slow: Collection[str] = ()
 
     def as_cells(self) -> list[str]:
         """The row of the table."""
@@ -180,6 +181,12 @@ def functional(rnn: Any) -> Tensor:
     return torch.func.functional_call(rnn, weights, (inputs(),))[0]
 
 
+def parametrized(rnn: Any) -> list[Tensor]:
+    own = copy.deepcopy(rnn)
+    parametrizations.weight_norm(getattr(own, "model", own), "weight_hh_l0")
+    return with_gradients(own, inputs())
+
+
 def of_dtype(dtype: torch.dtype) -> Run:
     return lambda rnn: [part.float() for part in flat(copy.deepcopy(rnn).to(dtype)(inputs().to(dtype)))]
 
@@ -267,14 +274,16 @@ CALLS: Sequence[Row] = (
         reference=one_by_one,
     ),
     Row("`torch.jit.trace`", traced, backends=("auto", "fused", "loop"), note="not on the scan"),
-    Row("`torch.compile`", compiled, note="on the loop; Pyro's contexts break the graph", once=True, slow=True),
+    Row("`torch.compile`", compiled, note="on the loop; Pyro's contexts break the graph", once=True, slow=ALL),
     Row(
         "`torch.export.export`",
         lambda rnn: torch.export.export(rnn, (inputs(),)).module()(inputs()),
         note="on the loop; not with `strict=True`",
         once=True,
+        slow=("tanh", "relu", "gru"),
     ),
     Row("the meta device", on_meta, note="on the loop"),
+    Row("`torch.nn.utils.parametrizations`", parametrized, once=True),
     Row("`torch.save` and `torch.load`", saved, once=True),
     Row("a deep copy", lambda rnn: copy.deepcopy(rnn)(inputs()), once=True),
     Row("`.train()` and `.eval()`", lambda rnn: [rnn.train()(inputs()), rnn.eval()(inputs())], note="no effect"),
