@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from noisin_pyro.recurrence.matmul import (
     check_bfloat16_operands,
     check_matmul_precision,
-    custom_gradients_work,
     fast_linear,
     linear,
 )
@@ -93,11 +92,10 @@ class Emission(PyroModule):
 
     def _product(self, layer: nn.Linear, z: Tensor) -> Tensor:
         weight, bias = layer.weight, layer.bias
-        if is_rounded := self.matmul_precision == "bfloat16":
-            check_bfloat16_operands(z, weight, bias)
-        if is_rounded or (weight.dim() == 2 and bias.dim() == 1 and custom_gradients_work(z.device)):
-            return fast_linear(z, weight, bias, self.matmul_precision)
-        return linear(z, weight, bias)
+        if self.matmul_precision != "bfloat16":
+            return linear(z, weight, bias)
+        check_bfloat16_operands(z, weight, bias)
+        return fast_linear(z, weight, bias, self.matmul_precision)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""
