@@ -31,6 +31,16 @@ def linear_gaussian(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
+def filtering_bound(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("filtering_bound", monkeypatch)
+
+
+@pytest.fixture
+def filtering_step(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("filtering_step", monkeypatch)
+
+
+@pytest.fixture
 def chorales(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("chorales", monkeypatch)
 
