@@ -92,7 +92,7 @@ class Head(nn.Module):
     def width(self) -> int:
         """Elements of the largest tensor for one row."""
         states = 0 if self.of_states is None else self.of_states.in_features
-        matrix = self.coordinates**2 if self.is_full else 0
+        matrix = self.dim**2 if self.is_full else 0
         return max(states, self.of_context.out_features, self.of_hidden.out_features, matrix)
 
     def forward(self, context: Tensor, states: Tensor | None, real: Tensor | None) -> Affine:
