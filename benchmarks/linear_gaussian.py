@@ -76,8 +76,10 @@ class ExactGuide(Guide):
     def __init__(self, model: nz.SequenceModel) -> None:
         super().__init__("exact", model, bidirectional=True, uses_states=True, covariance="full")
 
-    def along(self, walk: StepwiseRNN, targets: Tensor, lengths: Tensor | None = None) -> GuideSteps:
-        assert lengths is None and walk.spreads[1] is not None
+    def along(
+        self, walk: StepwiseRNN, targets: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None
+    ) -> GuideSteps:
+        assert lengths is None and mask is None and walk.spreads[1] is not None
         gamma = float(walk.spreads[1].detach())
         emission, identity = torch.tensor(EMISSION).double(), torch.eye(UNITS).double()
         # p(x_{t:T} | z_t) ∝ exp(-z' Ω z / 2 + η' z), backward in time

@@ -113,7 +113,7 @@ class TestRefusals:
         model, data = make(), some_data()
         with pytest.raises(ValueError, match="pass it without a view"):
             look(nz.innovations(model), data, method="smoother")
-        with pytest.raises(ValueError, match="num_particles must be a whole number of at least 1, got 0"):
+        with pytest.raises(ValueError, match="num_particles must be a positive integer, got 0"):
             look(model, data, method="smoother", num_particles=0)
         with pytest.raises(ValueError, match="thin has no effect on method='smoother'"):
             look(model, data, method="smoother", thin=2)
