@@ -169,13 +169,13 @@ class Optimization:
     """Number of Monte Carlo samples of the noise per gradient."""
 
     bound: Literal["elbo", "importance", "filtering"] = "elbo"
-    """Objective: elbo (the paper's), importance (no bound on a cut text), or filtering (estimate of a particle filter)."""
+    """Objective: elbo (the paper's), importance (no bound on a cut text), or filtering (a particle filter's estimate)."""
 
     threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
     """Of --bound filtering: resample if the effective sample size is below this fraction of the particles; 0 is off."""
 
     ancestor_term: Annotated[bool | None, Named(help_behavior_hint="(default: True)")] = None
-    """Of --bound filtering: include the gradient of ancestors' weights. Without it there is less variance, but a bias."""
+    """Of --bound filtering: include the gradient of ancestors' weights. Without it: less variance, but a bias."""
 
 
 @dataclass(frozen=True)
