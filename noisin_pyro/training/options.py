@@ -169,7 +169,7 @@ class Optimization:
     """Number of Monte Carlo samples of the noise per gradient."""
 
     bound: Literal["elbo", "importance", "filtering"] = "elbo"
-    """Objective: elbo (the paper's), importance (no bound on a cut text), or filtering (a particle filter's estimate)."""
+    """Objective: elbo (the paper's), importance (no bound on a cut text), filtering (a particle filter's estimate)."""
 
     threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
     """Of --bound filtering: resample if the effective sample size is below this fraction of the particles; 0 is off."""
