@@ -199,15 +199,13 @@ class Optimization(Options):
     """Number of Monte Carlo samples of the noise per gradient."""
 
     bound: Literal["elbo", "importance", "filtering"] = "elbo"
-    """Objective: elbo (the paper's), importance (log-mean-exp of the samples; on a cut text it is not a bound), or
-    filtering (log-likelihood estimate of a particle filter, with the guide as proposal, also in validation)."""
+    """Objective: elbo (the paper's), importance (no bound on a cut text), filtering (a particle filter's estimate)."""
 
     threshold: Annotated[Annotated[float, Ge(0), Le(1)] | None, default("0.5", "FLOAT")] = None
     """With --bound filtering: resample if the effective sample size is below this fraction of particles; 0 is off."""
 
     ancestor_term: Annotated[bool | None, default("True", "{True,False}")] = None
-    """With --bound filtering: include the gradient of ancestors' weights. Without it, the gradient has less variance,
-    but is not that of the likelihood."""
+    """With --bound filtering: include the gradient of ancestors' weights. Without it: less variance, but a bias."""
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,9 @@ class TestPrograms:
 
     def test_the_particle_filter_refuses_masks_that_it_does_not_see(self):
         class Padded(LanguageModel):
-            def forward(self, inputs: Tensor, targets: Tensor, state: Any = None, lengths: Any = None) -> Any:
+            def forward(
+                self, inputs: Tensor, targets: Any = None, state: Any = None, lengths: Any = None, **_: Any
+            ) -> Any:
                 return super().forward(inputs, targets, state, lengths, mask=targets != 3)
 
         x, y = arrays()
