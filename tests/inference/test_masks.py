@@ -226,8 +226,8 @@ class TestPrograms:
     def test_the_particle_filter_refuses_masks_that_it_does_not_see(self):
         class Padded(LanguageModel):
             def forward(
-                self, inputs: Tensor, targets: Any = None, state: Any = None, lengths: Any = None, **_: Any
-            ) -> Any:
+                self, inputs: Any, targets: Any = None, state: Any = None, lengths: Any = None, *_: Any, **__: Any
+            ):
                 return super().forward(inputs, targets, state, lengths, mask=targets != 3)
 
         x, y = arrays()
