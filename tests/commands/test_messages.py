@@ -50,7 +50,10 @@ def test_names_of_arguments_become_options(command: str, text: str, expected: st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("evaluate {run} --method ensemble --samples 1", "noisin: --samples for an ensemble and its error must be an integer of at least 2"),
+        (
+            "evaluate {run} --method ensemble --samples 1",
+            "noisin: --samples for an ensemble and its error must be an integer of at least 2",
+        ),
         ("evaluate {run} --samples 5", "noisin: --samples=5 has no effect on --method='mean'"),
         ("generate {run} --steps 0", "noisin: --steps must be"),
         ("generate {run} --temperature -1", "noisin: --temperature must be"),
