@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Generator
+from numbers import Real
 from typing import Any
 
 import pyro
@@ -105,8 +106,12 @@ class PriorAsGuide_ELBO(ELBO):
         for name, value in (("threshold", threshold), ("ancestor_term", ancestor_term)):
             if value is not None and bound != "filtering":
                 raise ValueError(f'{name}={value} has no effect on bound={bound!r}; drop it, or use bound="filtering"')
-        if threshold is not None and not 0 <= threshold <= 1:
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
             raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
+        if threshold == 0 and ancestor_term is not None:
+            raise ValueError(f"ancestor_term={ancestor_term} has no effect on threshold=0, without resampling; drop it")
+        if bound == "filtering" and not vectorize_particles:
+            raise ValueError('vectorize_particles=False has no effect on bound="filtering"; drop it')
         for name, value in unused.items():
             if name not in UNUSED:
                 raise TypeError(f"PriorAsGuide_ELBO got an unexpected keyword argument {name!r}")
@@ -123,7 +128,7 @@ class PriorAsGuide_ELBO(ELBO):
         self.bound = bound
         self.kl_weight = kl_weight
         threshold = THRESHOLD if threshold is None else threshold
-        self._filter = Settings(1, num_particles, threshold), ancestor_term is not False
+        self._filter = Settings(1, num_particles, threshold), ancestor_term is None or bool(ancestor_term)
         self._measured: tuple[Any, Any] = (None, None)  # the model and guide whose nesting is known
         self._nesting = 0
 
@@ -158,8 +163,8 @@ class PriorAsGuide_ELBO(ELBO):
     ) -> tuple[Tensor, list[Any]]:
         """The differentiable loss, and what each run of the model returned (one run if particles are vectorized)."""
         value, surrogate, returned = self._bound(model, guide, args, kwargs)
-        # the value of the bound, with the gradient of the surrogate
-        return -(value.detach() + (surrogate - surrogate.detach())), returned
+        # the value of the bound, with the gradient of the surrogate, or none if that is infinite
+        return -(value.detach() + (surrogate - surrogate.detach()).nan_to_num(0.0)), returned
 
     def log_weights(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Any]]:
         """log w of each sample and sequence, ``(S, B)``, without scales, and what each run of the model returned."""

@@ -27,13 +27,14 @@ from noisin_pyro.inference.filtering.particle_filter import (
     Particles,
     Settings,
     filter_window,
-    filterable,
 )
 from noisin_pyro.inference.filtering.proposals import check_proposal
+from noisin_pyro.inference.filtering.support import filterable, refuse_own_forward
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
 from noisin_pyro.models.missing import without_missing
 from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.recurrence.softmax import Softmax
 
 Program = Callable[..., Any]
 ParticleState = tuple[Tensor, ...]
@@ -48,7 +49,7 @@ class FilteringOutput(NamedTuple):
     Attributes:
         state: the particles and their weights at the end, to continue from; each sequence's at its own length.
         log_likelihood: log p̂(x) of each sequence, given the particles at the start, ``(B,)``.
-        effective_samples: effective sample size before resampling, summed over real steps, ``(B,)``.
+        effective_samples: effective sample size before resampling, summed over the steps with a target, ``(B,)``.
         resamplings: number of resamplings, ``(B,)``.
     """
 
@@ -94,6 +95,9 @@ class FilteredProgram:
 
     def _refuse(self, program: SequenceModel, conditions: list[Any]) -> None:
         rnn, particles = program.rnn, self.settings.particles
+        refuse_own_forward(program, USER)
+        if any("x" in condition.data for condition in conditions):
+            raise ValueError(f"{USER} takes x as targets, but 'x' is conditioned on; drop that condition")
         program.dropout.refuse(f"{USER} does not support dropout masks", 'bound="elbo"')
         for layer in rnn.noisy_layers:
             name = f"{rnn.name}_{layer}"
@@ -190,16 +194,22 @@ def differentiable_filter(
     log_p = torch.stack([step.log_p for step in steps], -1)[0]
     # a proposal's weights count at missing targets too
     of_targets = derivatives if batch.mask is None else derivatives.where(batch.mask, 0.0)
-    if log_p.requires_grad:  # where the derivative is 0, the density may be so too
-        surrogate = of_targets.to(log_p) * torch.where(of_targets == 0, 0.0, log_p)
-    else:
-        law: Any = program.emission(torch.stack([step.proposed.output for step in steps], -2))
+    law: Any = None if log_p.requires_grad else program.emission(torch.stack([s.proposed.output for s in steps], -2))
+    if isinstance(law, Softmax):
         surrogate = law.weighted_log_prob(batch.targets, of_targets)
+    else:
+        surrogate = _weighted(of_targets, log_p)
     surrogate = surrogate.sum((0, -1))
-    ratios = [step.proposed.log_ratio for step in steps]
+    ratios: Any = [step.proposed.log_ratio for step in steps]
     if ratios[0] is not None:
-        surrogate = surrogate + (derivatives.to(surrogate) * torch.stack(ratios, -1)).sum((0, -1))  # type: ignore[arg-type]
-    return value + (surrogate - surrogate.detach()), filtered, last
+        surrogate = surrogate + _weighted(derivatives, torch.stack(ratios, -1)).sum((0, -1))
+    # where log p̂ is -inf, it has no gradient
+    return value + (surrogate - surrogate.detach()).nan_to_num(0.0), filtered, last
+
+
+def _weighted(derivatives: Tensor, log_w: Tensor) -> Tensor:
+    """The product, 0 where the derivative is 0 and the log-weight may be -inf."""
+    return derivatives.to(log_w) * torch.where(derivatives == 0, 0.0, log_w)
 
 
 @torch.no_grad()

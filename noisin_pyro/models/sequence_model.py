@@ -161,17 +161,15 @@ class SequenceModel(ReusableModule):
 
     def _check_targets(self, targets: Tensor | None, x: Tensor, mask: Tensor | None = None) -> None:
         batch, steps = x.shape[-3:-1]
-        if mask is not None and not (
-            isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-2:] == (batch, steps)
-        ):
+        is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-2:] == (batch, steps)
+        if mask is not None and not is_mask:
             got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
             raise ValueError(f"mask must be booleans of shape (..., {batch}, {steps}), got {got}")
         if targets is None:
             return
         expected = (batch, steps) + (self.emission.output_size,) * self.emission.event_dim
         if tuple(targets.shape[-len(expected) :]) != expected:
-            shape = ", ".join(map(str, expected))
-            raise ValueError(f"targets must have shape (..., {shape}), got {tuple(targets.shape)}")
+            raise ValueError(f"targets must have shape (..., {str(expected)[1:]}, got {tuple(targets.shape)}")
 
     def _sample_globals(self) -> None:
         """Sample γ and weights that have priors outside the plate, since all sequences share them."""

@@ -108,6 +108,8 @@ class Config:
             raise ValueError(
                 f"backend {self.run.backend!r} runs whole sequences, and bound 'filtering' single steps; take 'auto'"
             )
+        if optimization.threshold == 0 and optimization.ancestor_term is not None:
+            raise ValueError("ancestor term is for resampling, and threshold 0 has none; leave one of them out")
         self._dropout.refuse("bound 'filtering' does not support dropout masks", "bound 'elbo'")
         if self.model.weight_prior != "dirac":
             raise ValueError(

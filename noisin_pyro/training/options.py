@@ -147,7 +147,7 @@ class Inference(Options):
     """Distribution of the noise in training: its prior, or a guide that is trained with the model."""
 
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
-    """prior: equation (1). Others: the ELBO with a guide that depends on the data, also in validation."""
+    """prior: equation (1). Others: a guide that depends on the data, of the bound, also in validation."""
 
     guide_covariance: Annotated[Literal["diagonal", "full"] | None, default("diagonal", "{diagonal,full}")] = None
     """Covariance of the guide between the units of a layer at one step."""

@@ -23,8 +23,9 @@ from noisin_pyro.inference.evaluation.result import (
     summary_of_steps,
     window_groups,
 )
-from noisin_pyro.inference.filtering.particle_filter import filterable, has_noisy_states, run
+from noisin_pyro.inference.filtering.particle_filter import run
 from noisin_pyro.inference.filtering.proposals import check_proposal
+from noisin_pyro.inference.filtering.support import filterable, has_noisy_states
 from noisin_pyro.inference.importance_weights import log_mean_exp
 from noisin_pyro.inference.observed import ObservedSites, observed_steps, steps_of
 from noisin_pyro.models import SequenceModel

@@ -6,20 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pyro import poutine
 from pyro.nn.module import pyro_method
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.inference.traces import all_sites
-from noisin_pyro.models import Emission, NoisyPath, SequenceModel, States, StepwiseRNN, scored_steps, underlying
+from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
 from noisin_pyro.models.emissions import with_plain_weights
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.recurrence.softmax import Softmax
@@ -43,7 +40,8 @@ class FilterStep(NamedTuple):
     Attributes:
         particles: the particles after the step, resampled where ``resampled`` is True.
         increment: log p̂(x_t | x_{<t}) of each island, ``(R, B)``; 0 in padding.
-        effective_samples: effective sample size of each island before resampling, ``(R, B)``; 0 in padding.
+        effective_samples: effective sample size of each island before resampling, ``(R, B)``; 0 where there is no
+            target.
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
@@ -69,7 +67,8 @@ class Filtered(NamedTuple):
 
     Attributes:
         increments: log p̂(x_t | x_{<t}) of each island, ``(R, B, T)``, 0 beyond a sequence's length.
-        effective_samples: effective sample sizes before resampling, summed over islands and real steps, ``(B,)``.
+        effective_samples: effective sample sizes before resampling, summed over islands and the steps with
+            a target, ``(B,)``.
         resamplings: number of resamplings of all islands, ``(B,)``.
     """
 
@@ -225,8 +224,8 @@ def filter_step(
         log_w = (log_w - increment).where(increment > -math.inf, -math.log(num_particles))
         ess = log_w.exp().square().sum(1).reciprocal()
         due = ess < threshold * num_particles
-        if active is not None:
-            due, ess = due & active, ess * active
+        due = due if active is None else due & active
+        ess = ess if scored is None else ess * scored
     weighted, after, ancestors = Particles(states, log_w), Particles(states, log_w), None
     # where reading the device would wait for it, each particle that is not due is its own ancestor
     if threshold > 0 and (due.is_cuda or due.any()):
@@ -238,48 +237,3 @@ def filter_step(
 
 def _where(real: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
     return None if new is None or old is None else torch.where(real.unsqueeze(-1), new, old)
-
-
-PARTICLE_FILTER = "method='particle-filter'"
-
-
-def filterable(model: Callable[..., Any], user: str = PARTICLE_FILTER) -> tuple[SequenceModel, list[Any]]:
-    """The :class:`SequenceModel` under its views, and the handlers that condition its sites.
-
-    Args:
-        user: what needs it, in messages.
-
-    Raises:
-        ValueError: a program that is not a :class:`SequenceModel`, or one with its noise off.
-    """
-    program, conditions = underlying(model)
-    if isinstance(program, SequenceModel):
-        return program, conditions
-    noise_off = " (for noise_off(model) use method='mean')" if user == PARTICLE_FILTER else ""
-    raise ValueError(
-        f"{user} needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its unroll or "
-        f"innovations view{noise_off}"
-    )
-
-
-def has_noisy_states(program: SequenceModel, batch: Batch, user: str = PARTICLE_FILTER) -> bool:
-    """Whether any state is noisy.
-
-    Raises:
-        ValueError: dropout, sampled weights or γ, or states that are conditioned on.
-    """
-    others = "method 'importance', 'ensemble' or 'mean'" if user == PARTICLE_FILTER else ""
-    program.dropout.refuse(f"{user} does not support dropout masks", others)
-    trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, **batch.keywords)
-    noisy = False
-    for site in all_sites(prune_subsample_sites(trace)):
-        is_state = isinstance(site["fn"], NoisyPath)
-        noisy = noisy or is_state
-        if is_state and site["is_observed"]:
-            raise ValueError(f"{user} samples the states, but {site['name']!r} is conditioned on")
-        if not is_state and not site["is_observed"]:
-            raise ValueError(
-                f"{user} needs fixed weights and γ, but {site['name']!r} is sampled; condition on it "
-                f"first, as in pyro.condition(model, {{{site['name']!r}: ...}})"
-            )
-    return noisy

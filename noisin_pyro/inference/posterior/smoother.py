@@ -22,9 +22,8 @@ from noisin_pyro.inference.filtering.particle_filter import (
     FilterStep,
     Settings,
     filter_window,
-    filterable,
-    has_noisy_states,
 )
+from noisin_pyro.inference.filtering.support import filterable, has_noisy_states, refuse_own_forward
 from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.posterior.samplers import Draws, Latents
 from noisin_pyro.models import SequenceModel, States, StepwiseRNN, real_steps
@@ -53,6 +52,7 @@ def by_smoothing(
     if view_of(model) is not None:
         raise ValueError(f"{USER} draws the states of the model itself; pass it without a view")
     program, conditions = filterable(model, USER)
+    refuse_own_forward(program, USER)
     refuse(program)
     rnn, (rows, steps) = program.rnn, batch.targets.shape[:2]
     width = steps * (rnn.num_layers * rnn.hidden_size + rnn.input_size)
@@ -132,8 +132,10 @@ def _backward(walk: StepwiseRNN, stored: list[_Stored], real: Tensor, num_draws:
     index = _sample(last.log_w.expand(num_draws, *last.log_w.shape))
     path = [{layer: _at(z, index) for layer, z in last.z.items()}]
     for t in range(len(stored) - 2, -1, -1):
-        chosen = _sample(stored[t].log_w + _log_transition(walk, t + 1, stored[t].z, path[-1]))
-        index = torch.where(real[:, t + 1], chosen, index)  # in padding the particles and their weights do not change
+        log_w = stored[t].log_w.expand(num_draws, *stored[t].log_w.shape)
+        # before padding a trajectory ends, so z_t depends on nothing behind it
+        transition = torch.where(real[:, t + 1], _log_transition(walk, t + 1, stored[t].z, path[-1]), 0.0)
+        index = _sample(log_w + transition)
         path.append({layer: _at(z, index) for layer, z in stored[t].z.items()})
     return {layer: torch.stack([z[layer] for z in reversed(path)], -2) for layer in last.z}
 

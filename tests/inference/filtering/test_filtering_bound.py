@@ -234,6 +234,23 @@ class TestTraining:
         for small, large in zip(*gradients, strict=True):
             torch.testing.assert_close(small, large)
 
+    def test_an_impossible_target_has_probability_zero(self):
+        model, (inputs, x) = make("gaussian"), data()
+        x[1, 2, 0] = math.inf
+        with pyro.validation_enabled(False):
+            bound = filtering(model)
+            loss = bound(inputs, x)
+        log_likelihood = bound.returned.log_likelihood
+        assert loss == math.inf and log_likelihood[1] == -math.inf and log_likelihood[[0, 2]].isfinite().all()
+
+    @pytest.mark.parametrize("emission", ["bernoulli", "categorical"])
+    def test_frozen_parameters(self, emission):
+        inputs, x = data(emission)
+        with pyro.settings.context(module_local_params=True):
+            model = LanguageModel(OUTPUTS, 3).double() if emission == "categorical" else make(emission)
+            loss = filtering(model.requires_grad_(False))(x if emission == "categorical" else inputs, x)
+        assert loss.isfinite() and not loss.requires_grad
+
     def test_svi(self):
         with pyro.settings.context(module_local_params=False):
             pyro.clear_param_store()
@@ -261,6 +278,12 @@ class TestRefusals:
                 "ancestor_term=False has no effect on bound='imp",
             ),
             ({"bound": "filtering", "threshold": 1.5}, "threshold must be from 0"),
+            ({"bound": "filtering", "threshold": "0.5"}, "threshold must be from 0 .* got '0.5'"),
+            (
+                {"bound": "filtering", "threshold": 0, "ancestor_term": True},
+                "ancestor_term=True has no effect on threshold",
+            ),
+            ({"bound": "filtering", "vectorize_particles": False}, "vectorize_particles=False has no effect"),
             ({"bound": "filter"}, "bound must be one of elbo, importance, filtering"),
         ],
     )
@@ -281,6 +304,8 @@ class TestRefusals:
                 filtering(program)(*arguments)
         with pytest.raises(ValueError, match="'z_1' is conditioned on"):
             filtering(pyro.condition(model, {"z_1": torch.zeros(BATCH, STEPS, 3)}))(*arguments)
+        with pytest.raises(ValueError, match="'x' is conditioned on"):
+            filtering(pyro.condition(model, {"x": arguments[1]}))(*arguments)
         with pytest.raises(ValueError, match="does not support dropout masks"):
             filtering(make(regularizer="D"))(*arguments)
         with pytest.raises(ValueError, match="targets must be given"):
@@ -291,6 +316,18 @@ class TestRefusals:
         bound(*arguments)
         with pytest.raises(ValueError, match=r"state must have z of shape \(1, 5, 3, 3\)"):
             filtering(model, particles=5)(*arguments, state=bound.returned.state)
+
+    def test_a_forward_of_ones_own(self):
+        class Masked(SequenceModel):
+            def forward(self, *args: Any, **kwargs: Any) -> Any:
+                with poutine.mask(mask=torch.tensor([True, False, True])):
+                    return super().forward(*args, **kwargs)
+
+        model, arguments = Masked(make_rnn(), "bernoulli", OUTPUTS).double(), data()
+        with pytest.raises(ValueError, match=r"without Masked\.forward"):
+            filtering(model)(*arguments)
+        with pytest.raises(ValueError, match=r"without Masked\.forward"):
+            nz.posterior(model, nz.data.Sequences(*arguments), method="smoother", num_samples=4, progress=False)
 
     def test_native_poisson_without_the_ancestor_term_or_with_one_particle(self):
         model = make(cell="sigmoid", noise="poisson:native")

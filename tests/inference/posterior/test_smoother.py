@@ -84,6 +84,26 @@ class TestExact:
         effective = found.sample_stats.effective_particles
         assert effective.shape == (FILTERS, 2) and (effective > 1).all() and (effective < 300).all()
 
+    def test_the_last_state_before_padding_is_drawn_given_its_target(self):
+        """Independent z_t ~ N(0, 1) and x_t = z_t + N(0, 0.01): z_t is 1.98 ± 0.1, padded or not.
+
+        Means of 500 draws of 500 particles each: 0.1 is far above their error, and far below the prior's distance.
+        """
+        pyro.set_rng_seed(0)
+        model = nz.SequenceModel(nz.NoisyRNN(1, 1, cell="identity", spread=1.0), "gaussian", 1).double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+            model.emission.linear.weight.fill_(1.0)
+            model.emission.scale = torch.full((1,), 0.1).double()
+        inputs, x = torch.zeros(2, 4, 1).double(), torch.full((2, 4, 1), 2.0).double()
+        data = nz.data.Sequences(inputs, x, torch.tensor([4, 3]))
+        draws = look(model, data, method="smoother", num_samples=500, num_chains=1, num_particles=500)
+        z_1 = draws.posterior.z_1.values[0, :, :, :, 0]
+        means, deviations = z_1.mean(0), z_1.std(0)
+        assert np.abs(means[0] - 1.98).max() < 0.1 and np.abs(means[1, :3] - 1.98).max() < 0.1
+        assert deviations[0].max() < 0.2 and deviations[1, :3].max() < 0.2
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
