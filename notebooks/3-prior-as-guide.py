@@ -24,6 +24,7 @@
 
 # %%
 import os
+import warnings
 
 import matplotlib.pyplot as plt
 import pyro
@@ -115,6 +116,8 @@ guides = {"prior": prior} | {name: trained(name) for name in ("mean-field", "fil
 # %%
 one = nz.data.Sequences(inputs[:1], x[:1])
 draws = {}
+# k̂ warns of the prior and of the mean-field guide, which do not cover the posterior, as the figure shows
+warnings.filterwarnings("ignore", message="posterior: the Pareto")
 for name in ("prior", "mean-field", "smoothing"):
     result = nz.posterior(model, one, guides[name], num_samples=400, seed=3, progress=False)
     draws[f"guide: {name}"] = result.posterior.z_1.sel(chain=0, sequence=0, unit_1=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 LINE_END = re.compile("\r\n?|[\n\u2028\u2029]")
-_CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _DOS_END = re.compile("\x1a[\x1a\0\\s]*\\Z")
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.

@@ -48,8 +48,13 @@ def observed_steps(sites: Iterable[Any], batch: Batch) -> Tensor:
     for site in sites:
         if site["is_observed"] and not _is_state(site):
             (whole if site["fn"].shape()[-len(shape) :] == shape else others).append(site)
+    if others and not whole:
+        raise ValueError(
+            f"the program observes no site of the targets' shape, {tuple(shape)}, only {others[0]['name']!r} and the "
+            "like, so it is not known which steps it scores; observe all targets in one site"
+        )
     for site in others:  # poutine.mask around the program masks the sites of all targets as well
-        if _masks(site["fn"]) or (site["mask"] is not None and not whole):
+        if _masks(site["fn"]):
             raise ValueError(
                 f"the program masks the observed site {site['name']!r}, whose shape is not that of the targets, "
                 f"{tuple(shape)}, so it is not known which steps it scores; observe all steps in one site, or pass the "

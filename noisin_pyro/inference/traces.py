@@ -87,7 +87,7 @@ def _guide_trace(guide: Program, args: Any, kwargs: Any, plate: pyro.plate | Non
         ) from error
     trace = inner.trace.copy()
     for site in all_sites(trace):
-        if site["is_observed"]:
+        if site["is_observed"] and "prior" not in site["infer"]:
             trace.remove_node(site["name"])
     return trace
 

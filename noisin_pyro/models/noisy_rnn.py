@@ -58,8 +58,8 @@ class NoisyRNN(ReusableModule):
             tensor subclasses, the meta device, and inside ``torch.func``, ``torch.compile`` and ``torch.export``.
         matmul_precision: ``"float32"``, or ``"bfloat16"`` (with float32 weights): operands and results of products with
             weights are rounded to it, forward and backward, and sums are accumulated in float32. Large products are
-            faster with it on GPUs and on CPUs that support it. It applies to the scan only: fused kernels, the loop and
-            densities of given states stay in float32.
+            faster with it on GPUs and on CPUs that support it. It applies to the scan, and to densities of states
+            of a layer that the scan computes; fused kernels and the loop stay in float32.
         regularizer: dropout of inputs, recurrences and output with masks that are fixed along the sequence: ``"none"``,
             ``"variational-dropout"``, ``"D"``, or a :class:`Dropout` with rates of your own. The masks are sites,
             ``{name}_1_input_mask``, ``{name}_1_recurrent_mask`` and so on, and ``{name}_output_mask``. Dropout of an

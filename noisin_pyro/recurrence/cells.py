@@ -77,7 +77,7 @@ class Cell(ABC):
         attains_range: whether the mean can reach the ends of ``range``.
         has_memory: whether a second state (the LSTM's c) is carried along.
         fused_kernel: the library's fused kernel of the cell, or None.
-        scan_cell: the cell's steps with a gradient written by hand, or None.
+        scan_cell: the cell's steps with an explicit gradient, or None.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which backend computes a layer: a fused kernel, the scan with a gradient by hand, or the loop, the reference."""
+"""Which backend computes a layer: a fused kernel, the scan with an explicit gradient, or the loop, the reference."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def _available(
     kernel = cell.fused_kernel
     # With noise: the state that W_hh multiplies has to be linear in ε, with coefficients that do not depend on it.
     takes_noise = family is None or (family.form == "additive" and kernel is not None and kernel.additive_noise)
-    if kernel is not None and takes_noise and not is_masked:
+    # Inside autocast the kernel stays in float32, while densities of its draws would use products in bfloat16.
+    is_cast = family is not None and torch.is_autocast_enabled(device.type)
+    if kernel is not None and takes_noise and not is_masked and not is_cast:
         backends.insert(0, "fused")
     # The scan adds γ ε or multiplies by 1 + γ ε. A family with a scale of its own does neither.
     is_affine = family is None or type(family).scale is Family.scale

@@ -22,7 +22,7 @@ MIN_ONEDNN_SIZE = 2**20
 """Multiplications in a product from which oneDNN's advantage outweighs the overhead of each call."""
 
 # These operators and flags are private to torch. Without the operators, products go to the BLAS; where functorch's
-# state is unknown, we assume that a transform is active, and autograd does what is otherwise written by hand.
+# state is unknown, we assume that a transform is active, and autograd does what is otherwise explicit.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
 )

@@ -1,4 +1,4 @@
-"""The scan of each cell, step by step: forward, and backward by hand (``scan.py`` makes them one operation).
+"""The scan of each cell, step by step: forward, and backward explicitly (``scan.py`` makes them one operation).
 
 The equations of noise and masks, the same for all cells, are in ``scan_base.py``; so is the notation.
 

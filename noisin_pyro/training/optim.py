@@ -109,7 +109,7 @@ def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> Non
     example.step()
     expected, state = example.state_dict()["state"], content["state"]
     if not all(number in expected and same_structure(values, expected[number]) for number, values in state.items()):
-        raise ValueError(f"the state kept for {type(optimizer).__name__} is that of another optimizer or model")
+        raise ValueError(f"the checkpoint's state of {type(optimizer).__name__} is that of another optimizer or model")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, values in state.items():  # torch gave all numbers the type of the parameter, rates and counters too

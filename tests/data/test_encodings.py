@@ -102,6 +102,7 @@ def test_the_line_of_the_first_bad_byte_is_counted_by_any_line_ends(tmp_path: Pa
         (b"a\n\x1b[31mred\n", r"line 2: control character U\+001B"),
         (b"a\n\x1ab\n", r"line 2: control character U\+001A"),
         ("a\n\nb\x1bc\n".encode("utf-16"), r"line 3: control character U\+001B; remove it"),
+        ("a\n".encode("utf-16") + b"\xfe\xff\0b", r"line 2: control character U\+FFFE; remove it"),
         ("a\nb\x93c\n".encode("utf-16"), r"line 2: control character U\+0093; remove it"),
         (bytes(range(256)) * 9, "not UTF-8 .*its encoding is not recognized"),
         ("a b\n".encode("utf-16")[:-1], "byte 8 is not UTF-16, which its byte-order mark says .*damaged"),

@@ -272,7 +272,7 @@ class TestPrograms:
             pyro.sample("y", emission.to_event(1), obs=targets)
 
         for observe, message in (
-            (per_step, r"masks the observed site 'x_0', whose shape is not that of the targets, \(3, 5, 2\)"),
+            (per_step, r"observes no site of the targets' shape, \(3, 5, 2\), only 'x_0'"),
             (per_feature, "masks parts of single steps at 'x'"),
             (twice, "masks the observed sites 'x' and 'y' at different steps"),
         ):
@@ -411,3 +411,35 @@ class TestFilteringBound:
         found = evaluate(model, data, "particle-filter", log_probs=True, **options)
         assert_mean((found.totals - exact).exp(), 1.0)
         torch.testing.assert_close(found.log_probs.sum(1), found.totals)
+
+
+def test_programs_without_a_site_of_all_targets_are_refused():
+    """Sums and counts of a factor, of a part of the targets or of another variable are not those of the targets."""
+    model, (inputs, targets) = make(), arrays()
+
+    def factor(inputs: Tensor, targets: Tensor, state: Any = None, lengths: Any = None) -> Any:
+        with poutine.block():
+            out = model(inputs, targets, state, lengths)
+        with pyro.plate("rows", len(inputs), dim=-1):
+            pyro.factor("score", (out.emission.log_prob(targets) * STEPS).sum(-1))
+        return out
+
+    def part(inputs: Tensor, targets: Tensor, state: Any = None, lengths: Any = None) -> Any:
+        with poutine.block():
+            out = model(inputs, targets, state, lengths)
+        with pyro.plate("rows", len(inputs), dim=-1):
+            pyro.sample("first", dist.Normal(0.0, 1.0).expand([3, 3, 2]).to_event(2), obs=targets[:, :3])
+        return out
+
+    for program in (factor, part):
+        for method in ("mean", "ensemble", "importance"):
+            with pytest.raises(ValueError, match="observes no site of the targets' shape"):
+                score(program, Sequences(inputs, targets), method)
+
+
+def test_effective_sample_sizes_are_averages_over_scored_steps():
+    model, (inputs, targets) = make(), arrays()
+    guide = nz.guides.get("smoothing", model)
+    for options in ({}, {"guide": guide}):
+        result = score(model, Sequences(inputs, targets, LENGTHS, mask=STEPS), "particle-filter", **options)
+        assert 1 <= result.effective_samples <= result.num_samples

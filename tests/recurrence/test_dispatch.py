@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from pyro import poutine
 from torch import nn
 from torch.nn import functional as F
 
 import noisin_pyro as nz
+from noisin_pyro import NoisyRNN
 from noisin_pyro.models import CELLS
 from noisin_pyro.noise import Family, get
 from noisin_pyro.recurrence.cells import Tanh
@@ -155,3 +157,13 @@ def test_strongly_unbiased_noise_keeps_the_fused_kernel_and_the_clean_state(cell
     assert not torch.equal(z, clean)
     for found, expected in zip(state if cell == "lstm" else (state,), end if cell == "lstm" else (end,), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("noise", ["bernoulli", "poisson", "exponential"])
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_draws_within_autocast_are_in_the_support_of_their_density(noise: str, cell: str) -> None:
+    rnn, x = NoisyRNN(16, 32, cell=cell, noise=noise, spread=0.3), torch.randn(8, 5, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        trace = poutine.trace(rnn).get_trace(x)
+        trace.compute_log_prob()
+    assert trace.nodes["z_1"]["log_prob"].isfinite().all()

@@ -126,7 +126,8 @@ def compare(
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
         own_rows: list[dict[str, Any]] = []
-        own = [method for method in asked if methods is not None or method != "particle-filter" or not _drops(model)]
+        every = methods is not None or _is_filterable(model)
+        own = [method for method in asked if every or method != "particle-filter"]
         scores: list[tuple[str, Program | None]] = [(method, None) for method in own]
         for method in ("importance", *(["particle-filter"] if isinstance(guide, Guide) else [])):
             if guide is not None and method in own:
@@ -155,9 +156,9 @@ def compare(
     return Comparison(rows)
 
 
-def _drops(model: Program) -> bool:
+def _is_filterable(model: Program) -> bool:
     program, _ = underlying(model)
-    return isinstance(program, SequenceModel) and program.dropout.drops
+    return isinstance(program, SequenceModel) and not program.dropout.drops
 
 
 def _by_method(num_samples: int | Mapping[str, int] | None, methods: Sequence[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoGuideList, AutoLaplac
 from pyro.poutine.guide import GuideMessenger
 
 from noisin_pyro.inference.guides.amortized import Guide
-from noisin_pyro.models import innovations
+from noisin_pyro.models import SequenceModel, innovations
 from noisin_pyro.models.views import View, view_of
 
 Program = Callable[..., Any]
@@ -36,8 +36,13 @@ def view_for(guide: Program | None, model: Program) -> Program:
 
     Guides from :func:`get` and Pyro's automatic guides of an ``innovations`` view sample innovations. A model that is
     already in a view is returned unchanged, so ``(innovations(model), guide)`` is equivalent to ``(model, guide)``.
+
+    Raises:
+        ValueError: a guide from :func:`get` of another model.
     """
-    inner = program_of(guide)
+    inner, program = program_of(guide), program_of(model)
+    if isinstance(inner, Guide) and isinstance(program, SequenceModel) and inner.model is not program:
+        raise ValueError("guide was made for another model; make it by guides.get(name, model) for this one")
     samples_innovations = isinstance(inner, Guide) or (
         isinstance(inner, AutoGuide | GuideMessenger) and view_of(inner.model) is innovations
     )

@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 
-from noisin_pyro import LanguageModel, Spread, compare, evaluate, innovations
+from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, compare, evaluate, innovations
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference.evaluation.compare import COLUMNS
 
@@ -147,3 +147,11 @@ def test_refusals(models):
     with pytest.raises(ValueError, match="is sampled outside") as refused:
         compare({"random": random}, DATA, methods=["mean", "importance"])
     assert refused.value.__notes__ == ["while scoring 'random' by 'importance'"]
+
+
+def test_by_default_a_program_gets_the_methods_that_apply():
+    model = SequenceModel(NoisyRNN(2, 3), "gaussian", 2)
+    data = Sequences(torch.randn(2, 4, 2), torch.randn(2, 4, 2))
+    masked = poutine.mask(model, mask=torch.tensor(True))
+    table = compare({"own": masked}, data, num_samples=4)
+    assert [row["method"] for row in table.rows] == ["mean", "ensemble", "importance"]

@@ -114,6 +114,14 @@ class TestRefusals:
             with pytest.raises(ValueError, match=r"guide observes 'x'.*a GuideMessenger is passed itself"):
                 elbo(view, lambda *args: messenger(*args))(data.inputs, data.targets)
 
+    def test_conditioned(self, model, data):
+        guide = AutoNormalMessenger(model)
+        with pytest.raises(ValueError, match="guide observes 'z"):
+            conditioned = poutine.condition(
+                guide, data={"z_1": torch.zeros(*data.targets.shape[:2], model.rnn.hidden_size)}
+            )
+            nz.PriorAsGuide_ELBO()(model, conditioned)(data.inputs, data.targets)
+
     def test_of_another_view(self, model, data):
         guide = AutoNormalMessenger(model)
         with pytest.raises(ValueError, match="guide samples 'z_1', which the model computes in this view"):
