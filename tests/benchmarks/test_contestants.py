@@ -58,6 +58,8 @@ TRAINED = (
     "trace-elbo",
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.get('data', 'text')}-{s['cell']}")
 @pytest.mark.parametrize("name", TRAINED)

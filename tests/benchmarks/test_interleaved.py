@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Timing = Callable[[str], Any]
 COSTS = {"quick": 0.0625, "slow": 0.5, "quickest": 0.00390625}  # seconds, exact in binary
 ROUND = 6 * 0.0625 + 3 * 0.5 + 52 * 0.00390625  # seconds of a round: timed calls and two before them, which are not

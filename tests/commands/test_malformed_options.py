@@ -110,6 +110,7 @@ def test_words_in_any_order(texts: Path, tmp_path: Path, data: st.DataObject) ->
     works(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -72,6 +72,7 @@ def test_the_bound_is_the_mean_over_all_masks() -> None:
     assert abs(float(draws.mean() - (p[:, None, None] * log_p).sum())) < 7.0 * error
 
 
+@pytest.mark.slow
 def test_ensemble_averages_over_all_masks_step_by_step_and_importance_whole_sequences() -> None:
     model, sequences = chords(), data()
     p, log_p = given_masks(model, sequences)

@@ -32,6 +32,7 @@ class TestAgainstTheRepeatedPrior:
         for name, gradient in gradients.items():
             torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-9, atol=1e-9)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("noise", "cell"), [("gaussian", "tanh"), ("poisson:native", "sigmoid")])
     def test_equal_in_expectation(self, noise, cell, assert_mean):
         # two independent sets of draws; native poisson has score-function gradients

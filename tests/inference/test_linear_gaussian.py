@@ -22,6 +22,7 @@ class TestLinearGaussian:
             trace = poutine.trace(model).get_trace(inputs)
         return inputs, trace.nodes["x"]["value"]
 
+    @pytest.mark.slow
     def test_bounds_are_ordered(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian()
         inputs, x = self.data(model)
@@ -61,6 +62,7 @@ class TestLinearGaussian:
         pyro.set_rng_seed(9)
         assert -elbo.loss(model, None, inputs, x) == pytest.approx(averages[-1].sum().item())
 
+    @pytest.mark.slow
     def test_learned_spread_goes_to_its_floor(self, linear_gaussian):
         # identity cell, additive noise, concave emission: the best γ under equation (1) is the floor
         model = linear_gaussian(spread=Spread(1.0, floor=0.1, learn=True))

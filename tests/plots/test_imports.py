@@ -23,6 +23,7 @@ arviz.load()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend",
     ["unknown", *(pytest.param(each, marks=pytest.mark.slow) for each in ("module://nowhere.backend_inline", ""))],

@@ -200,6 +200,7 @@ def test_a_row_whose_candidates_all_diverge_is_reported_and_the_others_run(
     assert "tanh-1-noisin, seed 11: no trial succeeded; the first: not finite; no record" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_once(
     tmp_path: Path, small: dict[str, Any]
 ) -> None:

@@ -39,6 +39,7 @@ def _numbers(folder: Path) -> tuple[object, ...]:
     return content["valid"], content["test"], content["test_ensemble"], {k: v.tolist() for k, v in weights.items()}
 
 
+@pytest.mark.slow
 def test_more_epochs_give_the_numbers_of_one_longer_run_twin_included(texts: Texts, tmp_path: Path) -> None:
     _run(texts, tmp_path / "whole", 7)
     _run(texts, tmp_path / "parts", 3)
@@ -67,6 +68,7 @@ def test_interrupted_between_the_twin_and_the_run_the_same_call_lengthens_both(
     assert result.twin is not None and (len(result.log), len(result.twin.log)) == (3, 3)
 
 
+@pytest.mark.slow
 def test_the_command_lengthens_to_its_own_default_too(texts: Texts, tmp_path: Path) -> None:
     _run(texts, tmp_path / "run", 3)
     assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "14"]) == 0

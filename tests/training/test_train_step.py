@@ -69,6 +69,7 @@ def trained(bound: Bound, stream: Stream, name: str, make_step: Callable) -> tup
     return nats, len(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize(
     ("cell", "noise", "learn", "particles"),

@@ -58,6 +58,7 @@ print(json.dumps(scores))
 """
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_folder_gives_the_same_numbers_in_another_process(texts: Texts, tmp_path: Path) -> None:
     music = Data(name=str(chorales(tmp_path)), batch_size=2)
     smoothing = {"inference": Inference("smoothing"), "model": Model(hidden_size=4, cell="lstm")}

@@ -117,9 +117,8 @@ class TestRefusals:
     def test_conditioned(self, model, data):
         guide = AutoNormalMessenger(model)
         with pytest.raises(ValueError, match="guide observes 'z"):
-            conditioned = poutine.condition(
-                guide, data={"z_1": torch.zeros(*data.targets.shape[:2], model.rnn.hidden_size)}
-            )
+            z_1 = torch.zeros(*data.targets.shape[:2], model.rnn.hidden_size).to(data.targets)
+            conditioned = poutine.condition(guide, data={"z_1": z_1})
             nz.PriorAsGuide_ELBO()(model, conditioned)(data.inputs, data.targets)
 
     def test_of_another_view(self, model, data):
