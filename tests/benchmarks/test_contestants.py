@@ -10,6 +10,8 @@ from torch import Tensor
 
 from noisin_pyro.training.run import program_settings
 
+pytestmark = pytest.mark.slow
+
 Timing = Callable[[str], Any]
 CPU = torch.device("cpu")
 TEXT = {"units": 6, "batch": 3, "window": 5, "outputs": 11, "precision": "float64"}
@@ -57,8 +59,6 @@ TRAINED = (
     "variational-dropout",
     "trace-elbo",
 )
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.get('data', 'text')}-{s['cell']}")
