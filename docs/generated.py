@@ -233,15 +233,19 @@ def _trials(folders: Mapping[Path, str]) -> Iterator[tuple[str, dict[str, Any] |
     """The name of the row, the best trial of the row, and the trial, for each trial including those beyond the grid."""
     for folder, where in folders.items():
         by_row: dict[str, list[dict[str, Any]]] = {}
+        unfinished: set[str] = set()  # nothing is chosen yet
         for path in sorted(
             folder.rglob("search.json"), key=lambda path: (path.parts[:-2], path.parts[-2] != "search", path)
         ):
             search = json.loads(path.read_text(encoding="utf-8"))
             if path.parts[-4] in BASELINES:
                 continue  # a study has three hundred
-            by_row.setdefault("/".join(path.parts[-4:-2]) + where, []).extend(search["of_each_trial"])
+            row = "/".join(path.parts[-4:-2]) + where
+            by_row.setdefault(row, []).extend(search["of_each_trial"])
+            if len(search["of_each_trial"]) < search["trials"]:
+                unfinished.add(row)
         for row, of_row in by_row.items():
-            complete = [trial for trial in of_row if trial["state"] == "complete"]
+            complete = [trial for trial in of_row if trial["state"] == "complete" and row not in unfinished]
             best = min(complete, key=lambda trial: trial["valid_nats"], default=None)
             yield from ((row, best, trial) for trial in of_row)
 
