@@ -90,7 +90,10 @@ def learn(options: Learning, seed: int) -> dict[str, Any]:
         is_exact = options.proposal == "exact conditional"
         guide = ExactGuide(model) if is_exact else nz.guides.get("smoothing", model, covariance="full", hidden_size=16)
     elbo = nz.PriorAsGuide_ELBO(
-        options.particles, bound="filtering", threshold=options.threshold, ancestor_term=options.ancestor_term
+        options.particles,
+        bound="filtering",
+        threshold=options.threshold,
+        ancestor_term=options.ancestor_term if options.threshold > 0 else None,
     )
     objectives = [(elbo(model, guide), torch.optim.Adam([p for p in model.parameters() if p.requires_grad], RATE))]
     if options.proposal == "trained smoothing guide":
