@@ -85,7 +85,7 @@ def test_a_state_is_loaded_only_by_its_own_kind_of_optimizer(name: str, dtype: t
     if state_of_used:  # plain SGD has no state
         wrong += [{0: {}}, {0: dict.fromkeys(state_of_used[0], "x")}, made(5, steps=1).state_dict()["state"]]
     for state in wrong:
-        with pytest.raises(ValueError, match=f"kept for {name} is that of another optimizer or model"):
+        with pytest.raises(ValueError, match=f"state of {name} is that of another optimizer or model"):
             load_state(made(2), {"state": state})
 
 
