@@ -139,8 +139,8 @@ class TestVariationalDropout:
         x = torch.randn(3, 20, 40, dtype=torch.float64, requires_grad=True)
         z, _ = network.layers(x, None)
         z.sum().backward()
-        for found in (z, x.grad):
-            dropped = found == 0
+        for result in (z, x.grad):
+            dropped = result == 0
             assert (dropped == dropped[:, :1]).all() and 0.15 < dropped[:, 0].double().mean() < 0.45
             assert not (dropped[0] == dropped[1]).all()  # each sequence its own
 

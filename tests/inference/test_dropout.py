@@ -36,14 +36,14 @@ def data(length: int = 3) -> nz.data.Sequences:
 
 def every_mask(sites: dict[str, float], batch: int) -> list[tuple[float, dict[str, Tensor]]]:
     """All values of these sites, the same for each sequence, with their probabilities."""
-    found = []
+    result = []
     for bits in itertools.product([0.0, 1.0], repeat=2 * len(sites)):
         probability, values = 1.0, {}
         for pair, (name, rate) in zip(zip(bits[::2], bits[1::2], strict=True), sites.items(), strict=True):
             values[name] = torch.tensor(pair).double().div(1 - rate).expand(batch, 2)
             probability *= math.prod(1 - rate if bit else rate for bit in pair)
-        found.append((probability, values))
-    return found
+        result.append((probability, values))
+    return result
 
 
 SITES = {"z_1_recurrent_mask": 0.4, "z_output_mask": 0.3}
@@ -79,12 +79,12 @@ def test_ensemble_averages_over_all_masks_step_by_step_and_importance_whole_sequ
     steps = (p[:, None, None] * log_p.exp()).sum(0).log().sum()
     whole = (p[:, None] * log_p.sum(-1).exp()).sum(0).log().sum()
     for method, expected, count in (("ensemble", steps, 4000), ("importance", whole, 40_000)):
-        found = nz.evaluate(model, sequences, method, num_samples=count)
-        error = Z * found.monte_carlo_error
-        assert abs(found.nats_per_step + float(expected) / 6) < error < abs(float(steps - whole)) / 6, (
+        result = nz.evaluate(model, sequences, method, num_samples=count)
+        error = Z * result.monte_carlo_error
+        assert abs(result.nats_per_step + float(expected) / 6) < error < abs(float(steps - whole)) / 6, (
             "else they cannot be distinguished"
         )
-        assert found.kind == ("predictor" if method == "ensemble" else "bound")
+        assert result.kind == ("predictor" if method == "ensemble" else "bound")
 
 
 def test_a_stream_has_new_masks_in_each_window_and_carries_the_state() -> None:
@@ -103,9 +103,9 @@ def test_a_stream_has_new_masks_in_each_window_and_carries_the_state() -> None:
                 state, log_p = out.state, log_p + float(out.emission.log_prob(batch.targets).sum())
         total += first * second * math.exp(log_p)
         total_if_kept += first * math.exp(log_p) * (one is other)
-    found = nz.evaluate(model, stream, "importance", num_samples=40_000)
-    error = Z * found.monte_carlo_error
-    assert abs(found.nats_per_step + math.log(total) / 6) < error < abs(math.log(total / total_if_kept)) / 6
+    result = nz.evaluate(model, stream, "importance", num_samples=40_000)
+    error = Z * result.monte_carlo_error
+    assert abs(result.nats_per_step + math.log(total) / 6) < error < abs(math.log(total / total_if_kept)) / 6
 
 
 def test_mean_is_the_network_without_masks_and_ensemble_at_rate_zero_is_the_mean() -> None:
@@ -125,8 +125,8 @@ def test_posterior_of_the_masks() -> None:
     kept = torch.stack([values["z_1_recurrent_mask"] > 0 for _, values in every_mask(SITES, 2)])  # (M, B, H)
     expected = (weights[..., None] * kept).sum(0)
     with pytest.warns(UserWarning, match="k̂"):  # weights of a few values have no tail that could be fitted
-        found = nz.posterior(model, sequences, num_samples=4000, num_proposals=40_000, progress=False)
-    share = torch.from_numpy(found.posterior["z_1_recurrent_mask"].values > 0).double().mean((0, 1))
+        result = nz.posterior(model, sequences, num_samples=4000, num_proposals=40_000, progress=False)
+    share = torch.from_numpy(result.posterior["z_1_recurrent_mask"].values > 0).double().mean((0, 1))
     # of 4,000 draws resampled from proposals, which are worth a tenth of them or more
     assert ((share - expected).abs() < Z * (expected * (1 - expected) * (1 / 4000 + 1 / 20_000)).sqrt()).all()
 
@@ -152,8 +152,8 @@ def test_marginals_with_dropout_are_refused() -> None:
     with pytest.raises(ValueError, match="use regularizer 'none', or num_particles=0"):
         nz.posterior(model, data(), **options)
     with pytest.warns(UserWarning, match="k̂"):
-        found = nz.posterior(model, data(), num_particles=0, **options)
-    assert list(found.log_likelihood) == ["x"]
+        result = nz.posterior(model, data(), num_particles=0, **options)
+    assert list(result.log_likelihood) == ["x"]
 
 
 def test_nuts_with_dropout_is_refused() -> None:

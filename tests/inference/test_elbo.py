@@ -21,11 +21,11 @@ class TestAgainstTheRepeatedPrior:
         model = language_model(noise)
         reference = Trace_ELBO(particles, vectorize_particles=particles > 1, max_plate_nesting=1)
         ours = PriorAsGuide_ELBO(particles, max_plate_nesting=1)
-        found = []
+        result = []
         for elbo, guide in ((reference, repeat_prior(model)), (ours, None)):
             pyro.set_rng_seed(2)
-            found.append(value_and_gradients(elbo.differentiable_loss(model, guide, *WORDS), model))
-        (value, gradients), (our_value, our_gradients) = found
+            result.append(value_and_gradients(elbo.differentiable_loss(model, guide, *WORDS), model))
+        (value, gradients), (our_value, our_gradients) = result
         torch.testing.assert_close(our_value, value)
         assert "rnn.spread_1.excess_unconstrained" in our_gradients
         assert gradients.keys() == our_gradients.keys()

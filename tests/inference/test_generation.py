@@ -45,8 +45,8 @@ def noisy_step(model: LanguageModel, word: Tensor, z: Tensor, spread: float) -> 
 def test_frequencies_of_one_step_without_noise(temperature: float) -> None:
     model = LanguageModel(5, 4, spread=0.0).double()
     probabilities = model(torch.tensor([[0, 3, 1]])).emission.probs[0, -1].detach() ** (1 / temperature)
-    found = generate(model, 1, prompt=torch.tensor([3, 1]), temperature=temperature, num_samples=TEXTS)
-    assert_frequencies(found, probabilities)
+    result = generate(model, 1, prompt=torch.tensor([3, 1]), temperature=temperature, num_samples=TEXTS)
+    assert_frequencies(result, probabilities)
 
 
 def test_frequencies_of_two_steps_with_noise() -> None:
@@ -60,8 +60,8 @@ def test_frequencies_of_two_steps_with_noise() -> None:
             for _, second in noisy_step(model, torch.tensor(word), z, 1.0):
                 joint[word] += first[word] * second / 16
     assert joint.sum().item() == pytest.approx(1.0)
-    found = generate(model, 2, num_samples=TEXTS)
-    assert_frequencies(found, joint)
+    result = generate(model, 2, num_samples=TEXTS)
+    assert_frequencies(result, joint)
     # the test sees whether the state is carried and the noise is on
     clean = generate(noise_off(model), 2, num_samples=TEXTS)
     with pytest.raises(AssertionError):
@@ -75,8 +75,8 @@ def test_low_temperature_is_greedy(cell: str, temperature: float) -> None:
     text = torch.tensor([0, 4, 7])
     for _ in range(12):  # each time from the beginning
         text = torch.cat([text, noise_off(model)(text[None]).emission.logits[0, -1].argmax()[None]])
-    found = generate(noise_off(model), 12, prompt=text[1:3], temperature=temperature, num_samples=2)
-    assert found.tolist() == [text[3:].tolist()] * 2
+    result = generate(noise_off(model), 12, prompt=text[1:3], temperature=temperature, num_samples=2)
+    assert result.tolist() == [text[3:].tolist()] * 2
 
 
 @pytest.mark.parametrize("cell", ["tanh", "gru"])
@@ -89,10 +89,10 @@ def test_the_prompt_is_read_in_order_and_the_state_is_carried(cell: str) -> None
         return out
 
     prompt = torch.tensor([5, 2, 8])
-    found = generate(watched, 4, prompt=prompt, num_samples=3, seed=7)
+    result = generate(watched, 4, prompt=prompt, num_samples=3, seed=7)
     calls = calls[1:]  # the first shows what the program samples
     read = torch.cat([inputs for inputs, _, _ in calls], dim=1)
-    assert read.tolist() == [[0, 5, 2, 8, *row] for row in found[:, :-1].tolist()]
+    assert read.tolist() == [[0, 5, 2, 8, *row] for row in result[:, :-1].tolist()]
     for (_, _, left), (_, taken, _) in itertools.pairwise(calls):
         assert taken is left
 
@@ -135,17 +135,17 @@ class TestPrompt:
     )
     def test_frequencies_of_the_next_word(self, options: dict[str, Any]) -> None:
         model, prompt = self.model(**options), [1, 1, 1] if "num_layers" not in options else [1, 1]
-        found = generate(model, 1, prompt=torch.tensor(prompt), num_samples=TEXTS, num_particles=4 * TEXTS)
+        result = generate(model, 1, prompt=torch.tensor(prompt), num_samples=TEXTS, num_particles=4 * TEXTS)
         # eight particles for each of these texts, so that sharing particles adds little to the variance
-        assert_frequencies(found[::2], after_prompt(model, prompt))
+        assert_frequencies(result[::2], after_prompt(model, prompt))
 
     @pytest.mark.parametrize(
         "view", [innovations, unroll, lambda model: lambda *args, **kwargs: model(*args, **kwargs)]
     )
     def test_every_view_and_program(self, view: Any) -> None:
         model = self.model()
-        found = generate(view(model), 1, prompt=torch.tensor([1, 1]), num_samples=TEXTS, num_particles=4 * TEXTS)
-        assert_frequencies(found[::2], after_prompt(model, [1, 1]))
+        result = generate(view(model), 1, prompt=torch.tensor([1, 1]), num_samples=TEXTS, num_particles=4 * TEXTS)
+        assert_frequencies(result[::2], after_prompt(model, [1, 1]))
 
     def test_dropout_masks_are_weighted_as_well(self) -> None:
         model = self.model(spread=0.0, regularizer=Dropout(recurrent=0.4, output=0.5))
@@ -157,17 +157,17 @@ class TestPrompt:
             with torch.no_grad():
                 p = given(torch.tensor([[0, 1, 1]]), torch.tensor([[1, 1, 0]])).emission.probs[0]
             joint += chance * p[0, 1] * p[1, 1] * p[2]
-        found = generate(model, 1, prompt=torch.tensor([1, 1]), num_samples=TEXTS, num_particles=4 * TEXTS)
-        assert_frequencies(found[::2], joint)
+        result = generate(model, 1, prompt=torch.tensor([1, 1]), num_samples=TEXTS, num_particles=4 * TEXTS)
+        assert_frequencies(result[::2], joint)
 
     def test_the_noise_alone_would_give_other_frequencies(self) -> None:
         model, prompt = self.model(), torch.tensor([1, 1, 1])
         with torch.no_grad():
             inputs = torch.cat([torch.tensor([0]), prompt]).expand(TEXTS, -1)
             unweighted = model(inputs, inputs).emission.probs[:, -1].mean(0)
-        found = generate(model, 1, prompt=prompt, num_samples=TEXTS)
+        result = generate(model, 1, prompt=prompt, num_samples=TEXTS)
         with pytest.raises(AssertionError):
-            assert_frequencies(found, unweighted)
+            assert_frequencies(result, unweighted)
 
     def test_words_outside_the_vocabulary_are_refused(self) -> None:
         for prompt in ([3], [0, 9], [-1, 0]):

@@ -78,8 +78,8 @@ class TestLinearGaussian:
         likeliest = grid[torch.stack([exact_log_likelihood(x, g, 1).sum() for g in grid]).argmax()].item()
         model = linear_gaussian(hidden=1, spread=Spread(0.3, floor=0.0, learn=True))
         bound = PriorAsGuide_ELBO(100, bound="importance")(model)
-        found = self.learn_spread(model, bound, torch.zeros(400, 1, 1).double(), x, steps=300, rate=0.05)
-        assert found == pytest.approx(likeliest, rel=0.05)
+        result = self.learn_spread(model, bound, torch.zeros(400, 1, 1).double(), x, steps=300, rate=0.05)
+        assert result == pytest.approx(likeliest, rel=0.05)
 
     @staticmethod
     def learn_spread(model, bound, inputs, x, steps: int, rate: float) -> float:

@@ -75,22 +75,22 @@ class TestSequences:
     @pytest.mark.parametrize("method", SAMPLES)
     def test_counts_and_sums_are_those_of_the_scored_steps(self, method, batch_size):
         x, y = arrays()
-        found = score(make(), Sequences(x, y, LENGTHS, STEPS), method, log_probs=True, batch_size=batch_size)
-        assert found.num_steps == int(SCORED.sum())
-        assert found.lengths.tolist() == SCORED.sum(1).tolist()
-        assert torch.equal(found.log_probs != 0, SCORED)
-        torch.testing.assert_close(found.log_probs.sum(1), found.totals)
-        assert found.nats_per_step == pytest.approx(-found.totals.sum().item() / found.num_steps)
+        result = score(make(), Sequences(x, y, LENGTHS, STEPS), method, log_probs=True, batch_size=batch_size)
+        assert result.num_steps == int(SCORED.sum())
+        assert result.lengths.tolist() == SCORED.sum(1).tolist()
+        assert torch.equal(result.log_probs != 0, SCORED)
+        torch.testing.assert_close(result.log_probs.sum(1), result.totals)
+        assert result.nats_per_step == pytest.approx(-result.totals.sum().item() / result.num_steps)
 
     @pytest.mark.parametrize("method", SAMPLES)
     def test_missing_values_never_matter(self, method):
         model, (x, y) = make("poisson"), arrays()
         y = y.abs().round()
-        found = []
+        result = []
         for value in (0.0, 1e30, math.nan, -math.inf):
             with_missing = y.where(STEPS[..., None], value)
-            found.append(score(model, Sequences(x, with_missing, LENGTHS, STEPS), method).nats_per_step)
-        assert found == [found[0]] * 4 and math.isfinite(found[0])
+            result.append(score(model, Sequences(x, with_missing, LENGTHS, STEPS), method).nats_per_step)
+        assert result == [result[0]] * 4 and math.isfinite(result[0])
 
     def test_a_sequence_without_targets_equals_a_dropped_one(self):
         model, (x, y) = make(), arrays()
@@ -101,8 +101,8 @@ class TestSequences:
         with torch.no_grad():
             for parameter in guide.parameters():
                 parameter.add_(0.1)
-        found = score(model, Sequences(x, y, mask=mask), "importance", guide=guide)
-        assert found.totals[1] == 0 and found.num_steps == 10
+        result = score(model, Sequences(x, y, mask=mask), "importance", guide=guide)
+        assert result.totals[1] == 0 and result.num_steps == 10
 
     @pytest.mark.parametrize("cell", ["tanh", "lstm"])
     @pytest.mark.parametrize("method", ["importance", "particle-filter"])
@@ -114,8 +114,8 @@ class TestSequences:
         exact = torch.stack([likelihood_by_enumeration(model, a, b, mask=m[None]) for a, b, m in rows])
         data = Sequences(x.repeat(copies, 1, 1), y.repeat(copies, 1, 1), mask=mask.repeat(copies, 1))
         islands = {"islands": 1} if method == "particle-filter" else {}
-        found = evaluate(model, data, method, num_samples=4, **islands)
-        assert_mean((found.totals.reshape(copies, 3) - exact).exp(), 1.0)
+        result = evaluate(model, data, method, num_samples=4, **islands)
+        assert_mean((result.totals.reshape(copies, 3) - exact).exp(), 1.0)
 
     def test_missing_targets_of_the_linear_gaussian_model(self, linear_gaussian):
         """Kalman's recursion without an update at missing steps: the joint Gaussian of the others."""
@@ -127,22 +127,22 @@ class TestSequences:
         covariance = torch.kron(powers @ powers.T, emission @ emission.T) + torch.eye(10).double()
         exact = []
         for row, steps in zip(y, SCORED, strict=True):
-            kept = steps.repeat_interleave(2)
+            is_scored = steps.repeat_interleave(2)
             law = torch.distributions.MultivariateNormal(
-                torch.zeros(int(kept.sum())).double(), covariance[kept][:, kept]
+                torch.zeros(int(is_scored.sum())).double(), covariance[is_scored][:, is_scored]
             )
             exact.append(law.log_prob(row[steps].flatten()))
         exact = torch.stack(exact)
-        found = evaluate(model, data, "particle-filter", num_samples=20_000, islands=20)
+        result = evaluate(model, data, "particle-filter", num_samples=20_000, islands=20)
         # false-alarm rate 6e-5 at 20 islands (5 standard errors), at a fixed seed
-        assert abs(found.nats_per_step + exact.sum().item() / 7) < 5 * found.monte_carlo_error < 0.05
+        assert abs(result.nats_per_step + exact.sum().item() / 7) < 5 * result.monte_carlo_error < 0.05
 
         def posterior(inputs: Tensor, targets: Tensor, state=None, lengths=None, mask=None) -> None:
             prior = torch.kron(powers @ powers.T, torch.eye(2).double())
             laws = []
             for row, steps in zip(targets, SCORED, strict=True):
-                kept = steps.repeat_interleave(2)
-                read = torch.kron(torch.eye(5).double(), emission)[kept]
+                is_scored = steps.repeat_interleave(2)
+                read = torch.kron(torch.eye(5).double(), emission)[is_scored]
                 precision = torch.linalg.inv(prior) + read.T @ read
                 laws.append((torch.linalg.solve(precision, read.T @ row[steps].flatten()), torch.linalg.inv(precision)))
             means, covariances = (torch.stack(part) for part in zip(*laws, strict=True))
@@ -154,8 +154,8 @@ class TestSequences:
 
         # z at the padded steps has no density in the model, so all lengths are equal here
         full = Sequences(data.inputs, y, mask=SCORED)
-        found = evaluate(model, full, "importance", num_samples=30, guide=posterior)
-        torch.testing.assert_close(found.totals, exact, rtol=0, atol=1e-6)  # the model's 0.9 is that of float32
+        result = evaluate(model, full, "importance", num_samples=30, guide=posterior)
+        torch.testing.assert_close(result.totals, exact, rtol=0, atol=1e-6)  # the model's 0.9 is that of float32
 
     def test_noise_penalty(self):
         model, (x, y) = make(feedback=False), arrays()
@@ -172,29 +172,29 @@ class TestPrograms:
         model, (x, y) = make(), arrays()
         expected = score(model, Sequences(x, y, LENGTHS, STEPS), method, log_probs=True)
         for options in ({}, {"masked_output": True}):
-            found = score(with_own_mask(model, STEPS, **options), Sequences(x, y, LENGTHS), method, log_probs=True)
-            assert found.nats_per_step == pytest.approx(expected.nats_per_step, abs=1e-12)
-            assert found.num_steps == expected.num_steps
-            torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-12)
-        found.difference(expected)  # the same targets
+            result = score(with_own_mask(model, STEPS, **options), Sequences(x, y, LENGTHS), method, log_probs=True)
+            assert result.nats_per_step == pytest.approx(expected.nats_per_step, abs=1e-12)
+            assert result.num_steps == expected.num_steps
+            torch.testing.assert_close(result.log_probs, expected.log_probs, rtol=0, atol=1e-12)
+        result.difference(expected)  # the same targets
 
     def test_time_may_be_a_plate(self):
         model, (x, y) = make(spread=0.0), arrays()
-        found = score(with_own_mask(model, STEPS, time_plate=True), Sequences(x, y, LENGTHS), "mean")
-        assert found == score(model, Sequences(x, y, LENGTHS, STEPS), "mean")
+        result = score(with_own_mask(model, STEPS, time_plate=True), Sequences(x, y, LENGTHS), "mean")
+        assert result == score(model, Sequences(x, y, LENGTHS, STEPS), "mean")
 
     @pytest.mark.parametrize("method", ["mean", "ensemble", "importance"])
     def test_poutine_mask_equals_dropped_sequences(self, method):
         model, (x, y) = make("bernoulli"), arrays()
         y = (y > 0).double()
-        found = score(poutine.mask(model, mask=ROWS), Sequences(x, y, LENGTHS), method, log_probs=True)
+        result = score(poutine.mask(model, mask=ROWS), Sequences(x, y, LENGTHS), method, log_probs=True)
         expected = score(model, Sequences(x, y, LENGTHS), method, log_probs=True)  # the same noise
-        torch.testing.assert_close(found.log_probs, expected.log_probs * ROWS[:, None])
-        assert found.lengths.tolist() == [4, 0, 3]
+        torch.testing.assert_close(result.log_probs, expected.log_probs * ROWS[:, None])
+        assert result.lengths.tolist() == [4, 0, 3]
         dropped = evaluate(model, Sequences(x[ROWS], y[ROWS], LENGTHS[ROWS]))
         if method == "mean":
-            assert found.nats_per_step == pytest.approx(dropped.nats_per_step, abs=1e-12)
-            assert found.standard_error == pytest.approx(dropped.standard_error, abs=1e-12)
+            assert result.nats_per_step == pytest.approx(dropped.nats_per_step, abs=1e-12)
+            assert result.standard_error == pytest.approx(dropped.standard_error, abs=1e-12)
 
     def test_the_guide_of_a_masked_sequence_is_in_no_sum(self):
         model, (x, y) = make(), arrays()
@@ -203,11 +203,11 @@ class TestPrograms:
             for parameter in guide.parameters():
                 parameter.add_(0.2)
         view = nz.innovations(model)
-        found = score(
+        result = score(
             poutine.mask(view, mask=ROWS), Sequences(x, y), "importance", guide=lambda *a, **k: guide(*a, **k)
         )
         full = score(view, Sequences(x, y), "importance", guide=lambda *a, **k: guide(*a, **k))
-        torch.testing.assert_close(found.totals, full.totals * ROWS)
+        torch.testing.assert_close(result.totals, full.totals * ROWS)
 
     def test_tokens_of_a_text(self):
         model, tokens = LanguageModel(5, 3, spread=0.4).double(), torch.randint(5, (23,))
@@ -217,11 +217,11 @@ class TestPrograms:
             return model(inputs, targets, state, lengths, mask=targets != 3)
 
         for method in ("mean", "ensemble", "importance"):
-            found, full = (score(each, data, method, log_probs=True) for each in (program, model))
-            assert found.num_steps == int((tokens != 3).sum())
+            result, full = (score(each, data, method, log_probs=True) for each in (program, model))
+            assert result.num_steps == int((tokens != 3).sum())
             if method != "importance":  # the weights before a step are by the targets before it
-                torch.testing.assert_close(found.log_probs, full.log_probs[tokens != 3])
-            assert found.nats_per_step == pytest.approx(-found.log_probs.mean().item(), abs=1e-12)
+                torch.testing.assert_close(result.log_probs, full.log_probs[tokens != 3])
+            assert result.nats_per_step == pytest.approx(-result.log_probs.mean().item(), abs=1e-12)
 
     def test_the_particle_filter_refuses_masks_that_it_does_not_see(self):
         class Padded(LanguageModel):
@@ -309,18 +309,18 @@ class TestTraining:
         y = torch.ones(3, 5).long()
         if emission != "categorical":
             y = torch.tensor([0.0, 1.0]).double().expand(3, 5, 2).where(mask[..., None], math.nan)
-        found = self.loss(model, x, y, bound=bound, mask=mask)
+        result = self.loss(model, x, y, bound=bound, mask=mask)
         expected = self.loss(model, x[ROWS, :3], y[ROWS, :3], bound=bound)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("bound", ["elbo", "importance"])
     @pytest.mark.parametrize("cell", ["tanh", "lstm"])
     def test_a_mask_of_the_last_steps_equals_lengths(self, cell, bound):
         model, (x, y) = make(cell=cell, spread=nz.Spread(0.5, learn=True), num_layers=2), arrays()
         mask = torch.arange(5) < LENGTHS[:, None]
-        found = self.loss(model, x, y.where(mask[..., None], math.nan), bound=bound, mask=mask)
+        result = self.loss(model, x, y.where(mask[..., None], math.nan), bound=bound, mask=mask)
         expected = self.loss(model, x, y, bound=bound, lengths=LENGTHS)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("name", ["mean-field", "filtering", "smoothing"])
     def test_guides_ignore_missing_targets(self, name):
@@ -329,16 +329,16 @@ class TestTraining:
         with torch.no_grad():
             for parameter in guide.parameters():
                 parameter.add_(0.1)
-        bound, found = nz.PriorAsGuide_ELBO(2, max_plate_nesting=1)(model, guide), []
+        bound, result = nz.PriorAsGuide_ELBO(2, max_plate_nesting=1)(model, guide), []
         for value in (math.nan, 0.0, 7.0):
             pyro.set_rng_seed(0)
             bound.zero_grad()
             loss = bound(x, y.where(STEPS[..., None], value), mask=STEPS, lengths=LENGTHS)
             loss.backward()
-            found.append([loss.detach(), *(p.grad.clone() for p in bound.parameters() if p.grad is not None)])
-        assert all(part.isfinite().all() for part in found[0])
-        for other in found[1:]:
-            assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
+            result.append([loss.detach(), *(p.grad.clone() for p in bound.parameters() if p.grad is not None)])
+        assert all(part.isfinite().all() for part in result[0])
+        for other in result[1:]:
+            assert all(torch.equal(one, two) for one, two in zip(result[0], other, strict=True))
 
     def test_masks_of_another_shape_are_refused(self):
         model, (x, y) = make(), arrays()
@@ -380,8 +380,8 @@ class TestFilteringBound:
         else:
             missing = y.where(mask[..., None], math.nan)
         if name is None:
-            found, expected = self.loss(model, x, missing, mask=mask), self.loss(model, x, y, lengths=LENGTHS)
-            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+            result, expected = self.loss(model, x, missing, mask=mask), self.loss(model, x, y, lengths=LENGTHS)
+            torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-10)
         values = [self.loss(model, x, missing, guide=guide, mask=mask), self.loss(model, x, y, guide=guide, mask=mask)]
         assert all(part.isfinite().all() for part in values[0])
         torch.testing.assert_close(*values, rtol=0, atol=0)
@@ -403,14 +403,14 @@ class TestFilteringBound:
         mask = torch.tensor([[True, False, True, True]])
         lag = torch.arange(4)[:, None] - torch.arange(4)
         powers = torch.where(lag >= 0, 0.9 ** lag.clamp(min=0).double(), 0.0)
-        kept = mask[0]
-        covariance = (powers @ powers.T + torch.eye(4))[kept][:, kept]
-        exact = torch.distributions.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x[0, kept, 0])
+        is_scored = mask[0]
+        covariance = (powers @ powers.T + torch.eye(4))[is_scored][:, is_scored]
+        exact = torch.distributions.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x[0, is_scored, 0])
         data = Sequences(torch.zeros(copies, 4, 1).double(), x.expand(copies, -1, -1), mask=mask.expand(copies, -1))
         options = {"num_samples": 10, "islands": 1, "threshold": threshold, "guide": guide}
-        found = evaluate(model, data, "particle-filter", log_probs=True, **options)
-        assert_mean((found.totals - exact).exp(), 1.0)
-        torch.testing.assert_close(found.log_probs.sum(1), found.totals)
+        result = evaluate(model, data, "particle-filter", log_probs=True, **options)
+        assert_mean((result.totals - exact).exp(), 1.0)
+        torch.testing.assert_close(result.log_probs.sum(1), result.totals)
 
 
 def test_programs_without_a_site_of_all_targets_are_refused():

@@ -99,9 +99,9 @@ def test_remainder_of_the_expected_loss_is_of_fourth_order(emission: str, noise:
         steps = int(LENGTHS.sum())
         penalty = nz.noise_penalty(model, sequences)
         assert abs(float(quadratic.mean()) / steps - penalty) < Z * float(quadratic.std()) / 20_000**0.5 / steps
-        found = (excess - quadratic) / steps
-        rest.append(float(found.mean()))
-        errors.append(Z * float(found.std()) / 20_000**0.5)
+        result = (excess - quadratic) / steps
+        rest.append(float(result.mean()))
+        errors.append(Z * float(result.std()) / 20_000**0.5)
         direct = excess / steps
         assert abs(float(direct.mean()) - penalty - rest[-1]) < Z * float(direct.std()) / 20_000**0.5
     assert abs(rest[0]) > errors[0], "else there is nothing to see"

@@ -56,7 +56,7 @@ PROGRAMS = [nested, subsampled, scaled_and_masked, discrete]
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("particles", [1, 4])
 def test_equals_trace_elbo_with_a_full_guide(program, particles):
-    found = []
+    result = []
     for elbo in (
         Trace_ELBO(particles, vectorize_particles=particles > 1, max_plate_nesting=2),
         PriorAsGuide_ELBO(particles, max_plate_nesting=2),
@@ -65,8 +65,8 @@ def test_equals_trace_elbo_with_a_full_guide(program, particles):
         pyro.set_rng_seed(3)
         loss = elbo.differentiable_loss(lambda p=p: program(p), lambda q=q: program(q, observe=False))
         loss.backward()
-        found.append(torch.stack([loss.detach(), *(v.grad for v in (*p.values(), *q.values()))]))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+        result.append(torch.stack([loss.detach(), *(v.grad for v in (*p.values(), *q.values()))]))
+    torch.testing.assert_close(result[1], result[0], rtol=1e-12, atol=1e-12)
 
 
 def test_subsampling_scales_the_likelihood():

@@ -100,12 +100,12 @@ def test_masks_have_their_rates_and_scale(name: str) -> None:
     pyro.set_rng_seed(0)
     model = nz.LanguageModel(200, 100, num_layers=2, regularizer=name)
     rates = get(name)
-    found = masks(model, torch.randint(200, (64, 3)))
+    result = masks(model, torch.randint(200, (64, 3)))
     where = {"input": rates.input, "recurrent": rates.recurrent}
     expected = {f"z_{layer}_{what}_mask": rate for layer in (1, 2) for what, rate in where.items()}
     expected |= {"z_output_mask": rates.output} | ({"word_mask": rates.embedding} if rates.embedding else {})
-    assert found.keys() == expected.keys()
-    for site, mask in found.items():
+    assert result.keys() == expected.keys()
+    for site, mask in result.items():
         rate = expected[site]
         assert mask.shape == (64, 200 if site == "word_mask" else 100)
         assert mask.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
@@ -170,19 +170,19 @@ def test_layers_with_noise_and_masks_agree_with_the_textbook_loop(cell: str, noi
     program = nz.innovations(rnn)
     with pyro.plate("sequences", BATCH, dim=-1):
         trace = poutine.trace(program).get_trace(x, state)
-    found, end = returned(trace)
+    result, end = returned(trace)
     given = {name: site["value"] for name, site in trace.nodes.items() if name.endswith("_mask")}
     assert len(given) == 5 and not any(mask.requires_grad for mask in given.values())
     noises = [trace.nodes[f"z_{layer}_noise"]["value"] for layer in (1, 2)]
     expected, layers = textbook_run(rnn, x, given, noises, state)
-    close(found, expected)
+    close(result, expected)
     for which, layer in enumerate(layers):
         close(parts(end)[0][which], layer.z[:, -1])  # the state that is carried on has no mask
         if layer.memory is not None:
             close(parts(end)[1][which], layer.memory[:, -1])
     wanted = [*(p for p in rnn.parameters() if p.requires_grad), x, *carried]
-    weight = torch.randn(found.shape, dtype=torch.float64)
-    results = [torch.autograd.grad((weight * z.sin()).sum(), wanted, allow_unused=True) for z in (found, expected)]
+    weight = torch.randn(result.shape, dtype=torch.float64)
+    results = [torch.autograd.grad((weight * z.sin()).sum(), wanted, allow_unused=True) for z in (result, expected)]
     for gradient, other in zip(*results, strict=True):
         assert (gradient is None) == (other is None)
         if gradient is not None and other is not None:
@@ -210,9 +210,9 @@ def test_noise_off_is_the_network_without_masks(cell: str) -> None:
     words = make_words()
     for lengths in (None, LENGTHS):
         with torch.no_grad():
-            found, expected = nz.noise_off(model)(words, words, lengths=lengths), plain(words, words, lengths=lengths)
-        close(found.emission.logits, expected.emission.logits, 0.0)
-        for part, other in zip(parts(found.state), parts(expected.state), strict=True):
+            result, expected = nz.noise_off(model)(words, words, lengths=lengths), plain(words, words, lengths=lengths)
+        close(result.emission.logits, expected.emission.logits, 0.0)
+        for part, other in zip(parts(result.state), parts(expected.state), strict=True):
             close(part, other, 0.0)
 
 
@@ -224,8 +224,8 @@ def test_rate_zero_equals_no_dropout_bit_for_bit() -> None:
         loss = nz.PriorAsGuide_ELBO(num_particles=2)(model)(words, words)
         loss.backward()
         results.append([loss, *(p.grad for p in model.parameters())])
-    for found, expected in zip(*results, strict=True):
-        assert torch.equal(found, expected)
+    for result, expected in zip(*results, strict=True):
+        assert torch.equal(result, expected)
 
 
 def test_each_particle_has_its_own_masks() -> None:
@@ -242,9 +242,9 @@ def test_each_particle_has_its_own_masks() -> None:
     error = ((together.var() + alone.var()) / 30).sqrt()
     assert abs(float(together.mean() - alone.mean())) < 3.89 * float(error)
     with pyro.plate("num_particles_vectorized", 6, dim=-2):
-        found = masks(model, words)
-    assert found["z_1_recurrent_mask"].shape == (6, BATCH, UNITS) and found["word_mask"].shape == (6, BATCH, WORDS)
-    assert len(found["word_mask"].flatten(0, 1).unique(dim=0)) > BATCH
+        result = masks(model, words)
+    assert result["z_1_recurrent_mask"].shape == (6, BATCH, UNITS) and result["word_mask"].shape == (6, BATCH, WORDS)
+    assert len(result["word_mask"].flatten(0, 1).unique(dim=0)) > BATCH
 
 
 def test_unsupported_uses_are_refused() -> None:

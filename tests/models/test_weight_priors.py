@@ -58,9 +58,9 @@ def test_noise_off_sets_the_weights_to_their_means(cell: str) -> None:
     inputs, targets = data()
     off = nz.noise_off(model)(inputs, targets).emission.base_dist.loc
     torch.testing.assert_close(off, plain(inputs, targets).emission.base_dist.loc)
-    found = nz.evaluate(model, nz.data.Sequences(inputs, targets), method="mean")
-    assert found.kind == "predictor"
-    assert found.nats_per_step == pytest.approx(
+    result = nz.evaluate(model, nz.data.Sequences(inputs, targets), method="mean")
+    assert result.kind == "predictor"
+    assert result.nats_per_step == pytest.approx(
         nz.evaluate(plain, nz.data.Sequences(inputs, targets), method="mean").nats_per_step
     )
 

@@ -107,9 +107,9 @@ def test_twenty_steps_without_noise_give_the_parameters_of_torch(kind: str, back
                 optimizer.zero_grad()
                 (loss / y.numel()).backward()
                 optimizer.step()
-    found = dict(model.named_parameters())
+    result = dict(model.named_parameters())
     for name, expected in plain.named_parameters():
-        torch.testing.assert_close(found[name.replace("linear", "emission.linear")], expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(result[name.replace("linear", "emission.linear")], expected, rtol=0, atol=1e-10)
 
 
 def test_a_network_reports_its_backends() -> None:
@@ -155,8 +155,8 @@ def test_strongly_unbiased_noise_keeps_the_fused_kernel_and_the_clean_state(cell
     z, state = rnn(x)
     clean, end = nz.noise_off(rnn)(x)
     assert not torch.equal(z, clean)
-    for found, expected in zip(state if cell == "lstm" else (state,), end if cell == "lstm" else (end,), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for result, expected in zip(state if cell == "lstm" else (state,), end if cell == "lstm" else (end,), strict=True):
+        torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("noise", ["bernoulli", "poisson", "exponential"])

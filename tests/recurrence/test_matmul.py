@@ -35,14 +35,14 @@ def test_value_and_gradients_equal_those_of_rounded_factors(rows: int, width: in
     flat = up_64.flatten(0, 1)
     assert value.dtype == torch.float32
     # each sum is rounded to bfloat16, which has 8 binary digits; the bias is added, or summed, in float32
-    for found, expected in (
+    for result, expected in (
         (value, x_64 @ weight_64.T + bias.detach().double()),
         (x.grad, up_64 @ weight_64),
         (weight.grad, flat.T @ x_64.flatten(0, 1)),
         (bias.grad, upstream.double().flatten(0, 1).sum(0)),
     ):
-        assert found is not None
-        torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=0.02)
+        assert result is not None
+        torch.testing.assert_close(result.double(), expected, rtol=2**-8, atol=0.02)
     exact = x.detach().double() @ weight.detach().double().T + bias.detach().double()
     assert (value.double() - exact).abs().max() > 2e-3  # it was rounded: the test can tell
 
@@ -86,15 +86,15 @@ def test_layer_agrees_with_rounded_products(name: str) -> None:
 @pytest.mark.parametrize("noise", ["gaussian", "gaussian:multiplicative"])
 @pytest.mark.parametrize("name", CELLS)
 def test_gradients_of_layers_with_rounded_products_are_close(name: str, noise: str) -> None:
-    found = {}
+    result = {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
         rnn = NoisyRNN(12, 16, 2, name, noise, backend="scan", matmul_precision=precision)
         x = torch.randn(5, 7, 12, requires_grad=True)
         (rnn(x)[0] * torch.randn(5, 7, 16)).sum().backward()
-        found[precision] = {"x": x.grad, **{key: parameter.grad for key, parameter in rnn.named_parameters()}}
-    for key, exact in found["float32"].items():
-        near = found["bfloat16"][key]
+        result[precision] = {"x": x.grad, **{key: parameter.grad for key, parameter in rnn.named_parameters()}}
+    for key, exact in result["float32"].items():
+        near = result["bfloat16"][key]
         assert exact is not None and near is not None
         within = 2**-2 if name == "relu" else 2**-5  # a relu unit close to 0 changes sides
         assert 0 < (near - exact).norm() < within * exact.norm()
@@ -175,8 +175,12 @@ def test_packed_factors_give_the_same_products() -> None:
     for dtype, within in ((torch.float32, 1e-5), (torch.float64, 1e-14)):
         x, matrix, plus = (torch.randn(*shape, dtype=dtype) for shape in ((7, 13), (13, 31), (7, 31)))
         expected = x.double() @ matrix.double()
-        for found in (PackedMatrix(matrix, 7).matmul(x, plus) - plus, matmul(x, matrix), weight_gradient(x.mT, matrix)):
-            torch.testing.assert_close(found.double(), expected, rtol=0, atol=10 * within)
+        for result in (
+            PackedMatrix(matrix, 7).matmul(x, plus) - plus,
+            matmul(x, matrix),
+            weight_gradient(x.mT, matrix),
+        ):
+            torch.testing.assert_close(result.double(), expected, rtol=0, atol=10 * within)
         wide = weight_gradient(matrix, x.mT.contiguous())  # the other way round
         torch.testing.assert_close(wide.double(), matrix.double().mT @ x.double().mT, rtol=0, atol=10 * within)
 

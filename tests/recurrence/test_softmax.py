@@ -95,13 +95,13 @@ def test_values_and_gradients_by_blocks_equal_those_of_cross_entropy(
     monkeypatch.setattr(softmax, "CACHE_NUMEL", 3 * CLASSES)
     z, weight, bias, y = parts
     up = WEIGHTS[weights]()
-    expected, found = plainly(z, weight, bias, y), Softmax(z, weight, bias).log_prob(y)
-    close(found, expected)
+    expected, result = plainly(z, weight, bias, y), Softmax(z, weight, bias).log_prob(y)
+    close(result, expected)
     with torch.no_grad():
         close(Softmax(z, weight, bias).log_prob(y), expected)
     wanted = torch.autograd.grad(expected, parts[:3], up)
     for _ in range(2):  # what the first pass uses up, a second one finds again
-        for gradient, other in zip(torch.autograd.grad(found, parts[:3], up, retain_graph=True), wanted, strict=True):
+        for gradient, other in zip(torch.autograd.grad(result, parts[:3], up, retain_graph=True), wanted, strict=True):
             close(gradient, other)
     for source, other in zip(parts[:3], wanted, strict=True):  # alone, the others being no parameters
         given = [p if p is source else p.detach() for p in parts[:3]]

@@ -108,8 +108,8 @@ def test_every_backend_without_noise_equals_the_plain_rnn(name: str, backend: st
         z, memory = replace(recurrence, backend=each).clean()
         value = (weight * z.sin()).sum() + (0.0 if memory is None else memory.square().sum())
         results.append((z, *torch.autograd.grad(value, leaves(recurrence))))
-    for found, expected in zip(*results, strict=True):
-        close(found, expected)
+    for result, expected in zip(*results, strict=True):
+        close(result, expected)
 
 
 @pytest.mark.parametrize("noise", ADDITIVE + MULTIPLICATIVE)
@@ -143,7 +143,7 @@ def test_final_state_is_at_the_end_of_each_sequence(name: str, lengths: Tensor |
     z, last = recurrence.loop(lambda _, mean: mean + torch.randn(PARTICLES, 1, 1, dtype=mean.dtype))
     _, memories = recurrence.means(z)
     ends = [STEPS] * BATCH if lengths is None else lengths.tolist()
-    for kept in (last, None):  # kept by the scan, or to be found again
+    for kept in (last, None):  # stored by the scan, or to be computed again
         final, memory = recurrence.final(z, kept, lengths)
         close(final, textbook.at_lengths(z, recurrence.z, ends), 0.0)
         assert (memory is None) == (memories is None)

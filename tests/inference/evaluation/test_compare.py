@@ -35,13 +35,13 @@ def test_scores_equal_those_of_evaluate_with_the_same_seed(models):
     ]  # fmt: skip
     for row in table.rows:
         torch.manual_seed(3)
-        found = evaluate(models[row["model"]], DATA, row["method"], num_samples=SAMPLES.get(row["method"]))
+        result = evaluate(models[row["model"]], DATA, row["method"], num_samples=SAMPLES.get(row["method"]))
         for column in ("kind", "nats_per_step", "standard_error", "pareto_k", "effective_samples"):
-            expected = getattr(found, column)
+            expected = getattr(result, column)
             both_nan = isinstance(expected, float) and math.isnan(expected) and math.isnan(row[column])
             assert row[column] == expected or both_nan, column  # a text of one block has no standard error
-        assert row["monte_carlo_error"] == found.monte_carlo_error
-        assert row["samples"] == (found.num_samples or None)
+        assert row["monte_carlo_error"] == result.monte_carlo_error
+        assert row["samples"] == (result.num_samples or None)
         assert row["parameters"] == 5 * 4 + 2 * (4 * 4 + 4) + 4 * 5 + 5
         assert row["seconds_per_step"] > 0
 

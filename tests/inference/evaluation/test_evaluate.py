@@ -42,15 +42,15 @@ class TestMean:
     @pytest.mark.parametrize("spread", [0.0, 0.5])
     def test_is_the_underlying_network(self, spread):
         model = LanguageModel(7, 4, spread=spread).double()
-        found = evaluate(model, Stream(TOKENS, batch_size=1, window=9))
-        assert found.nats_per_step == pytest.approx(cross_entropy_by_torch(model, TOKENS), abs=1e-12)
-        assert found.perplexity == pytest.approx(math.exp(found.nats_per_step))
-        assert found.kind == ("predictor" if spread else "exact")
-        assert (found.num_steps, found.num_samples, found.monte_carlo_error) == (101, 0, 0.0)
+        result = evaluate(model, Stream(TOKENS, batch_size=1, window=9))
+        assert result.nats_per_step == pytest.approx(cross_entropy_by_torch(model, TOKENS), abs=1e-12)
+        assert result.perplexity == pytest.approx(math.exp(result.nats_per_step))
+        assert result.kind == ("predictor" if spread else "exact")
+        assert (result.num_steps, result.num_samples, result.monte_carlo_error) == (101, 0, 0.0)
 
     def test_each_column_starts_from_a_zero_state(self):
         model = LanguageModel(7, 4, spread=0.0, cell="lstm").double()
-        found = evaluate(model, Stream(TOKENS, batch_size=4, window=6))
+        result = evaluate(model, Stream(TOKENS, batch_size=4, window=6))
         total, start = 0.0, 0
         for length in (26, 25, 25, 25):  # 101 tokens in 4 columns
             before = TOKENS[start - 1] if start else torch.tensor(0)
@@ -58,21 +58,21 @@ class TestMean:
             out = model(torch.cat([before.reshape(1), column[:-1]])[None], column[None])
             total -= out.emission.log_prob(column[None]).sum().item()
             start += length
-        assert found.nats_per_step == pytest.approx(total / 101, abs=1e-12)
+        assert result.nats_per_step == pytest.approx(total / 101, abs=1e-12)
 
     @pytest.mark.parametrize("batch_size", [None, 2])
     def test_padded_sequences_are_scored_like_single_sequences(self, batch_size):
         model = SequenceModel(NoisyRNN(3, 4, cell="gru", spread=0.0), "bernoulli", 3).double()
         lengths = torch.tensor([5, 2, 4])
         inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
-        found = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size)
+        result = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size)
         rows = []
         for x, y, n in zip(inputs, targets, lengths, strict=True):
             rows.append(-model(x[None, :n]).emission.log_prob(y[None, :n]).sum())
         rows = torch.stack(rows).detach()
-        assert found.nats_per_step == pytest.approx(rows.sum().item() / 11, abs=1e-12)
-        residuals = rows - found.nats_per_step * lengths.double()
-        assert found.standard_error == pytest.approx((residuals.square().sum() * 3 / 2).sqrt().item() / 11, abs=1e-12)
+        assert result.nats_per_step == pytest.approx(rows.sum().item() / 11, abs=1e-12)
+        residuals = rows - result.nats_per_step * lengths.double()
+        assert result.standard_error == pytest.approx((residuals.square().sum() * 3 / 2).sqrt().item() / 11, abs=1e-12)
 
 
 class TestEnsemble:
@@ -81,19 +81,19 @@ class TestEnsemble:
         model = linear_gaussian()
         x = torch.tensor([[[0.5, -1.0]], [[2.0, 0.3]], [[-1.0, -1.0]]]).double()
         data = Sequences(torch.zeros(3, 1, 1).double(), x, torch.ones(3).long())
-        found = evaluate(model, data, method="ensemble", num_samples=4000)
+        result = evaluate(model, data, method="ensemble", num_samples=4000)
         truth = -exact_log_likelihood(x, 1.0).mean().item()
-        assert found.kind == "predictor"
+        assert result.kind == "predictor"
         # false-alarm rate 6e-7 (5 standard errors)
-        assert abs(found.nats_per_step - truth) < 5 * found.monte_carlo_error
-        assert 0 < found.monte_carlo_error < 0.02
+        assert abs(result.nats_per_step - truth) < 5 * result.monte_carlo_error
+        assert 0 < result.monte_carlo_error < 0.02
 
     def test_error_matches_repeated_evaluations(self):
         model = LanguageModel(7, 4, spread=1.0).double()
         data = Stream(TOKENS, batch_size=5, window=7)
-        found = [evaluate(model, data, method="ensemble", num_samples=20) for _ in range(40)]
-        spread = torch.tensor([f.nats_per_step for f in found]).std().item()
-        stated = sum(f.monte_carlo_error for f in found) / len(found)
+        result = [evaluate(model, data, method="ensemble", num_samples=20) for _ in range(40)]
+        spread = torch.tensor([f.nats_per_step for f in result]).std().item()
+        stated = sum(f.monte_carlo_error for f in result) / len(result)
         # the standard deviation of 40 has a relative error of 11 %; 3 of these: false-alarm rate 0.3 %, at a fixed seed
         assert stated == pytest.approx(spread, rel=0.33)
 
@@ -109,9 +109,9 @@ class TestEnsemble:
     def test_deterministic_model_is_exact(self):
         model = LanguageModel(7, 4, spread=0.0).double()
         data = Stream(TOKENS, batch_size=5, window=7)
-        found = evaluate(model, data, method="ensemble", num_samples=3)
-        assert (found.kind, found.monte_carlo_error) == ("exact", 0.0)
-        assert found.nats_per_step == evaluate(model, data).nats_per_step
+        result = evaluate(model, data, method="ensemble", num_samples=3)
+        assert (result.kind, result.monte_carlo_error) == ("exact", 0.0)
+        assert result.nats_per_step == evaluate(model, data).nats_per_step
 
     def test_leave_one_out_is_accurate_if_one_run_dominates(self):
         _, error = average(torch.tensor([[-1.0], [-300.0], [-300.0]], dtype=torch.float64))
@@ -134,9 +134,9 @@ class TestPrecision:
 
     def test_all_methods_agree(self, cell: str) -> None:
         model, data = self.model(cell, 0.0), Stream(torch.randint(50, (500,)), 5, 35)
-        found = [evaluate(model, data, method) for method in ("mean", "ensemble", "importance", "particle-filter")]
-        assert [each.kind for each in found] == ["exact"] * 4
-        assert len({each.nats_per_step for each in found}) == 1
+        result = [evaluate(model, data, method) for method in ("mean", "ensemble", "importance", "particle-filter")]
+        assert [each.kind for each in result] == ["exact"] * 4
+        assert len({each.nats_per_step for each in result}) == 1
 
     def test_tiny_noise_changes_little(self, cell: str) -> None:
         data = Stream(torch.randint(50, (500,)), 5, 35)
@@ -151,30 +151,30 @@ class TestLogProbs:
         model = LanguageModel(7, 4, spread=0.5).double()
         data = Stream(TOKENS, batch_size=4, window=6)
         assert evaluate(model, data).log_probs is None
-        found = evaluate(model, data, log_probs=True)
-        assert found == evaluate(model, data) and found.log_probs is not None
+        result = evaluate(model, data, log_probs=True)
+        assert result == evaluate(model, data) and result.log_probs is not None
         expected = []
         for length in (26, 25, 25, 25):  # 101 tokens in 4 columns, each from a zero state
             start = sum(map(len, expected))
             before = torch.cat([TOKENS.new_zeros(1), TOKENS])[start : start + length]
             out = noise_off(model)(before[None])
             expected.append(out.emission.log_prob(TOKENS[None, start : start + length])[0].detach())
-        torch.testing.assert_close(found.log_probs, torch.cat(expected), rtol=0, atol=1e-12)
+        torch.testing.assert_close(result.log_probs, torch.cat(expected), rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("batch_size", [None, 2])
     def test_of_sequences_are_padded_with_zeros(self, batch_size):
         model = SequenceModel(NoisyRNN(3, 4, spread=0.0), "bernoulli", 3).double()
         lengths = torch.tensor([2, 5, 4])
         inputs, targets = torch.randn(3, 5, 3).double(), torch.randint(2, (3, 5, 3)).double()
-        found = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size, log_probs=True).log_probs
+        result = evaluate(model, Sequences(inputs, targets, lengths), batch_size=batch_size, log_probs=True).log_probs
         expected = model(inputs).emission.log_prob(targets) * (torch.arange(5) < lengths[:, None])
-        torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(result, expected.detach(), rtol=0, atol=1e-12)
 
     def test_sum_to_the_ensemble(self):
         model, data = LanguageModel(7, 4, spread=0.5), Stream(TOKENS, batch_size=4, window=6)
-        found = evaluate(model, data, method="ensemble", num_samples=3, log_probs=True)
-        assert found.log_probs is not None
-        assert found.nats_per_step == pytest.approx(-found.log_probs.mean().item(), abs=1e-12)
+        result = evaluate(model, data, method="ensemble", num_samples=3, log_probs=True)
+        assert result.log_probs is not None
+        assert result.nats_per_step == pytest.approx(-result.log_probs.mean().item(), abs=1e-12)
 
 
 class TestRefusals:

@@ -51,33 +51,33 @@ class TestLinearGaussian:
     def test_from_the_prior_for_short_sequences(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian(spread=0.5)
         data = drawn(model, batch=6, steps=2)
-        found = evaluate(model, data, "importance", num_samples=20_000)
+        result = evaluate(model, data, "importance", num_samples=20_000)
         truth = -exact_log_likelihood(data.targets, 0.5).sum().item() / 12
-        assert found.kind == "bound" and found.num_samples == 20_000
-        assert found.pareto_k < 0.7 and found.unreliable == 0
+        assert result.kind == "bound" and result.num_samples == 20_000
+        assert result.pareto_k < 0.7 and result.unreliable == 0
         # false-alarm rate 0.3 % (3 standard errors), at a fixed seed
-        assert abs(found.nats_per_step - truth) < 3 * found.monte_carlo_error < 0.02
+        assert abs(result.nats_per_step - truth) < 3 * result.monte_carlo_error < 0.02
 
     def test_weights_from_the_posterior_all_equal_p_of_x(self, linear_gaussian, exact_log_likelihood):
         model = linear_gaussian()
         data = drawn(model, batch=5, steps=7)
-        found = evaluate(model, data, "importance", num_samples=30, guide=posterior_guide)
+        result = evaluate(model, data, "importance", num_samples=30, guide=posterior_guide)
         truth = exact_log_likelihood(data.targets, 1.0)
         # the model's 0.9 is that of float32
-        assert found.nats_per_step == pytest.approx(-truth.sum().item() / 35, abs=1e-7)
-        assert found.monte_carlo_error < 1e-7
-        assert (found.pareto_k, found.unreliable) == (-np.inf, 0.0)
-        assert found.effective_samples == pytest.approx(30)
+        assert result.nats_per_step == pytest.approx(-truth.sum().item() / 35, abs=1e-7)
+        assert result.monte_carlo_error < 1e-7
+        assert (result.pareto_k, result.unreliable) == (-np.inf, 0.0)
+        assert result.effective_samples == pytest.approx(30)
 
     def test_weights_from_the_prior_are_reported_as_unreliable_for_long_sequences(
         self, linear_gaussian, exact_log_likelihood
     ):
         model = linear_gaussian()
         data = drawn(model, batch=6, steps=20)
-        found = evaluate(model, data, "importance", num_samples=500)
+        result = evaluate(model, data, "importance", num_samples=500)
         truth = -exact_log_likelihood(data.targets, 1.0).sum().item() / 120
-        assert found.nats_per_step > truth + 5 * found.monte_carlo_error
-        assert found.pareto_k > 0.7 and found.unreliable > 0.5 and found.effective_samples < 20
+        assert result.nats_per_step > truth + 5 * result.monte_carlo_error
+        assert result.pareto_k > 0.7 and result.unreliable > 0.5 and result.effective_samples < 20
 
     def test_bound_of_a_trained_guide_is_between_that_of_the_prior_and_the_exact_value(
         self, linear_gaussian, exact_log_likelihood
@@ -103,13 +103,13 @@ class TestOneSample:
     def test_is_the_elbo(self, assert_mean):
         model = LanguageModel(5, 3, spread=1.0).double()
         data = Stream(torch.randint(5, (21,)), batch_size=3, window=50)
-        found = [evaluate(model, data, "importance", num_samples=1) for _ in range(400)]
-        assert found[0].kind == "bound" and np.isnan(found[0].monte_carlo_error)
-        assert (found[0].pareto_k, found[0].effective_samples) == (None, None)
+        result = [evaluate(model, data, "importance", num_samples=1) for _ in range(400)]
+        assert result[0].kind == "bound" and np.isnan(result[0].monte_carlo_error)
+        assert (result[0].pareto_k, result[0].effective_samples) == (None, None)
         batch = next(data.batches())
         bound = PriorAsGuide_ELBO(400, max_plate_nesting=1)
         losses = torch.tensor([bound.loss(model, None, batch.inputs, batch.targets) for _ in range(10)])
-        numbers = torch.tensor([each.nats_per_step for each in found]).double()
+        numbers = torch.tensor([each.nats_per_step for each in result]).double()
         assert_mean(numbers, losses.double().mean() / 21)
 
 
@@ -124,11 +124,11 @@ class TestGuides:
             with pyro.plate("sequences", len(targets), dim=-1):
                 pyro.sample("z_1_noise", law.to_event(2))
 
-        found = [evaluate(model, data, "importance", num_samples=40_000, guide=each) for each in (guide, None)]
-        error = (found[0].monte_carlo_error ** 2 + found[1].monte_carlo_error ** 2) ** 0.5
+        result = [evaluate(model, data, "importance", num_samples=40_000, guide=each) for each in (guide, None)]
+        error = (result[0].monte_carlo_error ** 2 + result[1].monte_carlo_error ** 2) ** 0.5
         # false-alarm rate 6e-7 (5 standard errors)
-        assert abs(found[0].nats_per_step - found[1].nats_per_step) < 5 * error < 0.05
-        assert found[0].monte_carlo_error > 1.2 * found[1].monte_carlo_error
+        assert abs(result[0].nats_per_step - result[1].nats_per_step) < 5 * error < 0.05
+        assert result[0].monte_carlo_error > 1.2 * result[1].monte_carlo_error
 
     def test_guides_are_called_with_the_state_of_each_window(self):
         model = innovations(LanguageModel(5, 3, cell="lstm", spread=0.5).double())
@@ -140,9 +140,9 @@ class TestGuides:
             with pyro.plate("sequences", len(targets), dim=-1):
                 pyro.sample("z_1_noise", dist.Normal(torch.zeros(targets.shape[1], 3).double(), 1.0).to_event(2))
 
-        found = [evaluate(model, data, "importance", num_samples=4000, guide=each) for each in (guide, None)]
-        error = (found[0].monte_carlo_error ** 2 + found[1].monte_carlo_error ** 2) ** 0.5
-        assert abs(found[0].nats_per_step - found[1].nats_per_step) < 5 * error < 0.1  # false-alarm rate 6e-7
+        result = [evaluate(model, data, "importance", num_samples=4000, guide=each) for each in (guide, None)]
+        error = (result[0].monte_carlo_error ** 2 + result[1].monte_carlo_error ** 2) ** 0.5
+        assert abs(result[0].nats_per_step - result[1].nats_per_step) < 5 * error < 0.1  # false-alarm rate 6e-7
         carried = [state for state in states if state is not None]
         assert len(carried) == 2 and all(part.shape == (1, 4000, 3, 3) for state in carried for part in state)
 
@@ -154,9 +154,9 @@ class TestGuides:
         given = pyro.condition(model, {"rnn.spread_1.gamma": torch.tensor(0.4).double()})
         fixed = LanguageModel(5, 3, spread=0.4).double()
         fixed.load_state_dict(model.state_dict())
-        found = [evaluate(each, data, "importance", num_samples=4000) for each in (given, fixed)]
-        error = (found[0].monte_carlo_error ** 2 + found[1].monte_carlo_error ** 2) ** 0.5
-        assert abs(found[0].nats_per_step - found[1].nats_per_step) < 5 * error  # false-alarm rate 6e-7
+        result = [evaluate(each, data, "importance", num_samples=4000) for each in (given, fixed)]
+        error = (result[0].monte_carlo_error ** 2 + result[1].monte_carlo_error ** 2) ** 0.5
+        assert abs(result[0].nats_per_step - result[1].nats_per_step) < 5 * error  # false-alarm rate 6e-7
 
     def test_a_program_without_a_plate_is_refused(self):
         model = LanguageModel(5, 3, spread=0.4).double()

@@ -41,10 +41,10 @@ def ratios(model: SequenceModel, method: str, lengths: Tensor = LENGTHS, batch_s
     rows = zip(inputs, targets, lengths.tolist(), strict=True)
     exact = torch.stack([likelihood_by_enumeration(model, x[:n], y[:n]) for x, y, n in rows])
     data = Sequences(inputs.repeat(COPIES, 1, 1), targets.repeat(COPIES, 1, 1), lengths.repeat(COPIES))
-    found = evaluate(model, data, method, batch_size=batch_size, log_probs=True, **one_island(method))
-    assert found.log_probs is not None
-    totals = found.log_probs.sum(1)
-    assert found.nats_per_step == pytest.approx(-totals.sum().item() / data.num_steps, abs=1e-12)
+    result = evaluate(model, data, method, batch_size=batch_size, log_probs=True, **one_island(method))
+    assert result.log_probs is not None
+    totals = result.log_probs.sum(1)
+    assert result.nats_per_step == pytest.approx(-totals.sum().item() / data.num_steps, abs=1e-12)
     return (totals.reshape(COPIES, 3) - exact).exp()
 
 
@@ -82,12 +82,12 @@ def test_columns_of_a_stream_are_sequences(method, cell):
     islands = {"islands": 40} if method == "particle-filter" else {}
     for window in (2, 4, 50):
         data = Stream(tokens, batch_size=2, window=window)
-        found = evaluate(model, data, method, num_samples=20_000, log_probs=True, **islands)
-        assert 0 < found.monte_carlo_error < 0.01
+        result = evaluate(model, data, method, num_samples=20_000, log_probs=True, **islands)
+        assert 0 < result.monte_carlo_error < 0.01
         # false-alarm rate 3e-6 at 40 islands (5.5 standard errors), at a fixed seed
-        assert abs(found.nats_per_step + exact.item() / 11) < 5.5 * found.monte_carlo_error
-        assert found.log_probs.shape == (11,)
-        assert found.nats_per_step == pytest.approx(-found.log_probs.mean().item(), abs=1e-12)
+        assert abs(result.nats_per_step + exact.item() / 11) < 5.5 * result.monte_carlo_error
+        assert result.log_probs.shape == (11,)
+        assert result.nats_per_step == pytest.approx(-result.log_probs.mean().item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -98,8 +98,8 @@ def test_log_prob_of_the_last_step_is_the_difference_of_log_likelihoods(method, 
         torch.stack([likelihood_by_enumeration(model, x[:n], y[:n]) for x, y in zip(inputs, targets, strict=True)])
         for n in (2, 3)
     ]
-    found = evaluate(model, Sequences(inputs, targets), method, num_samples=40_000, log_probs=True)
-    torch.testing.assert_close(found.log_probs[:, 2], exact[1] - exact[0], rtol=0, atol=0.05)
+    result = evaluate(model, Sequences(inputs, targets), method, num_samples=40_000, log_probs=True)
+    torch.testing.assert_close(result.log_probs[:, 2], exact[1] - exact[0], rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "gamma:multiplicative", "dirichlet", "beta:native", "poisson:native"])
@@ -120,19 +120,19 @@ def test_importance_and_particle_filter_agree_for_every_family(noise):
 def test_every_view_has_the_same_likelihood(method, view):
     model, (inputs, targets) = sequence_model("gru"), three_sequences()
     data = Sequences(inputs, targets, LENGTHS)
-    found = [evaluate(each, data, method, num_samples=8000) for each in (model, view(model))]
+    result = [evaluate(each, data, method, num_samples=8000) for each in (model, view(model))]
     # false-alarm rate 6e-7 (5 standard errors) but for few islands, at a fixed seed
-    error = (found[0].monte_carlo_error ** 2 + found[1].monte_carlo_error ** 2) ** 0.5
-    assert abs(found[0].nats_per_step - found[1].nats_per_step) < 5 * error
+    error = (result[0].monte_carlo_error ** 2 + result[1].monte_carlo_error ** 2) ** 0.5
+    assert abs(result[0].nats_per_step - result[1].nats_per_step) < 5 * error
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_error_matches_repeated_evaluations(method):
     model, (inputs, targets) = sequence_model(), three_sequences()
     data = Sequences(inputs.repeat(10, 1, 1), targets.repeat(10, 1, 1))
-    found = [evaluate(model, data, method, num_samples=40) for _ in range(60)]
-    spread = torch.tensor([f.nats_per_step for f in found]).std().item()
-    stated = torch.tensor([f.monte_carlo_error for f in found]).square().mean().sqrt().item()
+    result = [evaluate(model, data, method, num_samples=40) for _ in range(60)]
+    spread = torch.tensor([f.nats_per_step for f in result]).std().item()
+    stated = torch.tensor([f.monte_carlo_error for f in result]).square().mean().sqrt().item()
     # the standard deviation of 60 has a relative error of 9 %; 3 of these: false-alarm rate 0.3 %, at a fixed seed
     assert stated == pytest.approx(spread, rel=0.28)
 
@@ -143,9 +143,9 @@ def test_deterministic_model_is_exact(method, samples):
     model = LanguageModel(5, 4, cell="lstm", spread=0.0).double()
     data = Stream(torch.randint(5, (23,)), batch_size=3, window=4)
     islands = {"islands": 1} if (method, samples) == ("particle-filter", 1) else {}
-    found = evaluate(model, data, method, num_samples=samples, log_probs=True, **islands)
+    result = evaluate(model, data, method, num_samples=samples, log_probs=True, **islands)
     mean = evaluate(model, data, log_probs=True)
-    assert (found.kind, found.monte_carlo_error, found.num_samples) == ("exact", 0.0, 0)
-    assert (found.pareto_k, found.effective_samples, found.resamplings) == (None, None, None)
-    assert found.nats_per_step == pytest.approx(mean.nats_per_step, abs=1e-12)
-    torch.testing.assert_close(found.log_probs, mean.log_probs, rtol=0, atol=1e-12)
+    assert (result.kind, result.monte_carlo_error, result.num_samples) == ("exact", 0.0, 0)
+    assert (result.pareto_k, result.effective_samples, result.resamplings) == (None, None, None)
+    assert result.nats_per_step == pytest.approx(mean.nats_per_step, abs=1e-12)
+    torch.testing.assert_close(result.log_probs, mean.log_probs, rtol=0, atol=1e-12)

@@ -21,12 +21,12 @@ class TestLinearGaussian:
         inputs = torch.zeros(6, 20, 1).double()
         with torch.no_grad(), pyro.poutine.block():
             x = pyro.poutine.trace(model).get_trace(inputs).nodes["x"]["value"]
-        found = evaluate(model, Sequences(inputs, x), "particle-filter", num_samples=20_000, islands=20)
+        result = evaluate(model, Sequences(inputs, x), "particle-filter", num_samples=20_000, islands=20)
         truth = -exact_log_likelihood(x, 1.0).sum().item() / 120
-        assert found.kind == "estimate"
+        assert result.kind == "estimate"
         # false-alarm rate 0.3 % (3 standard errors), at a fixed seed
-        assert abs(found.nats_per_step - truth) < 3 * found.monte_carlo_error < 0.02
-        assert 1000 < found.effective_samples < 20_000 and 5 < found.resamplings <= 20
+        assert abs(result.nats_per_step - truth) < 3 * result.monte_carlo_error < 0.02
+        assert 1000 < result.effective_samples < 20_000 and 5 < result.resamplings <= 20
 
     @pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
     def test_is_unbiased_whatever_the_threshold(self, linear_gaussian, exact_log_likelihood, assert_mean, threshold):
@@ -34,12 +34,12 @@ class TestLinearGaussian:
         x = torch.tensor([0.5, -1.0, 2.0, 1.5]).double().reshape(1, 4, 1).expand(4000, -1, -1)
         data = Sequences(torch.zeros(4000, 4, 1).double(), x)
         options = {"num_samples": 10, "islands": 1, "threshold": threshold, "log_probs": True}
-        found = evaluate(model, data, "particle-filter", **options)
-        ratio = (found.log_probs.sum(1) - exact_log_likelihood(x[:1], 1.0, hidden=1)).exp()
+        result = evaluate(model, data, "particle-filter", **options)
+        ratio = (result.log_probs.sum(1) - exact_log_likelihood(x[:1], 1.0, hidden=1)).exp()
         assert_mean(ratio, 1.0)
-        assert (found.resamplings == 0) == (threshold == 0)
+        assert (result.resamplings == 0) == (threshold == 0)
         if threshold == 1:
-            assert found.resamplings == 4
+            assert result.resamplings == 4
 
 
 def seeded(model: SequenceModel, windows: list[Batch]) -> Filtered:
@@ -61,8 +61,8 @@ class TestStates:
         for window in (1, 3):
             pairs = zip(inputs.split(window, 1), targets.split(window, 1), strict=True)
             cut = seeded(model, [Batch(x, y, None, True) for x, y in pairs])
-            for found, expected in zip(cut, whole, strict=True):
-                torch.testing.assert_close(found, expected)
+            for result, expected in zip(cut, whole, strict=True):
+                torch.testing.assert_close(result, expected)
 
     def test_padded_steps_change_nothing(self, cell, layers):
         model = LanguageModel(5, 3, num_layers=layers, cell=cell, spread=1.0).double()
@@ -100,8 +100,8 @@ class TestResampling:
         states = select(States((number, number + 100), (number + 200, None)), systematic_ancestors(log_w, due))
         expected = number.reshape(2, 4, 2).clone()
         expected[0, :, 0], expected[1, :, 1] = number[2, 0], number[6, 1]
-        for found, shift in zip((*states.z, states.c[0]), (0, 100, 200), strict=True):
-            assert torch.equal(found.reshape(2, 4, 2), expected + shift)
+        for result, shift in zip((*states.z, states.c[0]), (0, 100, 200), strict=True):
+            assert torch.equal(result.reshape(2, 4, 2), expected + shift)
         assert states.c[1] is None
 
     def test_impossible_observation_has_probability_zero(self):
@@ -113,9 +113,9 @@ class TestResampling:
 
         model = SequenceModel(NoisyRNN(1, 2), Certain(2, 2))
         targets = torch.tensor([[0, 1, 0], [0, 0, 0]])
-        found = evaluate(model, Sequences(torch.zeros(2, 3, 1), targets), "particle-filter", log_probs=True)
-        assert found.nats_per_step == found.perplexity == math.inf
-        assert found.log_probs[0, 1] == -math.inf and found.log_probs[1].tolist() == [0.0] * 3
+        result = evaluate(model, Sequences(torch.zeros(2, 3, 1), targets), "particle-filter", log_probs=True)
+        assert result.nats_per_step == result.perplexity == math.inf
+        assert result.log_probs[0, 1] == -math.inf and result.log_probs[1].tolist() == [0.0] * 3
 
 
 class TestRefusals:
@@ -143,11 +143,11 @@ class TestRefusals:
             model.get_parameter(name).data = names[name].detach()
         model.embedding, model.emission = plain.embedding, plain.emission
         given = pyro.condition(model, values | {"rnn.spread_1.gamma": torch.tensor(0.7, dtype=torch.float64)})
-        found = []
+        result = []
         for program in (plain, given, innovations(given), unroll(given)):
             pyro.set_rng_seed(3)
-            found.append(evaluate(program, self.DATA, "particle-filter", num_samples=40).nats_per_step)
-        assert found == pytest.approx([found[0]] * 4, abs=1e-12)
+            result.append(evaluate(program, self.DATA, "particle-filter", num_samples=40).nats_per_step)
+        assert result == pytest.approx([result[0]] * 4, abs=1e-12)
 
     def test_conditioned_states(self):
         model = LanguageModel(5, 3)

@@ -29,17 +29,17 @@ class TestGroups:
     def test_names_dimensions_and_coordinates(self):
         gamma = nz.Spread(prior=dist.Uniform(0.1, 0.2))
         model = make(layers=2, cell="lstm", input_spread=0.2, spread=[0.3, gamma])
-        found = look(model, some_data(), num_samples=20, num_proposals=20_000, num_particles=8)
-        for group in (found.posterior, found.prior):
+        result = look(model, some_data(), num_samples=20, num_proposals=20_000, num_particles=8)
+        for group in (result.posterior, result.prior):
             assert set(group) == {"z_0", "z_1", "z_2", "gamma_2"}
             assert group.z_2.dims == ("chain", "draw", "sequence", "time", "unit_2")
             assert dict(group.z_0.sizes) == {"chain": 1, "draw": 20, "sequence": 3, "time": 4, "unit_0": 3}
-        assert found.posterior.time.values.tolist() == [1, 2, 3, 4]
-        assert found.posterior.unit_1.values.tolist() == [0, 1]
-        assert found.posterior_predictive.x.dims == ("chain", "draw", "sequence", "time", "feature")
-        assert found.log_likelihood.x.dims == ("chain", "draw", "sequence", "time")
-        assert found.observed_data.x.dims == ("sequence", "time", "feature")
-        attrs = found.attrs
+        assert result.posterior.time.values.tolist() == [1, 2, 3, 4]
+        assert result.posterior.unit_1.values.tolist() == [0, 1]
+        assert result.posterior_predictive.x.dims == ("chain", "draw", "sequence", "time", "feature")
+        assert result.log_likelihood.x.dims == ("chain", "draw", "sequence", "time")
+        assert result.observed_data.x.dims == ("sequence", "time", "feature")
+        attrs = result.attrs
         assert attrs["noise"] == "gaussian:additive" and attrs["cell"] == "lstm" and attrs["seed"] == 1
         assert attrs["gamma_1"] == pytest.approx(0.3) and "Uniform" in attrs["gamma_2"]
         assert attrs["arviz_version"] == arviz.__version__ and attrs["num_proposals"] == 20_000
@@ -49,33 +49,33 @@ class TestGroups:
         model = SequenceModel(NoisyRNN(3, 2, spread=0.0), "categorical", 4, weight_prior="normal")
         data = some_data("categorical", lengths=torch.tensor([4, 1, 3]))
         data = data.to("cpu", torch.float32)
-        found = look(model, data, num_samples=30)
-        assert set(found.posterior) == {"rnn.weight_ih_l0", "rnn.weight_hh_l0"}
-        assert found.posterior["rnn.weight_ih_l0"].shape == (1, 30, 2, 3)
-        likelihood = found.log_likelihood
+        result = look(model, data, num_samples=30)
+        assert set(result.posterior) == {"rnn.weight_ih_l0", "rnn.weight_hh_l0"}
+        assert result.posterior["rnn.weight_ih_l0"].shape == (1, 30, 2, 3)
+        likelihood = result.log_likelihood
         np.testing.assert_allclose(likelihood.x_marginal, likelihood.x.sum("time"), rtol=1e-5)
         # proposals are worth different weights, and those drawn are likelier than the prior's on the whole
-        assert found.sample_stats.pareto_k < 0.7
+        assert result.sample_stats.pareto_k < 0.7
 
     def test_log_likelihood_and_predictions_are_those_of_the_draws(self, linear_gaussian, assert_mean):
         model = linear_gaussian()
         data = drawn_from(model, batch=2, steps=2)
-        found = look(model, data, num_samples=3000, num_proposals=30_000)
-        z = torch.from_numpy(found.posterior.z_1.values)
+        result = look(model, data, num_samples=3000, num_proposals=30_000)
+        z = torch.from_numpy(result.posterior.z_1.values)
         mean = z @ model.emission.linear.weight.detach().T
         expected = dist.Normal(mean, 1.0).to_event(1).log_prob(data.targets)
-        np.testing.assert_allclose(found.log_likelihood.x, expected, rtol=1e-10)
-        residuals = torch.from_numpy(found.posterior_predictive.x.values) - mean
+        np.testing.assert_allclose(result.log_likelihood.x, expected, rtol=1e-10)
+        residuals = torch.from_numpy(result.posterior_predictive.x.values) - mean
         assert_mean(residuals[0], 0.0)
         assert_mean(residuals[0] ** 2, 1.0)
 
     @pytest.mark.parametrize("emission", ["categorical", "bernoulli"])
     def test_padding_is_nan_everywhere_and_nothing_else_is(self, emission):
         lengths = torch.tensor([4, 1, 3])
-        found = look(make(emission=emission), some_data(emission, lengths=lengths), num_samples=10)
+        result = look(make(emission=emission), some_data(emission, lengths=lengths), num_samples=10)
         real = np.arange(4) < lengths.numpy()[:, None]
         for group in ("posterior", "prior", "posterior_predictive", "log_likelihood", "observed_data"):
-            for values in found[group].data_vars.values():
+            for values in result[group].data_vars.values():
                 ours = real if values.ndim == values.dims.index("time") + 1 else real[..., None]
                 assert (np.isfinite(values.values) == ours).all()
         full = look(make(emission="categorical"), some_data("categorical"), num_samples=10)
@@ -86,14 +86,14 @@ class TestGroups:
         lengths, data = torch.tensor([4, 3, 2]), some_data()
         data = Sequences(data.inputs, data.targets.where(mask[..., None], np.nan), lengths, mask)
         model = make()
-        found = look(model, data, num_samples=10)
+        result = look(model, data, num_samples=10)
         real = np.arange(4) < lengths.numpy()[:, None]
-        assert (np.isfinite(found.log_likelihood.x[0, 0]) == (real & mask.numpy())).all()
-        assert (np.isfinite(found.observed_data.x[..., 0]) == (real & mask.numpy())).all()
-        for values in (found.posterior.z_1, found.posterior_predictive.x):
+        assert (np.isfinite(result.log_likelihood.x[0, 0]) == (real & mask.numpy())).all()
+        assert (np.isfinite(result.observed_data.x[..., 0]) == (real & mask.numpy())).all()
+        for values in (result.posterior.z_1, result.posterior_predictive.x):
             assert (np.isfinite(values[0, 0, ..., 0]) == real).all()
         other = Sequences(data.inputs, data.targets.where(mask[..., None], 1.0), lengths, mask)
-        np.testing.assert_array_equal(look(model, other, num_samples=10).posterior.z_1, found.posterior.z_1)
+        np.testing.assert_array_equal(look(model, other, num_samples=10).posterior.z_1, result.posterior.z_1)
 
     def test_views_agree(self):
         model, data = make(layers=2), some_data(lengths=torch.tensor([4, 2, 3]))
@@ -108,9 +108,9 @@ class TestGroups:
         stream = Stream(tokens, batch_size=2, window=6)
         (batch,) = stream.batches()
         columns = Sequences(batch.inputs, batch.targets, batch.lengths)
-        found, same = (look(model, data, num_samples=20) for data in (stream, columns))
-        np.testing.assert_array_equal(found.posterior.z_1, same.posterior.z_1)
-        np.testing.assert_array_equal(found.observed_data.x[0], tokens[:6])
+        result, same = (look(model, data, num_samples=20) for data in (stream, columns))
+        np.testing.assert_array_equal(result.posterior.z_1, same.posterior.z_1)
+        np.testing.assert_array_equal(result.observed_data.x[0], tokens[:6])
         with pytest.raises(ValueError, match=r"got 2 windows.* use a Stream whose window contains a whole column"):
             look(model, Stream(tokens, batch_size=2, window=4))
 
@@ -126,14 +126,14 @@ class TestGroups:
         model = linear_gaussian()
         data = drawn_from(model, batch=2, steps=1)
         monkeypatch.setattr(blocks, "MAX_NUMEL", 300)
-        found = look(model, data, num_samples=1000, num_proposals=10_000)
+        result = look(model, data, num_samples=1000, num_proposals=10_000)
         mean, covariance = exact_posterior(data.targets, 1.0)
         deviation = covariance.diagonal().sqrt().unflatten(0, (1, 2)).expand_as(mean)
-        worth = 1 / (1 / 1000 + 1 / found.sample_stats.effective_proposals.values)
-        assert abs(z_scores(found.posterior.z_1, mean, deviation, worth[:, None, None])).max() < LIMIT
-        z = torch.from_numpy(found.posterior.z_1.values)
+        worth = 1 / (1 / 1000 + 1 / result.sample_stats.effective_proposals.values)
+        assert abs(z_scores(result.posterior.z_1, mean, deviation, worth[:, None, None])).max() < LIMIT
+        z = torch.from_numpy(result.posterior.z_1.values)
         law = dist.Normal(z @ model.emission.linear.weight.detach().T, 1.0).to_event(1)
-        np.testing.assert_allclose(found.log_likelihood.x, law.log_prob(data.targets), rtol=1e-10)
+        np.testing.assert_allclose(result.log_likelihood.x, law.log_prob(data.targets), rtol=1e-10)
 
 
 def test_summaries_plots_and_loo_of_arviz(tmp_path):
@@ -144,8 +144,8 @@ def test_summaries_plots_and_loo_of_arviz(tmp_path):
 
 class TestMemory:
     def test_reported_memory_is_the_size_of_the_result(self, capsys):
-        found = look(make(), some_data(), num_samples=500, num_proposals=1000, progress=True)
-        groups = (found.posterior, found.prior, found.posterior_predictive, found.log_likelihood)
+        result = look(make(), some_data(), num_samples=500, num_proposals=1000, progress=True)
+        groups = (result.posterior, result.prior, result.posterior_predictive, result.log_likelihood)
         size = sum(values.nbytes for group in groups for values in group.data_vars.values())
         reported = capsys.readouterr().err
         latents = 1500 * 3 * 4 * 2 * 8
@@ -177,9 +177,9 @@ class TestWarningsAndRefusals:
         with pytest.warns(
             UserWarning, match=r"k̂ is above 0.7 .* 10000 proposals from the prior do not cover"
         ) as warned:
-            found = look(model, data)
+            result = look(model, data)
         assert warned[0].filename == look.__code__.co_filename  # the line that calls posterior
-        assert (found.sample_stats.pareto_k > 0.7).any()
+        assert (result.sample_stats.pareto_k > 0.7).any()
 
     @pytest.mark.parametrize("name", ["mean-field", "smoothing", "custom"])
     def test_draws_of_a_guide_that_does_not_cover_the_posterior_cause_a_warning(self, name, linear_gaussian):
@@ -195,9 +195,9 @@ class TestWarningsAndRefusals:
             r"k̂ is above 0.7 .*: the draws are those of the guide, which does not cover the posterior .* train the"
         )
         with pytest.warns(UserWarning, match=message) as warned:
-            found = look(nz.innovations(model), Sequences(inputs, x), guide, num_samples=2000)
+            result = look(nz.innovations(model), Sequences(inputs, x), guide, num_samples=2000)
         assert warned[0].filename == look.__code__.co_filename
-        assert (found.sample_stats.pareto_k > 0.7).any() and found.attrs["method"] == "guide, as drawn"
+        assert (result.sample_stats.pareto_k > 0.7).any() and result.attrs["method"] == "guide, as drawn"
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -36,10 +36,10 @@ class TestExact:
         data = drawn_from(model, 1, steps)
         mean, covariance = exact_posterior(data.targets, 1.0)
         deviation = covariance.diagonal().sqrt().unflatten(0, (steps, 2))
-        found = look(
+        result = look(
             model, data, method="smoother", num_samples=draws, num_chains=FILTERS, num_particles=particles
         ).posterior.z_1[:, :, 0, ::every]
-        z = z_over_filters(found, mean[0, ::every], deviation[::every])
+        z = z_over_filters(result, mean[0, ::every], deviation[::every])
         assert np.abs(z).max() < 5.3, z
 
     def test_linear_gaussian(self, linear_gaussian, exact_posterior):
@@ -64,10 +64,10 @@ class TestExact:
         pyro.set_rng_seed(4)
         model, data = make(**options), some_data(batch=1, steps=3)
         exact = look(model, data, num_samples=4000, num_proposals=40_000).posterior
-        found = look(model, data, method="smoother", num_samples=100, num_chains=FILTERS, num_particles=300).posterior
-        for name in found:
+        result = look(model, data, method="smoother", num_samples=100, num_chains=FILTERS, num_particles=300).posterior
+        for name in result:
             reference = exact[name].values[0]
-            values = found[name].values.mean(1)
+            values = result[name].values.mean(1)
             error = np.sqrt(values.var(0, ddof=1) / FILTERS + reference.var(0) / 4000)
             assert (np.abs(values.mean(0) - reference.mean(0)) < 5.5 * error).all()
 
@@ -77,11 +77,11 @@ class TestExact:
         data = drawn_from(model, 2, 6, torch.tensor([6, 3]))
         mean, covariance = exact_posterior(data.targets[1:, :3], 1.0)
         deviation = covariance.diagonal().sqrt().unflatten(0, (3, 2))
-        found = look(model, data, method="smoother", num_samples=50, num_chains=FILTERS, num_particles=300)
-        z_1 = found.posterior.z_1[:, :, 1]
+        result = look(model, data, method="smoother", num_samples=50, num_chains=FILTERS, num_particles=300)
+        z_1 = result.posterior.z_1[:, :, 1]
         assert np.abs(z_over_filters(z_1[:, :, :3], mean[0], deviation)).max() < 5.3
-        assert np.isnan(z_1[:, :, 3:]).all() and not np.isnan(found.posterior.z_1[:, :, 0]).any()
-        effective = found.sample_stats.effective_particles
+        assert np.isnan(z_1[:, :, 3:]).all() and not np.isnan(result.posterior.z_1[:, :, 0]).any()
+        effective = result.sample_stats.effective_particles
         assert effective.shape == (FILTERS, 2) and (effective > 1).all() and (effective < 300).all()
 
     def test_the_last_state_before_padding_is_drawn_given_its_target(self):
@@ -142,5 +142,5 @@ class TestRefusals:
         prior = nz.Spread(prior=dist.Gamma(2.0, 4.0))
         model, data = make(spread=prior), some_data()
         given = pyro.condition(model, {"rnn.spread_1.gamma": torch.tensor(0.4).double()})
-        found = look(given, Sequences(data.inputs, data.targets), method="smoother", num_samples=3, num_particles=10)
-        assert found.posterior.z_1.shape == (4, 3, 3, 4, 2)
+        result = look(given, Sequences(data.inputs, data.targets), method="smoother", num_samples=3, num_particles=10)
+        assert result.posterior.z_1.shape == (4, 3, 3, 4, 2)
