@@ -3,7 +3,8 @@
 It is a contestant of ``python benchmarks/music.py jsb``. The networks, their
 sizes and the optimizer are those of Pyro's example ``dmm`` (Krishnan, Shalit, Sontag, *Structured Inference Networks
 for Nonlinear State Space Models*, AAAI 2017, variant DKS; its dropout has no effect on an RNN of one layer). A
-trajectory is one sample site instead of one per step, and the best model in validation is used instead of the last.
+trajectory is one sample site instead of one per step, every scale is at least ``MIN_SCALE``, and the best model in
+validation is used instead of the last.
 
     z_t ~ Normal(gated transition of z_{t-1}),  x_t ~ Bernoulli(emitter of z_t),  q(z_t | z_{t-1}, x_{t:T})
 """
@@ -40,6 +41,9 @@ from noisin_pyro.training.rundir import checkpointer, metrics_log
 from noisin_pyro.training.rundir.layout import BEST, CONFIG, LAST, LOG, RESULT, fingerprint, require_same_data
 
 Step = Callable[..., tuple[Tensor, Tensor]]
+
+MIN_SCALE = 1e-5
+"""Added to every scale, which could round to 0 early in training, so that the loss would not be finite."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Transition(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         gate, proposal = self.gate(z), self.proposal(z)
-        return (1 - gate) * self.linear(z) + gate * proposal, softplus(self.scale(proposal.relu()))
+        return (1 - gate) * self.linear(z) + gate * proposal, MIN_SCALE + softplus(self.scale(proposal.relu()))
 
 
 class Combiner(nn.Module):
@@ -127,7 +131,7 @@ class Combiner(nn.Module):
 
     def forward(self, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         combined = 0.5 * (self.project(z).tanh() + state)
-        return self.mean(combined), softplus(self.scale(combined))
+        return self.mean(combined), MIN_SCALE + softplus(self.scale(combined))
 
 
 class DeepMarkovModel(nn.Module):
