@@ -1,9 +1,10 @@
 """Pyro's Deep Markov Model with its published settings on this library's data: a baseline for the guides.
 
-``python benchmarks/dmm.py results/chorales/dmm --minutes 60`` trains it and writes the folder. The networks, their
+It is a contestant of ``python benchmarks/music.py jsb``. The networks, their
 sizes and the optimizer are those of Pyro's example ``dmm`` (Krishnan, Shalit, Sontag, *Structured Inference Networks
 for Nonlinear State Space Models*, AAAI 2017, variant DKS; its dropout has no effect on an RNN of one layer). A
-trajectory is one sample site instead of one per step, and the best model in validation is used instead of the last.
+trajectory is one sample site instead of one per step, every scale is at least ``MIN_SCALE``, and the best model in
+validation is used instead of the last.
 
     z_t ~ Normal(gated transition of z_{t-1}),  x_t ~ Bernoulli(emitter of z_t),  q(z_t | z_{t-1}, x_{t:T})
 """
@@ -22,7 +23,6 @@ from typing import Any, ClassVar
 import pyro
 import pyro.distributions as dist
 import torch
-import tyro
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.infer import Trace_ELBO
@@ -34,12 +34,16 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from noisin_pyro._files import exclusive_lock, write_json
 from noisin_pyro.data import Sequences, load
 from noisin_pyro.models import Output, real_steps
+from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 from noisin_pyro.training.rundir.layout import BEST, CONFIG, LAST, LOG, RESULT, fingerprint, require_same_data
 
 Step = Callable[..., tuple[Tensor, Tensor]]
+
+MIN_SCALE = 1e-5
+"""Added to every scale, which could round to 0 early in training, so that the loss would not be finite."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Transition(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         gate, proposal = self.gate(z), self.proposal(z)
-        return (1 - gate) * self.linear(z) + gate * proposal, softplus(self.scale(proposal.relu()))
+        return (1 - gate) * self.linear(z) + gate * proposal, MIN_SCALE + softplus(self.scale(proposal.relu()))
 
 
 class Combiner(nn.Module):
@@ -127,7 +131,7 @@ class Combiner(nn.Module):
 
     def forward(self, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         combined = 0.5 * (self.project(z).tanh() + state)
-        return self.mean(combined), softplus(self.scale(combined))
+        return self.mean(combined), MIN_SCALE + softplus(self.scale(combined))
 
 
 class DeepMarkovModel(nn.Module):
@@ -244,10 +248,9 @@ def best(where: Path, keys: int = 88) -> DeepMarkovModel:
     return dmm
 
 
-def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None = None) -> None:
-    """Train until the time limit, resuming the run in the folder if there is one."""
-    settings = Settings() if settings is None else settings
-    corpus = load("jsb")
+def train(where: Path, data: str, seed: int, settings: Settings, after_epoch: AfterEpoch = lambda rows: None) -> None:
+    """Train, resuming the run in the folder if there is one; ``after_epoch`` is called after each validation."""
+    corpus = load(data)
     assert isinstance(corpus.train, Sequences) and isinstance(corpus.valid, Sequences)
     where.mkdir(parents=True, exist_ok=True)
     with program_settings(), exclusive_lock(where):
@@ -257,13 +260,11 @@ def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None 
             require_same_data(where, corpus)
             run.restore(last)
         else:
-            config = {"minutes": minutes, "seed": seed, "settings": asdict(settings)}
+            config = {"seed": seed, "settings": asdict(settings)}
             config |= provenance(torch.device("cpu")) | fingerprint(corpus)
             write_json(where / CONFIG, config)
         metrics_log.rewrite(where / LOG, run.rows)
         while (epoch := len(run.rows) * settings.validate_every) < settings.epochs:
-            if sum(row["seconds"] for row in run.rows) >= 60 * minutes:
-                break
             start = time.perf_counter()
             nats = [run.epoch() for _ in range(settings.validate_every)][-1]
             row = {"epoch": epoch + settings.validate_every, "train_nats": nats, "annealing": run.dmm.annealing}
@@ -278,23 +279,8 @@ def train(where: Path, minutes: float, seed: int = 0, settings: Settings | None 
             metrics_log.append(where / LOG, row)
             run.save(last)
             print("dmm  " + "  ".join(f"{name} {value:.5g}" for name, value in row.items()), file=sys.stderr)
+            after_epoch(run.rows)
         chosen = min(run.rows, key=lambda row: row["valid_nats"])
         epochs = {"epochs": run.rows[-1]["epoch"], "best_epoch": chosen["epoch"], "valid_nats": chosen["valid_nats"]}
         seconds = sum(row["seconds"] for row in run.rows)
         write_json(where / RESULT, {"name": "dmm", "seconds": seconds, "spreads": {}} | epochs)
-
-
-def main(where: tyro.conf.Positional[Path], minutes: float = 60.0, seed: int = 0) -> None:
-    """Train the Deep Markov Model on the chorales, or resume training.
-
-    Args:
-        where: Folder of the run.
-        minutes: Time limit of training and validation.
-        seed: Random seed of weights, noise and the order of batches.
-    """
-    torch.set_num_threads(1)
-    train(where, minutes, seed)
-
-
-if __name__ == "__main__":
-    tyro.cli(main)

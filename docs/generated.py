@@ -34,6 +34,7 @@ REPRODUCTIONS = {
     RESULTS / "gpu" / "reproduction": ", on a GPU",
 }  # folder of records: suffix of its tables' titles
 EARLIER = RESULTS / "reproduction-0.1"
+MUSIC = RESULTS / "music"
 PACKAGES = ["", ".noise", ".inference.guides", ".inference", ".data", ".training", ".models", ".plots"]
 PACKAGES += [".search", ".reproduction"]
 
@@ -60,7 +61,7 @@ def write(docs: Path) -> None:
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
     layers = (layer_calls, layer_construction)
-    for make in (noise_table, *layers, runs, bounds, speed, tried, reproduction, cost, output_noise):
+    for make in (noise_table, *layers, runs, bounds, speed, tried, reproduction, music, cost, output_noise):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     (folder / "trials.md").write_text(trials(REPRODUCTIONS), encoding="utf-8")
     (folder / "trials-0.1.md").write_text(trials({EARLIER: ""}), encoding="utf-8")
@@ -104,7 +105,8 @@ def runs() -> str:
     by_data: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(RESULTS.rglob("result.json"), key=lambda path: path.parent):
         result = json.loads(path.read_text(encoding="utf-8"))
-        elsewhere = (path.parents[1] / "table.md").exists() or any(map(path.is_relative_to, (*REPRODUCTIONS, EARLIER)))
+        others = (*REPRODUCTIONS, EARLIER, MUSIC)
+        elsewhere = (path.parents[1] / "table.md").exists() or any(map(path.is_relative_to, others))
         if "data" in result and not elsewhere:
             by_data.setdefault(_title(result["data"]), []).append((path.parent, result))
     return "\n".join(f"### {name}\n\n{_runs(results)}" for name, results in by_data.items())
@@ -207,6 +209,12 @@ def _ratio(comparison: str, name: str) -> str:
 def reproduction() -> str:
     """The papers' tables, with the rows that have been run so far."""
     tables = [text(records).replace("\n", f"{where}\n", 1) for where, records in _tables(REPRODUCTIONS)]
+    return "\n".join(tables) or "No row is complete yet.\n"
+
+
+def music() -> str:
+    """The tables of ``benchmarks/music.py``, one for each data set, with the rows that have been run so far."""
+    tables = [path.read_text(encoding="utf-8") for path in sorted(MUSIC.glob("*/table.md"))]
     return "\n".join(tables) or "No row is complete yet.\n"
 
 

@@ -40,6 +40,7 @@ class Recipe:
             the best value is the smallest or the largest that was tried, the next one beyond is tried too.
         further_trials: maximum number of such trials.
         trial_epochs: number of epochs of each trial.
+        trial_patience: number of epochs without improvement after which a trial stops; ``None`` for no early stopping.
         trial_seeds: seeds of the trials. With several, every candidate has a trial with each, and its validation loss
             is their mean.
         seeds: number of runs of the row with the chosen values.
@@ -59,6 +60,7 @@ class Recipe:
     ladder: Candidates = field(default_factory=dict)
     further_trials: int = 0
     trial_epochs: int = 10
+    trial_patience: int | None = None
     trial_seeds: Sequence[int] = (SEARCH_SEED,)
     seeds: int = 1
     first_seed: int = FIRST_SEED

@@ -188,14 +188,14 @@ def _run(recipe: Recipe, where: Path, seed: int, options: ReproductionOptions, l
     first = next(iter(sorted(where.glob("seed-*.json"))), None)
     chosen: Mapping[str, Any] = {}
     if recipe.space:
-        chosen = _choose(recipe, where, options, limit) if first is None else records.read(first).chosen
+        chosen = choose(recipe, where, options, limit) if first is None else records.read(first).chosen
     config = with_values(recipe.config, {**chosen, "run.seed": seed})
     if (same_run := records.find(where.parents[1], config)) is not None:
         return records.with_recipe(same_run, recipe, chosen)
-    return records.record(recipe, config, chosen, _train(config, where / f"seed-{seed}", limit))
+    return records.record(recipe, config, chosen, train_in(config, where / f"seed-{seed}", limit))
 
 
-def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: AfterEpoch) -> Values:
+def choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: AfterEpoch) -> Values:
     """The values that are best in validation, among the recipe's candidates and those beyond.
 
     Raises:
@@ -204,7 +204,11 @@ def _choose(recipe: Recipe, where: Path, options: ReproductionOptions, limit: Af
     epochs = options.trial_epochs_of(recipe)
     config = with_values(
         recipe.config,
-        {"run.seed": recipe.trial_seeds[0], "optimization.patience": None, "optimization.epochs": epochs},
+        {
+            "run.seed": recipe.trial_seeds[0],
+            "optimization.patience": recipe.trial_patience,
+            "optimization.epochs": epochs,
+        },
     )
 
     def run_trials(space: Candidates, folder: Path, number: int) -> list[Trial]:
@@ -252,7 +256,7 @@ def next_on_ladder(trials: Sequence[Trial], ladder: Candidates) -> Values | None
     return None
 
 
-def _train(config: Config, where: Path, limit: AfterEpoch) -> Result:
+def train_in(config: Config, where: Path, limit: AfterEpoch) -> Result:
     """Train in that folder, or resume there, with more epochs if requested.
 
     Raises:

@@ -143,7 +143,7 @@ class TrialRunner:
             for row in rows[reported:]:
                 trial.report(row["valid_nats"], int(row["epoch"]))
             trial.set_user_attr("seconds", sum(row["seconds"] for row in rows))
-            if len(rows) >= self.trial_epochs or TrainState(rows).is_finished(config.optimization):
+            if len(rows) >= self.trial_epochs or TrainState(rows).is_finished(config):
                 raise TrialComplete
             if trial.should_prune():
                 raise TrialPruned

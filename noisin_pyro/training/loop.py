@@ -113,7 +113,7 @@ class _Loop:
         options = config.optimization
         self.optimizer = build_optimizer(
             options.optimizer,
-            self.bound.parameters(),
+            (parameter for parameter in self.bound.parameters() if parameter.requires_grad),
             options.learning_rate,
             options.average_after,
             options.weight_decay,
@@ -133,7 +133,7 @@ class _Loop:
             # The final test needs it: an error now is better than one after training.
             read_best(self.checkpointer.folder, self.model, self.guide)
         self.world.on_rank_zero(partial(metrics_log.rewrite, self.log, state.rows))
-        finished = state.is_finished(self.config.optimization)
+        finished = state.is_finished(self.config)
         position = f"resuming: epoch {state.epoch}, {state.under_way.batches} batches done"
         logger.info("%13s, %s", self.label, "trained" if finished else position)
         if state.rows:  # it was killed between a checkpoint and the call after it
@@ -144,7 +144,7 @@ class _Loop:
         self._log_backends()
         train_step = make_train_step(self.bound, self.optimizer, self.config.optimization.clip, self.world)
         with DeferredSignals().deferred() as signals:
-            while not self.state.is_finished(self.config.optimization):
+            while not self.state.is_finished(self.config):
                 train_nats = self._train_epoch(train_step, signals)
                 row = self._validate_epoch(train_nats)
                 self.state.end_epoch(row)

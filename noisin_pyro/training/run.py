@@ -39,6 +39,11 @@ from noisin_pyro.training.validation import eval_rows, validate
 
 logger = logging.getLogger("noisin_pyro")
 
+UNTRAINED = (
+    "bound 'filtering' does not train its proposal, guide {guide!r}, where it resamples: give init from, the folder of "
+    "a run that has trained it by bound 'elbo', got {got}; or threshold 0, which trains it"
+)
+
 
 def train(
     config: Config | None = None, after_epoch: AfterEpoch = lambda rows: None, epochs: int | None = None
@@ -87,9 +92,7 @@ def train(
         locks.enter_context(tf32(config.run.tf32))
         corpus = world.on_rank_zero(partial(load_corpus, config.data))
         if not resume:
-            run, start = config.run, config.run.init_from
-            run = dataclasses.replace(run, init_from=start and start.absolute())
-            config = dataclasses.replace(config, data=resolved(config.data), run=run)
+            config = dataclasses.replace(config, data=resolved(config.data))
         result = _NetworkRun(config, corpus, world, locks).run(resume, after_epoch)
         if config.run.twin and config.noisy:
             folder = result.folder / "deterministic"
@@ -160,9 +163,17 @@ class _NetworkRun:
         return result
 
     def _load_initial_weights(self, model: SequenceModel, guide: Guide | None) -> None:
-        """Start from the weights in ``run.init_from``, unless there is a checkpoint."""
-        start, folder = self.config.run.init_from, self.config.run.folder
+        """Start from the weights in ``run.init_from``, unless there is a checkpoint.
+
+        With resampling, the gradient of p̂ by a guide's parameters is 0 on average, so that the guide is not trained.
+        """
+        start, folder, optimization = self.config.run.init_from, self.config.run.folder, self.config.optimization
         has_checkpoint = folder and any((folder / name).exists() for name in (layout.LAST, layout.BEFORE))
+        is_frozen = guide is not None and optimization.bound == "filtering" and optimization.threshold != 0
+        if guide is not None and is_frozen:
+            guide.requires_grad_(False)
+        if start is None and is_frozen and not has_checkpoint:
+            raise ValueError(UNTRAINED.format(guide=self.config.inference.guide, got="no run"))
         if start is not None and not has_checkpoint:
             other = load_run(start, imports=self.config.import_paths)
             if other.vocabulary != self.corpus.vocabulary:
@@ -172,6 +183,8 @@ class _NetworkRun:
             load_initial_state(model, other.model, start)
             if guide is not None and other.guide is not None:
                 load_initial_state(guide, other.guide, start)
+            elif is_frozen:
+                raise ValueError(UNTRAINED.format(guide=self.config.inference.guide, got=f"{str(start)!r} without one"))
 
     def _lock(self, folder: Path) -> None:
         self.locks.enter_context(exclusive_lock(folder))
@@ -209,7 +222,7 @@ class _NetworkRun:
         samples, ensemble = config.run.ensemble_samples, None
         valid_evaluation = validate(model, guide, valid, config, world)
         is_bound = guide is not None or config.optimization.bound == "filtering"
-        bound = validate(model, guide, test, config, world) if is_bound else None
+        bound = validate(model, guide, test, config, world, final=True) if is_bound else None
         score = partial(evaluate, model, batch_size=eval_rows(test, config.data, world))
         mean = scored(partial(score, method="mean"), test, world)
         if config.noisy and samples > 0:

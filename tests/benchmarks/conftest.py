@@ -21,11 +21,6 @@ def dmm(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def chorales_table(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return _program("chorales_table", monkeypatch)
-
-
-@pytest.fixture
 def linear_gaussian(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("linear_gaussian", monkeypatch)
 
@@ -41,8 +36,13 @@ def filtering_step(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def chorales(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return _program("chorales", monkeypatch)
+def music(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("music", monkeypatch)
+
+
+@pytest.fixture
+def music_recipes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("music_recipes", monkeypatch)
 
 
 @pytest.fixture

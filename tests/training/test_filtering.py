@@ -33,17 +33,64 @@ def config(texts: Texts, folder: Path, guide: Any = "prior", **options: Any) -> 
     )
 
 
-@pytest.mark.parametrize("guide", ["prior", pytest.param("filtering", marks=pytest.mark.slow)])
-def test_a_run_is_trained_and_validated_by_the_filter(guide: str, texts: Texts, tmp_path: Path) -> None:
-    result = train(config(texts, tmp_path / "run", guide, threshold=0.9, ancestor_term=False))
+def test_a_run_is_trained_and_validated_by_the_filter(texts: Texts, tmp_path: Path) -> None:
+    result = train(config(texts, tmp_path / "run", threshold=0.9, ancestor_term=False))
     assert (result.valid.kind, result.valid.method) == ("estimate", "particle-filter")
+    assert (result.valid.num_samples, math.isnan(result.valid.monte_carlo_error)) == (4, True)
     assert result.bound is not None and math.isfinite(result.bound.nats_per_step)
+    assert result.bound.num_samples == 64 and 0 < result.bound.monte_carlo_error < 0.1
     assert math.isfinite(result.log[-1]["train_nats"])
     trained = load_run(tmp_path / "run")
     assert trained.config.optimization.threshold == 0.9 and trained.config.optimization.ancestor_term is False
     held_out = Stream(trained.corpus.test, batch_size=10, window=10)  # type: ignore[arg-type]
     again = evaluate(trained.model, held_out, "particle-filter", num_samples=400, guide=trained.guide)
     assert again.nats_per_step == pytest.approx(result.bound.nats_per_step, rel=0.1)
+
+
+def guide_state(folder: Path) -> dict[str, torch.Tensor]:
+    guide = load_run(folder).guide
+    assert guide is not None
+    return guide.state_dict()
+
+
+@pytest.mark.parametrize("threshold", [None, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_a_guide_that_the_elbo_has_trained_is_the_proposal(
+    threshold: float | None, texts: Texts, tmp_path: Path
+) -> None:
+    of_bound = config(texts, tmp_path / "bound", "mean-field", threshold=threshold)
+    elbo = dataclasses.replace(
+        of_bound,
+        optimization=Optimization(epochs=1, learning_rate=0.02),
+        run=dataclasses.replace(of_bound.run, folder=tmp_path / "elbo"),
+    )
+    train(elbo)
+    run = dataclasses.replace(of_bound.run, init_from=tmp_path / "elbo")
+    result = train(dataclasses.replace(of_bound, run=run))
+    before, after = guide_state(tmp_path / "elbo"), guide_state(tmp_path / "bound")
+    assert all(torch.equal(value, after[name]) for name, value in before.items()) == (threshold is None)
+    networks = [load_run(tmp_path / name).model.rnn.state_dict() for name in ("elbo", "bound")]
+    assert any(not torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+    assert result.bound is not None and result.bound.method == "particle-filter"
+    continued = train(Config(run=Run(resume=tmp_path / "bound")), epochs=3)  # the guide stays as it is
+    assert len(continued.log) == 3
+    assert all(torch.equal(v, guide_state(tmp_path / "bound")[n]) for n, v in before.items()) == (threshold is None)
+
+
+@pytest.mark.parametrize("start", [None, "elbo"])
+def test_a_proposal_that_nothing_trains_is_refused(start: str | None, texts: Texts, tmp_path: Path) -> None:
+    of_bound = config(texts, tmp_path / "bound", "smoothing")
+    if start is not None:
+        elbo = dataclasses.replace(
+            of_bound,
+            inference=Inference(),
+            optimization=Optimization(epochs=1),
+            run=dataclasses.replace(of_bound.run, folder=tmp_path / start),
+        )
+        train(elbo)
+    run = dataclasses.replace(of_bound.run, init_from=start and tmp_path / start)
+    with pytest.raises(ValueError, match=r"does not train its proposal, guide 'smoothing'.*init from.*threshold 0"):
+        train(dataclasses.replace(of_bound, run=run))
+    assert not (tmp_path / "bound").exists()
 
 
 def test_particles_are_carried_through_a_break(texts: Texts, tmp_path: Path, after_step: AfterStep) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisin_pyro.training.config import Config
 from noisin_pyro.training.distributed import World
-from noisin_pyro.training.options import Optimization
 from noisin_pyro.training.rundir.metrics_log import Row, require_whole
 from noisin_pyro.training.sharding import CarriedState, gather_state, shard_state
 from noisin_pyro.training.type_checks import check_types
@@ -67,12 +67,17 @@ class TrainState:
         """The best validation so far."""
         return min(self.valid_nats, default=math.inf)
 
-    def is_finished(self, optimization: Optimization) -> bool:
-        """Whether the number of epochs, the patience or the time is used up."""
+    def is_finished(self, config: Config) -> bool:
+        """Whether the number of epochs, the patience or the time is used up.
+
+        The patience begins with the last epoch of KL annealing: before it, the bound in validation, whose KL has its
+        full weight, may get worse for a while.
+        """
+        optimization = config.optimization
         if not self.rows or len(self.rows) >= optimization.epochs:
             return len(self.rows) >= optimization.epochs
-        epochs_since_best = len(self.rows) - 1 - self.valid_nats.index(self.best_nats)
-        if optimization.patience is not None and epochs_since_best >= optimization.patience:
+        start = max(1 + self.valid_nats.index(self.best_nats), config.inference.kl_annealing or 0)
+        if optimization.patience is not None and len(self.rows) - start >= optimization.patience:
             return True
         seconds = sum(row["seconds"] for row in self.rows)
         return optimization.minutes is not None and seconds >= 60 * optimization.minutes
