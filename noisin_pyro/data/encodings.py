@@ -32,7 +32,8 @@ _SEVEN_BIT = {
 }  # fmt: skip
 _EIGHT_BIT = {
     "cp1252": "CP1252", "cp1250": "CP1250", "cp1251": "CP1251", "cp1253": "CP1253", "cp1254": "CP1254",
-    "cp1255": "CP1255", "cp1256": "CP1256", "cp1257": "CP1257", "iso8859_6": "ISO8859-6", "iso8859_2": "ISO8859-2", "iso8859_5": "ISO8859-5", "koi8_r": "KOI8-R", "mac_roman": "MACINTOSH",
+    "cp1255": "CP1255", "cp1256": "CP1256", "cp1257": "CP1257", "iso8859_6": "ISO8859-6",
+    "iso8859_2": "ISO8859-2", "iso8859_5": "ISO8859-5", "koi8_r": "KOI8-R", "mac_roman": "MACINTOSH",
     "cp437": "CP437", "cp850": "CP850", "cp866": "CP866", "cp932": "CP932", "euc_jp": "EUC-JP",
     "gb18030": "GB18030", "big5": "BIG5", "cp949": "CP949",
 }  # fmt: skip

@@ -327,7 +327,9 @@ def consistent(result: nz.inference.Evaluation, scored: Tensor) -> None:
     """Counts are those of the scored steps, and sums are equal however they are taken."""
     assert result.totals is not None and result.lengths is not None
     assert torch.equal(result.lengths, scored.sum(1)) and result.num_steps == int(scored.sum()), result
-    faults = differences(torch.tensor(-result.nats_per_step * result.num_steps, dtype=torch.double), result.totals.sum(), 1e-6)
+    faults = differences(
+        torch.tensor(-result.nats_per_step * result.num_steps, dtype=torch.double), result.totals.sum(), 1e-6
+    )
     if result.log_probs is not None:
         assert not result.log_probs[~scored].any(), "steps that are not scored have log-probabilities"
         faults += differences(result.log_probs.sum(1), result.totals, 1e-6, "log_probs")

@@ -110,7 +110,8 @@ def test_a_journal_that_has_lost_trials_is_refused(texts: Texts, tmp_path: Path,
     del lines[lost]
     journal.write_bytes(b"".join(lines))
     with pytest.raises(
-        ValueError, match=r"(trial 0 of '.*' has values|journal, line 2: trial 0 has no) .* lost records; restore it, or"
+        ValueError,
+        match=r"(trial 0 of '.*' has values|line 2: trial 0 has no) .* lost records; restore it, or",
     ):
         search(small_config(texts, epochs=1), SPACE, tmp_path / "s", **options)
     assert (tmp_path / "s" / "search.json").read_bytes() == summary
