@@ -71,6 +71,12 @@ def imported(kind: str, path: str, base: type[T], *arguments: Any) -> T:
     return made
 
 
+def as_number(value: Any) -> Any:
+    """A number of NumPy or torch as Python's. Anything else is returned as it is, as is a tensor with a gradient."""
+    is_number = getattr(value, "shape", None) == () and not getattr(value, "requires_grad", False)
+    return value.item() if is_number else value
+
+
 def integer(argument: str, value: Any, minimum: int = 1) -> int:
     """A whole number as an ``int``, from any type that is one (numpy's, too).
 

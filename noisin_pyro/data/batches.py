@@ -191,6 +191,7 @@ class Stream:
             raise ValueError(f"tokens must be a one-dimensional torch.long tensor of indices, got {_describe(tokens)}")
         self.batch_size, self.window = _positive("batch_size", batch_size), _positive("window", window)
         self.num_steps = len(tokens)
+        batch_size = self.batch_size
         if self.num_steps < batch_size:
             raise ValueError(
                 f"{self.num_steps} tokens do not fill batch_size={batch_size} columns; "

@@ -80,7 +80,8 @@ def load_music(path: str | Path) -> Corpus:
     Raises:
         ValueError: a file that is missing, damaged, or has other content.
     """
-    return Corpus(Path(path).stem, **read_chords(Path(path)), vocabulary=None)
+    path = Path(path).expanduser()
+    return Corpus(path.stem, **read_chords(path), vocabulary=None)
 
 
 def load_text(
@@ -114,11 +115,11 @@ def load_text(
     if folder is None:
         if missing:
             raise ValueError(f"pass a folder, or all of train, valid and test; missing: {', '.join(missing)}")
-        paths = {split: Path(path) for split, path in given.items() if path is not None}
+        paths = {split: Path(path).expanduser() for split, path in given.items() if path is not None}
     else:
         if len(missing) < 3:
             raise ValueError("pass either a folder or the paths train, valid and test, not both")
-        paths = {split: Path(folder) / f"{split}.txt" for split in given}
+        paths = {split: Path(folder).expanduser() / f"{split}.txt" for split in given}
     texts = {split: read_words(path) for split, path in paths.items()}
     return _text_corpus(name, texts, paths, max_vocabulary, min_count)
 

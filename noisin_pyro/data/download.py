@@ -32,7 +32,7 @@ def locate(name: str, spec: DatasetSpec, root: str | Path | None = None) -> list
             truncated or has other content; a cache that cannot be written; a download that failed from every mirror.
     """
     if root is not None:
-        if paths := _find_in_folder(Path(root), name, spec):
+        if paths := _find_in_folder(Path(root).expanduser(), name, spec):
             return paths
         raise ValueError(
             f"{name!r} is not in root={str(root)!r}; expected {_relative_paths(spec)}, or the files without their "

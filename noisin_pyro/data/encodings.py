@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import itertools
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,18 +22,22 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_ARCHIVE = (b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"%PDF")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-# Encodings that are recognized, and their names in iconv. Bytes in the first group can also be valid UTF-8.
+# Encodings that are recognized, and their names in iconv. The first group has bytes that no text in the second has: 0
+# and escape. Bytes in the second are valid in several encodings, of which a reader of the language knows the right one.
 _SEVEN_BIT = {
     "utf_16_le": "UTF-16LE", "utf_16_be": "UTF-16BE", "utf_32_le": "UTF-32LE", "utf_32_be": "UTF-32BE",
     "iso2022_jp": "ISO-2022-JP", "iso2022_kr": "ISO-2022-KR",
 }  # fmt: skip
 _EIGHT_BIT = {
     "cp1252": "CP1252", "cp1250": "CP1250", "cp1251": "CP1251", "cp1253": "CP1253", "cp1254": "CP1254",
+    "cp1255": "CP1255", "cp1256": "CP1256", "cp1257": "CP1257", "iso8859_6": "ISO8859-6",
     "iso8859_2": "ISO8859-2", "iso8859_5": "ISO8859-5", "koi8_r": "KOI8-R", "mac_roman": "MACINTOSH",
     "cp437": "CP437", "cp850": "CP850", "cp866": "CP866", "cp932": "CP932", "euc_jp": "EUC-JP",
     "gb18030": "GB18030", "big5": "BIG5", "cp949": "CP949",
 }  # fmt: skip
+_MOST_READINGS = 4
 
 
 def decode(content: bytes, path: Path) -> str:
@@ -41,8 +47,8 @@ def decode(content: bytes, path: Path) -> str:
         path: name of the file in errors.
 
     Raises:
-        ValueError: another encoding, a compressed file, or control characters. The message has the line, the encoding
-            if it is recognized with what it makes of that line, and a command that converts the file.
+        ValueError: another encoding, a compressed file, or control characters. The message has the line, what the file
+            reads in each encoding that is plausible, and a command that converts it.
     """
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     try:
@@ -64,48 +70,76 @@ def decode(content: bytes, path: Path) -> str:
 def _refuse(content: bytes, start: int, problem: str, candidates: dict[str, str], path: Path) -> NoReturn:
     """Raise, with what the content is if it is not UTF-8 from byte ``start`` on."""
     quoted = shlex.quote(str(path))
+    if content.startswith(_ARCHIVE):
+        raise ValueError(f"{path} is an archive or a document, not a text; save what it contains as a text in UTF-8")
     if tool := next((tool for magic, tool in _COMPRESSED.items() if content.startswith(magic)), None):
         raise ValueError(f"{path} is compressed with {tool}; decompress it: {tool} -dc {quoted} > new.txt")
     encoding, text = "utf-8", content.decode("utf-8", "replace")
     valid, invalid = len(re.findall("[^\0-\x7f\ufffd]", text)), text.count("\ufffd")
+    command = f"iconv -f ENCODING -t UTF-8 {quoted} > new.txt"
     if valid > invalid > 0:
         remedy = "the rest of the file is UTF-8: correct this line, or restore the file"
-    elif guess := _recognized(content, candidates):
-        encoding, text = guess
-        remedy = f"if that is right, convert it: iconv -f {candidates[encoding]} -t UTF-8 {quoted} > new.txt"
+    elif readings := _readings(content, candidates):
+        if set(readings) - set(_SEVEN_BIT):
+            raise ValueError(
+                f"{path}, line {_line(content[:start].decode())}: {problem}; it reads {_samples(content, readings)}; "
+                f"convert it from the encoding in which it is right: {command}; if none is, restore the file"
+            )
+        ((encoding, text),) = readings.items()
+        problem += f"; probably {candidates[encoding]}, in which it reads"
+        remedy = f"if that is right, convert it: {command.replace('ENCODING', candidates[encoding])}"
         remedy += "; if not, give iconv the right encoding, or restore the file"
     elif invalid:
-        remedy = f"its encoding is not recognized: convert it, iconv -f ENCODING -t UTF-8 {quoted} > new.txt"
+        remedy = f"its encoding is not recognized: convert it, {command}"
     else:
         remedy = "remove it, or pass a text file"
     before = content[:start].decode(encoding, "ignore")
     here = LINE_END.split(before)[-1][-20:] + LINE_END.split(text[len(before) :][:20])[0]
-    as_what = f"; probably {candidates[encoding]}, in which it reads" if encoding in candidates else " at"
-    raise ValueError(f"{path}, line {_line(before)}: {problem}{as_what} {here!r}; {remedy}")
+    at = " at" if encoding == "utf-8" else ""
+    raise ValueError(f"{path}, line {_line(before)}: {problem}{at} {here!r}; {remedy}")
 
 
-def _recognized(content: bytes, candidates: dict[str, str]) -> tuple[str, str] | None:
-    """The most probable of these encodings, and the text that it gives."""
+def _readings(content: bytes, candidates: dict[str, str]) -> dict[str, str]:
+    """Different texts that the content may be, with their encodings, the most probable first."""
     from charset_normalizer import from_bytes  # only needed for errors
 
-    best = from_bytes(content, cp_isolation=list(candidates)).best()
-    if best is None:
-        return None
-    encoding = "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
-    text = _DOS_END.sub("", content.decode(encoding))
-    # Bytes of other files make characters of UTF-16 too, but hardly any spaces.
-    is_text = not encoding.startswith("utf") or len(re.findall(r"\s", text)) > 0.01 * len(text)
-    return (encoding, text) if is_text and not _CONTROL.search(text) else None
+    # one encoding at a time: of similar ones together it leaves out all that follow an improbable one
+    matches = sorted(match for name in candidates for match in from_bytes(content, cp_isolation=[name]))
+    readings: dict[str, str] = {}
+    for match in matches:
+        text = _DOS_END.sub("", content.decode(match.encoding))
+        # Bytes of other files make characters of UTF-16 too, but hardly any spaces.
+        is_text = match.encoding not in _SEVEN_BIT or len(re.findall("[ \n\u3000]", text)) > 0.01 * len(text)
+        if is_text and text not in readings.values() and not _CONTROL.search(text):
+            readings[match.encoding] = text
+    return dict(itertools.islice(readings.items(), _MOST_READINGS))
+
+
+def _samples(content: bytes, encodings: Iterable[str]) -> str:
+    """Words that differ between each two encodings, as each of these reads them."""
+    words = list(dict.fromkeys(word for word in content.split() if not word.isascii()))
+    chosen = words[:1]
+    for one, other in itertools.combinations(encodings, 2):
+        different = (word for word in chosen + words if word.decode(one)[:20] != word.decode(other)[:20])
+        chosen += [word for word in itertools.islice(different, 1) if word not in chosen]
+    names = _SEVEN_BIT | _EIGHT_BIT
+    return ", ".join(f"{' '.join(w.decode(each)[:20] for w in chosen)!r} in {names[each]}" for each in encodings)
 
 
 def _undo_conversion(text: str, control: str, path: Path) -> str:
     """The remedy for what is left where a text was converted from Latin-1, but was not Latin-1."""
     undo, remedies = f"iconv -f UTF-8 -t LATIN1 {shlex.quote(str(path))}", []
-    for name, command in (("UTF-8", undo), ("CP1252", f"{undo} | iconv -f CP1252 -t UTF-8")):
-        with contextlib.suppress(UnicodeError):
-            text.encode("latin1").decode(name)
-            remedies += [f"if it was {name}, and converted as if it were Latin-1, undo that: {command} > new.txt"]
-            break
+    with contextlib.suppress(UnicodeEncodeError):
+        original = text.encode("latin1")
+        try:
+            original.decode()
+            remedies.append(f"if it was UTF-8, and converted as if it were Latin-1, undo that: {undo} > new.txt")
+        except UnicodeDecodeError:
+            if readings := _readings(original, _EIGHT_BIT):
+                remedies.append(
+                    f"if it was converted as if it were Latin-1, it reads {_samples(original, readings)} before that; "
+                    f"convert it from the encoding in which it is right: {undo} | iconv -f ENCODING -t UTF-8 > new.txt"
+                )
     if control == "\x85":
         newline = f"perl -CSD -pe 's/\\x{{85}}/\\n/g' {shlex.quote(str(path))} > new.txt"
         remedies.append(f"if it ends lines, replace it: {newline}")

@@ -50,9 +50,14 @@ def _sequences(content: dict[str, Any], key: str, path: Path) -> Sequences:
     rolls = content[key]
     is_cell = isinstance(rolls, np.ndarray) and rolls.dtype == object
     if not is_cell and np.shape(rolls)[2:] != (KEYS,):  # scipy saves a list of pieces of equal length as one array
+        axes = list(np.shape(rolls))
+        remedy = "put a single piece into a cell array too"
+        if len(axes) == 3 and KEYS in axes:  # MATLAB's cat(3, ...) puts the pieces last
+            order = [3, 1, 2] if axes.index(KEYS) == 1 else [3, 2, 1]
+            remedy = f"if its last axis is the pieces, save permute({key}, {order}) from MATLAB"
         raise ValueError(
             f"{path}: {key!r} must be a cell array of piano rolls (time, {KEYS}), or one array (pieces, time, {KEYS}), "
-            f"got {_described(rolls)}; put a single piece into a cell array too"
+            f"got {_described(rolls)}; {remedy}"
         )
     pieces = list(rolls.reshape(-1)) if is_cell else list(rolls)
     if not pieces:
@@ -76,7 +81,11 @@ def _chords(piece: Any, name: str) -> np.ndarray:
         remedy = transposed or wide or "; save each piece as a piano roll with a row for each step"
         raise ValueError(f"{name} must be zeros and ones of shape (time, {KEYS}), got {_described(chords)}{remedy}")
     if (others := chords[(chords != 0) & (chords != 1)]).size:
-        raise ValueError(f"{name} must be zeros and ones, got {others[0]:g}; if these are velocities, save roll > 0")
+        odd = min(others, key=lambda value: value if value == value else -np.inf)  # NaN first, then negative numbers
+        remedy = "if these are velocities, save roll > 0"
+        if not odd > 0:
+            remedy = "if it stands for steps without data, cut these off; if for silence, save 0"
+        raise ValueError(f"{name} must be zeros and ones, got {odd:g}; {remedy}")
     return chords.astype(np.float32)
 
 

@@ -106,8 +106,8 @@ class FilteredProgram:
         if rnn.noisy_layers and not rnn.noise.has_rsample and (particles < 2 or not self.ancestor_term):
             raise ValueError(
                 f"{USER} has no gradient for {rnn.noise} noise, which is discrete with a law that depends on the "
-                f"state, unless ancestor_term=True and num_particles is at least 2, got {self.ancestor_term} and "
-                f"{particles}"
+                f"state, got ancestor_term={self.ancestor_term} and num_particles={particles}; use ancestor_term=True "
+                "and num_particles of at least 2"
             )
 
 

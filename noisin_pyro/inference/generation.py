@@ -18,7 +18,7 @@ from noisin_pyro._lookup import integer
 from noisin_pyro.inference.filtering.resampling import systematic_ancestors
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import latent_sites
-from noisin_pyro.models import Mask, NoisyPath, NormalWeights
+from noisin_pyro.models import LanguageModel, Mask, NoisyPath, NormalWeights, underlying
 from noisin_pyro.models.sequence_model import require_output
 
 MIN_PARTICLES, THRESHOLD = 400, 0.5
@@ -65,7 +65,7 @@ def generate(
     particles = max(num_samples, MIN_PARTICLES) if num_particles is None else integer("num_particles", num_particles)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
-    read = _first_inputs(model, prompt, start)
+    read = _first_inputs(model, prompt, integer("start", start, 0))
     with seeded(seed, read.device), poutine.block():
         has_prompt = read.shape[1] > 1
         latents, out = _first_run(model, read[:, :1].expand(1 if has_prompt else num_samples, 1))
@@ -137,6 +137,12 @@ def _values(latents: list[Any], kind: type) -> dict[str, Tensor]:
 def _first_inputs(model: Callable[..., Any], prompt: Tensor | None, start: int) -> Tensor:
     """The start token and the prompt, ``(1, 1 + P)``."""
     device = next((p.device for p in model.parameters()), None) if isinstance(model, torch.nn.Module) else None
+    program, _ = underlying(model)
+    words = program.emission.output_size if isinstance(program, LanguageModel) else math.inf
+    if start >= words:
+        raise ValueError(
+            f"start must be a token from 0 to {words - 1}, got {start}; use the index of the token before the text"
+        )
     first = torch.tensor([start], device=device)
     if prompt is None:
         return first[None]

@@ -17,12 +17,12 @@ from noisin_pyro.recurrence.cells import Cell, Weights
 from noisin_pyro.recurrence.matmul import is_tracing, needs_torch_operations
 
 State = Tensor | tuple[Tensor, Tensor]
-AnySpread = float | Spread | Sequence[float | Spread] | np.ndarray
+AnySpread = float | Spread | Sequence[float | Spread] | np.ndarray | Tensor
 
 
 def spread_per_layer(spread: AnySpread, num_layers: int, feedback: bool) -> Sequence[float | Spread]:
     """One spread for each layer, the lowest first."""
-    if isinstance(spread, np.ndarray):
+    if isinstance(spread, np.ndarray | Tensor) and not getattr(spread, "requires_grad", False):
         spread = spread.tolist()
     if isinstance(spread, (Real, Spread)):
         if feedback:
@@ -30,7 +30,7 @@ def spread_per_layer(spread: AnySpread, num_layers: int, feedback: bool) -> Sequ
         return [*[0.0] * (num_layers - 1), spread]
     if not isinstance(spread, (list, tuple)) or len(spread) != num_layers:
         expected = f"a number, a Spread, or a list of {num_layers} of them (one a layer)"
-        raise ValueError(f"spread must be {expected}, got {spread!r}")
+        raise ValueError(f"spread must be {expected}, got {spread!r}; a learned γ is Spread(0.3, learn=True)")
     return spread
 
 
@@ -50,6 +50,11 @@ def layer_spread(
         raise ValueError(
             f"feedback=False puts noise on the output alone: the spread of {'the input' if layer == 0 else layer} "
             "must be 0; use feedback=True for noise below the last layer"
+        )
+    if spread.fixed is not None and spread.fixed <= family.min_spread:
+        raise ValueError(
+            f"spread must be above {family.min_spread:g} for {noise} noise, got {spread.fixed:g}; use 0, or the "
+            "additive form"
         )
     spread.keep_below(family.max_spread)
     if spread.fixed is None and not family.spread_is_pathwise:

@@ -188,6 +188,11 @@ class NoisyPath(TorchDistribution):
         if value.shape[-2:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise ValueError(f"value must have shape (..., {expected}), got {tuple(value.shape)}")
+        if not value.is_floating_point() or not _broadcast(value.shape[:-2], self.batch_shape):
+            raise ValueError(
+                f"value must be floating-point, with batch dimensions that broadcast with {tuple(self.batch_shape)}, "
+                f"got {value.dtype} of shape {tuple(value.shape)}; pass trajectories of the sequences of this path"
+            )
         means, _ = self.transition.means(value, self.family)
         real = None if self.lengths is None else real_steps(self.lengths, self.event_shape[0])
         if real is not None:
@@ -239,6 +244,11 @@ class NoisyPath(TorchDistribution):
     def _keep(self, z: Tensor, memory: Tensor | None) -> Tensor:
         self._memory_of_draw.record(z, memory)
         return z
+
+
+def _broadcast(one: Shape, other: Shape) -> bool:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
 
 
 def step_law(family: Family, spread: Tensor, mean: Tensor, mean_error: float = 0.0) -> TorchDistribution:

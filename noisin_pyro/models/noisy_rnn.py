@@ -106,6 +106,8 @@ class NoisyRNN(ReusableModule):
             self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.empty(rows)))
             self.register_parameter(f"bias_hh_l{layer}", nn.Parameter(torch.empty(rows)))
         self.reset_parameters()
+        if spread is None or input_spread is None:
+            raise ValueError("spread and input_spread must be numbers or Spreads, got None; use 0 for no noise")
         self.set_spread(spread, input_spread)
         self.register_load_state_dict_pre_hook(_keep_spreads)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import pyro
@@ -14,7 +13,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import named
+from noisin_pyro._lookup import integer, named
 from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.models._validation import AnySpread, State
 from noisin_pyro.models.dropout import Dropout, draw
@@ -186,8 +185,8 @@ class SequenceModel(ReusableModule):
         """
         if batch < 1:
             raise ValueError("inputs must contain at least one sequence, got an empty batch; skip it")
-        if size is not None and (not isinstance(size, Integral) or size < batch):
-            raise ValueError(f"size must be a whole number of at least the batch's {batch} sequences, got {size!r}")
+        if size is not None:
+            size = integer("size (of the data set)", size, batch)
         if size is None or size == batch:
             return pyro.plate("sequences", batch, dim=-1)
         return pyro.plate("sequences", size, subsample=torch.arange(batch), dim=-1)

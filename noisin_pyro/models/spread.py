@@ -14,6 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import Tensor
 
+from noisin_pyro._lookup import as_number
 from noisin_pyro.noise.supports import bounds
 
 PAPER_FLOOR = 0.1  # section 4: "we added a constant of 0.1"
@@ -68,9 +69,11 @@ class Spread(PyroModule):
             raise ValueError("Spread: a prior replaces value and learn; give either the prior or them")
         if floor is not None and not learn:
             raise ValueError(f"spread: the floor {floor:g} has no effect on one that is not learned; leave it out")
-        value = 0.3 if value is None else value
-        if not (isinstance(value, Real) and 0.0 <= value < math.inf):
-            raise ValueError(f"Spread: value must be a finite number >= 0, got {value!r}")
+        value = 0.3 if value is None else as_number(value)
+        if isinstance(value, bool) or not (isinstance(value, Real) and 0.0 <= value < math.inf):
+            raise ValueError(
+                f"Spread: value must be a finite number >= 0, got {value!r}; a learned γ is Spread(0.3, learn=True)"
+            )
         value = float(value)
         self.initial, self.fixed = value, None if learn or prior is not None else value
         self.floor = 0.0

@@ -19,6 +19,7 @@ from noisin_pyro.noise.standardized import Standardized, StandardNormal
 
 Interval = tuple[float, float]
 ANYWHERE: Interval = (-math.inf, math.inf)
+MIN_COUNT_SPREAD = 1e-9  # torch samples counts, here of mean 1/γ², as integers of 64 bits, which overflow
 
 
 class Family(ABC):
@@ -36,7 +37,7 @@ class Family(ABC):
         spread_is_pathwise: whether a sample is differentiable in the spread.
         has_innovations: whether z = mean + scale·ε with a law of ε that does not depend on the mean.
         support_depends_on_spread: whether the support of ε depends on the spread (multiplicative and native gamma).
-        max_spread: upper bound of the spread, exclusive.
+        min_spread, max_spread: bounds of the spread, exclusive.
         mean_range: the open interval that the mean must be in.
     """
 
@@ -48,6 +49,7 @@ class Family(ABC):
     spread_is_pathwise: bool = True
     has_innovations: bool = True
     support_depends_on_spread: bool = False
+    min_spread: float = 0.0
     max_spread: float = math.inf
     mean_range: Interval = ANYWHERE
     distribution: Callable[..., dist.TorchDistribution] = NoisyState
@@ -93,8 +95,8 @@ class Family(ABC):
 
         Args:
             mean: ``(..., H)``, floating point, within ``mean_range``.
-            spread: γ > 0, less than ``max_spread``; broadcasts against the mean. The number 0 (not a tensor) turns
-                noise off.
+            spread: γ, between ``min_spread`` and ``max_spread``; broadcasts against the mean. The number 0 (not a
+                tensor) turns noise off.
 
         Returns:
             A distribution with event shape ``(H,)`` and mean ``mean``; a point mass if the spread is 0.
@@ -130,9 +132,9 @@ class Family(ABC):
             )
 
     def _check_spread_number(self, spread: float) -> None:
-        if not (isinstance(spread, Real) and 0 < spread < self.max_spread):
+        if not (isinstance(spread, Real) and self.min_spread < spread < self.max_spread):
             raise ValueError(
-                f"spread: {self} noise needs 0 < spread < {self.max_spread:g}, got {spread!r}; "
+                f"spread: {self} noise needs {self.min_spread:g} < spread < {self.max_spread:g}, got {spread!r}; "
                 "pass the number 0 to turn noise off"
             )
 
@@ -144,7 +146,7 @@ class Family(ABC):
             )
         if not _validation_enabled():
             return
-        outside = ~((spread > 0) & (spread < self.max_spread))
+        outside = ~((spread > self.min_spread) & (spread < self.max_spread))
         if bool(outside.any()):
             self._check_spread_number(spread[outside].reshape(-1)[0].item())
 
@@ -187,12 +189,15 @@ class StandardizedFamily(Family):
         self.support_depends_on_spread = depends_on_spread and not self.discrete
         if depends_on_spread:
             self.distribution = NoisyRatio
+            self.min_spread = MIN_COUNT_SPREAD if isinstance(self._probe(), base_laws.Poisson) else 0.0
 
     def law(self, spread: Tensor, size: int) -> dist.TorchDistribution:
         if self.joint and size == 1:
             raise ValueError(f"size: {self} noise couples a layer's units and is constant on one; use 2 or more")
         if not self.depends_on_spread:
-            return Standardized(self._raw(spread.new_zeros(size), **self.shape))
+            # torch samples gamma and Dirichlet laws in float32 and float64 only
+            zeros = spread.new_zeros(size, dtype=torch.promote_types(spread.dtype, torch.float32))
+            return Standardized(self._raw(zeros, **self.shape), dtype=spread.dtype)
         self._check_spread(spread)
         # float32 loses the digits of a small γ in 1/γ² and in 1 + γ²
         gamma = spread.double().expand(torch.broadcast_shapes(spread.shape, (size,)))
@@ -269,6 +274,7 @@ class NativePoisson(NativeFamily):
     """z = γ²·Poisson(h/γ²), h > 0, standard deviation γ√h."""
 
     name = "poisson"
+    min_spread = MIN_COUNT_SPREAD
     discrete = True
     has_rsample = False
     spread_is_pathwise = False

@@ -22,6 +22,7 @@ from noisin_pyro.search.search_space import Range, Space, Values, combinations, 
 JOURNAL = "optuna.journal"
 _MAX_REDRAWS = 20
 _RECORD = '{"op_code":'
+_CREATED_BY = {"study_id": 0, "trial_id": 4}  # codes of the records after which Optuna counts one more
 
 logger = logging.getLogger("noisin_pyro")
 
@@ -77,12 +78,27 @@ def _mend(path: Path) -> None:
 
     A process that is killed, or a full disk, leaves half a line; if another process writes after it, or two at once, a
     line holds several records; a power failure can leave zero bytes or empty lines.
+
+    Raises:
+        ValueError: a record of a trial that no record before it creates. Optuna numbers trials in the order of their
+            records, so each later one would take the place of the one before it.
     """
     *lines, last = path.read_bytes().split(b"\n")
     mended, lost = [], []
+    created = dict.fromkeys(_CREATED_BY, 0)
     for number, line in enumerate(lines, start=1):
         records = _records(line)
         mended += records
+        for record in map(json.loads, records):
+            for kind, code in _CREATED_BY.items():
+                if record.get(kind, -1) >= created[kind]:
+                    damaged = f" (half a record is in line {', '.join(lost)})" if lost else ""
+                    raise ValueError(
+                        f"{path}, line {number}: {kind.replace('_id', '')} {record[kind]} has no record that creates "
+                        f"it{damaged}, so that the journal has lost records; restore it, or start the search in "
+                        "another folder"
+                    )
+                created[kind] += record["op_code"] == code
         if line.strip(b"\0\r ") and b"".join(records) != line.replace(b"\0", b"").strip():
             lost.append(str(number))
     if lost:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import tyro.conf
 from annotated_types import Ge, Gt, Le, Lt
 
+from noisin_pyro._lookup import as_number
+
 Named = tyro.conf.arg
 CELLS = "tanh", "sigmoid", "relu", "identity", "lstm", "gru"
 EMISSIONS = "categorical", "bernoulli", "gaussian", "poisson"
@@ -43,8 +45,7 @@ def _as_paths(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A number of NumPy or torch as Python's, and a path with the home folder for ``~``; anything else as it is."""
-    if getattr(value, "shape", None) == ():
-        return value.item()
+    value = as_number(value)
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
         return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
     if isinstance(value, tuple):  # of words, which stay as they are, or of paths

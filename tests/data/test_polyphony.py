@@ -69,7 +69,11 @@ def test_inputs_are_the_chord_before_and_silence_first(tmp_path: Path) -> None:
             {"validdata": cells(chords(3, 0), 90 * chords(3, 1))},
             "piece 2 of .*ones, got 90; if .*velocities, save roll > 0",
         ),
-        ({"validdata": cells(chords(3, 0) * np.nan)}, "piece 1 of 'validdata' .*got nan"),
+        (
+            {"validdata": cells(np.where(chords(3, 0) > 0, 90, np.nan))},
+            "piece 1 of 'validdata' .*got nan; if it stands for steps without data, cut these off",
+        ),
+        ({"validdata": cells(90.0 * chords(3, 0) - 1)}, "got -1; if it stands for steps without data, cut these off"),
         ({"validdata": cells(csc_array(2.0 * chords(3, 0)))}, "piece 1 of 'validdata' .*got 2"),
         ({"validdata": cells(chords(3, 0) + 1j)}, "got complex128 of shape"),
         (
@@ -86,7 +90,11 @@ def test_inputs_are_the_chord_before_and_silence_first(tmp_path: Path) -> None:
             {"traindata": csc_array(chords(6, 0).astype(float))},
             r"must be a cell array .*got float64 of shape \(6, 88\)",
         ),
-        ({"traindata": np.zeros((88, 5, 3))}, r"\(pieces, time, 88\), got float64 of shape \(88, 5, 3\)"),
+        (
+            {"traindata": np.zeros((88, 5, 3))},
+            r"\(pieces, time, 88\), got .* \(88, 5, 3\); .* save permute\(traindata, \[3, 2, 1\]\) from MATLAB",
+        ),
+        ({"traindata": np.zeros((5, 88, 3))}, r"got .* \(5, 88, 3\); .* save permute\(traindata, \[3, 1, 2\]\)"),
         ({"traindata": 1.0}, r"must be a cell array .*got float64 of shape \(1, 1\)"),
         ({"traindata": np.empty((1, 0), dtype=object)}, "'traindata' has no sequences"),
     ],

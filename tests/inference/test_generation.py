@@ -210,6 +210,8 @@ class TestRefusals:
             ({"num_samples": 0}, "num_samples"),
             ({"temperature": -1.0}, "temperature must be"),
             ({"temperature": float("nan")}, "temperature must be"),
+            ({"start": 5}, "start must be a token from 0 to 4, got 5"),
+            ({"start": -1}, "start must be an integer of at least 0, got -1"),
             ({"prompt": torch.zeros(1, 2).long()}, "prompt must be a one-dimensional"),
             ({"prompt": [1, 2]}, "prompt must be a one-dimensional torch.long tensor of tokens, got list"),
         ],

@@ -193,6 +193,13 @@ def test_values_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         make_path().log_prob(torch.zeros(shape, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("value", [torch.zeros(BATCH + 1, STEPS, UNITS), torch.zeros(BATCH, STEPS, UNITS).long()])
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_trajectories_of_other_sequences_are_refused(cell: str, value: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=rf"broadcast with \({BATCH},\), got torch.*; pass trajectories of the sequen"):
+        make_path(cell=cell).log_prob(value)
+
+
 @pytest.mark.parametrize("noise", [*ADDITIVE, *MULTIPLICATIVE, *NATIVE])
 def test_each_state_has_the_mean_of_the_transition_and_the_spread_of_its_layer(noise: str) -> None:
     """E[z_t | z_{t-1}] is the cell's f, and the noise's standard deviation γ_l: 2 scores a layer, each beyond 5.5

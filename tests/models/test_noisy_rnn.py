@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -178,6 +179,7 @@ LEARNED = Spread(0.3, learn=True)
         ({"noise": "poisson:native", "cell": "lstm"}, r"poisson:native.*lstm"),
         ({"noise": "beta:native", "cell": "gru"}, r"beta:native.*gru"),
         ({"noise": "beta:native", "cell": "sigmoid", "spread": 1.0}, "below 1.*got 1"),
+        ({"noise": "poisson:native", "cell": "sigmoid", "spread": 1e-20}, "above 1e-09 .*got 1e-20; use 0, or the add"),
         ({"noise": "beta:native", "cell": "sigmoid", "spread": Spread(1.5, learn=True)}, "below 1.*1.5"),
         (
             {"noise": "beta:native", "cell": "sigmoid", "spread": Spread(prior=dist.Gamma(2.0, 4.0))},
@@ -198,9 +200,17 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         NoisyRNN(**(SIZES | options))
 
 
-@pytest.mark.parametrize("spread", [torch.tensor(0.3), "0.3"])
+@pytest.mark.parametrize("spread", [torch.tensor(0.3), np.float64(0.3), np.array(0.3), torch.tensor([0.3])])
+def test_spreads_may_be_numbers_of_torch_and_numpy(spread: Any) -> None:
+    rnn = NoisyRNN(**SIZES, spread=spread)
+    assert rnn.spread_1.fixed == pytest.approx(0.3)
+    if spread.ndim == 0:
+        assert NoisyRNN(**SIZES, input_spread=spread).spread_0.fixed == Spread(spread).fixed == rnn.spread_1.fixed
+
+
+@pytest.mark.parametrize("spread", [torch.tensor(0.3, requires_grad=True), "0.3", None, True, torch.ones(2)])
 def test_spreads_that_are_not_numbers(spread: Any) -> None:
-    with pytest.raises(ValueError, match="spread"):
+    with pytest.raises(ValueError, match=r"[sS]pread"):
         NoisyRNN(**SIZES, spread=spread)
 
 

@@ -149,11 +149,15 @@ def test_dropout_with_a_small_spread(gamma, dtype):
 def test_no_draw_is_nan(family, dtype):
     h = torch.tensor([0.3, 0.9, 1e-6], dtype=dtype)
     for gamma in (1e-12, 1e-8, 1e-4, 0.999, 0.9999999, 30.0, 1e6):
-        if gamma >= family.max_spread:
+        if not family.min_spread < gamma < family.max_spread:
+            with pytest.raises(ValueError, match=f"noise needs {family.min_spread:g} < spread < .*got {gamma}"):
+                family(h, gamma)
             continue
         d = family(h, gamma)
         z = d.sample((20,))
         assert z.isfinite().all() and not d.log_prob(z).isnan().any()
+        if family.max_spread == math.inf and gamma < 1e-4:  # a draw of a small spread is near the mean
+            torch.testing.assert_close(z, h.expand_as(z), rtol=1e-3, atol=40 * gamma)
         if family.has_innovations:
             law = family.law(torch.tensor(gamma, dtype=dtype), 3)
             epsilon = law.sample((20,))
@@ -178,3 +182,21 @@ def test_nearly_continuous_lattices_have_a_density():
         for gamma in (1e-4, 1e-6, 1e-8):
             d = get(name)(torch.tensor([0.7, 0.2, 0.4]), gamma)
             assert d.log_prob(d.sample((50,))).isfinite().all()
+
+
+# ---- half precision -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_what_float32_computes(family, dtype):
+    """Also where torch samples in float32 and float64 only (gamma, beta, chi2, dirichlet)."""
+    mean = torch.tensor([0.25, 0.5, 0.75])
+    draws = []
+    for each in (torch.float32, dtype):
+        torch.manual_seed(0)
+        d = family(mean.to(each), 0.25)
+        z = d.sample((200,))
+        assert z.dtype == d.log_prob(z).dtype == each and not d.log_prob(z).isnan().any()
+        draws.append(z.float())
+    if family.name in ("gamma", "beta", "chi2", "dirichlet"):  # the others draw other random numbers
+        torch.testing.assert_close(draws[1], draws[0], rtol=4 * torch.finfo(dtype).eps, atol=8 * torch.finfo(dtype).eps)

@@ -110,10 +110,28 @@ def test_a_journal_that_has_lost_trials_is_refused(texts: Texts, tmp_path: Path,
     del lines[lost]
     journal.write_bytes(b"".join(lines))
     with pytest.raises(
-        ValueError, match=r"trial 0 of '.*' has values .* lost records; restore it, or start the search"
+        ValueError,
+        match=r"(trial 0 of '.*' has values|line 2: trial 0 has no) .* lost records; restore it, or",
     ):
         search(small_config(texts, epochs=1), SPACE, tmp_path / "s", **options)
     assert (tmp_path / "s" / "search.json").read_bytes() == summary
+
+
+@pytest.mark.parametrize(("number", "line", "kind"), [(0, 2, "study 0"), (1, 6, "trial 2"), (3, 6, "trial 2")])
+@pytest.mark.parametrize("rest", [0, 30])
+def test_a_damaged_record_that_later_ones_need_is_refused(
+    journal: Path, number: int, line: int, kind: str, rest: int
+) -> None:
+    """Without the check, the records of a trial would be those of the one before it."""
+    study = open_study(open_journal(journal), "study", None)
+    study.tell(2, 0.5)
+    lines = [each for each in journal.read_bytes().splitlines() if b'"trial_id":0' not in each]
+    lines[number] = lines[number][:rest]
+    journal.write_bytes(damaged := b"\n".join(lines) + b"\n")
+    where = rf" \(half a record is in line {number + 1}\)" if rest else ""
+    with pytest.raises(ValueError, match=rf"journal, line {line}: {kind} has no record that creates it{where}, .*; re"):
+        trials(journal)
+    assert journal.read_bytes() == damaged
 
 
 def test_a_full_disk_is_reported_with_the_name_of_the_journal(journal: Path) -> None:

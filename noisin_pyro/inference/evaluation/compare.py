@@ -82,7 +82,7 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table to a CSV file."""
-        Path(path).write_text(self.csv(), encoding="utf-8", newline="")
+        Path(path).expanduser().write_text(self.csv(), encoding="utf-8", newline="")
 
 
 def compare(

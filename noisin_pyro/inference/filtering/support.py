@@ -42,8 +42,9 @@ def filterable(model: Callable[..., Any], user: str = PARTICLE_FILTER) -> tuple[
     if isinstance(program, SequenceModel):
         return program, conditions
     noise_off = " (for noise_off(model) use method='mean')" if user == PARTICLE_FILTER else ""
+    handler = getattr(getattr(program, "func", None), "args", (program,))[0]  # of Pyro's, around the program
     raise ValueError(
-        f"{user} needs a SequenceModel, got {type(program).__name__}; pass the model itself, or its unroll or "
+        f"{user} needs a SequenceModel, got {type(handler).__name__}; pass the model itself, or its unroll or "
         f"innovations view{noise_off}"
     )
 

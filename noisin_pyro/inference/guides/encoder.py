@@ -36,8 +36,12 @@ class Encoder(nn.Module):
             lengths: lengths of the sequences ``(B,)``, or None if all are T.
             mask: False where a target is missing, ``(..., B, T)``; the features there are 0, whatever the target.
         """
+        if mask is not None:
+            mask = mask.to(targets.device)
+            if self.embedding is not None:
+                targets = targets.where(mask, 0)  # missing ones may be no class at all
         x = targets.to(inputs) if self.embedding is None else self.embedding(targets)
-        x = x if mask is None else x.where(mask.to(x.device).unsqueeze(-1), 0.0)
+        x = x if mask is None else x.where(mask.unsqueeze(-1), 0.0)
         shape = torch.broadcast_shapes(inputs.shape[:-1], x.shape[:-1])
         inputs, x = inputs.expand(*shape, -1), x.expand(*shape, -1)
         gru_inputs = torch.cat([inputs, x], -1)

@@ -35,6 +35,7 @@ def make_folder(folder: Path | None, name: str) -> Path:
             except FileExistsError:
                 continue
     assert folder is not None
+    folder = folder.expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
+import re
 from pathlib import Path
 
 from noisin_pyro._files import atomic_write, naming
@@ -14,6 +16,8 @@ COLUMNS = {
     "epoch", "train_nats", "train_perplexity", "valid_nats", "valid_perplexity", "learning_rate", "seconds",
     "tokens_per_second",
 }  # fmt: skip
+# digits in groups of thousands: 1,234 or 12 345 678, by one of the separators of spreadsheet programs
+_GROUPED = re.compile("[+-]?[1-9]\\d{0,2}(?=([.,'’ \xa0\u202f]))(?:\\1\\d{3})+(?!\\d)")
 
 
 def append(path: Path, row: Row) -> None:
@@ -34,31 +38,54 @@ def rewrite(path: Path, rows: list[Row]) -> None:
 def read(path: Path) -> list[Row]:
     """All rows, as dictionaries from column to number.
 
-    What spreadsheet programs save is read too: a byte-order mark, empty lines and columns, semicolons or tabs between
-    the columns, and decimal commas beside these.
+    What spreadsheet programs save is read too: a byte-order mark, UTF-16, empty lines and columns, semicolons or tabs
+    between the columns, decimal commas beside these, and thousands separators.
 
     Raises:
         ValueError: a file that is no log, or damaged.
     """
-    text = path.read_bytes().decode("utf-8-sig", "replace")
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
     delimiter = next((mark for mark in ";\t" if mark in text.partition("\n")[0]), ",")
     rows: list[Row] = []
+    table: list[dict[str, str]] = []
+    mark: str | None = None
     try:
-        for line in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
-            cells = {name: cell for name, cell in line.items() if name or cell}
-            if any(cells.values()):
-                rows.append({name: _number(name, cell, delimiter != ",") for name, cell in cells.items()})
+        lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        for line in lines:
+            table.append({name: cell for name, cell in line.items() if name or cell})
+        mark = _decimal_mark([str(cell) for line in table for cell in line.values()], delimiter)
+        for cells in filter(lambda line: any(line.values()), table):
+            rows.append({name: _number(name, cell, mark) for name, cell in cells.items()})
     except (ValueError, csv.Error) as error:
+        number = len(table if mark is None else rows) + 1
         raise ValueError(
-            f"{path} is damaged, row {len(rows) + 1}: {error}; restore it, or remove result.json and resume the run, "
-            "which writes both again"
+            f"{path} is damaged, row {number}: {error}; restore it, or remove result.json and resume the run, which "
+            "writes both again"
         ) from error
     return rows
 
 
-def _number(name: str, cell: str, decimal_comma: bool) -> float:
+def _decimal_mark(cells: list[str], delimiter: str) -> str:
+    """The decimal mark of a file, by the cells in which it cannot separate thousands; empty if it is not known."""
+    ends = [re.search(r"([.,])\d*(e[+-]?\d+)?$", cell.strip(), re.IGNORECASE) for cell in cells]
+    marks = {end[1] for end in ends if end and end.string.count(end[1]) == 1 and not _GROUPED.fullmatch(end.string)}
+    if len(marks) == 1:
+        return marks.pop()
+    return "." if not marks and delimiter == "," else ""
+
+
+def _number(name: str, cell: str, mark: str) -> float:
+    """The number in a cell. Without a known decimal mark, what may separate thousands is refused."""
     try:
-        return float(cell.replace(",", ".") if decimal_comma else cell)
+        digits = cell.strip()
+        grouped = _GROUPED.match(digits)
+        if grouped and grouped[1] != mark:
+            if not mark and grouped[1] in ".,":
+                raise ValueError
+            digits = grouped[0].replace(grouped[1], "") + digits[grouped.end() :]
+        return float(digits.replace(mark, ".") if mark else digits)
     except (ValueError, TypeError, AttributeError):  # also a row with too few or too many cells
         raise ValueError(f"{name} is {cell!r}, not a number") from None
 

@@ -28,15 +28,24 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log.csv"
 
 
+def with_decimal_commas(text: str) -> str:
+    return text.replace(",", ";").replace(".", ",")
+
+
 SAVED = {
     "with a mark": lambda text: "\ufeff" + text,
     "with bare line feeds": lambda text: text.replace("\r\n", "\n"),
     "quoted": lambda text: "\r\n".join(",".join(f'"{c}"' for c in row.split(",")) for row in text.splitlines()),
     "with empty rows and columns": lambda text: text.replace("\r\n", ",,\r\n") + ",,,,,\r\n\r\n",
-    "semicolons and decimal commas": lambda text: text.replace(",", ";").replace(".", ","),
+    "semicolons and decimal commas": with_decimal_commas,
     "semicolons and decimal points": lambda text: text.replace(",", ";"),
     "tabs": lambda text: text.replace(",", "\t"),
     "tabs, a mark and decimal commas": lambda text: "\ufeff" + text.replace(",", "\t").replace(".", ","),
+    "decimal points and thousands": lambda text: text.replace("1234.5", '"1,234.5"'),
+    "decimal commas and thousands": lambda text: with_decimal_commas(text).replace("1234,5", "1.234,5"),
+    "decimal commas and spaces": lambda text: with_decimal_commas(text).replace("1234,5", " 1\u202f234,5"),
+    "spaces": lambda text: text.replace(",4.5,", ",  4.5 ,").replace("1234.5", "1 234.5"),
+    "Swiss thousands": lambda text: text.replace(",", ";").replace("1234.5", "1’234.5"),
     "exponents": lambda text: text.replace("0.001", "1.00E-03").replace("1e-05", "+1E-5"),
 }
 
@@ -47,11 +56,33 @@ def test_what_a_spreadsheet_program_saves_is_read(log: Path, program: str) -> No
     assert metrics_log.read(log) == ROWS
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_unicode_text_of_a_spreadsheet_program_is_read(log: Path, encoding: str) -> None:
+    text = log.read_bytes().decode().replace(",", "\t")
+    log.write_bytes(("\ufeff" * (encoding == "utf-16-be") + text).encode(encoding))
+    assert metrics_log.read(log) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("number", "value"), [("12,346", None), ("12.346", None), ("1.234.567", None), ("1,234,567.5", 1234567.5)]
+)
+def test_what_may_be_thousands_needs_a_known_decimal_mark(log: Path, number: str, value: float | None) -> None:
+    log.write_text(f"epoch;seconds\n1;{number}\n")
+    if value is None:
+        with pytest.raises(ValueError, match=f"seconds is '{number}', not a number"):
+            metrics_log.read(log)
+    else:
+        assert metrics_log.read(log) == [{"epoch": 1, "seconds": value}]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        (",4.5,", ',"4,512",', "row 2: valid_nats is '4,512'"),
+        (",4.5,", ',"4,5",', "row 2: valid_nats is '4,5'"),
+        ("1234.5", "1 23 4.5", "row 1: seconds is '1 23 4.5'"),
+        ("1234.5", '"12,34.5"', "row 1: seconds is '12,34.5'"),
         (",4.5,", ",04. May,", r"row 2: valid_nats is '04\. May', not a number"),
-        ("1234.5", '"1,234.5"', r"row 1: seconds is '1,234\.5', not a number"),
         ("5.12346", "######", "row 1: valid_nats is '######'"),
         (",0.25", "", "row 2: seconds is None"),
         ("0.25", "0.25,7", r"row 2: None is \['7'\]"),
