@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisin_pyro._lookup import imported, is_import_path, known
 from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import MUSIC, NAMES
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import Cell, Emission, LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
+from noisin_pyro.models import Cell, LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
 from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.noise import Family
 from noisin_pyro.training.config import Config, is_own_family
@@ -158,7 +158,7 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
         assert data.features is not None
         options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
         size = data.features
-        emission = _own("emission", network.emission or "bernoulli", Emission, network.hidden_size, size)
+        emission = _own("emission", network.emission or "bernoulli", nn.Module, network.hidden_size, size)
         output_size = size if isinstance(emission, str) else None
         model = SequenceModel(NoisyRNN(size, **options), emission, output_size, **read_out)
     if network.initialization == "published":

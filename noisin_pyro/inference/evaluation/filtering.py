@@ -63,7 +63,8 @@ def particle_filter(
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
         particles = num_samples // islands
-        width = max(program.emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
+        emission = program.emission
+        width = max(emission.num_parameters * emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
         width = width if proposal is None else max(width, proposal.width)
         rows_per_block = block_size(islands * particles * width)
         filtered, scored = [], []
