@@ -9,6 +9,7 @@ from noisin_pyro.models.export import PlainNetwork
 from noisin_pyro.models.missing import scored_steps
 from noisin_pyro.models.noisy_path import NoisyPath, SiteInfo, real_steps, site_info
 from noisin_pyro.models.noisy_rnn import NoisyRNN
+from noisin_pyro.models.scaled import Scaled
 from noisin_pyro.models.sequence_model import (
     LanguageModel,
     Output,
@@ -35,6 +36,7 @@ __all__ = [
     "NormalWeights",
     "Output",
     "PlainNetwork",
+    "Scaled",
     "SequenceModel",
     "SiteInfo",
     "Spread",

@@ -82,6 +82,10 @@ class Emission(ReusableModule):
             self.hidden = PyroModule[nn.Linear](self.hidden_size, features)  # type: ignore[call-arg]
         self.linear: Any = PyroModule[nn.Linear](features, self.output_size)  # type: ignore[call-arg]
 
+    def standardized(self, targets: Tensor) -> Tensor:
+        """Targets as a guide reads them: finite, and where values are scaled, scaled."""
+        return targets
+
     def features(self, z: Tensor) -> Tensor:
         """What the linear map of the read-out takes: z_t, or max(0, U z_t + a) of the hidden layer."""
         return z if self.hidden is None else self._product(self.hidden, z).relu()
