@@ -20,6 +20,7 @@ from noisin_pyro.models.missing import scored_steps
 from noisin_pyro.models.noisy_path import NoisyPath, SiteInfo, real_steps, site_info
 from noisin_pyro.models.noisy_rnn import NoisyRNN
 from noisin_pyro.models.read_out import Emission, ModuleEmission
+from noisin_pyro.models.scaled import Scaled
 from noisin_pyro.models.sequence_model import (
     LanguageModel,
     Output,
@@ -54,6 +55,7 @@ __all__ = [
     "Output",
     "PlainNetwork",
     "Poisson",
+    "Scaled",
     "SequenceModel",
     "SiteInfo",
     "Spread",

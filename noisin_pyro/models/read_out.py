@@ -91,6 +91,10 @@ class Emission(ReusableModule):
         width = integer(f"{kind.__name__}.num_parameters", self.num_parameters) * self.output_size
         self.linear: Any = PyroModule[nn.Linear](features, width)  # type: ignore[call-arg]
 
+    def standardized(self, targets: Tensor) -> Tensor:
+        """Targets as a guide reads them: finite, and where values are scaled, scaled."""
+        return targets
+
     def features(self, z: Tensor) -> Tensor:
         """What the linear map of the read-out takes: z_t, or max(0, U z_t + a) of the hidden layer."""
         return z if self.hidden is None else self._product(self.hidden, z).relu()
@@ -110,7 +114,8 @@ class Emission(ReusableModule):
     def check_values(self, targets: Tensor) -> None:
         """Raise a ``ValueError`` for targets that are no possible values of x, where nothing else validates them."""
         with torch.no_grad():
-            check_support(self(next(self.parameters()).new_zeros(1, 1, self.hidden_size)), targets)
+            law = self(next(self.parameters()).new_zeros(1, 1, self.hidden_size))
+            check_support(law, self.standardized(targets))
 
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""
