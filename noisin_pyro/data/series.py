@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,6 +152,22 @@ class Series(Sequences):
     def layout(self) -> InputLayout:
         """How inputs are made from values and covariates."""
         return self.format.layout
+
+    def with_history(self) -> Self:
+        """The same series, with all observed values as targets, those of the history too."""
+        whole, observed = copy.copy(self), ~self.values.isnan()
+        whole.mask = observed.any(-1)
+        # single missing values stay NaN, those of masked steps do not
+        whole.targets = self.values.where(whole.mask.unsqueeze(-1), 0.0)
+        whole._host_counts = whole.mask.sum(1).cpu()
+        return whole
+
+    def until(self, lengths: Tensor) -> Self:
+        part = super().until(lengths)
+        part.values = self.values.masked_fill(part.beyond.unsqueeze(-1), torch.nan)
+        if self.times is not None:
+            part.times = [own[:stop] for own, stop in zip(self.times, part._host_lengths.tolist(), strict=True)]
+        return part
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
         """Copy to ``device``, with values converted to ``dtype`` if it is given.

@@ -93,7 +93,7 @@ def _candidates(series: Sequence[pd.Index]) -> Iterator[str | float]:
     first = series[0][0]
     if isinstance(series[0], pd.DatetimeIndex):
         if len({each.time() for times in series for each in times[:100]}) == 1:  # a whole number of days
-            month, day = _MONTHS[first.month - 1], _DAYS[first.dayofweek]
+            month, day = _MONTHS[first.month - 1], _DAYS[first.day_of_week]
             yield from (f"YS-{month}", f"YE-{month}", f"QS-{month}", f"QE-{month}", "MS", "ME", f"W-{day}")
             if max(times[-1] - times[0] for times in series) >= pd.Timedelta(days=7):  # else no weekend is left out
                 yield "B"
