@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyro
+import torch
 from torch import Tensor
 
 from noisin_pyro._files import atomic_write, write_json
@@ -23,11 +24,14 @@ from noisin_pyro.commands._options import (
     require_new,
     require_seed,
 )
-from noisin_pyro.data import Sequences, Vocabulary
+from noisin_pyro.data import Sequences, Series, Vocabulary, from_frame, load_music
+from noisin_pyro.data.table_files import read_table
 from noisin_pyro.data.text import read_words
 from noisin_pyro.inference import Evaluation, evaluate
 from noisin_pyro.inference.evaluation.result import BLOCK
 from noisin_pyro.inference.guides import Guide
+from noisin_pyro.inference.observed import steps_of
+from noisin_pyro.models.scaled import is_in_data_units
 from noisin_pyro.training.build import dataset
 from noisin_pyro.training.options import Options
 from noisin_pyro.training.result import evaluation_as_dict
@@ -42,10 +46,12 @@ KINDS = {
     "predictor": "a normalized predictor, neither a bound on nor an estimate of the noisy model's log p(x)",
 }
 
+UNITS = ", by densities in the units of the data"
+
 
 @dataclass(frozen=True)
 class Evaluate(Options):
-    """Score the best model of a run on one part of its data, or on another text."""
+    """Score the best model of a run on one part of its data, or on other data."""
 
     folder: RunFolder
     """Folder of a run of noisin train. Its deterministic twin is in FOLDER/deterministic."""
@@ -55,6 +61,10 @@ class Evaluate(Options):
 
     text: Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")] = None
     """Text file to score instead, in UTF-8 with a sentence a line. The run's data are then not needed."""
+
+    data: Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")] = None
+    """Table with the columns of the run's, scored whole, or a .mat file of music, whose --split is scored. The run's
+    data are then not needed."""
 
     method: Literal["mean", "ensemble", "importance", "particle-filter"] = "mean"
     """mean: the underlying network, with the noise off. ensemble: probabilities of noisy runs, averaged step by step.
@@ -133,24 +143,33 @@ class Evaluate(Options):
                 file.write(comma_separated(_rows(trained.vocabulary, part, result.log_probs)).encode())
         if self.json is not None:
             scored = {"split": self.split} if self.text is None else {"text": self.text}
+            scored |= {} if self.data is None else {"data": self.data}
             about = {"folder": self.folder} | scored | ({} if guide is None else {"guide": guide.__name__})
             write_json(self.json, about | evaluation_as_dict(result))
         source = "the prior" if guide is None else f"the run's {guide.__name__} guide"
-        print(self._table(trained.vocabulary, data_name, result, source))
+        print(self._table(trained, data_name, result, source))
 
     def _data(self, trained: LoadedRun) -> tuple[str, Tensor | Sequences]:
         """What is scored, in words, and its tokens or sequences."""
-        if self.text is None:
+        if self.text is None and self.data is None:
             return f"{trained.corpus.name}, {self.split} part", getattr(trained.corpus, self.split)
+        is_music = trained.vocabulary is None and trained.series is None
+        name, path = ("text", self.text) if self.data is None else ("data", self.data)
         for given, other in (
-            (trained.vocabulary is None, "a run on music"),
-            (self.split != "test", f"split {self.split!r}"),
+            (self.text is not None and self.data is not None, f"text {str(self.text)!r}"),
+            (name == "text" and trained.vocabulary is None, f"a run on {'music' if is_music else 'a table'}"),
+            (name == "data" and trained.vocabulary is not None, "a run on texts"),
+            (self.split != "test" and not is_music, f"split {self.split!r}"),
             (self.data_root is not None, f"data root {str(self.data_root)!r}"),
         ):
             if given:
-                raise ValueError(f"text {str(self.text)!r} cannot be scored with {other}; leave one of them out")
-        assert trained.vocabulary is not None
-        return str(self.text), trained.vocabulary.encode(read_words(self.text), str(self.text))
+                raise ValueError(f"{name} {str(path)!r} cannot be scored with {other}; leave one of them out")
+        assert path is not None
+        if trained.vocabulary is not None:
+            return str(path), trained.vocabulary.encode(read_words(path), str(path))
+        if trained.series is not None:
+            return str(path), from_frame(read_table(path), format=trained.series, dtype=torch.float64)
+        return f"{path}, {self.split} part", getattr(load_music(path), self.split)
 
     def _guide(self, guide: Guide | None) -> Guide | None:
         if self.proposal is None:
@@ -163,7 +182,8 @@ class Evaluate(Options):
             raise ValueError(f"proposal 'guide': the run in {str(self.folder)!r} has none; use 'prior'")
         return guide if self.proposal == "guide" else None
 
-    def _table(self, vocabulary: Vocabulary | None, data: str, result: Evaluation, source: str) -> str:
+    def _table(self, trained: LoadedRun, data: str, result: Evaluation, source: str) -> str:
+        vocabulary = trained.vocabulary
         unit, parts = ("steps", "sequences") if vocabulary is None else ("tokens", f"blocks of {BLOCK} tokens")
         return aligned(
             [
@@ -171,7 +191,7 @@ class Evaluate(Options):
                 ("data", f"{data}, {result.num_steps:,} {unit}"),
                 ("method", _method(result, source)),
                 ("kind", f"{result.kind}: {KINDS[result.kind]}"),
-                ("nats per step", f"{result.nats_per_step:.4f}"),
+                ("nats per step", f"{result.nats_per_step:.4f}{UNITS if is_in_data_units(trained.model) else ''}"),
                 *([("perplexity", f"{result.perplexity:.2f}")] if vocabulary else []),
                 ("Monte Carlo error", f"{result.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
                 ("data error", f"{result.standard_error:.4f} nats per step (standard error over {parts})"),
@@ -207,8 +227,9 @@ def _diagnostics(result: Evaluation) -> Iterable[tuple[str, str]]:
 def _rows(vocabulary: Vocabulary | None, part: Tensor | Sequences, log_probs: Tensor) -> Iterable[tuple[object, ...]]:
     if isinstance(part, Sequences):
         yield "sequence", "step", "log_prob"
-        for number, (row, length) in enumerate(zip(log_probs.tolist(), part.lengths.tolist(), strict=True), start=1):
-            yield from ((number, step, value) for step, value in enumerate(row[:length], start=1))
+        ids = part.ids if isinstance(part, Series) else range(1, len(part) + 1)
+        for label, item, row in zip(ids, part, log_probs.tolist(), strict=True):
+            yield from ((label, t + 1, row[t]) for t in steps_of(item)[0].nonzero().flatten().tolist())
     else:
         assert vocabulary is not None
         yield "token", "log_prob"

@@ -24,6 +24,16 @@ class Scaling:
     loc: tuple[float, ...]
     scale: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if (
+            len(self.loc) != len(self.scale)
+            or not np.isfinite([*self.loc, *self.scale]).all()
+            or min(self.scale, default=1) <= 0
+        ):
+            raise ValueError(
+                f"loc and scale must be finite, as many each, and scale above 0, got {self.loc}, {self.scale}"
+            )
+
     @classmethod
     def fit(cls, columns: np.ndarray, kinds: Sequence[ScalingKind]) -> Self:
         """Fit to the values ``(n, D)`` that are not NaN.
@@ -74,6 +84,11 @@ class InputLayout:
     covariates: tuple[str, ...]
     value_scaling: Scaling
     covariate_scaling: Scaling
+
+    def __post_init__(self) -> None:
+        for names, scaling in ((self.values, self.value_scaling), (self.covariates, self.covariate_scaling)):
+            if len(names) != len(scaling.loc):
+                raise ValueError(f"scaling must be of the columns {list(names)}, got {len(scaling.loc)} numbers")
 
     @property
     def input_size(self) -> int:

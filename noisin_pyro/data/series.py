@@ -20,7 +20,7 @@ from noisin_pyro.data.sequences import Sequences
 logger = logging.getLogger("noisin_pyro")
 
 TIME_DIFFERENCE = "time difference"
-_SCALINGS: dict[str, ScalingKind] = {"bernoulli": "none", "poisson": "mean", "gaussian": "standard"}
+_SCALINGS = {"bernoulli": "none", "poisson": "mean", "negative-binomial": "mean"}
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class SeriesFormat:
 
         Args:
             emission: by default that which the values suggest.
-            scaling: of the values: ``"standard"``, ``"mean"`` or ``"none"``; by default none for zeros and ones and for
-                the emission ``"bernoulli"``, the mean for other counts, and else standard.
+            scaling: of the values: ``"standard"``, ``"mean"`` or ``"none"``; by default none for the emission
+                ``"bernoulli"``, the mean for counts (``"poisson"``, ``"negative-binomial"``), and else standard.
 
         Raises:
             ValueError: a column without any value.
@@ -97,10 +97,7 @@ class SeriesFormat:
             if np.isnan(column).all():
                 raise ValueError(f"column {name!r} has no values among {len(column)} steps; leave it out")
         guess = suggested_emission(values)
-        kind: Any = scaling
-        if kind is None:
-            counts = emission not in (None, "gaussian", "bernoulli") and guess != "gaussian"
-            kind = _SCALINGS.get(emission or guess, "mean" if counts else "standard")
+        kind: Any = scaling or _SCALINGS.get(emission or guess, "standard")
         names = columns.covariates + ((TIME_DIFFERENCE,) if columns.time_difference else ())
         kinds: list[ScalingKind] = ["none" if _are_bits(column) else "standard" for column in covariates.T]
         layout = InputLayout(

@@ -115,7 +115,7 @@ class Emission(ReusableModule):
         """Raise a ``ValueError`` for targets that are no possible values of x, where nothing else validates them."""
         with torch.no_grad():
             law = self(next(self.parameters()).new_zeros(1, 1, self.hidden_size))
-            check_support(law, self.standardized(targets))
+            check_support(law, targets)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""

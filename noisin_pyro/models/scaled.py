@@ -57,11 +57,10 @@ class Scaled(Emission):
             self.register_buffer(name, given, persistent=False)
         if self.scale is not None and not (self.scale > 0).all():
             raise ValueError(f"scale must be above 0, got {scale}")
-        with torch.no_grad():
-            law: Any = emission(like.new_zeros(1, 1, emission.hidden_size))
-        support = law.base_dist.support if _is_factorized(law) else law.support
-        self.filler = _filler(support) if _is_factorized(law) else 0.0
-        if self.scale is not None and getattr(support, "base_constraint", support) is not constraints.real:
+        self.num_parameters = getattr(emission, "num_parameters", 1)
+        support = support_of(emission)
+        self.filler = _filler(support)
+        if self.scale is not None and not is_real(support):
             raise ValueError(
                 f"{type(emission).__name__} is not of real values, which alone can be scaled; drop loc and scale"
             )
@@ -77,9 +76,9 @@ class Scaled(Emission):
         return self.emission.hidden
 
     def standardized(self, targets: Tensor) -> Tensor:
-        """y of x, 0 where x is missing."""
+        """y of x, a possible value where x is missing."""
         y = targets if self.loc is None else (targets - self.loc) / self.scale
-        return y.nan_to_num(0.0, torch.inf, -torch.inf)
+        return y.masked_fill(y.isnan(), self.filler)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         return ScaledLaw(self.emission(z), self.loc, self.scale, self.filler)
@@ -104,7 +103,7 @@ class ScaledLaw(TorchDistribution):
 
     @constraints.dependent_property(event_dim=1)
     def support(self) -> Any:
-        return self.base.support
+        return _Support(self)
 
     @property
     def mean(self) -> Tensor:
@@ -123,9 +122,13 @@ class ScaledLaw(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> ScaledLaw:
         return ScaledLaw(self.base.expand(batch_shape), self.loc, self.scale, self.filler)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        missing = value.isnan()
+    def standardized(self, value: Tensor) -> Tensor:
+        """y of x, the filler where x is missing."""
         y = value if self.loc is None else (value - self.loc) / self.scale
+        return torch.where(y.isnan(), self.filler, y)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        missing, y = value.isnan(), self.standardized(value)
         if not _is_factorized(self.base):
             if missing.any():
                 raise ValueError(
@@ -134,13 +137,45 @@ class ScaledLaw(TorchDistribution):
                 )
             log_p = self.base.log_prob(y)
             return log_p if self.scale is None else log_p - self.scale.log().sum()
-        log_p = self.base.base_dist.log_prob(torch.where(missing, self.filler, y))
+        log_p = self.base.base_dist.log_prob(y)
         if self.scale is not None:
             log_p = log_p - self.scale.log()
         return log_p.masked_fill(missing, 0.0).sum(-1)
 
     def _undo(self, y: Tensor) -> Tensor:
         return y if self.loc is None or self.scale is None else self.loc + self.scale * y
+
+
+class _Support(constraints.Constraint):
+    """The support of a law of y, for x: values that are missing are in it."""
+
+    event_dim = 1
+
+    def __init__(self, law: ScaledLaw) -> None:
+        self.law = law
+
+    def check(self, value: Tensor) -> Tensor:
+        return self.law.base.support.check(self.law.standardized(value))
+
+    def __repr__(self) -> str:
+        return repr(self.law.base.support)
+
+
+def support_of(emission: Emission) -> Any:
+    """The support of single values of an emission of vectors, or of the vectors if they are not independent."""
+    with torch.no_grad():
+        support: Any = emission(next(emission.parameters()).new_zeros(1, 1, emission.hidden_size)).support
+    return support.base_constraint if isinstance(support, constraints.independent) else support
+
+
+def is_in_data_units(model: Any) -> bool:
+    """Whether a model's densities are of values that are scaled, and hence in the units of the data."""
+    return isinstance(model.emission, Scaled) and model.emission.scale is not None
+
+
+def is_real(support: Any) -> bool:
+    """Whether a support is all real numbers or vectors."""
+    return support in (constraints.real, constraints.real_vector)
 
 
 def _is_factorized(law: Any) -> bool:

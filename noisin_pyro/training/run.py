@@ -85,7 +85,7 @@ def train(
         distributed.set_device(config.run.device, world)
         world.split(config.data.batch_size)
         locks.enter_context(tf32(config.run.tf32))
-        corpus = world.on_rank_zero(partial(load_corpus, config.data))
+        corpus = world.on_rank_zero(partial(load_corpus, config.data, config.model.emission))
         if not resume:
             run, start = config.run, config.run.init_from
             run = dataclasses.replace(run, init_from=start and start.absolute())
