@@ -40,19 +40,19 @@ def linear_gaussian(inputs: int, feedback: Tensor | None = None, emission: Emiss
 
 
 def kalman(x: Tensor, feedback: Tensor | None = None) -> tuple[float, Tensor, Tensor]:
-    """log p of the values of x ``(T, 2)`` that are not NaN, and means and variances of H more, ``(H, 2)`` each."""
+    """log p of the values of x ``(T, 2)`` that are not NaN, and means ``(H, 2)`` and covariances of H more steps."""
     weight = torch.zeros(2, 2).double() if feedback is None else feedback
     step = torch.cat([TRANSITION, weight], 1)
     move = torch.cat([step, READ_OUT @ step])  # of the state (z_t, x_t)
     spread = torch.cat([torch.eye(2).double(), READ_OUT]) * SPREAD
     noise = spread @ spread.T
     noise[2:, 2:] += NOISE**2 * torch.eye(2).double()
-    mean, covariance, total, means, variances = torch.zeros(4).double(), torch.zeros(4, 4).double(), 0.0, [], []
+    mean, covariance, total, means, covariances = torch.zeros(4).double(), torch.zeros(4, 4).double(), 0.0, [], []
     for t in range(len(x) + HORIZON):
         mean, covariance = move @ mean, move @ covariance @ move.T + noise
         if t >= len(x):
             means.append(mean[2:])
-            variances.append(covariance.diagonal()[2:])
+            covariances.append(covariance[2:, 2:])
             continue
         seen = 2 + (~x[t].isnan()).nonzero().flatten()
         if len(seen):
@@ -61,7 +61,7 @@ def kalman(x: Tensor, feedback: Tensor | None = None) -> tuple[float, Tensor, Te
             gain = torch.linalg.solve(covariance[seen][:, seen], covariance[seen]).T
             mean = mean + gain @ (x[t, seen - 2] - mean[seen])
             covariance = covariance - gain @ covariance[seen]
-    return total, torch.stack(means), torch.stack(variances)
+    return total, torch.stack(means), torch.stack(covariances)
 
 
 def missing_at_random(seed: int, single: bool) -> list[Tensor]:
@@ -87,7 +87,7 @@ def require_moments(model: Any, data: Any, truths: list[tuple[float, Tensor, Ten
     A t test of each moment of each value: the false-alarm rate of all together is below 1e-3.
     """
     runs = [nz.forecast(model, data, HORIZON, SAMPLES, seed=seed, **options) for seed in range(REPEATS)]
-    exact = torch.stack([torch.stack([mean, variance]) for _, mean, variance in truths], 1)
+    exact = torch.stack([torch.stack([mean, covariance.diagonal(dim1=1, dim2=2)]) for _, mean, covariance in truths], 1)
     moments = torch.stack([torch.stack([run.mean, run.samples.var(0)]) for run in runs])
     bound = stats.t.ppf(1 - 0.5e-3 / exact.numel(), REPEATS - 1)
     error = moments.std(0) / REPEATS**0.5
