@@ -121,8 +121,8 @@ def forecast(
         num_steps: number of future steps H.
         num_samples: number of samples S, and of particles.
         guide: a guide by name for this model, from which the filter draws the noise; by default its prior.
-        covariates: of the future steps, ``(N, H, C)`` in the units of the data; other sequences than series take the
-            whole inputs.
+        covariates: of the future steps, in the units of the data: ``(N, H, C)``, or for series from a frame a frame of
+            the same columns. Other sequences than series take the whole inputs, ``(N, H, I)``.
         missing: what the network reads where a value of a series is missing: ``"last"``, as in training (the last value
             observed, and an indicator), or ``"draw"``: each particle its own draw of the value (the generative
             reading).

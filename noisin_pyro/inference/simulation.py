@@ -11,6 +11,7 @@ from pyro.nn.module import pyro_method
 from torch import Tensor
 
 from noisin_pyro.data import InputLayout, Sequences, Series
+from noisin_pyro.data.frames import future_covariates
 from noisin_pyro.data.scaling import last_observed
 from noisin_pyro.inference.filtering.particle_filter import Particles, Settings, filter_step, initial_particles
 from noisin_pyro.inference.filtering.proposals import Proposal
@@ -72,6 +73,8 @@ def feed_of(data: Sequences, num_steps: int, covariates: Any = None) -> Feed:
                 f"covariates must be given for data with covariates: {', '.join(map(str, names))} of the future steps, "
                 f"shape ({len(data)}, {num_steps}, {size}), in the units of the data"
             )
+        if hasattr(covariates, "columns"):
+            covariates = future_covariates(covariates, data, num_steps)
         known = _checked(covariates, data, num_steps, size) if names else None
         last, observed = last_observed(data.values)[rows, ends], ~data.values[rows, ends].isnan()
         return Feed(last, observed, known, data.layout)
