@@ -56,6 +56,7 @@ class Train:
         Raises:
             ValueError: Options or data that cannot be used.
         """
+        from noisin_pyro.training.description import DataDescription
         from noisin_pyro.training.distributed import log_once
         from noisin_pyro.training.run import train
         from noisin_pyro.training.rundir.layout import CURVES
@@ -70,6 +71,9 @@ class Train:
         measure = "perplexity" if result.measure == "perplexity" else "nats per step"
         samples = config.run.ensemble_samples
         ensemble = f"; ensemble of {samples} noisy runs" if result.ensemble is not None else ""
+        description = DataDescription.read(result.folder)
+        if description is not None and description.series is not None:
+            measure += " of the values in their own units"
         text = f"{measure}, noise off{ensemble}\n{result.table()}\nlearning curves: {result.folder / CURVES}"
         if log_once(text):
             print(text)

@@ -1,4 +1,4 @@
-"""Batches of one long text (``Stream``) or of separate sequences (``Sequences``)."""
+"""Batches of sequences, and of one long text (``Stream``)."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ class Batch:
         return self.targets.shape[:2].numel() if self.lengths is None else int(self.lengths.sum())
 
     @property
+    def real_lengths(self) -> Tensor:
+        """Number of real steps of each row, ``(B,)``."""
+        size, steps = self.targets.shape[:2]
+        return torch.full((size,), steps, device=self.targets.device) if self.lengths is None else self.lengths
+
+    @property
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of a model beside its state: ``lengths``, and ``mask`` if targets are missing."""
         return {"lengths": self.lengths} | ({} if self.mask is None else {"mask": self.mask})
@@ -48,124 +54,6 @@ class Batch:
         """The batch of these rows, with the same padding."""
         lengths, mask = (part if part is None else part[index] for part in (self.lengths, self.mask))
         return replace(self, inputs=self.inputs[index], targets=self.targets[index], lengths=lengths, mask=mask)
-
-
-class Sequences:
-    """Separate sequences, possibly of different lengths, padded to the longest.
-
-    Args:
-        inputs: ``(N, T)`` indices or ``(N, T, features)``.
-        targets: ``(N, T)`` indices or ``(N, T, features)``; step ``t`` is predicted from inputs ``1..t``.
-        lengths: number of real steps of each sequence, integers in ``1..T``, ``(N,)``; default: T for all.
-        mask: ``(N, T)`` booleans, False where a target is missing; such targets may be NaN, and are in no density and
-            in no count. Default: no target is missing.
-
-    Raises:
-        ValueError: shapes that do not match, a dtype other than floating point or ``torch.long``, a length outside
-            ``1..T``, no sequences, a mask that leaves no target, or values that are not finite (also in the padding,
-            because masks are applied after the arithmetic).
-    """
-
-    def __init__(
-        self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None
-    ) -> None:
-        for name, values in (("inputs", inputs), ("targets", targets)):
-            if not isinstance(values, Tensor) or values.dim() < 2 or 0 in values.shape[:2]:
-                raise ValueError(
-                    f"{name} must be a non-empty tensor of shape (sequences, time, ...), "
-                    f"got {_describe(values)}; for a single sequence use unsqueeze(0)"
-                )
-            if not values.is_floating_point() and values.dtype != torch.long:
-                raise ValueError(
-                    f"{name} must be floating point or torch.long, got {values.dtype}; convert it with .to()"
-                )
-        if inputs.shape[:2] != targets.shape[:2]:
-            raise ValueError(
-                f"inputs and targets must have the same (sequences, time), got {tuple(inputs.shape[:2])} "
-                f"and {tuple(targets.shape[:2])}; pad both to the longest sequence"
-            )
-        num_sequences, longest = inputs.shape[:2]
-        if lengths is None:
-            lengths = torch.full((num_sequences,), longest, device=inputs.device)
-        if not _is_integer_tensor(lengths) or lengths.shape != (num_sequences,):
-            raise ValueError(f"lengths must be an integer tensor of shape ({num_sequences},), got {_describe(lengths)}")
-        if lengths.min() < 1 or lengths.max() > longest:
-            raise ValueError(
-                f"lengths must be in 1..{longest} (the time axis of inputs), got {int(lengths.min())} "
-                f"to {int(lengths.max())}; drop empty sequences, pad inputs and targets to the longest"
-            )
-        if mask is not None:
-            mask, targets = _without_missing(mask, targets, lengths)
-        for name, values, remedy in (
-            ("inputs", inputs, "impute or remove them"),
-            ("targets", targets, "mark missing ones by mask=..."),
-        ):
-            if values.is_floating_point() and not values.isfinite().all():
-                raise ValueError(f"{name} must be finite, got NaN or infinite values; {remedy}, pad with zeros")
-        self.inputs, self.targets, self.lengths = inputs, targets, lengths.to(inputs.device, torch.long)
-        self.mask = mask
-        # on the host, so that making and counting batches does not synchronize with the device
-        self._host_lengths = self.lengths.cpu()
-        self._host_counts = self._host_lengths if mask is None else mask.sum(1).cpu()
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def num_steps(self) -> int:
-        """Total number of targets that are scored."""
-        return int(self._host_counts.sum())
-
-    def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Iterate over all sequences in batches.
-
-        Each batch is as long as its longest sequence, and has ``lengths=None`` if it needs no padding.
-
-        Args:
-            batch_size: number of sequences per batch; the last batch may be smaller. Default: all sequences.
-            generator: shuffles the sequences; without one they keep their order.
-
-        Raises:
-            ValueError: a ``batch_size`` below 1.
-        """
-        batch_size = len(self) if batch_size is None else _positive("batch_size", batch_size)
-        if generator is None:
-            order = torch.arange(len(self))
-        else:
-            order = torch.randperm(len(self), generator=generator, device=generator.device).cpu()
-        return (self._batch(rows) for rows in order.split(batch_size))
-
-    def _batch(self, rows: Tensor) -> Batch:
-        lengths = self._host_lengths[rows]
-        longest = int(lengths.max())
-        ragged = bool((lengths < longest).any())
-        rows = rows.to(self.inputs.device)
-        return Batch(
-            inputs=self.inputs[rows, :longest],
-            targets=self.targets[rows, :longest],
-            lengths=self.lengths[rows] if ragged else None,
-            carried=False,
-            mask=None if self.mask is None else self.mask[rows, :longest],
-        )
-
-    def rows(self, index: slice) -> Sequences:
-        """The data set of these sequences."""
-        part = copy.copy(self)
-        part.inputs, part.targets, part.lengths, part._host_lengths, part._host_counts = (
-            values[index] for values in (self.inputs, self.targets, self.lengths, self._host_lengths, self._host_counts)
-        )
-        part.mask = None if self.mask is None else self.mask[index]
-        return part
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Sequences:
-        """Copy to ``device``, with floating-point values converted to ``dtype`` if it is given."""
-        moved = copy.copy(self)
-        moved.inputs, moved.targets = (
-            values.to(device, dtype if values.is_floating_point() else None) for values in (self.inputs, self.targets)
-        )
-        moved.lengths = self.lengths.to(device)
-        moved.mask = None if self.mask is None else self.mask.to(device)
-        return moved
 
 
 class Stream:
@@ -188,8 +76,8 @@ class Stream:
 
     def __init__(self, tokens: Tensor, batch_size: int, window: int, start: int = 0) -> None:
         if not isinstance(tokens, Tensor) or tokens.dim() != 1 or tokens.dtype != torch.long:
-            raise ValueError(f"tokens must be a one-dimensional torch.long tensor of indices, got {_describe(tokens)}")
-        self.batch_size, self.window = _positive("batch_size", batch_size), _positive("window", window)
+            raise ValueError(f"tokens must be a one-dimensional torch.long tensor of indices, got {describe(tokens)}")
+        self.batch_size, self.window = integer("batch_size", batch_size), integer("window", window)
         self.num_steps = len(tokens)
         batch_size = self.batch_size
         if self.num_steps < batch_size:
@@ -264,32 +152,5 @@ class Stream:
         return moved
 
 
-def _without_missing(mask: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask without padding, and the targets with the first that is scored in place of all that are not.
-
-    That value is in the support of their density, whose gradient is then finite.
-    """
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != targets.shape[:2]:
-        raise ValueError(
-            f"mask must be a boolean tensor of shape {tuple(targets.shape[:2])}, False where a target is missing, got "
-            f"{_describe(mask)}"
-        )
-    real = torch.arange(mask.shape[1], device=targets.device) < lengths.to(targets.device).unsqueeze(1)
-    mask = mask.to(targets.device) & real
-    if not mask.any():
-        raise ValueError("mask must leave at least one target that is not missing, got none")
-    return mask, targets.where(mask.reshape(*mask.shape, *[1] * (targets.dim() - 2)), targets[mask][0])
-
-
-def _is_integer_tensor(values: object) -> bool:
-    return isinstance(values, Tensor) and not (
-        values.is_floating_point() or values.is_complex() or values.dtype == torch.bool
-    )
-
-
-def _positive(name: str, value: int) -> int:
-    return integer(name, value)
-
-
-def _describe(values: object) -> str:
+def describe(values: object) -> str:
     return f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else f"{type(values).__name__}"

@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from noisin_pyro._lookup import known
-from noisin_pyro.data.batches import Sequences
 from noisin_pyro.data.download import locate
 from noisin_pyro.data.polyphony import read_chords
 from noisin_pyro.data.pydocs import read_splits
+from noisin_pyro.data.sequences import Sequences
 from noisin_pyro.data.specs import DATASETS
 from noisin_pyro.data.text import read_words
 from noisin_pyro.data.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from noisin_pyro.data.batches import Sequences
+from noisin_pyro.data.sequences import Sequences
 
 KEYS = 88
 

@@ -41,7 +41,8 @@ class PlainNetwork(nn.Module):
 
         Returns:
             the read-out V h_t + b, ``(B, T, output_size)``: logits of the categorical and the Bernoulli emission, means
-            of the Gaussian, logarithms of the Poisson's rates; and the state at the end.
+            of the Gaussian and Student-t, logarithms of means of counts, means and log standard deviations of the
+            heteroscedastic Gaussian; and the state at the end.
         """
         h, state = self.rnn(inputs if self.embedding is None else self.embedding(inputs), state)
         return self.linear(h if self.hidden is None else self.hidden(h).relu()), state
@@ -109,6 +110,9 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
             f"export: torch has no layer for the cell {rnn.cell.name!r}; use noise_off(model), or a cell of "
             f"{', '.join(each.name for each in _LAYERS)}"
         )
+    if model.emission.linear is None:
+        kind = type(model.emission).__name__
+        raise ValueError(f"export: the emission {kind} has no linear read-out; use noise_off(model)")
     like = model.emission.linear.weight
     sizes, options = (rnn.input_size, rnn.hidden_size, rnn.num_layers), {"device": like.device, "dtype": like.dtype}
     layers = _LAYERS[cell](*sizes, batch_first=True, **options)

@@ -89,7 +89,7 @@ def search(
         from noisin_pyro.search.trial_runner import TrialRunner
 
         set_device(config.run.device)
-        corpus = load_corpus(config.data)
+        corpus = load_corpus(config.data, config.model.emission)
         config = with_values(
             dataclasses.replace(config, data=resolved(config.data)),
             {"run.folder": None, "run.resume": None, "run.twin": False},

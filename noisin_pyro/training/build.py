@@ -7,29 +7,49 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisin_pyro._lookup import imported, is_import_path, known
-from noisin_pyro.data import Corpus, Sequences, Stream, load, load_music, load_text
+from noisin_pyro.data import Corpus, Sequences, SeriesFormat, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import MUSIC, NAMES
+from noisin_pyro.data.series import Columns
+from noisin_pyro.data.table_files import SUFFIXES, load_table
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import Cell, Emission, LanguageModel, NoisyRNN, SequenceModel, Spread, initialize_as_published
+from noisin_pyro.models import (
+    EMISSIONS,
+    Cell,
+    Emission,
+    LanguageModel,
+    ModuleEmission,
+    NoisyRNN,
+    Scaled,
+    SequenceModel,
+    Spread,
+    initialize_as_published,
+)
 from noisin_pyro.models.dropout import get as get_dropout
+from noisin_pyro.models.scaled import is_real, support_of
 from noisin_pyro.noise import Family
-from noisin_pyro.training.config import Config, is_own_family
+from noisin_pyro.training.config import Config, is_own_family, label
 from noisin_pyro.training.description import DataDescription
 from noisin_pyro.training.options import Data
 from noisin_pyro.training.sharding import SequenceData
 
 T = TypeVar("T")
 WINDOW = 35
+TABLE_OPTIONS = (
+    *(field.name for field in dataclasses.fields(Columns)), "split", "valid_fraction", "test_fraction", "scaling"
+)  # fmt: skip
 EVAL_BATCH_SIZE = 10
 """Columns of a held-out text, as in PyTorch's word language model example."""
 
 
-def load_corpus(data: Data) -> Corpus:
+def load_corpus(data: Data, emission: str | None = None) -> Corpus:
     """Load the corpus that the options name.
+
+    Args:
+        emission: that of the model, by which the values of a table are scaled.
 
     Raises:
         ValueError: no such data, or an option that does not apply to it.
@@ -39,7 +59,11 @@ def load_corpus(data: Data) -> Corpus:
         for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
         if value is not None
     }
+    table_options = {name: value for name in TABLE_OPTIONS if (value := getattr(data, name)) not in (None, (), False)}
     kind = _kind(data)
+    if table_options and kind != "table":
+        names = " and ".join(map(label, table_options))
+        raise ValueError(f"{names}: only for tables ({', '.join(SUFFIXES)}), not {data.name!r}; leave it out")
     if text_options and kind != "text":
         raise ValueError(f"{' and '.join(text_options)}: only for your own texts, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
@@ -48,6 +72,11 @@ def load_corpus(data: Data) -> Corpus:
         return load(data.name, root=data.root)
     if kind == "music":
         return load_music(data.name)
+    if kind == "table":
+        columns = Columns(*(getattr(data, field.name) for field in dataclasses.fields(Columns)))
+        renamed = {"split": "by", "valid_fraction": "valid", "test_fraction": "test", "scaling": "scaling"}
+        options: Any = {renamed[name]: value for name, value in table_options.items() if name in renamed}
+        return load_table(data.name, columns, emission=emission, **options)
     if data.files is None:
         return load_text(data.name, name=Path(data.name).resolve().name, **text_options)
     train, valid, test = data.files
@@ -56,7 +85,8 @@ def load_corpus(data: Data) -> Corpus:
 
 def resolved(data: Data) -> Data:
     """The same options with absolute paths and the evaluation batch size filled in."""
-    held_out = data.batch_size if _is_music(data) else EVAL_BATCH_SIZE
+    is_text = data.files is not None or not (data.name in MUSIC or _is_file(data.name, ".mat", *SUFFIXES))
+    held_out = EVAL_BATCH_SIZE if is_text else data.batch_size
     return dataclasses.replace(
         data,
         eval_batch_size=held_out if data.eval_batch_size is None else data.eval_batch_size,
@@ -66,29 +96,27 @@ def resolved(data: Data) -> Data:
     )
 
 
-def _kind(data: Data) -> Literal["text", "music", "name"]:
+def _kind(data: Data) -> Literal["text", "music", "table", "name"]:
     """The kind of data that the options name; a known name takes precedence over a path."""
     if data.files is not None:
         return "text"
-    if _is_mat(data.name):
+    if _is_file(data.name, ".mat"):
         return "music"
+    if _is_file(data.name, *SUFFIXES):
+        return "table"
     if data.name not in NAMES and data.name and Path(data.name).is_dir():
         return "text"
     if data.name not in NAMES and Path(data.name).is_file():
         raise ValueError(
             f"data {data.name!r} is a file; for texts give --files TRAIN VALID TEST, or a folder that holds train.txt, "
-            "valid.txt and test.txt; for music a .mat file"
+            f"valid.txt and test.txt; for music a .mat file; for a table a file with suffix {', '.join(SUFFIXES)}"
         )
-    known("data (a folder with train.txt, valid.txt and test.txt, a .mat file, or a name)", data.name, NAMES)
+    known("data (a folder with train.txt, valid.txt and test.txt, a .mat or .csv file, or a name)", data.name, NAMES)
     return "name"
 
 
-def _is_music(data: Data) -> bool:
-    return data.files is None and (data.name in MUSIC or _is_mat(data.name))
-
-
-def _is_mat(name: str) -> bool:
-    return name not in NAMES and Path(name).suffix.lower() == ".mat"
+def _is_file(name: str, *suffixes: str) -> bool:
+    return name not in NAMES and Path(name).suffix.lower() in suffixes
 
 
 def dataset(
@@ -157,13 +185,36 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
     else:
         assert data.features is not None
         options["regularizer"] = dataclasses.replace(dropout, embedding=0.0)  # there are no words to drop
-        size = data.features
-        emission = _own("emission", network.emission or "bernoulli", Emission, network.hidden_size, size)
-        output_size = size if isinstance(emission, str) else None
-        model = SequenceModel(NoisyRNN(size, **options), emission, output_size, **read_out)
+        rnn = NoisyRNN(data.features, **options)
+        if data.series is not None:
+            model = _series_model(config, data.series, rnn)
+        else:
+            size = data.features
+            emission = _emission(network.emission or "bernoulli", network.hidden_size, size)
+            output_size = size if isinstance(emission, str) else None
+            model = SequenceModel(rnn, emission, output_size, **read_out)
     if network.initialization == "published":
         initialize_as_published(model)
     return model.to(getattr(torch, config.run.precision))
+
+
+def _series_model(config: Config, series: SeriesFormat, rnn: NoisyRNN) -> SequenceModel:
+    """A model of series, whose densities are in the units of the data."""
+    network, size = config.model, len(series.layout.values)
+    emission = _emission(network.emission or series.emission, network.hidden_size, size)
+    if isinstance(emission, str):
+        options = network.hidden_size, size, network.matmul_precision, network.emission_hidden_size
+        emission = EMISSIONS[emission](*options)
+    elif network.emission_hidden_size is not None:
+        raise ValueError(f"emission hidden size has no effect on the emission {network.emission!r}; leave it out")
+    scaling = series.layout.value_scaling
+    scaled = Scaled(emission, scaling.loc, scaling.scale) if is_real(support_of(emission)) else Scaled(emission)
+    return SequenceModel(rnn, scaled, weight_prior=network.weight_prior)
+
+
+def _emission(name: str, hidden_size: int, size: int) -> str | Emission:
+    emission = _own("emission", name, nn.Module, hidden_size, size)
+    return emission if isinstance(emission, str | Emission) else ModuleEmission(emission, hidden_size, size)
 
 
 def _own(kind: str, name: str, base: type[T], *arguments: Any) -> str | T:

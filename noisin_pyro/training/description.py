@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from noisin_pyro._files import write_json
-from noisin_pyro.data import Corpus, Sequences, Vocabulary
+from noisin_pyro.data import Corpus, Sequences, Series, SeriesFormat, Vocabulary
 
 DATA = "data.json"
+_SERIES = TypeAdapter(SeriesFormat)
 
 
 @dataclass(frozen=True)
@@ -19,18 +23,21 @@ class DataDescription:
     Attributes:
         name: its name in results.
         vocabulary: that of a text; else None.
-        features: number of values of one step; of a text None.
+        features: number of entries of the input of one step; of a text None.
+        series: how a table of series is read and scaled; else None.
     """
 
     name: str
     vocabulary: Vocabulary | None
     features: int | None
+    series: SeriesFormat | None = None
 
     @classmethod
     def of(cls, corpus: Corpus) -> DataDescription:
         """The description of a corpus."""
         features = corpus.train.inputs.shape[-1] if isinstance(corpus.train, Sequences) else None
-        return cls(corpus.name, corpus.vocabulary, features)
+        series = corpus.train.format if isinstance(corpus.train, Series) else None
+        return cls(corpus.name, corpus.vocabulary, features, series)
 
     @classmethod
     def read(cls, folder: Path) -> DataDescription | None:
@@ -46,7 +53,12 @@ class DataDescription:
                 raise ValueError("a text has a vocabulary, other data have features")
             if words is not None and not all(isinstance(word, str) for word in words):
                 raise ValueError("words must be strings")
-            return cls(content["name"], None if words is None else Vocabulary(words), features)
+            series = content.get("series")  # missing before there were tables
+            if series is not None:
+                series = _SERIES.validate_json(json.dumps(series), strict=True)
+                if series.layout.input_size != features:
+                    raise ValueError(f"features must be {series.layout.input_size}, got {features}")
+            return cls(content["name"], None if words is None else Vocabulary(words), features, series)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -57,4 +69,6 @@ class DataDescription:
     def write(self, folder: Path) -> None:
         """Write ``data.json``."""
         words = None if self.vocabulary is None else self.vocabulary.words
-        write_json(folder / DATA, {"name": self.name, "features": self.features, "vocabulary": words})
+        content = {"name": self.name, "features": self.features, "vocabulary": words}
+        series = {} if self.series is None else {"series": dataclasses.asdict(self.series)}
+        write_json(folder / DATA, content | series)

@@ -14,10 +14,13 @@ from noisin_pyro._lookup import as_number
 
 Named = tyro.conf.arg
 CELLS = "tanh", "sigmoid", "relu", "identity", "lstm", "gru"
-EMISSIONS = "categorical", "bernoulli", "gaussian", "poisson"
+EMISSIONS = (
+    "categorical", "bernoulli", "gaussian", "student-t", "heteroscedastic-gaussian", "poisson", "negative-binomial"
+)  # fmt: skip
 LARGEST = 1e9  # of rates and spreads, far from overflow in single precision
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0), Lt(LARGEST)]
+Fraction = Annotated[float, Gt(0), Lt(1)]
 NonNegative = Annotated[float, Ge(0), Lt(LARGEST)]
 
 
@@ -48,17 +51,18 @@ def plain(value: Any) -> Any:
     value = as_number(value)
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
         return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
-    if isinstance(value, tuple):  # of words, which stay as they are, or of paths
+    if isinstance(value, tuple | list):  # of words, which stay as they are, or of paths
         return tuple(plain(each) if isinstance(each, Path) else each for each in value)
     return value
 
 
 @dataclass(frozen=True)
 class Data(Options):
-    """Data: text or music. The folder of a text holds train.txt, valid.txt and test.txt."""
+    """Data: text, music or a table of series. The folder of a text holds train.txt, valid.txt and test.txt."""
 
-    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
-    """Text: pydocs (built in), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file."""
+    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat|FILE.csv")] = "pydocs"
+    """Text: pydocs (built in), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file.
+    Table: a .csv, .tsv or .parquet file with a row for each step of each series."""
 
     root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER", "data-root")] = None
     """Folder that contains ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
@@ -72,14 +76,46 @@ class Data(Options):
     max_vocabulary: Annotated[int | None, default("keep every word")] = None
     """Maximum vocabulary size of your own text. The least frequent words are replaced by <unk>."""
 
+    id: Annotated[str | None, default("inferred", "COLUMN")] = None
+    """Table: column that names the series of a row."""
+
+    time: Annotated[str | None, default("inferred", "COLUMN")] = None
+    """Table: column of times, dates or numbers. Where a regular time has no row, the step is missing."""
+
+    values: Annotated[tuple[str, ...], default("inferred", "COLUMN [COLUMN ...]")] = ()
+    """Table: columns to predict. Empty cells are missing."""
+
+    covariates: Annotated[tuple[str, ...], default("none", "COLUMN [COLUMN ...]")] = ()
+    """Table: columns that are known in advance."""
+
+    frequency: Annotated[str | None, default("inferred", "OFFSET|NUMBER|rows")] = None
+    """Table: step of the regular times, as pandas writes it (D, 15min, MS); rows: each row is a step."""
+
+    time_difference: bool = False
+    """Table: take rows as steps, and the time since the row before as one more covariate."""
+
+    split: Annotated[Literal["time", "series"] | None, default("time", "{time,series}")] = None
+    """Table: validate and test on the last steps of each series, or on the last series."""
+
+    valid_fraction: Annotated[Fraction | None, default("0.1", "FLOAT")] = None
+    """Table: fraction of the steps, or of the series, for validation."""
+
+    test_fraction: Annotated[Fraction | None, default("0.1", "FLOAT")] = None
+    """Table: fraction of the steps, or of the series, for the test."""
+
+    scaling: Annotated[
+        Literal["standard", "mean", "none"] | None, default("by the emission", "{standard,mean,none}")
+    ] = None
+    """Table: scale values by mean and standard deviation, by their mean, or not. Scores stay in the data's units."""
+
     batch_size: Count = 20
     """Batch size. A text is cut into this number of columns."""
 
-    eval_batch_size: Annotated[Count | None, default("10 for a text, --batch-size for music")] = None
+    eval_batch_size: Annotated[Count | None, default("10 for a text, else --batch-size")] = None
     """Batch size in validation and test. A text is cut into this number of columns, on which perplexity depends."""
 
     window: Annotated[Count | None, default("35")] = None
-    """Steps of truncated backpropagation through time. Texts only: sequences of music are not cut."""
+    """Steps of truncated backpropagation through time. Texts only: other sequences are not cut."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +125,9 @@ class Model(Options):
     cell: Annotated[str, Named(metavar=f"{{{','.join(CELLS)}}}|MODULE:NAME")] = "tanh"
     """Recurrent cell, or the import path of one of your own."""
 
-    emission: Annotated[str | None, default("bernoulli", f"{{{','.join(EMISSIONS)}}}|MODULE:NAME")] = None
+    emission: Annotated[
+        str | None, default("bernoulli; of a table, by its values", f"{{{','.join(EMISSIONS)}}}|MODULE:NAME")
+    ] = None
     """Distribution of an observation, or the import path of one. Not for texts, which have a softmax."""
 
     num_layers: Count = 1

@@ -17,7 +17,7 @@ import torch
 
 from noisin_pyro import plots
 from noisin_pyro._files import exclusive_lock, naming, write_json
-from noisin_pyro.data import Corpus
+from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
@@ -90,7 +90,7 @@ def train(
         distributed.set_device(config.run.device, world)
         world.split(config.data.batch_size)
         locks.enter_context(tf32(config.run.tf32))
-        corpus = world.on_rank_zero(partial(load_corpus, config.data))
+        corpus = world.on_rank_zero(partial(load_corpus, config.data, config.model.emission))
         if not resume:
             config = dataclasses.replace(config, data=resolved(config.data))
         result = _NetworkRun(config, corpus, world, locks).run(resume, after_epoch)
@@ -148,6 +148,9 @@ class _NetworkRun:
         self._load_initial_weights(model, guide)
         distributed.reseed(config.run.seed, world)
         train, valid, test = datasets(config, self.corpus)
+        for part in (train, valid, test):
+            if isinstance(part, Sequences):
+                model.emission.check_values(part.targets)
         folder = given if resume else world.on_rank_zero(self._new_folder)
         assert folder is not None
         try:

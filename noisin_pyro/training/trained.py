@@ -21,7 +21,8 @@ class TrainedRun(LoadedRun):
     Attributes:
         folder: the run's.
         config: its configuration, with the device that it is loaded on.
-        vocabulary: that of a text; None for music.
+        vocabulary: that of a text; else None.
+        series: how a table is read and scaled: the format for :func:`~noisin_pyro.data.from_frame`; else None.
         model: its best model.
         guide: the guide that was trained with it; None where the prior was the guide.
         corpus: its data, which are read on first use where ``config.data`` says.

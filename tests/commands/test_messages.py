@@ -63,7 +63,7 @@ def test_names_of_arguments_become_options(command: str, text: str, expected: st
             "train --data {run}/../train.txt",
             "/train.txt' is a file; for texts give --files TRAIN VALID TEST, or",
         ),
-        ("train --data {run}/log.csv", "/log.csv' is a file; for texts give --files TRAIN VALID TEST"),
+        ("train --data {run}/result.json", "/result.json' is a file; for texts give --files TRAIN VALID TEST"),
         ("train --batch-size 0", "noisin: --batch-size must be at least 1, got 0"),
         ("sweep --data pydocs --trial-epochs 0", "noisin: --trial-epochs must be at least 1"),
     ],

@@ -105,6 +105,7 @@ class Guide(PyroModule):
             lengths: ``(B,)``, or None if all are T.
             mask: False where a target is missing, ``(..., B, T)``.
         """
+        targets = self.model.emission.standardized(targets)
         features = self.encoder(walk.inputs.detach(), targets, lengths, mask)
         # read once: Pyro records every access to a module
         heads = {layer: self.head(layer) for layer in self.model.rnn.noisy_layers}

@@ -86,7 +86,9 @@ def fingerprint(corpus: Corpus) -> dict[str, str]:
     """SHA-256 of the vocabulary and of all three parts, for ``config.json``."""
     digest = hashlib.sha256(json.dumps(corpus.vocabulary and corpus.vocabulary.words).encode())
     for part in (corpus.train, corpus.valid, corpus.test):
-        for values in (part,) if isinstance(part, Tensor) else (part.inputs, part.targets, part.lengths):
+        for values in (part,) if isinstance(part, Tensor) else (part.inputs, part.targets, part.lengths, part.mask):
+            if values is None:
+                continue
             digest.update(str(tuple(values.shape)).encode())
             digest.update(values.cpu().numpy().tobytes())
     return {FINGERPRINT: digest.hexdigest()}

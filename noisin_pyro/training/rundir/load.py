@@ -12,7 +12,7 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 
-from noisin_pyro.data import Corpus, Vocabulary
+from noisin_pyro.data import Corpus, SeriesFormat, Vocabulary
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.training.build import build_guide, build_model, load_corpus
@@ -31,7 +31,8 @@ class LoadedRun:
     Attributes:
         folder: the run's.
         config: the run's, with the device and the data's root that it is loaded with.
-        vocabulary: that of a text; None for music.
+        vocabulary: that of a text; else None.
+        series: how a table is read and scaled: the format for :func:`~noisin_pyro.data.from_frame`; else None.
         model: its best model, on ``config.run.device``.
         guide: the guide that was trained with it; ``None`` where the prior was the guide.
     """
@@ -39,6 +40,7 @@ class LoadedRun:
     folder: Path
     config: Config
     vocabulary: Vocabulary | None = field(repr=False)
+    series: SeriesFormat | None = field(repr=False)
     model: SequenceModel
     guide: Guide | None
 
@@ -84,12 +86,12 @@ def load_run(
         if uses_global_store:  # in which parameters of the same name would be shared by all models
             PyroModule(f"run_{next(_NUMBERS)}").model = model
     load_best(folder, model, guide)
-    return LoadedRun(folder, config, description.vocabulary, model, guide)
+    return LoadedRun(folder, config, description.vocabulary, description.series, model, guide)
 
 
 def _read_data(folder: Path, config: Config) -> Corpus:
     try:
-        corpus = load_corpus(config.data)
+        corpus = load_corpus(config.data, config.model.emission)
     except ValueError as error:
         if not (folder / DATA).exists():
             error.add_note(f"a run without {DATA}, of version 0.1, needs the data that it was trained on")

@@ -1,0 +1,207 @@
+"""Series from data frames with a row for each step of each series."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from noisin_pyro.data.columns import numbers
+from noisin_pyro.data.scaling import ScalingKind
+from noisin_pyro.data.series import Columns, Series, SeriesFormat, Table, make_series
+from noisin_pyro.data.time_grid import differences, infer_frequency, later, read_times, to_steps
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("noisin_pyro")
+
+ROWS = "rows"
+"""The frequency that makes a step of each row, whatever the times."""
+
+
+def from_frame(
+    frame: Any,
+    *,
+    values: str | Sequence[str] = (),
+    covariates: str | Sequence[str] = (),
+    id: str | None = None,
+    time: str | None = None,
+    frequency: str | float | None = None,
+    time_difference: bool = False,
+    format: SeriesFormat | None = None,
+    scaling: ScalingKind | None = None,
+    dtype: torch.dtype | None = None,
+) -> Series:
+    """Make series from a frame with a row for each step of each series.
+
+    Rows are sorted by time within each series. Where a time of the regular grid has no row, the step is missing; its
+    covariates are those of the step before. Everything that is inferred is reported to the logger ``"noisin_pyro"``.
+
+    Args:
+        frame: a frame of pandas, or of a library with ``to_pandas()``.
+        values: the columns that are predicted; NaN is missing.
+        covariates: columns that are known in advance, also for forecasts; may not be missing.
+        id: the column that names the series of a row; default: all rows are one series.
+        time: the column of times: dates or numbers; default: rows are in order, and each is a step.
+        frequency: step of the grid: an offset of pandas such as ``"D"``, or a number for times that are numbers;
+            ``"rows"``: each row is a step. Default: the coarsest grid that has all times; if there is none with at most
+            ten steps for each row, each row is a step.
+        time_difference: whether the time since the row before is one more covariate (of dates, in seconds). Each row is
+            then a step.
+        format: that of a model's training data, such as ``train.format``, with its columns; columns and frequency are
+            then not given. By default it is fitted to this frame.
+        scaling: of the values, ``"standard"``, ``"mean"`` or ``"none"``; default: as :meth:`SeriesFormat.fit` has it.
+        dtype: of the tensors; default: torch's default.
+
+    Raises:
+        ValueError: columns that are missing or hold other values than these, several rows for one time, or times
+            that are not on the grid.
+    """
+    names = [(part,) if isinstance(part, str) else tuple(part) for part in (values, covariates)]
+    columns = Columns(names[0], names[1], id, time, frequency, time_difference)
+    if format is not None:
+        if columns != Columns(()):
+            raise ValueError("columns and frequency are those of the format; leave them out, or give no format")
+        columns = format.columns
+    table, columns = read_frame(frame, columns)
+    return make_series(table, columns, format, scaling, dtype)
+
+
+def read_frame(frame: Any, columns: Columns) -> tuple[Table, Columns]:
+    """The series of a frame, and its columns with the frequency that its times have."""
+    frame = _checked(frame, columns)
+    values = {name: numbers(name, frame[name]) for name in columns.values}
+    covariates = {name: numbers(name, frame[name], known=True) for name in columns.covariates}
+    times = None if columns.time is None else read_times(columns.time, frame[columns.time])
+    rows, ids = _rows(frame, columns.id)
+    if times is not None:
+        if not all(times[own].is_monotonic_increasing for own in rows):
+            logger.info("column %r: rows are sorted by time within each series", columns.time)
+        rows = [_sorted(columns, own, times, label) for own, label in zip(rows, ids, strict=True)]
+    arrays = [np.stack([*part.values()], 1) if part else np.zeros((len(frame), 0)) for part in (values, covariates)]
+    table = Table([arrays[0][own] for own in rows], [arrays[1][own] for own in rows], ids)
+    if times is None:
+        for name, given in (("frequency", columns.frequency), ("time_difference", columns.time_difference)):
+            if given:
+                raise ValueError(f"{name} {given!r} needs a column of times; name it by time, or leave it out")
+        return table, columns
+    return _in_time(table, columns, [times[own] for own in rows])
+
+
+def future_covariates(frame: Any, data: Series, num_steps: int) -> np.ndarray:
+    """The covariates of the steps after the end of each series, ``(N, H, C)``, from a frame of the same columns.
+
+    Raises:
+        ValueError: a series or times that are missing, or what :func:`from_frame` refuses.
+    """
+    columns = data.format.columns
+    if not columns.covariates:
+        raise ValueError("covariates must be an array for data whose only covariates are time differences, or none")
+    rows = ROWS if columns.time is not None else None
+    roles = replace(columns, values=columns.covariates, covariates=(), frequency=rows, time_difference=False)
+    table, _ = read_frame(frame, roles)
+    numbers_of, parts = {label: n for n, label in enumerate(table.ids)}, []
+    for label, end in zip(data.ids, data.times or [None] * len(data), strict=True):
+        if label not in numbers_of:
+            raise ValueError(f"covariates have no rows of series {label!r}; add {num_steps} rows of it")
+        own = table.values[numbers_of[label]]
+        if end is not None and table.times is not None:
+            times = table.times[numbers_of[label]]
+            own, times = own[times > end[-1]], times[times > end[-1]]
+            if columns.frequency not in (None, ROWS):
+                own = own[_places(times, later(end, columns.frequency, num_steps), label)]
+            if columns.time_difference:
+                own = np.concatenate([own, differences(end[-1:].append(times))[1:, None]], 1)
+        if len(own) < num_steps:
+            raise ValueError(f"covariates must have {num_steps} future rows of series {label!r}, got {len(own)}")
+        parts.append(own[:num_steps])
+    return np.stack(parts)
+
+
+def _places(times: pd.Index, expected: pd.Index, label: Any) -> np.ndarray:
+    at = times.get_indexer(expected)
+    if (at < 0).any():
+        first = expected[int((at < 0).argmax())]
+        raise ValueError(f"covariates have no row of series {label!r} at the future time {first}; add it")
+    return at
+
+
+def _checked(frame: Any, columns: Columns) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"frame must be a data frame of pandas or with to_pandas(), got {type(frame).__name__}")
+    if not columns.values:
+        raise ValueError(f"values must name at least one column, of {[*frame.columns]}")
+    roles = [name for name in (columns.id, columns.time, *columns.values, *columns.covariates) if name is not None]
+    for name in roles:
+        count = list(frame.columns).count(name)
+        if count != 1:
+            raise ValueError(
+                f"column {name!r} must be in the frame once, got it {count} times among {[*frame.columns]}"
+            )
+        if roles.count(name) > 1:
+            raise ValueError(f"column {name!r} must have one role, got it twice among id, time, values and covariates")
+    if frame.empty:
+        raise ValueError(f"frame must have at least one row, got none with columns {[*frame.columns]}")
+    return frame.reset_index(drop=True)
+
+
+def _rows(frame: pd.DataFrame, id: str | None) -> tuple[list[np.ndarray], list[Any]]:
+    """The rows of each series, in order, and the labels of the series, in the order of the frame."""
+    if id is None:
+        return [np.arange(len(frame))], [0]
+    if missing := int(frame[id].isna().sum()):
+        raise ValueError(
+            f"column {id!r}: {missing} of {len(frame)} rows name no series; fill them in, or drop the rows"
+        )
+    codes, labels = frame[id].astype(object).factorize()
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1), [*labels]
+
+
+def _sorted(columns: Columns, rows: np.ndarray, times: pd.Index, label: Any) -> np.ndarray:
+    own = times[rows]
+    order = own.argsort(kind="stable")
+    if own.has_duplicates:
+        twice = own[own.duplicated()][0]
+        remedy = "name the column of series by id" if columns.id is None else "aggregate them"
+        series = "" if columns.id is None else f" of series {label!r}"
+        raise ValueError(f"column {columns.time!r}: several rows{series} have the time {twice}; {remedy}, or drop some")
+    return rows[order]
+
+
+def _in_time(table: Table, columns: Columns, times: list[pd.Index]) -> tuple[Table, Columns]:
+    """The table with missing steps where the grid of times has no rows, or with time differences."""
+    name, frequency = columns.time, columns.frequency
+    assert name is not None
+    if columns.time_difference:
+        if frequency not in (None, ROWS):
+            raise ValueError(
+                f"frequency {frequency!r} has no effect with time_difference, where rows are steps; drop it"
+            )
+        steps = [differences(own)[:, None] for own in times]
+        covariates = [np.concatenate(pair, 1) for pair in zip(table.covariates, steps, strict=True)]
+        return replace(table, covariates=covariates, times=times), columns
+    if frequency is None:
+        frequency = infer_frequency(times)
+        if frequency is None and any(len(own) > 1 for own in times):
+            logger.info("column %r: the times are on no regular grid; each row is a step", name)
+    elif frequency == ROWS:
+        frequency = None
+    values, covariates, grids = [], [], []
+    steps = to_steps(name, times, frequency, table.ids)
+    for own, known, (on, at) in zip(table.values, table.covariates, steps, strict=True):
+        full = np.full((len(on), own.shape[1]), np.nan)
+        full[at] = own
+        latest = np.searchsorted(at, np.arange(len(on)), side="right") - 1
+        values.append(full)
+        covariates.append(known[latest])
+        grids.append(on)
+    return Table(values, covariates, table.ids, grids), replace(columns, frequency=frequency or ROWS)

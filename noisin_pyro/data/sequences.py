@@ -1,0 +1,195 @@
+"""Separate sequences, padded to the longest (``Sequences``)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from noisin_pyro._lookup import integer
+from noisin_pyro.data.batches import Batch, describe
+
+
+class Sequences:
+    """Separate sequences, possibly of different lengths, padded to the longest.
+
+    Args:
+        inputs: ``(N, T)`` indices or ``(N, T, features)``.
+        targets: ``(N, T)`` indices or ``(N, T, features)``; step ``t`` is predicted from inputs ``1..t``.
+        lengths: number of real steps of each sequence, integers in ``1..T``, ``(N,)``; default: T for all.
+        mask: ``(N, T)`` booleans, False where a target is missing; such targets may be NaN, and are in no density and
+            in no count. Default: no target is missing.
+
+    Raises:
+        ValueError: shapes that do not match, a dtype other than floating point or ``torch.long``, a length outside
+            ``1..T``, no sequences, a mask that leaves no target, or values that are not finite (also in the padding,
+            because masks are applied after the arithmetic).
+    """
+
+    _of_each_row: ClassVar[tuple[str, ...]] = (
+        "inputs", "targets", "lengths", "mask", "_host_lengths", "_host_counts"
+    )  # fmt: skip
+
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
+        for name, values in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(values, Tensor) or values.dim() < 2 or 0 in values.shape[:2]:
+                raise ValueError(
+                    f"{name} must be a non-empty tensor of shape (sequences, time, ...), "
+                    f"got {describe(values)}; for a single sequence use unsqueeze(0)"
+                )
+            if not values.is_floating_point() and values.dtype != torch.long:
+                raise ValueError(
+                    f"{name} must be floating point or torch.long, got {values.dtype}; convert it with .to()"
+                )
+        if inputs.shape[:2] != targets.shape[:2]:
+            raise ValueError(
+                f"inputs and targets must have the same (sequences, time), got {tuple(inputs.shape[:2])} "
+                f"and {tuple(targets.shape[:2])}; pad both to the longest sequence"
+            )
+        num_sequences, longest = inputs.shape[:2]
+        if lengths is None:
+            lengths = torch.full((num_sequences,), longest, device=inputs.device)
+        if not _is_integer_tensor(lengths) or lengths.shape != (num_sequences,):
+            raise ValueError(f"lengths must be an integer tensor of shape ({num_sequences},), got {describe(lengths)}")
+        if lengths.min() < 1 or lengths.max() > longest:
+            raise ValueError(
+                f"lengths must be in 1..{longest} (the time axis of inputs), got {int(lengths.min())} "
+                f"to {int(lengths.max())}; drop empty sequences, pad inputs and targets to the longest"
+            )
+        if mask is not None:
+            mask, targets = _without_missing(mask, targets, lengths)
+        for name, values, remedy in (
+            ("inputs", inputs, "impute or remove them"),
+            ("targets", targets, "mark missing ones by mask=..."),
+        ):
+            if values.is_floating_point() and not values.isfinite().all():
+                raise ValueError(f"{name} must be finite, got NaN or infinite values; {remedy}, pad with zeros")
+        self.inputs, self.targets, self.lengths = inputs, targets, lengths.to(inputs.device, torch.long)
+        self.mask = mask
+        # on the host, so that making and counting batches does not synchronize with the device
+        self._host_lengths = self.lengths.cpu()
+        self._host_counts = self._host_lengths if mask is None else mask.sum(1).cpu()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_steps(self) -> int:
+        """Total number of targets that are scored."""
+        return int(self._host_counts.sum())
+
+    def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Iterate over all sequences in batches.
+
+        Each batch is as long as its longest sequence, and has ``lengths=None`` if it needs no padding.
+
+        Args:
+            batch_size: number of sequences per batch; the last batch may be smaller. Default: all sequences.
+            generator: shuffles the sequences; without one they keep their order.
+
+        Raises:
+            ValueError: a ``batch_size`` below 1.
+        """
+        batch_size = len(self) if batch_size is None else integer("batch_size", batch_size)
+        if generator is None:
+            order = torch.arange(len(self))
+        else:
+            order = torch.randperm(len(self), generator=generator, device=generator.device).cpu()
+        return (self._batch(rows) for rows in order.split(batch_size))
+
+    def _batch(self, rows: Tensor) -> Batch:
+        lengths = self._host_lengths[rows]
+        longest = int(lengths.max())
+        ragged = bool((lengths < longest).any())
+        rows = rows.to(self.inputs.device)
+        return Batch(
+            inputs=self.inputs[rows, :longest],
+            targets=self.targets[rows, :longest],
+            lengths=self.lengths[rows] if ragged else None,
+            carried=False,
+            mask=None if self.mask is None else self.mask[rows, :longest],
+        )
+
+    def __getitem__(self, index: int) -> Batch:
+        """One sequence without padding, as a batch of one. :func:`collate` joins several, as for a ``DataLoader``."""
+        return self._batch(torch.tensor([range(len(self))[index]]))
+
+    def until(self, lengths: Tensor) -> Self:
+        """The same sequences, each up to a length from 1 to its own, ``(N,)``."""
+        part = copy.copy(self)
+        part.lengths = lengths.to(self.lengths)
+        part._host_lengths = part._host_counts = part.lengths.cpu()
+        if self.mask is not None:
+            part.mask = self.mask & ~part.beyond
+            part._host_counts = part.mask.sum(1).cpu()
+        return part
+
+    @property
+    def beyond(self) -> Tensor:
+        """Which steps are padding, ``(N, T)``."""
+        return torch.arange(self.targets.shape[1], device=self.lengths.device) >= self.lengths.unsqueeze(1)
+
+    def rows(self, index: slice) -> Self:
+        """The data set of these sequences."""
+        part = copy.copy(self)
+        for name in self._of_each_row:
+            values = getattr(self, name)
+            setattr(part, name, values if values is None else values[index])
+        return part
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """Copy to ``device``, with floating-point values converted to ``dtype`` if it is given."""
+        moved = copy.copy(self)
+        for name in self._of_each_row:
+            values = getattr(self, name)
+            if isinstance(values, Tensor) and not name.startswith("_host"):
+                setattr(moved, name, values.to(device, dtype if values.is_floating_point() else None))
+        return moved
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    """The sequences of several batches as one, padded to the longest.
+
+    ``DataLoader(data, batch_size=8, shuffle=True, collate_fn=collate)`` iterates over :class:`Sequences`.
+    """
+    lengths = torch.cat([item.real_lengths for item in items])
+    masks = None
+    if any(item.mask is not None for item in items):
+        masks = [
+            item.targets.new_ones(item.targets.shape[:2]).bool() if item.mask is None else item.mask for item in items
+        ]
+    inputs, targets, mask = (
+        None if parts is None else pad_sequence([row for part in parts for row in part], batch_first=True)
+        for parts in ([item.inputs for item in items], [item.targets for item in items], masks)
+    )
+    ragged = bool((lengths < targets.shape[1]).any())
+    return Batch(inputs, targets, lengths if ragged else None, carried=False, mask=mask)
+
+
+def _without_missing(mask: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask without padding, and the targets with the first that is scored in place of all that are not.
+
+    That value is in the support of their density, whose gradient is then finite.
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != targets.shape[:2]:
+        raise ValueError(
+            f"mask must be a boolean tensor of shape {tuple(targets.shape[:2])}, False where a target is missing, got "
+            f"{describe(mask)}"
+        )
+    real = torch.arange(mask.shape[1], device=targets.device) < lengths.to(targets.device).unsqueeze(1)
+    mask = mask.to(targets.device) & real
+    if not mask.any():
+        raise ValueError("mask must leave at least one target that is not missing, got none")
+    return mask, targets.where(mask.reshape(*mask.shape, *[1] * (targets.dim() - 2)), targets[mask][0])
+
+
+def _is_integer_tensor(values: object) -> bool:
+    return isinstance(values, Tensor) and not (
+        values.is_floating_point() or values.is_complex() or values.dtype == torch.bool
+    )

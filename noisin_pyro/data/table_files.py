@@ -1,0 +1,162 @@
+"""Tables in files: which columns they have, and their training, validation and test parts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from noisin_pyro.data.catalog import Corpus
+from noisin_pyro.data.encodings import decode
+from noisin_pyro.data.frames import read_frame
+from noisin_pyro.data.scaling import ScalingKind
+from noisin_pyro.data.series import Columns, Series, SeriesFormat, split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("noisin_pyro")
+
+SUFFIXES = ".csv", ".tsv", ".parquet"
+"""Suffixes of the files that are read as tables."""
+
+_IDS = "id", "series", "series_id", "unique_id", "item_id"
+_TIMES = "time", "date", "datetime", "timestamp", "ds"
+_VALUES = "y", "value", "values", "target"
+
+
+def load_table(
+    path: str | Path,
+    columns: Columns | None = None,
+    *,
+    by: Literal["time", "series"] = "time",
+    valid: float = 0.1,
+    test: float = 0.1,
+    emission: str | None = None,
+    scaling: ScalingKind | None = None,
+) -> Corpus:
+    """Load a table of series in three parts. Scaling is fitted to the training part.
+
+    Split in time, the validation and test parts have the steps before them too, as history: their targets are masked,
+    so that the state at the first step that is scored comes from them. The network reads the history as inputs, but its
+    noise along the history is not weighted by it.
+
+    Args:
+        path: a CSV, TSV or Parquet file with a row for each step of each series.
+        columns: its columns. Those that are not named are inferred, and reported to the logger ``"noisin_pyro"``.
+        by: split each series in ``"time"``, or by ``"series"``, with the last ones for test.
+        valid, test: fractions of the steps, or of the series.
+        emission, scaling: as for :meth:`SeriesFormat.fit`.
+
+    Raises:
+        ValueError: a file that is missing or damaged, columns that it lacks, or that hold something else.
+    """
+    path = Path(path)
+    frame = read_table(path)
+    table, columns = read_frame(frame, infer_columns(frame, columns or Columns(()), path))
+    parts = split(table, by, valid, test)
+    format = SeriesFormat.fit(parts[0][0], columns, emission, scaling)
+    if emission is None:
+        logger.info("%s: the values suggest the emission %s", path, format.emission)
+    train, valid_part, test_part = (Series(part, format, history) for part, history in parts)
+    return Corpus(path.stem, train, valid_part, test_part, vocabulary=None)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV, TSV or Parquet file.
+
+    Raises:
+        ValueError: a file that is missing, damaged or in another format.
+    """
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        text = decode(path.read_bytes(), path).lstrip("\ufeff")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # pandas warns where rows are longer than the header, and cuts them
+            return pd.read_csv(
+                io.StringIO(text), index_col=False, skipinitialspace=True, low_memory=False, **_dialect(text, path)
+            )
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: reading Parquet needs pyarrow; install the extra, pip install 'noisin_pyro[parquet]', or give CSV"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); pass the path of a table") from error
+    except (ValueError, Warning) as error:
+        if str(path) in str(error):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} is not a table with one line of column names and rows as long ({first})") from error
+
+
+def _dialect(text: str, path: Path) -> dict[str, Any]:
+    """Separator and decimal mark."""
+    header = text.lstrip().partition("\n")[0]
+    separator = max(",;\t|", key=header.count)
+    names = next(csv.reader([header.strip()], delimiter=separator), [])
+    twice = sorted({name for name in names if names.count(name) > 1})
+    numeric = [name for name in names if re.fullmatch(r"\s*[-+\d.]+\s*", name)]
+    if twice or numeric or not names:
+        got = f"{(twice or numeric)[0]!r}{' twice' if twice else ''}" if names else "an empty one"
+        raise ValueError(f"{path}: the first line must name the columns, each differently, got {got}")
+    commas = separator != "," and re.search(
+        rf"{re.escape(separator)}\s*-?\d+,\d+\s*({re.escape(separator)}|$)", text, re.M
+    )
+    if separator != "," or commas:
+        logger.info("%s: columns are separated by %r%s", path, separator, ", and decimals by commas" if commas else "")
+    return {"sep": separator, "decimal": "," if commas else "."}
+
+
+def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
+    """The columns of a table, inferred where they are not given.
+
+    The time is the first column with such a name or with dates; the series a column with such a name or the only one
+    of text; the values a column with such a name or all other numbers.
+    """
+    import pandas as pd
+
+    def is_number(name: Any) -> bool:
+        return pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()
+
+    def is_named(name: Any, names: tuple[str, ...]) -> bool:
+        return str(name).strip().lower() in names
+
+    rest = [name for name in frame.columns if name not in (given.id, given.time, *given.values, *given.covariates)]
+    time, id, values = given.time, given.id, given.values
+    if time is None:
+        time = next((name for name in rest if is_named(name, _TIMES) or _holds_dates(frame[name])), None)
+        rest = [name for name in rest if name != time]
+    if id is None:
+        texts = [name for name in rest if not is_number(name)]
+        id = next((name for name in rest if is_named(name, _IDS)), texts[0] if len(texts) == 1 else None)
+        rest = [name for name in rest if name != id]
+    if not values:
+        numeric = [name for name in rest if is_number(name)]
+        values = tuple([name for name in numeric if is_named(name, _VALUES)] or numeric)
+        if not values:
+            raise ValueError(f"{path} has no column of numbers to predict among {[*frame.columns]}; name one by values")
+    columns = Columns(values, given.covariates, id, time, given.frequency, given.time_difference)
+    unused = [str(name) for name in rest if name not in values]
+    logger.info(
+        "%s: values %s; covariates %s; series %s; time %s%s",
+        path, ", ".join(map(str, values)), ", ".join(given.covariates) or "none",
+        "one" if id is None else f"by {id}", "none, rows are steps" if time is None else f"by {time}",
+        f"; unused: {', '.join(unused)}" if unused else "",
+    )  # fmt: skip
+    return columns
+
+
+def _holds_dates(column: pd.Series) -> bool:
+
+    if column.dtype.kind == "M":
+        return True
+    if column.dtype.kind in "iufcb" or column.isna().all():
+        return False
+    return bool(column.dropna().astype(str).str.match(r"\d{4}-\d{2}(-\d{2})?([T ]|$)").all())

@@ -1,0 +1,156 @@
+"""Times of steps, and the regular grids that they lie on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("noisin_pyro")
+
+LONGEST = 10
+"""The inferred grid has at most this many steps for each row; times that need more of them are irregular."""
+
+_MONTHS = "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"
+_DAYS = "MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"
+
+
+def read_times(name: str, column: pd.Series) -> pd.Index:
+    """A column of times as a ``DatetimeIndex`` or as numbers.
+
+    Raises:
+        ValueError: values that are neither, or missing ones.
+    """
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
+    if missing := int(column.isna().sum()):
+        raise ValueError(
+            f"column {name!r}: {missing} of {len(column)} times are missing; fill them in, or drop the rows"
+        )
+    if column.dtype.kind in "iu" and column.between(1900_01_01, 2100_12_31).all():
+        column = column.astype(str)
+        logger.info("column %r: numbers such as %s are read as dates", name, column.iloc[0])
+    if column.dtype.kind in "iuf" and np.isfinite(column.to_numpy(float)).all():
+        return pd.Index(column.to_numpy())
+    try:
+        if column.dtype.kind in "biufcm":
+            raise ValueError(f"got {column.iloc[0]!r}, of type {column.dtype}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # pandas warns where it guesses the order of day and month
+            return pd.DatetimeIndex(pd.to_datetime(column))
+    except (ValueError, TypeError, OverflowError, UserWarning, FutureWarning) as error:
+        first = str(error).splitlines()[0].partition(". ")[0]
+        raise ValueError(
+            f"column {name!r} must hold times ({first}); write them as 2026-01-31 or 2026-01-31T12:00, in one time "
+            "zone, or as numbers"
+        ) from error
+
+
+def grid(times: pd.Index, frequency: str | float) -> pd.Index:
+    """The regular times from the first to the last."""
+    import pandas as pd
+
+    if isinstance(times, pd.DatetimeIndex):
+        return pd.date_range(times[0], times[-1], freq=frequency)
+    steps = round((times[-1] - times[0]) / frequency)
+    return pd.Index(times[0] + np.arange(steps + 1) * frequency)
+
+
+def positions(times: pd.Index, on: pd.Index) -> np.ndarray:
+    """The index of each time in a grid; -1 for times that are not in it."""
+    import pandas as pd
+
+    if isinstance(times, pd.DatetimeIndex) or len(on) < 2:
+        return on.get_indexer(times)
+    return on.get_indexer(times, method="nearest", tolerance=1e-6 * float(on[1] - on[0]))
+
+
+def infer_frequency(series: Sequence[pd.Index]) -> str | float | None:
+    """The coarsest frequency whose grids have all times of these sorted series; None if there is none, or a single row
+    in each series."""
+    if all(len(times) < 2 for times in series):
+        return None
+    rows = sum(map(len, series))
+    for frequency in _candidates([times for times in series if len(times) > 1]):
+        grids = [grid(times, frequency) for times in series]
+        fits = all((positions(times, on) >= 0).all() for times, on in zip(series, grids, strict=True))
+        if fits and sum(map(len, grids)) <= LONGEST * rows:
+            return frequency
+    return None
+
+
+def _candidates(series: Sequence[pd.Index]) -> Iterator[str | float]:
+    import pandas as pd
+
+    first = series[0][0]
+    if isinstance(series[0], pd.DatetimeIndex):
+        if len({each.time() for times in series for each in times[:100]}) == 1:  # a whole number of days
+            month, day = _MONTHS[first.month - 1], _DAYS[first.day_of_week]
+            yield from (f"YS-{month}", f"YE-{month}", f"QS-{month}", f"QE-{month}", "MS", "ME", f"W-{day}")
+            if max(times[-1] - times[0] for times in series) >= pd.Timedelta(days=7):  # else no weekend is left out
+                yield "B"
+            yield "D"
+        step = np.gcd.reduce(np.concatenate([np.diff(times.as_unit("us").asi8) for times in series]))
+        if max(times[-1] - times[0] for times in series) / pd.Timedelta(step, "us") < 1e8:
+            yield pd.tseries.frequencies.to_offset(pd.Timedelta(step, "us")).freqstr
+        return
+    differences = np.concatenate([np.diff(times.to_numpy()) for times in series])
+    step = np.gcd.reduce(differences) if differences.dtype.kind in "iu" else differences.min()
+    if (differences.sum() / step) < 1e8:
+        yield step.item()
+
+
+def to_steps(
+    name: str, times: Sequence[pd.Index], frequency: str | float | None, labels: Sequence[Any]
+) -> list[tuple[pd.Index, np.ndarray]]:
+    """The grid of each series and the positions of its rows in it.
+
+    Raises:
+        ValueError: a frequency that is invalid, or times that are not on its grid.
+    """
+    result = []
+    for own, label in zip(times, labels, strict=True):
+        try:
+            on = grid(own, frequency) if frequency is not None else own
+        except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+            raise ValueError(
+                "frequency must be an offset of pandas such as 'D' or '15min', or for times that are numbers a number, "
+                f"got {frequency!r} ({str(error).splitlines()[0]})"
+            ) from error
+        at = positions(own, on)
+        if (at < 0).any() or len(set(at.tolist())) < len(at):
+            off = own[int((at < 0).argmax())]
+            raise ValueError(
+                f"column {name!r}: time {off} of series {label!r} is not on the grid of frequency {frequency!r} from "
+                f"{own[0]}; give another frequency, round the times, or take rows as steps (time_difference=True)"
+            )
+        result.append((on, at))
+    gaps = sum(len(on) - len(at) for on, at in result)
+    if gaps:
+        logger.info("column %r: frequency %s, with %d missing steps where there are no rows", name, frequency, gaps)
+    return result
+
+
+def differences(times: pd.Index) -> np.ndarray:
+    """Time since the row before, in seconds for dates; 0 for the first."""
+    import pandas as pd
+
+    steps = np.diff(times) / np.timedelta64(1, "s") if isinstance(times, pd.DatetimeIndex) else np.diff(times)
+    return np.concatenate([[0.0], np.asarray(steps, dtype=np.float64)])
+
+
+def later(times: pd.Index, frequency: str | float, count: int) -> pd.Index:
+    """The ``count`` times after the last of these, at this frequency."""
+    import pandas as pd
+
+    if isinstance(times, pd.DatetimeIndex):
+        return pd.date_range(times[-1], periods=count + 1, freq=frequency)[1:]
+    return pd.Index(times[-1] + np.arange(1, count + 1) * frequency)
