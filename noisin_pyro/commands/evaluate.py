@@ -150,7 +150,8 @@ class Evaluate(Options):
             if given:
                 raise ValueError(f"text {str(self.text)!r} cannot be scored with {other}; leave one of them out")
         assert trained.vocabulary is not None
-        return str(self.text), trained.vocabulary.encode(read_words(self.text), str(self.text))
+        words = read_words(self.text, trained.vocabulary.level)
+        return str(self.text), trained.vocabulary.encode(words, str(self.text))
 
     def _guide(self, guide: Guide | None) -> Guide | None:
         if self.proposal is None:

@@ -189,8 +189,7 @@ class Stream:
     def __init__(self, tokens: Tensor, batch_size: int, window: int, start: int = 0) -> None:
         if not isinstance(tokens, Tensor) or tokens.dim() != 1 or tokens.dtype not in (torch.long, torch.int32):
             raise ValueError(
-                "tokens must be a one-dimensional torch.long or torch.int32 tensor of indices, got "
-                f"{_describe(tokens)}"
+                f"tokens must be a one-dimensional torch.long or torch.int32 tensor of indices, got {_describe(tokens)}"
             )
         self.batch_size, self.window = _positive("batch_size", batch_size), _positive("window", window)
         self.num_steps = len(tokens)

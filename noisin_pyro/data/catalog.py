@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +15,12 @@ from noisin_pyro.data.polyphony import read_chords
 from noisin_pyro.data.pydocs import read_splits
 from noisin_pyro.data.specs import DATASETS
 from noisin_pyro.data.tokens import TextOptions, read_tokens
-from noisin_pyro.data.vocabulary import Level, Vocabulary
+from noisin_pyro.data.vocabulary import UNK, Level, Vocabulary
 
 NAMES = (*DATASETS, "pydocs")
-FRACTIONS = 0.8, 0.1, 0.1
-"""Parts of a text in one file: training, validation and test."""
+HELD_OUT = 0.1
+"""Default fraction of a text in one file for validation, and for the test."""
+USES = "training", "validation", "the test"
 
 logger = logging.getLogger("noisin_pyro")
 MUSIC = tuple(name for name, spec in DATASETS.items() if len(spec.files) == 1)
@@ -101,7 +100,8 @@ def load_text(
     max_vocabulary: int | None = None,
     min_count: int | None = None,
     level: Level = "word",
-    fractions: Sequence[float] | None = None,
+    valid_fraction: float | None = None,
+    test_fraction: float | None = None,
     name: str = "text",
 ) -> Corpus:
     """Load a text in UTF-8 with one sentence per line and words separated by white space.
@@ -118,14 +118,14 @@ def load_text(
         min_count: words that occur less often than this in ``train`` become ``<unk>``. Default: 1; or 2 for the words
             of one file without ``max_vocabulary``, because its later parts have words that the first lacks.
         level: predict words or characters.
-        fractions: proportions of the contiguous parts for training, validation and test of one file, each of which
-            ends with a line if it can; default: 0.8, 0.1 and 0.1.
+        valid_fraction, test_fraction: fractions of one file for validation and test, by default 0.1 each. The parts
+            are contiguous, training first, and end with a line where the next part has a line end.
         name: name of the corpus.
 
     Raises:
         ValueError: neither or both of ``folder`` and the files; a file that is missing, empty or not UTF-8; a word of
-            ``valid`` or ``test`` that is not in ``train``, if there is no ``<unk>``; fractions that are not positive
-            or whose sum is not 1, or that are given for three files.
+            ``valid`` or ``test`` that is not in ``train``, if there is no ``<unk>``; fractions that are not
+            positive or whose sum is not below 1, or that are given for three files.
     """
     given = {"train": train, "valid": valid, "test": test}
     missing = [split for split, path in given.items() if path is None]
@@ -140,19 +140,18 @@ def load_text(
     is_split = len(paths) == 1
     if min_count is None:
         min_count = 2 if is_split and level == "word" and max_vocabulary is None else 1
-    parts = _fractions(fractions) if is_split else None
-    if fractions is not None and not is_split:
-        raise ValueError(f"fractions={tuple(fractions)} are for one file, which is split; leave them out")
-    vocabulary, tokens = read_tokens(paths, TextOptions(level, max_vocabulary, min_count, parts))
-    if parts is not None:
-        sizes = ", ".join(f"{len(part):,} tokens ({part_name})" for part, part_name in zip(tokens, given, strict=True))
-        rare = f"; words that occur less than {min_count} times in training are <unk>" if min_count > 1 else ""
-        logger.info("%s is split into %s%s", paths[0].name, sizes, rare)
+    fractions = (valid_fraction, test_fraction)
+    if not is_split and fractions != (None, None):
+        raise ValueError(f"valid_fraction and test_fraction are for one file, got {len(paths)}; leave them out")
+    valid_part, test_part = (HELD_OUT if fraction is None else fraction for fraction in fractions)
+    if not (valid_part > 0 and test_part > 0 and valid_part + test_part < 1):
+        raise ValueError(
+            f"valid_fraction and test_fraction must be positive, with a sum below 1, got {valid_part} and {test_part}"
+        )
+    held_out = (valid_part, test_part) if is_split else None
+    vocabulary, tokens = read_tokens(paths, TextOptions(level, max_vocabulary, min_count, held_out))
+    if is_split:
+        sizes = ", ".join(f"{len(part):,} tokens for {use}" for part, use in zip(tokens, USES, strict=True))
+        unknown = f"; words that occur once in the first part become {UNK}" if min_count == 2 else ""
+        logger.info("%s is split into %s%s", paths[0].name, sizes, unknown)
     return Corpus(name, *tokens, vocabulary=vocabulary)
-
-
-def _fractions(given: Sequence[float] | None) -> tuple[float, float, float]:
-    fractions = FRACTIONS if given is None else tuple(given)
-    if len(fractions) != 3 or not min(fractions) > 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise ValueError(f"fractions must be three positive numbers whose sum is 1, got {fractions}")
-    return fractions

@@ -10,6 +10,7 @@ from noisin_pyro.data.encodings import LINE_END, decoded
 from noisin_pyro.data.vocabulary import EOS, Level, split
 
 MARK = "\ufeff"
+_GLUED = re.compile(rf"[^\s{MARK}]{MARK}|{MARK}[^\s{MARK}]")
 
 
 def read_words(path: Path, level: Level = "word") -> list[str]:
@@ -33,8 +34,8 @@ def read_pieces(path: Path, level: Level = "word") -> Iterator[list[str]]:
     """What :func:`read_words` returns, piece by piece; it raises the same errors, after the last piece."""
     number, is_empty, glued, ends = 1, True, None, None
     for text in _pieces(path):
-        if MARK in text and glued is None:
-            glued = next((each for each in _words(text, number) if MARK in each[1] and each[1].strip(MARK)), None)
+        if MARK in text and glued is None and _GLUED.search(text):
+            glued = next((line, word) for line, word in _words(text, number) if _GLUED.search(word))
         if EOS in text and ends is None and level == "word":
             ends = next((line for line, word in _words(text, number) if word == EOS), None)
         is_empty &= not text or text.isspace()
@@ -42,8 +43,8 @@ def read_pieces(path: Path, level: Level = "word") -> Iterator[list[str]]:
         yield split(text.replace("\n", f" {EOS} ") if level == "word" else text, level)
     if glued is not None:
         raise ValueError(
-            f"{path}, line {glued[0]}: byte-order mark U+FEFF inside the word {glued[1]!r}; if files were joined there, "
-            "put a line break in its place, else remove it"
+            f"{path}, line {glued[0]}: byte-order mark U+FEFF inside the word {glued[1]!r}; if files were joined "
+            "there, put a line break in its place, else remove it"
         )
     if is_empty:
         raise ValueError(f"{path} has no words; pass a file with at least one sentence")

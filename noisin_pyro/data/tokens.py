@@ -35,12 +35,17 @@ logger = logging.getLogger("noisin_pyro")
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How texts become tokens; :func:`~noisin_pyro.data.load_text` explains the options."""
+    """How texts become tokens.
+
+    Attributes:
+        level, max_vocabulary, min_count: those of :func:`~noisin_pyro.data.load_text`.
+        held_out: fractions of one file for validation and test; None for three files.
+    """
 
     level: Level
     max_vocabulary: int | None
     min_count: int
-    fractions: tuple[float, float, float] | None
+    held_out: tuple[float, float] | None
 
 
 def read_tokens(paths: Sequence[Path], options: TextOptions) -> tuple[Vocabulary, tuple[Tensor, ...]]:
@@ -49,7 +54,7 @@ def read_tokens(paths: Sequence[Path], options: TextOptions) -> tuple[Vocabulary
     The tokens of large texts are read from the cache. It is written if they are not there, or damaged.
 
     Args:
-        paths: files of the three parts; or one file, which is split by ``options.fractions``.
+        paths: files of the three parts; or one file, which is split by ``options.held_out``.
 
     Raises:
         ValueError: as :func:`~noisin_pyro.data.text.read_words` and :meth:`Vocabulary.build`, or an unknown word in a
@@ -123,8 +128,8 @@ def _write_tokens(file: BinaryIO, paths: Sequence[Path], options: TextOptions) -
             chunk = np.fromiter(map(numbers.__getitem__, words), np.int32, len(words))
             file.write(chunk.tobytes())
             sizes[-1] += len(chunk)
-    if options.fractions is not None:
-        sizes = _split(file, sizes[0], options.fractions, paths[0])
+    if options.held_out is not None:
+        sizes = _split(file, sizes[0], *options.held_out, paths[0])
     counts = np.zeros(len(numbers), np.int64)
     for chunk in _chunks(file, 0, sizes[0]):
         counts += np.bincount(chunk, minlength=len(numbers))
@@ -159,11 +164,14 @@ def _chunks(file: BinaryIO, first: int, size: int) -> Iterator[np.ndarray]:
         yield np.frombuffer(file.read(min(CHUNK, first + size - start) * np.int32().nbytes), np.int32)
 
 
-def _split(file: BinaryIO, size: int, fractions: tuple[float, float, float], path: Path) -> list[int]:
+def _split(file: BinaryIO, size: int, valid: float, test: float, path: Path) -> list[int]:
     """Sizes of three parts, cut at the first line end after each fraction or, if a part has none, at the fraction."""
-    first, second = (round(size * fraction) for fraction in itertools.accumulate(fractions[:2]))
+    first, second = (round(size * (1 - held_out)) for held_out in (valid + test, test))
     if not 0 < first < second < size:
-        raise ValueError(f"{path} has {size} tokens, too few for three parts; pass a longer text, or other fractions")
+        raise ValueError(
+            f"valid_fraction={valid:g} and test_fraction={test:g} of {size} tokens leave a part of {path} empty; pass "
+            "a longer text, or other fractions"
+        )
     cuts = [_line_end(file, first, second - 1), _line_end(file, second, size - 1)]
     return [cuts[0], cuts[1] - cuts[0], size - cuts[1]]
 

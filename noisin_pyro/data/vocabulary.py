@@ -118,11 +118,10 @@ class Vocabulary:
 
     def unknown(self, word: str, place: str) -> ValueError:
         """The error for a word outside a vocabulary without ``<unk>``."""
-        kind = f"{self.level}s"
         return ValueError(
-            f"{place}: {word!r} is not among the {len(self)} {kind} of the vocabulary and there is no {UNK}; train with "
-            f"min_count=2 or max_vocabulary={len(self) - 1}, which make one, or replace rare {kind} of the training text "
-            f"by {UNK}"
+            f"{place}: {word!r} is not among the {len(self)} {self.level}s of the vocabulary and there is no {UNK}; "
+            f"train with min_count=2 or max_vocabulary=..., which make one, or replace rare {self.level}s of the "
+            f"training text by {UNK}"
         )
 
     def join(self, words: Iterable[str]) -> str:

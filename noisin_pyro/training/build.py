@@ -24,6 +24,7 @@ from noisin_pyro.training.sharding import SequenceData
 
 T = TypeVar("T")
 WINDOW = 35
+TEXT_OPTIONS = "min_count", "max_vocabulary", "level", "valid_fraction", "test_fraction"
 EVAL_BATCH_SIZE = 10
 """Columns of a held-out text, as in PyTorch's word language model example."""
 
@@ -35,9 +36,7 @@ def load_corpus(data: Data) -> Corpus:
         ValueError: no such data, or an option that does not apply to it.
     """
     text_options: dict[str, Any] = {
-        option: value
-        for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
-        if value is not None
+        name: value for name in TEXT_OPTIONS if (value := getattr(data, name)) != getattr(Data, name)
     }
     kind = _kind(data)
     if text_options and kind != "text":
@@ -48,21 +47,24 @@ def load_corpus(data: Data) -> Corpus:
         return load(data.name, root=data.root)
     if kind == "music":
         return load_music(data.name)
-    if data.files is None:
-        return load_text(data.name, name=Path(data.name).resolve().name, **text_options)
+    if data.files is None or len(data.files) == 1:
+        path = Path(data.name).resolve() if data.files is None else data.files[0]
+        return load_text(path, name=path.stem if path.is_file() else path.name, **text_options)
     train, valid, test = data.files
     return load_text(train=train, valid=valid, test=test, name=train.stem, **text_options)
 
 
 def resolved(data: Data) -> Data:
-    """The same options with absolute paths and the evaluation batch size filled in."""
+    """The same options with absolute paths, the first of ``files`` as name, and the evaluation batch size filled in."""
     held_out = data.batch_size if _is_music(data) else EVAL_BATCH_SIZE
+    files = data.files and tuple(path.absolute() for path in data.files)
+    named = data.name in NAMES and files is None
     return dataclasses.replace(
         data,
         eval_batch_size=held_out if data.eval_batch_size is None else data.eval_batch_size,
-        name=data.name if data.name in NAMES else str(Path(data.name).absolute()),
+        name=data.name if named else str(files[0] if files else Path(data.name).absolute()),
         root=data.root and data.root.absolute(),
-        files=data.files and tuple(path.absolute() for path in data.files),
+        files=files,
     )
 
 
@@ -72,14 +74,11 @@ def _kind(data: Data) -> Literal["text", "music", "name"]:
         return "text"
     if _is_mat(data.name):
         return "music"
-    if data.name not in NAMES and data.name and Path(data.name).is_dir():
+    if data.name not in NAMES and data.name and Path(data.name).exists():
         return "text"
-    if data.name not in NAMES and Path(data.name).is_file():
-        raise ValueError(
-            f"data {data.name!r} is a file; for texts give --files TRAIN VALID TEST, or a folder that holds train.txt, "
-            "valid.txt and test.txt; for music a .mat file"
-        )
-    known("data (a folder with train.txt, valid.txt and test.txt, a .mat file, or a name)", data.name, NAMES)
+    known(
+        "data (a text file, a folder with train.txt, valid.txt and test.txt, a .mat file, or a name)", data.name, NAMES
+    )
     return "name"
 
 

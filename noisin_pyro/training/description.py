@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from noisin_pyro._files import write_json
+from noisin_pyro._lookup import known
 from noisin_pyro.data import Corpus, Sequences, Vocabulary
+from noisin_pyro.data.vocabulary import Level
 
 DATA = "data.json"
 
@@ -46,7 +49,8 @@ class DataDescription:
                 raise ValueError("a text has a vocabulary, other data have features")
             if words is not None and not all(isinstance(word, str) for word in words):
                 raise ValueError("words must be strings")
-            return cls(content["name"], None if words is None else Vocabulary(words), features)
+            level = known("level", content.get("level", "word"), get_args(Level))  # of version 0.1: words
+            return cls(content["name"], None if words is None else Vocabulary(words, level), features)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -57,4 +61,5 @@ class DataDescription:
     def write(self, folder: Path) -> None:
         """Write ``data.json``."""
         words = None if self.vocabulary is None else self.vocabulary.words
-        write_json(folder / DATA, {"name": self.name, "features": self.features, "vocabulary": words})
+        level = {} if self.vocabulary is None else {"level": self.vocabulary.level}
+        write_json(folder / DATA, {"name": self.name, "features": self.features, **level, "vocabulary": words})

@@ -16,6 +16,7 @@ EMISSIONS = "categorical", "bernoulli", "gaussian", "poisson"
 LARGEST = 1e9  # of rates and spreads, far from overflow in single precision
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0), Lt(LARGEST)]
+Fraction = Annotated[float, Gt(0), Lt(1)]
 NonNegative = Annotated[float, Ge(0), Lt(LARGEST)]
 
 
@@ -47,7 +48,7 @@ def plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
         return type(value)(os.path.expanduser(value))  # no shell has done so in --folder=~/runs
-    if isinstance(value, tuple):  # of words, which stay as they are, or of paths
+    if isinstance(value, tuple | list):  # of words, which stay as they are, or of paths
         return tuple(plain(each) if isinstance(each, Path) else each for each in value)
     return value
 
@@ -56,16 +57,26 @@ def plain(value: Any) -> Any:
 class Data(Options):
     """Data: text or music. The folder of a text holds train.txt, valid.txt and test.txt."""
 
-    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat")] = "pydocs"
-    """Text: pydocs (built in), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file."""
+    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE|FILE.mat")] = "pydocs"
+    """Text: pydocs (built in), ptb, wikitext-2, a folder, a file. Music: jsb, nottingham, piano-midi, musedata, a .mat
+    file."""
 
     root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER", "data-root")] = None
     """Folder that contains ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
 
-    files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST", help_behavior_hint="")] = None
-    """Three text files of your own, instead of --data."""
+    files: Annotated[tuple[Path, ...] | None, Named(metavar="TRAIN VALID TEST|FILE", help_behavior_hint="")] = None
+    """Three text files of your own, instead of --data; or one file, which is split."""
 
-    min_count: Annotated[int | None, default("keep every word")] = None
+    level: Literal["word", "character"] = "word"
+    """Read your own text as words or as characters."""
+
+    valid_fraction: Annotated[Fraction | None, default("0.1", "FLOAT")] = None
+    """Fraction of your own text in one file for validation."""
+
+    test_fraction: Annotated[Fraction | None, default("0.1", "FLOAT")] = None
+    """Fraction of your own text in one file for the test."""
+
+    min_count: Annotated[int | None, default("keep every word; 2 for words of one file", "INT")] = None
     """Replace words that occur less often than this in your own training text by <unk>."""
 
     max_vocabulary: Annotated[int | None, default("keep every word")] = None

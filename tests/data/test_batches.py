@@ -89,7 +89,9 @@ def test_stream_example() -> None:
 def test_tokens_of_32_bits_have_the_same_windows(size: tuple[int, int, int]) -> None:
     batch_size, num_tokens, window = size
     tokens = torch.arange(num_tokens)
-    pairs = zip(Stream(tokens, batch_size, window).batches(), Stream(tokens.int(), batch_size, window).batches(), strict=True)
+    pairs = zip(
+        Stream(tokens, batch_size, window).batches(), Stream(tokens.int(), batch_size, window).batches(), strict=True
+    )
     for long, short in pairs:
         assert short.inputs.dtype == short.targets.dtype == torch.long
         assert torch.equal(long.inputs, short.inputs) and torch.equal(long.targets, short.targets)

@@ -10,7 +10,23 @@ from noisin_pyro.data.text import read_words
 
 from .whole_text import read_whole
 
-ODD = ["\r", "\n", "\r\n", "\u2028", "\u2029", "\ufeff", "\x1a", "\0", "\x85", "\x0c", "\u3000", "\u00a0", " ", "\t", "<eos>"]
+ODD = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\u2028",
+    "\u2029",
+    "\ufeff",
+    "\x1a",
+    "\0",
+    "\x85",
+    "\x0c",
+    "\u3000",
+    "\u00a0",
+    " ",
+    "\t",
+    "<eos>",
+]
 PLAIN = ["a", "bc", "é", "学", "😀", "<eos", "\udcff"]
 
 
