@@ -33,7 +33,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path, backup: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a file that replaces ``path`` once all of it is on disk.
+    """Open a new file, for writing and reading, that replaces ``path`` once all of it is on disk.
 
     If anything goes wrong, a full disk included, the file at ``path`` stays as it was.
 
@@ -43,7 +43,7 @@ def atomic_write(path: Path, backup: Path | None = None) -> Iterator[BinaryIO]:
     # In the same folder, and so on the same file system: only there is the replacement atomic.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with naming(path), temporary.open("wb") as file:
+        with naming(path), temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -24,7 +24,7 @@ BELOW = {
     "_tables": set(),
     "_files": set(),
     "noise": {"_lookup"},
-    "data": {"_lookup"},
+    "data": {"_files", "_lookup"},
     "plots": set(),
     "recurrence": {"noise", "_lookup"},
     "models": {"recurrence", "noise", "_lookup"},

@@ -19,7 +19,7 @@ def with_option_names(text: str, command: type[Any]) -> str:
     A name of several words is replaced anywhere (``hidden size``, ``min_count``), a single word only where it begins
     the message or has a value. Quotations and paths stay as they are.
     """
-    options = set(_options(command))
+    options = set(_options(command)) | {"min-count", "max-vocabulary"}  # of noisin train, which errors on words name
     names = {re.sub("[-_]", "[ _]", option): option for option in options}
     names |= {argument: option for argument, option in _ARGUMENTS.items() if option in options}
     long = [name for name in names if not name.isalpha() or name in _ARGUMENTS]

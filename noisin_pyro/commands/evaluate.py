@@ -203,7 +203,7 @@ class Evaluate(Options):
                 raise ValueError(f"{name} {str(path)!r} cannot be scored with {other}; leave one of them out")
         assert path is not None
         if trained.vocabulary is not None:
-            return str(path), trained.vocabulary.encode(read_words(path), str(path))
+            return str(path), trained.vocabulary.encode(read_words(path, trained.vocabulary.level), str(path))
         return f"{path}{f', {self.split} part' if is_music else ''}", sequences_from(trained, path, self.split)
 
     def _guide(self, guide: Guide | None) -> Guide | None:

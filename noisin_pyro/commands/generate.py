@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from noisin_pyro.commands._options import DataRoot, Device, Imports, Named, RunFolder, require_seed
 from noisin_pyro.data import Vocabulary
-from noisin_pyro.data.vocabulary import EOS, UNK
+from noisin_pyro.data.vocabulary import UNK, split
 from noisin_pyro.inference import generate
 from noisin_pyro.models import noise_off
 from noisin_pyro.training.description import DATA
@@ -71,7 +70,7 @@ class Generate(Options):
                 raise ValueError(
                     f"{str(self.folder)!r} is a run on music, which has no vocabulary; use a run on a text"
                 )
-            words = " ".join(self.prompt).split()  # the prompt may be quoted
+            words = split(" ".join(self.prompt), vocabulary.level)  # the prompt may be quoted
             texts = generate(
                 noise_off(trained.model) if self.noise_off else trained.model,
                 self.steps,
@@ -83,7 +82,7 @@ class Generate(Options):
         for number, text in enumerate(texts, start=1):
             if self.samples > 1:
                 print(f"{'' if number == 1 else chr(10)}[{number}]")
-            print(_lines([*words, *vocabulary.decode(text)]))
+            print(vocabulary.join([*words, *vocabulary.decode(text)]).rstrip("\n"))
 
 
 def _encoded(words: list[str], vocabulary: Vocabulary) -> Tensor:
@@ -96,7 +95,3 @@ def _encoded(words: list[str], vocabulary: Vocabulary) -> Tensor:
     if unknown:
         print(f"noisin: outside the vocabulary, read as {UNK}: {', '.join(unknown)}", file=sys.stderr)
     return vocabulary.encode(words, "prompt")
-
-
-def _lines(words: Iterable[str]) -> str:
-    return "\n".join(line.strip() for line in " ".join(words).split(EOS)).rstrip("\n")

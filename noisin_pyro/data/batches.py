@@ -61,10 +61,10 @@ class Stream:
 
     Column ``b`` is the ``b``-th of ``batch_size`` contiguous parts of the text, whose sizes differ by at most one.
     Every token is predicted exactly once. The input of each step is the preceding token of the text, also at the start
-    of a column. Windows are views of the data.
+    of a column. The tokens are not copied; windows are, as ``torch.long``.
 
     Args:
-        tokens: the text as indices, ``(num_steps,)``, ``torch.long``.
+        tokens: the text as indices, ``(num_steps,)``, ``torch.long`` or ``torch.int32``.
         batch_size: number of columns, at most the number of tokens.
         window: number of steps per batch (the length of truncated backpropagation through time).
         start: index of the token assumed to precede the text; 0 is ``<eos>`` in every :class:`Vocabulary`.
@@ -75,8 +75,10 @@ class Stream:
     """
 
     def __init__(self, tokens: Tensor, batch_size: int, window: int, start: int = 0) -> None:
-        if not isinstance(tokens, Tensor) or tokens.dim() != 1 or tokens.dtype != torch.long:
-            raise ValueError(f"tokens must be a one-dimensional torch.long tensor of indices, got {describe(tokens)}")
+        if not isinstance(tokens, Tensor) or tokens.dim() != 1 or tokens.dtype not in (torch.long, torch.int32):
+            raise ValueError(
+                f"tokens must be a one-dimensional torch.long or torch.int32 tensor of indices, got {describe(tokens)}"
+            )
         self.batch_size, self.window = integer("batch_size", batch_size), integer("window", window)
         self.num_steps = len(tokens)
         batch_size = self.batch_size
@@ -90,15 +92,12 @@ class Stream:
                 f"tokens and start must not be negative, got start={start} and smallest token "
                 f"{int(tokens.min())}; encode the text with a Vocabulary"
             )
-        # Adjacent columns overlap by one token: the last target of one is the first input of the next.
-        size, self._longer = divmod(self.num_steps, batch_size)
-        text = torch.cat([tokens.new_tensor([start]), tokens])
-        split = self._longer * (size + 1)
-        columns = text[split:].unfold(0, size + 1, size)
-        if self._longer:
-            longer = text[: split + 1].unfold(0, size + 2, size + 1)
-            columns = torch.cat([longer, torch.nn.functional.pad(columns, (0, 1))])
-        self._columns, self._padded = columns, self._longer > 0
+        self._tokens, self._start = tokens, start
+        self._size, self._longer = divmod(self.num_steps, batch_size)  # the first columns have one token more
+        self._num_windowed = self._size + (self._longer > 0)
+        column = torch.arange(batch_size, device=tokens.device)
+        self._firsts = self._size * column + column.clamp(max=self._longer)
+        self._has_start = True
 
     def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Iterate over the windows in order. Each continues the previous one.
@@ -118,37 +117,35 @@ class Stream:
             raise ValueError(
                 "generator must be None, because a stream is read in order and cannot be shuffled; leave it out"
             )
-        inputs, targets = self._columns[:, :-1], self._columns[:, 1:]
-        longest = targets.shape[1]
-        return (
-            Batch(
-                inputs=inputs[:, first : first + self.window],
-                targets=targets[:, first : first + self.window],
-                lengths=self._last_lengths(longest - first) if longest - first <= self.window else None,
-                carried=first > 0,
-            )
-            for first in range(0, longest, self.window)
-        )
+        return (self._batch(first) for first in range(0, self._num_windowed, self.window))
 
-    def _last_lengths(self, longest: int) -> Tensor | None:
-        if not self._padded:
-            return None
-        shorter = torch.arange(self.batch_size, device=self._columns.device) >= self._longer
-        return longest - shorter.long()
+    def _batch(self, first: int) -> Batch:
+        last = min(first + self.window, self._num_windowed)
+        steps = torch.arange(first - 1, last, device=self._tokens.device)  # with the one before the window
+        index = (self._firsts.unsqueeze(1) + steps).clamp(0, len(self._tokens) - 1)
+        text = self._tokens[index].long()
+        if first == 0 and self._has_start:
+            text[0, 0] = self._start
+        lengths = None
+        if last == self._num_windowed > self._size:
+            shorter = torch.arange(self.batch_size, device=self._tokens.device) >= self._longer
+            lengths = last - first - shorter.long()
+        return Batch(inputs=text[:, :-1], targets=text[:, 1:], lengths=lengths, carried=first > 0)
 
     def rows(self, index: slice) -> Stream:
         """The stream of these columns, with the same windows."""
         part = copy.copy(self)
-        part._columns = self._columns[index]
-        first, part.batch_size = range(self.batch_size)[index].start, len(part._columns)
+        part._firsts = self._firsts[index]
+        first, part.batch_size = range(self.batch_size)[index].start, len(part._firsts)
+        part._has_start = self._has_start and first == 0
         part._longer = min(max(self._longer - first, 0), part.batch_size)
-        part.num_steps = part.batch_size * (self._columns.shape[1] - 1 - self._padded) + part._longer
+        part.num_steps = part.batch_size * self._size + part._longer
         return part
 
     def to(self, device: torch.device | str) -> Stream:
         """Copy to ``device``."""
         moved = copy.copy(self)
-        moved._columns = self._columns.to(device)
+        moved._tokens, moved._firsts = self._tokens.to(device), self._firsts.to(device)
         return moved
 
 

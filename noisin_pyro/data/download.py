@@ -68,11 +68,16 @@ def _verify(file: FileSpec, path: Path, name: str) -> None:
         )
 
 
-def _fill_cache(name: str, spec: DatasetSpec) -> list[Path]:
-    """The files in the cache, after downloading those that are missing or damaged."""
+def cache_folder() -> Path:
+    """The folder given by the environment variable ``NOISIN_CACHE``, or the operating system's cache folder."""
     import pooch  # slow to import
 
-    cache = Path(os.environ.get("NOISIN_CACHE") or pooch.os_cache("noisin_pyro")).expanduser()
+    return Path(os.environ.get("NOISIN_CACHE") or pooch.os_cache("noisin_pyro")).expanduser()
+
+
+def _fill_cache(name: str, spec: DatasetSpec) -> list[Path]:
+    """The files in the cache, after downloading those that are missing or damaged."""
+    cache = cache_folder()
     paths = [cache / file.path for file in spec.files]
     try:
         missing = [file for file, path in zip(spec.files, paths, strict=True) if not _is_intact(file, path)]

@@ -7,9 +7,14 @@ import contextlib
 import itertools
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
+
+from tqdm import tqdm
+
+CHUNK = 1 << 20
+"""Number of bytes, characters or tokens that are processed at a time."""
 
 LINE_END = re.compile("\r\n?|[\n\u2028\u2029]")
 _CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
@@ -40,6 +45,36 @@ _EIGHT_BIT = {
 _MOST_READINGS = 4
 
 
+def decoded(path: Path) -> Iterator[str]:
+    """What :func:`decode` makes of a file's content, piece by piece. A progress bar appears after a second.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: as :func:`decode`.
+    """
+    with path.open("rb") as file, tqdm(
+        desc=f"reading {path.name}", total=path.stat().st_size or None, unit="B", unit_scale=True, leave=False,
+        delay=1, disable=None,
+    ) as bar:  # fmt: skip
+        content, end, is_text = file.read(CHUNK), "", True
+        decoder = codecs.getincrementaldecoder(_marked_encoding(content) or "utf-8")()
+        while is_text:
+            try:
+                text = end + decoder.decode(content, final=not content)
+            except UnicodeDecodeError:
+                break
+            end = match[0] if (match := _DOS_END.search(text)) else ""
+            text = text.removesuffix(end)
+            if is_text := not _CONTROL.search(text):
+                yield text
+                if not content:
+                    return
+                bar.update(len(content))
+                content = file.read(CHUNK)
+    decode(path.read_bytes(), path)  # raises, since its errors need the whole content
+    raise ValueError(f"{path} is not a text, and cannot be read again to say why; pass the path of a text file")
+
+
 def decode(content: bytes, path: Path) -> str:
     """Decode UTF-8, or UTF-16 or UTF-32 with a byte-order mark. A DOS end-of-file character at the end is removed.
 
@@ -50,7 +85,7 @@ def decode(content: bytes, path: Path) -> str:
         ValueError: another encoding, a compressed file, or control characters. The message has the line, what the file
             reads in each encoding that is plausible, and a command that converts it.
     """
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = _marked_encoding(content) or "utf-8"
     try:
         text = _DOS_END.sub("", content.decode(encoding))
     except UnicodeDecodeError as error:
@@ -65,6 +100,10 @@ def decode(content: bytes, path: Path) -> str:
         remedy = _undo_conversion(text, control[0], path) if encoding == "utf-8" else "remove it"
         raise ValueError(f"{path}, line {_line(before)}: {problem}; {remedy}")
     return text
+
+
+def _marked_encoding(content: bytes) -> str | None:
+    return next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
 
 
 def _refuse(content: bytes, start: int, problem: str, candidates: dict[str, str], path: Path) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,12 @@ from torch import Tensor
 
 EOS = "<eos>"
 UNK = "<unk>"
+Level = Literal["word", "character"]
+
+
+def split(text: str, level: Level) -> list[str]:
+    """The words of a string, separated by white space, or its characters, with ``<eos>`` for line breaks."""
+    return text.split() if level == "word" else [EOS if character == "\n" else character for character in text]
 
 
 class Vocabulary:
@@ -20,13 +27,14 @@ class Vocabulary:
 
     Args:
         words: the distinct words in the order of their indices, ``<eos>`` first.
+        level: whether the words are words or characters of a text.
 
     Raises:
         ValueError: a word that occurs twice, or a first word other than ``<eos>``.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
-        self.words = tuple(words)
+    def __init__(self, words: Iterable[str], level: Level = "word") -> None:
+        self.words, self.level = tuple(words), level
         self.index = {word: index for index, word in enumerate(self.words)}
         if self.words[:1] != (EOS,):
             raise ValueError(f"words must begin with {EOS!r}, got {self.words[:1]}; use Vocabulary.build to make them")
@@ -35,15 +43,23 @@ class Vocabulary:
             raise ValueError(f"words must be distinct, got {duplicate!r} more than once; remove the duplicate")
 
     @classmethod
-    def build(cls, words: Collection[str], max_vocabulary: int | None = None, min_count: int = 1) -> Vocabulary:
+    def build(
+        cls,
+        words: Collection[str],
+        max_vocabulary: int | None = None,
+        min_count: int = 1,
+        level: Level = "word",
+    ) -> Vocabulary:
         """Build the vocabulary of a training text, ordered by frequency and then by first occurrence.
 
         It has an ``<unk>``, which stands for all other words, if the text has one or if one of the options is given.
 
         Args:
-            words: the text, with or without ``<eos>``.
+            words: the text, with or without ``<eos>``; or a dictionary of its words in order of first occurrence, with
+                the count of each.
             max_vocabulary: maximum number of words, including ``<eos>`` and ``<unk>``; the rarest are left out.
             min_count: leave out words that occur less often than this.
+            level: whether the words are words or characters.
 
         Raises:
             ValueError: ``max_vocabulary`` below 3 or ``min_count`` below 1.
@@ -56,7 +72,7 @@ class Vocabulary:
         has_unk = UNK in counts or max_vocabulary is not None or min_count > 1
         special = [EOS, UNK] if has_unk else [EOS]
         frequent = [word for word, count in counts.most_common() if count >= min_count and word not in (EOS, UNK)]
-        return cls((special + frequent)[:max_vocabulary])
+        return cls((special + frequent)[:max_vocabulary], level)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -65,7 +81,7 @@ class Vocabulary:
         return word in self.index
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.words == other.words
+        return isinstance(other, Vocabulary) and (self.words, self.level) == (other.words, other.level)
 
     def __hash__(self) -> int:
         return hash(self.words)
@@ -84,26 +100,35 @@ class Vocabulary:
         """Indices of a text, ``(num_words,)``, ``torch.long``. Unknown words become ``<unk>``.
 
         Args:
-            text: words, or a string, which is split at white space.
+            text: words, or a string, which is split at white space or into characters.
             source: name of the text in errors, such as its path.
 
         Raises:
             ValueError: an unknown word if there is no ``<unk>``. The message has the line number, counted by ``<eos>``.
         """
-        words = text.split() if isinstance(text, str) else text
+        words = split(text, self.level) if isinstance(text, str) else text
         indices = np.fromiter((self.index.get(word, -1) for word in words), np.int64, len(words))
         unknown = indices == -1
         if unknown.any():
             if self.unk is None:
                 first = int(unknown.argmax())
-                line = list(words[:first]).count(EOS) + 1
-                raise ValueError(
-                    f"{source}, line {line}: {words[first]!r} is not among the {len(self)} words of the vocabulary and "
-                    f"there is no {UNK}; make one with min_count=2 or max_vocabulary=..., or replace rare words of the "
-                    f"training text by {UNK}"
-                )
+                raise self.unknown(words[first], f"{source}, line {list(words[:first]).count(EOS) + 1}")
             indices[unknown] = self.unk
         return torch.from_numpy(indices)
+
+    def unknown(self, word: str, place: str) -> ValueError:
+        """The error for a word outside a vocabulary without ``<unk>``."""
+        return ValueError(
+            f"{place}: {word!r} is not among the {len(self)} {self.level}s of the vocabulary and there is no {UNK}; "
+            f"train with min_count=2 or max_vocabulary=..., which make one, or replace rare {self.level}s of the "
+            f"training text by {UNK}"
+        )
+
+    def join(self, words: Iterable[str]) -> str:
+        r"""Words as a string, with ``\n`` for ``<eos>``: the inverse of reading."""
+        if self.level == "character":
+            return "".join("\n" if word == EOS else word for word in words)
+        return "\n".join(line.strip() for line in " ".join(words).split(EOS))
 
     def decode(self, tokens: Tensor | Iterable[int]) -> list[str]:
         """The words of a one-dimensional sequence of indices.

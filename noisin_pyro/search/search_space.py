@@ -21,6 +21,7 @@ _MAX_PROBES = 1_000  # combinations that are tried before a value is refused
 # Trials with different data cannot be compared; folders are set for each trial.
 _NOT_SEARCHED = {
     "data.name", "data.root", "data.files", "data.min_count", "data.max_vocabulary", "data.eval_batch_size",
+    "data.level", "data.valid_fraction", "data.test_fraction",
     "run.folder", "run.resume", "run.twin",
 }  # fmt: skip
 

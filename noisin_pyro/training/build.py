@@ -38,6 +38,7 @@ from noisin_pyro.training.sharding import SequenceData
 
 T = TypeVar("T")
 WINDOW = 35
+TEXT_OPTIONS = "min_count", "max_vocabulary", "level", "valid_fraction", "test_fraction"
 TABLE_OPTIONS = (
     *(field.name for field in dataclasses.fields(Columns)), "split", "valid_fraction", "test_fraction", "scaling"
 )  # fmt: skip
@@ -55,17 +56,16 @@ def load_corpus(data: Data, emission: str | None = None) -> Corpus:
         ValueError: no such data, or an option that does not apply to it.
     """
     text_options: dict[str, Any] = {
-        option: value
-        for option, value in (("min_count", data.min_count), ("max_vocabulary", data.max_vocabulary))
-        if value is not None
+        name: value for name in TEXT_OPTIONS if (value := getattr(data, name)) != getattr(Data, name)
     }
-    table_options = {name: value for name in TABLE_OPTIONS if (value := getattr(data, name)) not in (None, (), False)}
+    table_options = {name: value for name in TABLE_OPTIONS if (value := getattr(data, name)) != getattr(Data, name)}
     kind = _kind(data)
-    if table_options and kind != "table":
-        names = " and ".join(map(label, table_options))
-        raise ValueError(f"{names}: only for tables ({', '.join(SUFFIXES)}), not {data.name!r}; leave it out")
-    if text_options and kind != "text":
-        raise ValueError(f"{' and '.join(text_options)}: only for your own texts, not {data.name!r}; leave it out")
+    applicable = {"text": text_options, "table": table_options}.get(kind, {})
+    if others := [name for name in {**text_options, **table_options} if name not in applicable]:
+        kinds = " or ".join(
+            name for name, given in (("your own texts", text_options), ("tables", table_options)) if others[0] in given
+        )
+        raise ValueError(f"{' and '.join(map(label, others))}: only for {kinds}, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
         raise ValueError(f"root is for data sets by name, got {str(data.root)!r} with a path; leave it out")
     if kind == "name":
@@ -77,22 +77,25 @@ def load_corpus(data: Data, emission: str | None = None) -> Corpus:
         renamed = {"split": "by", "valid_fraction": "valid", "test_fraction": "test", "scaling": "scaling"}
         options: Any = {renamed[name]: value for name, value in table_options.items() if name in renamed}
         return load_table(data.name, columns, emission=emission, **options)
-    if data.files is None:
-        return load_text(data.name, name=Path(data.name).resolve().name, **text_options)
+    if data.files is None or len(data.files) == 1:
+        path = Path(data.name).resolve() if data.files is None else data.files[0]
+        return load_text(path, name=path.stem if path.is_file() else path.name, **text_options)
     train, valid, test = data.files
     return load_text(train=train, valid=valid, test=test, name=train.stem, **text_options)
 
 
 def resolved(data: Data) -> Data:
-    """The same options with absolute paths and the evaluation batch size filled in."""
+    """The same options with absolute paths, the first of ``files`` as name, and the evaluation batch size filled in."""
     is_text = data.files is not None or not (data.name in MUSIC or _is_file(data.name, ".mat", *SUFFIXES))
     held_out = EVAL_BATCH_SIZE if is_text else data.batch_size
+    files = data.files and tuple(path.absolute() for path in data.files)
+    named = data.name in NAMES and files is None
     return dataclasses.replace(
         data,
         eval_batch_size=held_out if data.eval_batch_size is None else data.eval_batch_size,
-        name=data.name if data.name in NAMES else str(Path(data.name).absolute()),
+        name=data.name if named else str(files[0] if files else Path(data.name).absolute()),
         root=data.root and data.root.absolute(),
-        files=data.files and tuple(path.absolute() for path in data.files),
+        files=files,
     )
 
 
@@ -104,14 +107,13 @@ def _kind(data: Data) -> Literal["text", "music", "table", "name"]:
         return "music"
     if _is_file(data.name, *SUFFIXES):
         return "table"
-    if data.name not in NAMES and data.name and Path(data.name).is_dir():
+    if data.name not in NAMES and data.name and Path(data.name).exists():
         return "text"
-    if data.name not in NAMES and Path(data.name).is_file():
-        raise ValueError(
-            f"data {data.name!r} is a file; for texts give --files TRAIN VALID TEST, or a folder that holds train.txt, "
-            f"valid.txt and test.txt; for music a .mat file; for a table a file with suffix {', '.join(SUFFIXES)}"
-        )
-    known("data (a folder with train.txt, valid.txt and test.txt, a .mat or .csv file, or a name)", data.name, NAMES)
+    known(
+        "data (a text file, a folder with train.txt, valid.txt and test.txt, a .mat or .csv file, or a name)",
+        data.name,
+        NAMES,
+    )
     return "name"
 
 

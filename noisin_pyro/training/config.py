@@ -53,7 +53,10 @@ class Config:
         if self.run.ensemble_samples == 1:
             raise ValueError("ensemble samples must be 0 (none) or at least 2, got 1")
         self._require_effective_options()
-        if self.data.files is not None and self.data.name != Data.name:
+        files = self.data.files
+        if files is not None and len(files) not in (1, 3):
+            raise ValueError(f"files must be one file or three (training, validation, test), got {len(files)}")
+        if files is not None and self.data.name not in (Data.name, str(files[0])):
             raise ValueError(f"data is {self.data.name!r} and files are given too; leave one of them out")
 
     def _require_effective_options(self) -> None:

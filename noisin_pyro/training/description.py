@@ -6,11 +6,14 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pydantic import TypeAdapter
 
 from noisin_pyro._files import write_json
+from noisin_pyro._lookup import known
 from noisin_pyro.data import Corpus, Sequences, Series, SeriesFormat, Vocabulary
+from noisin_pyro.data.vocabulary import Level
 
 DATA = "data.json"
 _SERIES = TypeAdapter(SeriesFormat)
@@ -53,12 +56,13 @@ class DataDescription:
                 raise ValueError("a text has a vocabulary, other data have features")
             if words is not None and not all(isinstance(word, str) for word in words):
                 raise ValueError("words must be strings")
+            level = known("level", content.get("level", "word"), get_args(Level))  # of version 0.1: words
             series = content.get("series")  # missing before there were tables
             if series is not None:
                 series = _SERIES.validate_json(json.dumps(series), strict=True)
                 if series.layout.input_size != features:
                     raise ValueError(f"features must be {series.layout.input_size}, got {features}")
-            return cls(content["name"], None if words is None else Vocabulary(words), features, series)
+            return cls(content["name"], None if words is None else Vocabulary(words, level), features, series)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -69,6 +73,7 @@ class DataDescription:
     def write(self, folder: Path) -> None:
         """Write ``data.json``."""
         words = None if self.vocabulary is None else self.vocabulary.words
-        content = {"name": self.name, "features": self.features, "vocabulary": words}
+        level = {} if self.vocabulary is None else {"level": self.vocabulary.level}
+        content = {"name": self.name, "features": self.features, **level, "vocabulary": words}
         series = {} if self.series is None else {"series": dataclasses.asdict(self.series)}
         write_json(folder / DATA, content | series)

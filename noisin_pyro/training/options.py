@@ -60,17 +60,20 @@ def plain(value: Any) -> Any:
 class Data(Options):
     """Data: text, music or a table of series. The folder of a text holds train.txt, valid.txt and test.txt."""
 
-    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE.mat|FILE.csv")] = "pydocs"
-    """Text: pydocs (built in), ptb, wikitext-2, a folder. Music: jsb, nottingham, piano-midi, musedata, a .mat file.
-    Table: a .csv, .tsv or .parquet file with a row for each step of each series."""
+    name: Annotated[str, Named(name="data", metavar="NAME|FOLDER|FILE")] = "pydocs"
+    """Text: pydocs (built in), ptb, wikitext-2, a folder, a file. Music: jsb, nottingham, piano-midi, musedata, a .mat
+    file. Table: a .csv, .tsv or .parquet file with a row for each step of each series."""
 
     root: Annotated[Path | None, default("$NOISIN_DATA, the cache, a download", "FOLDER", "data-root")] = None
     """Folder that contains ptb, wikitext-2 or polyphonic. The cache is $NOISIN_CACHE, if set."""
 
-    files: Annotated[tuple[Path, Path, Path] | None, Named(metavar="TRAIN VALID TEST", help_behavior_hint="")] = None
-    """Three text files of your own, instead of --data."""
+    files: Annotated[tuple[Path, ...] | None, Named(metavar="TRAIN VALID TEST|FILE", help_behavior_hint="")] = None
+    """Three text files of your own, instead of --data; or one file, which is split."""
 
-    min_count: Annotated[int | None, default("keep every word")] = None
+    level: Literal["word", "character"] = "word"
+    """Read your own text as words or as characters."""
+
+    min_count: Annotated[int | None, default("keep every word; 2 for words of one file", "INT")] = None
     """Replace words that occur less often than this in your own training text by <unk>."""
 
     max_vocabulary: Annotated[int | None, default("keep every word")] = None
@@ -98,10 +101,10 @@ class Data(Options):
     """Table: validate and test on the last steps of each series, or on the last series."""
 
     valid_fraction: Annotated[Fraction | None, default("0.1", "FLOAT")] = None
-    """Table: fraction of the steps, or of the series, for validation."""
+    """Your own text in one file, or a table: fraction of the tokens, steps or series for validation."""
 
     test_fraction: Annotated[Fraction | None, default("0.1", "FLOAT")] = None
-    """Table: fraction of the steps, or of the series, for the test."""
+    """Your own text in one file, or a table: fraction of the tokens, steps or series for the test."""
 
     scaling: Annotated[
         Literal["standard", "mean", "none"] | None, default("by the emission", "{standard,mean,none}")

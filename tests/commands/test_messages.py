@@ -60,10 +60,10 @@ def test_names_of_arguments_become_options(command: str, text: str, expected: st
         ("train --data ptb --data-root {run}", "leave --data-root out"),
         ("train --data ptb --min-count 2", "noisin: --min-count: only for your own texts"),
         (
-            "train --data {run}/../train.txt",
-            "/train.txt' is a file; for texts give --files TRAIN VALID TEST, or",
+            "train --data {run}/../train.txt --valid-fraction 0.5 --test-fraction 0.5",
+            "noisin: --valid-fraction and --test-fraction must be positive, with a sum below 1, got 0.5 and 0.5",
         ),
-        ("train --data {run}/result.json", "/result.json' is a file; for texts give --files TRAIN VALID TEST"),
+        ("train --files {run}/a {run}/b", "noisin: --files must be one file or three"),
         ("train --batch-size 0", "noisin: --batch-size must be at least 1, got 0"),
         ("sweep --data pydocs --trial-epochs 0", "noisin: --trial-epochs must be at least 1"),
     ],

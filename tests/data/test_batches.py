@@ -85,10 +85,23 @@ def test_stream_example() -> None:
     assert last.lengths is not None and last.lengths.tolist() == [1, 1, 0]
 
 
-def test_stream_windows_are_views() -> None:
-    first, second = Stream(torch.arange(12), batch_size=2, window=3).batches()
-    storages = {x.untyped_storage().data_ptr() for x in (first.inputs, first.targets, second.inputs, second.targets)}
-    assert len(storages) == 1
+@given(sizes)
+def test_tokens_of_32_bits_have_the_same_windows(size: tuple[int, int, int]) -> None:
+    batch_size, num_tokens, window = size
+    tokens = torch.arange(num_tokens)
+    pairs = zip(
+        Stream(tokens, batch_size, window).batches(), Stream(tokens.int(), batch_size, window).batches(), strict=True
+    )
+    for long, short in pairs:
+        assert short.inputs.dtype == short.targets.dtype == torch.long
+        assert torch.equal(long.inputs, short.inputs) and torch.equal(long.targets, short.targets)
+
+
+def test_a_stream_does_not_copy_its_tokens() -> None:
+    tokens = torch.zeros(12, dtype=torch.int32)
+    stream = Stream(tokens, batch_size=2, window=3)
+    tokens += 1
+    assert all(batch.targets.all() for batch in stream.rows(slice(1, 2)).batches())
 
 
 def test_stream_batches_twice_gives_the_same_and_accepts_its_own_batch_size() -> None:
@@ -100,8 +113,9 @@ def test_stream_batches_twice_gives_the_same_and_accepts_its_own_batch_size() ->
 @pytest.mark.parametrize(
     ("tokens", "batch_size", "window", "start", "message"),
     [
-        (torch.arange(6).view(2, 3), 2, 3, 0, "one-dimensional torch.long.*got torch.int64 \\(2, 3\\)"),
+        (torch.arange(6).view(2, 3), 2, 3, 0, "one-dimensional torch.long or torch.int32.*got torch.int64 \\(2, 3\\)"),
         (torch.arange(6.0), 2, 3, 0, "torch.long.*got torch.float32"),
+        (torch.arange(6).short(), 2, 3, 0, "torch.int32.*got torch.int16"),
         ([1, 2, 3], 2, 3, 0, "torch.long.*got list"),
         (torch.arange(3), 4, 3, 0, "3 tokens do not fill batch_size=4.*at most 3"),
         (torch.arange(0), 1, 3, 0, "0 tokens"),

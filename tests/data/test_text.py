@@ -1,8 +1,33 @@
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from noisin_pyro.data import encodings
 from noisin_pyro.data.text import read_words
+
+from .whole_text import read_whole
+
+ODD = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\u2028",
+    "\u2029",
+    "\ufeff",
+    "\x1a",
+    "\0",
+    "\x85",
+    "\x0c",
+    "\u3000",
+    "\u00a0",
+    " ",
+    "\t",
+    "<eos>",
+]
+PLAIN = ["a", "bc", "é", "学", "😀", "<eos", "\udcff"]
 
 
 @pytest.mark.parametrize(
@@ -51,3 +76,31 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_words(tmp_path / "nothing.txt")
     with pytest.raises(ValueError, match="cannot be read"):
         read_words(tmp_path)
+
+
+def _outcome(read, path: Path) -> list[str] | str:
+    try:
+        return read(path)
+    except ValueError as error:
+        return str(error)
+
+
+@given(
+    st.lists(st.sampled_from(PLAIN) | st.sampled_from(ODD[:6] + ODD[9:14]) | st.sampled_from(ODD), max_size=30),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin1"]),
+    st.integers(4, 9),
+)
+def test_pieces_are_read_as_the_whole(words: list[str], codec: str, size: int) -> None:
+    """The same words or the same refusal, whatever is at the border of two pieces; ``\udcff`` becomes a bad byte."""
+    errors = "surrogateescape" if codec.startswith("utf-8") else "ignore"
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder, "text.txt")
+        path.write_bytes("".join(words).encode(codec, errors))
+        expected = _outcome(read_whole, path)
+        patch.setattr(encodings, "CHUNK", size)
+        assert _outcome(read_words, path) == expected
+
+
+def test_characters(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes("\ufeffa  b\r\n\r<eos>\tc".encode())
+    assert read_words(tmp_path / "text.txt", "character") == [*"a  b", "<eos>", "<eos>", *"<eos>\tc", "<eos>"]

@@ -8,10 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from noisin_pyro._files import LOCK, PARTIAL
 from noisin_pyro.data import Corpus
+from noisin_pyro.data.encodings import CHUNK
 from noisin_pyro.training.config import Config, from_json
 
 CONFIG, LOG, BEST, LAST, BEFORE, RESULT, CURVES, SPREADS = (
@@ -90,7 +92,8 @@ def fingerprint(corpus: Corpus) -> dict[str, str]:
             if values is None:
                 continue
             digest.update(str(tuple(values.shape)).encode())
-            digest.update(values.cpu().numpy().tobytes())
+            for chunk in values.split(CHUNK):  # indices as 64-bit numbers, which version 0.1 had
+                digest.update((chunk.long() if chunk.dtype == torch.int32 else chunk).cpu().numpy().tobytes())
     return {FINGERPRINT: digest.hexdigest()}
 
 
