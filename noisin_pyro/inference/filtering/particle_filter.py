@@ -19,7 +19,6 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
 from noisin_pyro.models.emissions import with_plain_weights
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Particles(NamedTuple):
@@ -45,8 +44,8 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
-        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``; without a gradient for a softmax, whose scores would be
-            too many to be stored.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, without a gradient: that of all steps together costs less,
+            and the scores of a softmax would be too many to be stored.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -207,10 +206,8 @@ def filter_step(
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
-    law = emission(proposed.output.unsqueeze(-2))
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(law, Softmax)):
-        log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
     with torch.no_grad():
+        log_p = emission(proposed.output.unsqueeze(-2)).log_prob(x_t).reshape(particles.log_w.shape)
         log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
