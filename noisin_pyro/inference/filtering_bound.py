@@ -18,6 +18,9 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.nn.module import pyro_method
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.do_messenger import DoMessenger
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
 from noisin_pyro.data import Batch
@@ -63,7 +66,8 @@ class FilteringOutput(NamedTuple):
 class FilteredProgram:
     """A :class:`SequenceModel`, in any view, with its states summed out by a particle filter. It takes its arguments.
 
-    A ``state`` may be that of the model, from which all particles start, or that of :class:`FilteringOutput`.
+    A ``state`` may be that of the model, from which all particles start, or that of :class:`FilteringOutput`. Handlers
+    around the call act on γ, weights and ``x``: ``poutine.mask`` by sequence and ``poutine.scale`` on log p̂(x).
 
     Raises:
         ValueError: when run, for a program that is not a :class:`SequenceModel` or has no targets, dropout, states that
@@ -84,7 +88,8 @@ class FilteredProgram:
         mask: Tensor | None = None,
     ) -> FilteringOutput:
         program, conditions = filterable(self.model, USER)
-        self._refuse(program, conditions)
+        around = [handler for handler in _PYRO_STACK if isinstance(handler, ConditionMessenger | DoMessenger)]
+        self._refuse(program, conditions + around)
         if targets is None:
             raise ValueError(f"targets must be given, since {USER} weights particles by them; got None")
         with contextlib.ExitStack() as handlers:

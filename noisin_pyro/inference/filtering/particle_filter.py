@@ -14,7 +14,7 @@ from torch import Tensor
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
-from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
+from noisin_pyro.inference.filtering.resampling import resample, select
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
 from noisin_pyro.models.emissions import with_plain_weights
@@ -226,9 +226,8 @@ def filter_step(
     weighted, after, ancestors = Particles(states, log_w), Particles(states, log_w), None
     # where reading the device would wait for it, each particle that is not due is its own ancestor
     if threshold > 0 and (due.is_cuda or due.any()):
-        ancestors = systematic_ancestors(log_w, due)
-        equal = torch.where(due.unsqueeze(1), -math.log(num_particles), log_w)
-        after = Particles(select(states, ancestors), equal)
+        ancestors, log_w = resample(log_w, due)
+        after = Particles(select(states, ancestors), log_w)
     return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
 
 
