@@ -18,6 +18,9 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.nn.module import pyro_method
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.do_messenger import DoMessenger
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
 from noisin_pyro.data import Batch
@@ -63,7 +66,8 @@ class FilteringOutput(NamedTuple):
 class FilteredProgram:
     """A :class:`SequenceModel`, in any view, with its states summed out by a particle filter. It takes its arguments.
 
-    A ``state`` may be that of the model, from which all particles start, or that of :class:`FilteringOutput`.
+    A ``state`` may be that of the model, from which all particles start, or that of :class:`FilteringOutput`. Handlers
+    around the call act on γ, weights and ``x``: ``poutine.mask`` by sequence and ``poutine.scale`` on log p̂(x).
 
     Raises:
         ValueError: when run, for a program that is not a :class:`SequenceModel` or has no targets, dropout, states that
@@ -84,7 +88,8 @@ class FilteredProgram:
         mask: Tensor | None = None,
     ) -> FilteringOutput:
         program, conditions = filterable(self.model, USER)
-        self._refuse(program, conditions)
+        around = [handler for handler in _PYRO_STACK if isinstance(handler, ConditionMessenger | DoMessenger)]
+        self._refuse(program, conditions + around)
         if targets is None:
             raise ValueError(f"targets must be given, since {USER} weights particles by them; got None")
         with contextlib.ExitStack() as handlers:
@@ -177,8 +182,8 @@ def differentiable_filter(
 ) -> tuple[Tensor, Filtered, Particles]:
     """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
 
-    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So a
-    softmax is differentiated for all steps and particles at once, in blocks.
+    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So the
+    emission is differentiated for all steps and particles at once, a softmax in blocks.
 
     Args:
         program, batch, particles, settings, state: as for :func:`filter_window`, with one island.
@@ -191,14 +196,13 @@ def differentiable_filter(
     if not torch.is_grad_enabled():
         return value, filtered, last
     derivatives = torch.stack(_derivatives(steps, ancestor_term), -1)  # (K, B, T)
-    log_p = torch.stack([step.log_p for step in steps], -1)[0]
     # a proposal's weights count at missing targets too
     of_targets = derivatives if batch.mask is None else derivatives.where(batch.mask, 0.0)
-    law: Any = None if log_p.requires_grad else program.emission(torch.stack([s.proposed.output for s in steps], -2))
+    law = program.emission(torch.stack([step.proposed.output for step in steps], -2))
     if isinstance(law, Softmax):
         surrogate = law.weighted_log_prob(batch.targets, of_targets)
     else:
-        surrogate = _weighted(of_targets, log_p)
+        surrogate = _weighted(of_targets, law.log_prob(batch.targets))
     surrogate = surrogate.sum((0, -1))
     ratios: Any = [step.proposed.log_ratio for step in steps]
     if ratios[0] is not None:

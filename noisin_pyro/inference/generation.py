@@ -15,7 +15,7 @@ from torch.distributions import Categorical
 from torch.utils._pytree import tree_map_only
 
 from noisin_pyro._lookup import integer
-from noisin_pyro.inference.filtering.resampling import systematic_ancestors
+from noisin_pyro.inference.filtering.resampling import resample
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import LanguageModel, Mask, NoisyPath, NormalWeights, SequenceModel, underlying
@@ -93,6 +93,9 @@ def _after_prompt(
 ) -> tuple[dict[str, Tensor], Any]:
     """Dropout masks and the output of S samples after the prompt, drawn from a particle filter along it.
 
+    It calls the program for each token, since dropout masks are part of a particle, and since any program that returns
+    its state may generate. ``filter_window`` steps the layers of a :class:`SequenceModel` without dropout.
+
     Args:
         read: the start token and the prompt, ``(1 + P,)``.
     """
@@ -108,9 +111,8 @@ def _after_prompt(
         if number == len(read) - 1:
             index = log_w.flatten().exp().multinomial(num_samples, replacement=True)
         else:
-            due = effective_sample_size(log_w, 1) < THRESHOLD * num_particles
-            index = systematic_ancestors(log_w, due).flatten()
-            log_w = log_w.where(~due.unsqueeze(1), -math.log(num_particles))
+            ancestors, log_w = resample(log_w, effective_sample_size(log_w, 1) < THRESHOLD * num_particles)
+            index = ancestors.flatten()
         masks = {name: mask.index_select(-2, index) for name, mask in masks.items()}
         state = tree_map_only(Tensor, lambda part, index=index: part.index_select(-2, index), out.state)
         inputs = word.expand(len(index), 1)

@@ -79,6 +79,11 @@ FITS: dict[str, tuple[Callable[[], SequenceModel], Read, dict[str, Any]]] = {
         chords,
         {"optimizer": "SGD", "schedule": "halve", "learning_rate": 0.5, "epochs": 6},
     ),
+    "filtering bound": (
+        lambda: LanguageModel(11, 6, num_layers=2, cell="lstm", spread=0.0),
+        words,
+        {"bound": "filtering", "num_particles": 3, "learning_rate": 0.01},
+    ),
 }  # fmt: skip
 
 

@@ -15,12 +15,11 @@ from torch import Tensor
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.blocks import block_size
 from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
-from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
+from noisin_pyro.inference.filtering.resampling import resample, select
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.models.read_out import with_plain_weights
-from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Particles(NamedTuple):
@@ -46,8 +45,8 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
-        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``; without a gradient for a softmax, whose scores would be
-            too many to be stored.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, without a gradient: that of all steps together costs less,
+            and the scores of a softmax would be too many to be stored.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -215,10 +214,8 @@ def filter_step(
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
-    law = emission(proposed.output.unsqueeze(-2))
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(law, Softmax)):
-        log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
     with torch.no_grad():
+        log_p = emission(proposed.output.unsqueeze(-2)).log_prob(x_t).reshape(particles.log_w.shape)
         log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
@@ -237,9 +234,8 @@ def filter_step(
     weighted, after, ancestors = Particles(states, log_w), Particles(states, log_w), None
     # where reading the device would wait for it, each particle that is not due is its own ancestor
     if threshold > 0 and (due.is_cuda or due.any()):
-        ancestors = systematic_ancestors(log_w, due)
-        equal = torch.where(due.unsqueeze(1), -math.log(num_particles), log_w)
-        after = Particles(select(states, ancestors), equal)
+        ancestors, log_w = resample(log_w, due)
+        after = Particles(select(states, ancestors), log_w)
     return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
 
 

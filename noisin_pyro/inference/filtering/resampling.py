@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,12 @@ def systematic_ancestors(log_w: Tensor, due: Tensor) -> Tensor:
     points = (places + torch.rand_like(cumulative[..., :1])) / particles * cumulative[..., -1:]
     ancestors = torch.searchsorted(cumulative, points, right=True).clamp(max=particles - 1).mT
     return ancestors.where(due.unsqueeze(1), places[:, None])
+
+
+def resample(log_w: Tensor, due: Tensor) -> tuple[Tensor, Tensor]:
+    """Ancestors ``(R, K, B)``, and the log-weights after resampling; the arguments of :func:`systematic_ancestors`."""
+    equal = torch.where(due.unsqueeze(1), -math.log(log_w.shape[1]), log_w)
+    return systematic_ancestors(log_w, due), equal
 
 
 def select(states: States, ancestors: Tensor) -> States:

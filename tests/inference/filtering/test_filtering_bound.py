@@ -306,6 +306,10 @@ class TestRefusals:
             filtering(pyro.condition(model, {"z_1": torch.zeros(BATCH, STEPS, 3)}))(*arguments)
         with pytest.raises(ValueError, match="'x' is conditioned on"):
             filtering(pyro.condition(model, {"x": arguments[1]}))(*arguments)
+        for handler in (poutine.condition, poutine.do):  # around the call, not the model
+            with handler(data={"z_1": torch.zeros(BATCH, STEPS, 3)}):  # pyright: ignore[reportCallIssue]
+                with pytest.raises(ValueError, match="'z_1' is conditioned on"):
+                    filtering(model)(*arguments)
         with pytest.raises(ValueError, match="does not support dropout masks"):
             filtering(make(regularizer="D"))(*arguments)
         with pytest.raises(ValueError, match="targets must be given"):
@@ -316,6 +320,16 @@ class TestRefusals:
         bound(*arguments)
         with pytest.raises(ValueError, match=r"state must have z of shape \(1, 5, 3, 3\)"):
             filtering(model, particles=5)(*arguments, state=bound.returned.state)
+
+    def test_masks_and_scales_around_the_call_are_those_of_the_sequences(self):
+        bound, arguments, values = filtering(make()), data(), []
+        mask = torch.tensor([True, False, True])
+        for handler in (poutine.scale(scale=1.0), poutine.mask(mask=mask), poutine.scale(scale=3.0)):
+            pyro.set_rng_seed(0)
+            with torch.no_grad(), handler:
+                values.append(bound(*arguments))
+        torch.testing.assert_close(values[1], -bound.returned.log_likelihood[mask].sum())
+        torch.testing.assert_close(values[2], 3 * values[0])
 
     def test_a_forward_of_ones_own(self):
         class Masked(SequenceModel):
