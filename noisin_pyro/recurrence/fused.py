@@ -53,7 +53,9 @@ def with_additive_noise(
     """
     assert cell.fused_kernel is not None
     past = torch.cat([torch.zeros_like(delta[..., :1, :]), delta[..., :-1, :]], -2)
-    batch = torch.broadcast_shapes(x.shape[:-2], past.shape[:-2])
+    batch = past.shape[:-2]
+    if batch != x.shape[:-2]:
+        batch = torch.broadcast_shapes(batch, x.shape[:-2])
     inputs = torch.cat([part.expand(*batch, -1, -1) for part in (x, past)], -1)
     if cell.fused_kernel.sigmoid_as_tanh:
         rescaled = _sigmoid_as_tanh(weights)
