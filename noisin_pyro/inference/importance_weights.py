@@ -12,7 +12,14 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from torch import Tensor
 
-from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, latent_sites, scored_sites
+from noisin_pyro.inference.traces import (
+    PARTICLES,
+    all_sites,
+    bound_sites,
+    is_deterministic,
+    latent_sites,
+    scored_sites,
+)
 
 Traces = Sequence[tuple[Trace, Trace]]
 
@@ -49,7 +56,7 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
     shared: Any = torch.zeros(())
     for model_trace, _ in traces:
         for site in all_sites(model_trace):
-            if site["is_observed"] and not _plates(site) >= plates:
+            if site["is_observed"] and not plates_of(site) >= plates:
                 shared = shared + site["log_prob_sum"] / num_particles
     surrogate = value
     for pair in traces:  # ∇E[L] = E[∇L + L Σ_s ∇log q(z_s)], for the L of each sequence
@@ -86,7 +93,8 @@ def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) 
 
 def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
     """The plates that all observed sites (within any plate) share. Each element of these plates has its own weights."""
-    stacks = [plates for site in all_sites(model_trace) if site["is_observed"] and (plates := _plates(site))]
+    observed = [site for site in all_sites(model_trace) if site["is_observed"] and not is_deterministic(site)]
+    stacks = [plates for site in observed if (plates := plates_of(site))]
     common = frozenset.intersection(*stacks) if stacks else frozenset()
     if stacks and not common:
         raise ValueError(
@@ -96,16 +104,17 @@ def _sequence_plates(model_trace: Trace) -> frozenset[Any]:
 
 
 def _bound_sites_inside(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) -> list[Any]:
-    return [site for site in bound_sites(model_trace, guide_trace) if _plates(site) >= plates]
+    return [site for site in bound_sites(model_trace, guide_trace) if plates_of(site) >= plates]
 
 
-def _plates(site: Any) -> frozenset[Any]:
+def plates_of(site: Any) -> frozenset[Any]:
+    """The vectorized plates of a site, without that of the samples."""
     return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES)
 
 
 def _refuse_outside(plates: frozenset[Any], latents: list[Any]) -> None:
     for site in latents:
-        missing = [plate.name for plate in plates - _plates(site)]
+        missing = [plate.name for plate in plates - plates_of(site)]
         if missing:
             raise ValueError(
                 f"each sequence needs its own importance weights, but {site['name']!r} is sampled outside the plate "
@@ -135,7 +144,7 @@ def _unscaled(site: Any) -> Tensor:
 
 def _sum_to(term: Tensor, site: Any, plates: frozenset[Any]) -> Tensor:
     """Sum ``term`` over all plates of ``site`` but ``plates``."""
-    for plate in _plates(site) - plates:
+    for plate in plates_of(site) - plates:
         if -plate.dim <= term.dim():
             term = term.sum(plate.dim, keepdim=True)
     return term

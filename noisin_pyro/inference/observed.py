@@ -11,7 +11,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from noisin_pyro.data import Batch
-from noisin_pyro.models import scored_steps, site_info
+from noisin_pyro.inference.importance_weights import plates_of
+from noisin_pyro.inference.traces import is_deterministic
+from noisin_pyro.models import Mask, scored_steps, site_info
 
 
 def steps_of(batch: Batch) -> Tensor:
@@ -40,39 +42,35 @@ def observed_steps(sites: Iterable[Any], batch: Batch) -> Tensor:
             observed site, as in ``emission.mask(...)``.
 
     Raises:
-        ValueError: masks from which it does not follow which steps are scored, or a program that scores padding or
-            missing targets.
+        ValueError: masks from which it does not follow which steps are scored, or a program that scores padding,
+            missing targets, or more than one observed site: some methods score the emission alone, others every site.
     """
     shape, scored = batch.targets.shape, steps_of(batch)
     whole, others = [], []
     for site in sites:
-        if site["is_observed"] and not _is_state(site):
+        if site["is_observed"] and not _is_latent(site):
             (whole if site["fn"].shape()[-len(shape) :] == shape else others).append(site)
     if others and not whole:
         raise ValueError(
             f"the program observes no site of the targets' shape, {tuple(shape)}, only {others[0]['name']!r} and the "
             "like, so it is not known which steps it scores; observe all targets in one site"
         )
-    for site in others:  # poutine.mask around the program masks the sites of all targets as well
-        if _masks(site["fn"]):
+    if not whole:
+        return scored
+    site = whole[0]
+    for other in whole[1:] + others:
+        if plates_of(site) & plates_of(other):  # else no method scores it
             raise ValueError(
-                f"the program masks the observed site {site['name']!r}, whose shape is not that of the targets, "
-                f"{tuple(shape)}, so it is not known which steps it scores; observe all steps in one site, or pass the "
-                "mask to Sequences"
+                f"the program observes {other['name']!r} beside the targets at {site['name']!r}, which some methods "
+                "would score and others not; observe the targets alone, or use pyro.deterministic for what is computed"
             )
-    steps = [_steps(site, batch) for site in whole]
-    for site, own in zip(whole, steps, strict=True):
-        if (own & ~scored).any():
-            raise ValueError(
-                f"the program scores steps at {site['name']!r} that are padding or missing; mask them there, as "
-                "SequenceModel does with lengths and mask"
-            )
-        if (own != steps[0]).any():
-            raise ValueError(
-                f"the program masks the observed sites {whole[0]['name']!r} and {site['name']!r} at different steps, "
-                "so there is no one number of steps; mask both alike"
-            )
-    return steps[0] if steps else scored
+    steps = _steps(site, batch)
+    if (steps & ~scored).any():
+        raise ValueError(
+            f"the program scores steps at {site['name']!r} that are padding or missing; mask them there, as "
+            "SequenceModel does with lengths and mask"
+        )
+    return steps
 
 
 def _steps(site: Any, batch: Batch) -> Tensor:
@@ -97,9 +95,10 @@ def _steps(site: Any, batch: Batch) -> Tensor:
     return flat[0]
 
 
-def _is_state(site: Any) -> bool:
-    info = site_info(site)
-    return info.family is not None or info.computed is not None
+def _is_latent(site: Any) -> bool:
+    """Whether an observed site is a latent one that is computed or conditioned on."""
+    info, is_computed = site_info(site), is_deterministic(site)
+    return is_computed or info.family is not None or info.computed is not None or isinstance(site["fn"], Mask)
 
 
 def _masks(law: Any) -> list[tuple[Tensor | bool, int]]:

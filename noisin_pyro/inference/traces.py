@@ -144,6 +144,11 @@ def latent_sites(trace: Trace) -> list[Any]:
     return [site for site in all_sites(trace) if not site["is_observed"]]
 
 
+def is_deterministic(site: Any) -> bool:
+    """Whether a site is one of ``pyro.deterministic``, which counts as observed, but has no density."""
+    return site["infer"].get("_deterministic", False)
+
+
 def bound_sites(model_trace: Trace, guide_trace: Trace) -> list[Any]:
     """The model's sites whose density enters the bound: observed sites, and sites that the guide samples."""
     return [site for site in all_sites(model_trace) if site["is_observed"] or site["name"] in guide_trace]

@@ -175,8 +175,8 @@ class NoisyRNN(ReusableModule):
             x, end = self._layer(layer, recurrence, lengths)
             ends.append(end)
         x = self._dropped("output", self.dropout.output, x)
-        # with a z that is given, the last layer may lack particles
-        batch = common_shape(x.shape[:-2], *(z.shape[:-1] for z, _ in ends))
+        # with a z that is given, the last layer may lack particles, or all layers those of the inputs, which c has
+        batch = common_shape(x.shape[:-2], *(part.shape[:-1] for end in ends for part in end if part is not None))
         last_z = torch.stack([z.expand(*batch, -1) for z, _ in ends])
         if not self.cell.has_memory:
             return x, last_z

@@ -53,7 +53,10 @@ def with_additive_noise(
     """
     assert cell.fused_kernel is not None
     past = torch.cat([torch.zeros_like(delta[..., :1, :]), delta[..., :-1, :]], -2)
-    inputs = torch.cat([x.expand(*delta.shape[:-1], x.shape[-1]), past], -1)
+    batch = past.shape[:-2]
+    if batch != x.shape[:-2]:
+        batch = torch.broadcast_shapes(batch, x.shape[:-2])
+    inputs = torch.cat([part.expand(*batch, -1, -1) for part in (x, past)], -1)
     if cell.fused_kernel.sigmoid_as_tanh:
         rescaled = _sigmoid_as_tanh(weights)
         # W_hh/2 here, W_hh/4 in the recurrence: z = (u + 1)/2 is rescaled once more there, and δ is not.

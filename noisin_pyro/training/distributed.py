@@ -192,7 +192,7 @@ def log_once(text: str) -> bool:
     """
     if not is_distributed():
         return True
-    address, wait = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timedelta(seconds=5)
+    address, wait = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timedelta(minutes=1)
     try:
         store = dist.TCPStore(*address, is_master=False, timeout=wait, wait_for_workers=False)  # type: ignore[attr-defined]
         return store.add(f"printed {os.environ['TORCHELASTIC_RESTART_COUNT']}: {text}", 1) == 1

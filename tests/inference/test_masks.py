@@ -271,10 +271,20 @@ class TestPrograms:
             pyro.sample("x", emission.mask(STEPS).to_event(1), obs=targets)
             pyro.sample("y", emission.to_event(1), obs=targets)
 
+        def beside(emission: Any, targets: Tensor) -> None:
+            pyro.sample("x", emission.to_event(1), obs=targets)
+            pyro.factor("score", targets.sum((-1, -2)))
+
+        def level(emission: Any, targets: Tensor) -> None:
+            pyro.sample("level", dist.Normal(0.0, 1.0), obs=targets[:, 0, 0])
+            pyro.sample("x", emission.to_event(1), obs=targets)
+
         for observe, message in (
             (per_step, r"observes no site of the targets' shape, \(3, 5, 2\), only 'x_0'"),
             (per_feature, "masks parts of single steps at 'x'"),
-            (twice, "masks the observed sites 'x' and 'y' at different steps"),
+            (twice, "observes 'y' beside the targets at 'x', which some methods would score and others not"),
+            (beside, "observes 'score' beside the targets at 'x'"),
+            (level, "observes 'level' beside the targets at 'x'"),
         ):
             for method in ("mean", "ensemble", "importance"):
                 with pytest.raises(ValueError, match=message):
@@ -289,6 +299,32 @@ class TestPrograms:
             score(swallowing, Sequences(x, y, mask=STEPS), "importance")
         with pytest.raises(ValueError, match="masks every step"):
             score(poutine.mask(model, mask=torch.zeros(3).bool()), data, "importance")
+
+    @pytest.mark.parametrize("method", ["mean", "ensemble", "importance"])
+    def test_sites_that_no_method_scores_are_ignored(self, method):
+        """What is computed, and conditioned weights outside the plate of the sequences."""
+        model, (x, y) = make(), arrays()
+
+        def program(*args: Any, **options: Any) -> Any:
+            pyro.sample("weight", dist.Normal(0.0, 1.0), obs=torch.tensor(0.3))
+            out = model(*args, **options)
+            with pyro.plate("rows", 3, dim=-1):
+                pyro.deterministic("logits", out.emission.base_dist.loc, event_dim=2)
+            return out
+
+        results = [score(each, Sequences(x, y, LENGTHS), method) for each in (program, model)]
+        assert results[0].nats_per_step == results[1].nats_per_step
+
+    def test_conditioned_dropout_masks_are_refused_by_importance_alone(self):
+        model, (x, y) = make(regularizer="variational-dropout", spread=0.0), arrays()
+        trace: Any = poutine.trace(model).get_trace(x, y)
+        masks = {name: site["value"] for name, site in trace.nodes.items() if name.endswith("mask")}
+        conditioned = poutine.condition(model, masks)
+        expected = poutine.condition(model, masks)(x, y).emission.log_prob(y).sum()
+        result = score(conditioned, Sequences(x, y), "ensemble")
+        assert result.kind == "exact" and result.nats_per_step == pytest.approx(-expected.item() / 15)
+        with pytest.raises(ValueError, match=r"samples the noise, but 'z_1_.*mask' is conditioned on"):
+            score(conditioned, Sequences(x, y), "importance")
 
 
 class TestTraining:

@@ -6,6 +6,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
 import noisin_pyro as nz
@@ -261,6 +262,38 @@ def test_objectives_of_a_program_with_a_given_trajectory() -> None:
     ]
     for loss in losses[1:]:
         close(loss, losses[0])
+
+
+@pytest.mark.parametrize("backend", ["fused", "scan", "loop"])
+@pytest.mark.parametrize("cell, layers", [("tanh", 1), ("lstm", 1), ("lstm", 2)])
+@pytest.mark.parametrize("view", [None, nz.innovations])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+def test_inputs_may_be_enumerated_around_states_or_noise_of_a_guide(
+    view: Any, cell: str, layers: int, backend: str, lengths: Tensor | None
+) -> None:
+    """Inputs then have a dimension more than the states; ``TraceEnum_ELBO`` sums over their two values."""
+    rnn, inputs = make_rnn(cell, num_layers=layers, backend=backend), make_inputs()
+    suffix = "_noise" if view else ""
+    values = {f"z_{layer + 1}{suffix}": torch.randn(BATCH, STEPS, UNITS).double() for layer in range(layers)}
+    network, weight, x = view(rnn) if view else rnn, torch.randn(UNITS).double(), torch.randn(BATCH).double()
+
+    def model(bit: Tensor | None = None) -> None:
+        with pyro.plate("sequences", BATCH, dim=-1):
+            law = pyro.distributions.Bernoulli(torch.full((), 0.3).double())
+            bit = pyro.sample("bit", law, infer={"enumerate": "parallel"}, obs=bit)
+            z, state = network(inputs + bit[..., None, None], lengths=lengths)
+            end = parts(state)[-1][-1]
+            pyro.sample("x", pyro.distributions.Normal((z.sum(-2) + end) @ weight, 1.0), obs=x)
+
+    def guide() -> None:
+        with pyro.plate("sequences", BATCH, dim=-1):
+            for name, value in values.items():
+                pyro.sample(name, pyro.distributions.Delta(value, event_dim=2))
+
+    loss = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(model, guide)
+    traces = [traced(given(model, values), torch.full((BATCH,), bit).double()) for bit in (0.0, 1.0)]
+    log_p = [sum(site["log_prob"] for site in t.nodes.values() if "log_prob" in site) for t in traces]
+    close(-loss, torch.stack(log_p).logsumexp(0).sum())
 
 
 # ---- density and sampler use the same means -------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.guides.view import is_point_estimate
 from noisin_pyro.inference.traces import all_sites, latent_sites
-from noisin_pyro.models import SpreadPrior, noise_off, site_info
+from noisin_pyro.models import Mask, SpreadPrior, noise_off, site_info
 
 METHODS = {"mean": 0, "ensemble": 50, "importance": 100, "particle-filter": 400}
 """The methods of ``evaluate`` and their default numbers of samples."""
@@ -173,8 +173,9 @@ def _trace(model: Callable[..., Any], data: Sequences | Stream, batch_size: int 
 def _refuse_conditioned_states(trace: Trace) -> None:
     for site in all_sites(trace):
         info = site_info(site)
-        if site["is_observed"] and info.family is not None and info.computed is None:
+        is_noise = info.family is not None or isinstance(site["fn"], Mask)
+        if site["is_observed"] and is_noise and info.computed is None:
             raise ValueError(
-                f"method='importance' samples the states, but {site['name']!r} is conditioned on, so its density would "
+                f"method='importance' samples the noise, but {site['name']!r} is conditioned on, so its density would "
                 "be in the score; drop the condition, or use method='ensemble'"
             )

@@ -176,7 +176,7 @@ def test_conditioned_states_are_refused():
     for view in (lambda program: program, innovations, unroll):
         for layer in ("z_1", "z_2"):
             given = pyro.condition(model, {layer: torch.zeros(3, 3, 3)})
-            with pytest.raises(ValueError, match=f"samples the states, but '{layer}.*' is conditioned on"):
+            with pytest.raises(ValueError, match=f"samples the noise, but '{layer}.*' is conditioned on"):
                 evaluate(view(given), data, "importance")
             assert np.isfinite(evaluate(view(given), data, "ensemble", num_samples=2).nats_per_step)
 
