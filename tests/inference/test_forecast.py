@@ -181,7 +181,9 @@ def test_weights_that_are_conditioned_on(view: Any) -> None:
         for name in ("bias_ih_l0", "bias_hh_l0"):
             getattr(plain.rnn, name).copy_(getattr(model.rnn, name))
     trace = pyro.poutine.trace(model).get_trace(data.inputs, data.targets)
-    given = {name: getattr(plain.rnn, name.rpartition(".")[2]) for name in trace.nodes if name.startswith("rnn.")}
+    given = {
+        name: getattr(plain.rnn, name.rpartition(".")[2]) for name in trace.stochastic_nodes if name.startswith("rnn.")
+    }
     assert len(given) == 2
     conditioned = view(pyro.condition(model, {name: w.detach() for name, w in given.items()}))
     first, second = (nz.forecast(each, data, 2, 20, seed=0) for each in (conditioned, plain))
