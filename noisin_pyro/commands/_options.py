@@ -49,5 +49,9 @@ def cut(config: Config, eval_batch_size: int | None, window: int | None) -> Data
     Raises:
         ValueError: a size that the configuration refuses.
     """
+    from noisin_pyro.training.build import is_table  # needs torch, for which --help does not wait
+
+    if window is not None and is_table(config.data):
+        raise ValueError(f"window {window} is for texts; held-out series are read whole: leave it out")
     given = {"data.eval_batch_size": eval_batch_size, "data.window": window}
     return with_values(config, {name: value for name, value in given.items() if value is not None}).data

@@ -172,13 +172,14 @@ class Evaluate(Options):
             other = "a text" if trained.vocabulary is not None else "--per-token or --threshold"
             raise ValueError(f"method 'forecast' is for series and music, not for {other}; use another method")
         steps, options = 24 if self.steps is None else self.steps, self._forecast_options()
-        options |= {} if self.samples is None else {"num_samples": self.samples}
+        if self.samples is not None:
+            options["num_samples"] = self.samples
         scores = forecast_scores(trained.model, part, steps, guide=guide, seed=self.seed, **options)
         self._write_json(guide, as_dict(scores))
         rows = [("run", str(self.folder)), ("data", name), ("forecasts", f"{steps} steps, noise from {_source(guide)}")]
         print(table(rows, scores))
 
-    def _forecast_options(self) -> dict[str, int]:
+    def _forecast_options(self) -> dict[str, Any]:
         given = {"steps": self.steps, "origins": self.origins, "stride": self.stride, "season": self.season}
         given = {option: value for option, value in given.items() if value is not None}
         if self.method != "forecast" and given:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 logger = logging.getLogger("noisin_pyro")
 
 EXACT = 2**53
-"""Whole numbers beyond this are rounded in float64."""
+"""Whole numbers below this are exact in float64."""
 
 
 def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
@@ -29,7 +31,11 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
     import pandas as pd
 
     column = pd.Series(column).reset_index(drop=True)
-    number = pd.to_numeric(column, errors="coerce") if column.dtype.kind not in "mMc" else column * np.nan
+    readable = column
+    if not pd.api.types.is_any_real_numeric_dtype(column) and column.dtype.kind != "b":  # pandas reads dates as numbers
+        cells = [x if isinstance(x, Real | Decimal | str | np.bool_) else None for x in column]
+        readable = pd.Series(cells, dtype=object)
+    number = pd.to_numeric(readable, errors="coerce")
     if wrong := (bad := column[number.isna() & column.notna()]).size:
         comma = (
             isinstance(bad.iloc[0], str) and bad.iloc[0].replace(",", ".", 1).replace(".", "", 1).strip("-").isdigit()
@@ -40,7 +46,7 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
             f"{f' (and {wrong - 1} others)' if wrong > 1 else ''}; {remedy}"
         )
     values = number.to_numpy(np.float64, na_value=np.nan)
-    if number.dtype.kind in "iu" and (np.abs(values) > EXACT).any():
+    if number.dtype.kind in "iu" and (np.abs(values) >= EXACT).any():
         logger.warning(
             "column %r: whole numbers beyond 2**53 are rounded; subtract an offset to keep their digits", name
         )

@@ -166,6 +166,23 @@ class Series(Sequences):
             part.times = [own[:stop] for own, stop in zip(self.times, part._host_lengths.tolist(), strict=True)]
         return part
 
+    def windows(self, size: int) -> Self:
+        """The series cut into sequences of at most ``size`` steps, without those in which nothing is scored.
+
+        Each starts from the initial state, and its first input has the values of the step before. They have no times.
+        """
+        count = -(-self.inputs.shape[1] // size)
+        lengths = (self.lengths.unsqueeze(1) - size * torch.arange(count)).clamp(0, size).flatten()
+        mask = torch.arange(size) < lengths.unsqueeze(1) if self.mask is None else _cut(self.mask, count, size)
+        rows = mask.any(1).nonzero().flatten()
+        part = copy.copy(self)
+        for name in ("inputs", "targets", "values", "covariates"):
+            setattr(part, name, _cut(getattr(self, name), count, size)[rows])
+        part.lengths = part._host_lengths = lengths[rows]
+        part.mask, part._host_counts = None if self.mask is None else mask[rows], mask[rows].sum(1)
+        part.ids, part.times = [self.ids[row // count] for row in rows.tolist()], None
+        return part
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
         """Copy to ``device``, with values converted to ``dtype`` if it is given.
 
@@ -281,6 +298,12 @@ def split(
         )
     train, before_test, stops = ([each[k] for each in all_ends] for k in range(3))
     return (table.part(train), None), (table.part(before_test), train), (table.part(stops), before_test)
+
+
+def _cut(x: Tensor, count: int, size: int) -> Tensor:
+    """``(N, T, ...)`` as ``(N * count, size, ...)``, with zeros at the end."""
+    padding = [0, 0] * (x.dim() - 2) + [0, count * size - x.shape[1]]
+    return torch.nn.functional.pad(x, padding).unflatten(1, (count, size)).flatten(0, 1)
 
 
 def suggested_emission(values: np.ndarray) -> str:

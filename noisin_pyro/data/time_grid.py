@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +42,13 @@ def read_times(name: str, column: pd.Series) -> pd.Index:
     try:
         if column.dtype.kind in "biufcm":
             raise ValueError(f"got {column.iloc[0]!r}, of type {column.dtype}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pandas warns where it guesses the order of day and month
-            return pd.DatetimeIndex(pd.to_datetime(column))
-    except (ValueError, TypeError, OverflowError, UserWarning, FutureWarning) as error:
+        # of other formats pandas guesses the order of day and month
+        return pd.DatetimeIndex(pd.to_datetime(column, format="ISO8601"))
+    except (ValueError, TypeError, OverflowError) as error:
         first = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(
-            f"column {name!r} must hold times ({first}); write them as 2026-01-31 or 2026-01-31T12:00, in one time "
-            "zone, or as numbers"
+            f"column {name!r} must hold times ({first}); write them as numbers, or as 2026-01-31 or 2026-01-31T12:00 "
+            "in one time zone, by pandas.to_datetime(..., format=...)"
         ) from error
 
 
@@ -60,6 +58,8 @@ def grid(times: pd.Index, frequency: str | float) -> pd.Index:
 
     if isinstance(times, pd.DatetimeIndex):
         return pd.date_range(times[0], times[-1], freq=frequency)
+    if not frequency > 0:
+        raise ValueError("it must be above 0")
     steps = round((times[-1] - times[0]) / frequency)
     return pd.Index(times[0] + np.arange(steps + 1) * frequency)
 
@@ -93,7 +93,7 @@ def _candidates(series: Sequence[pd.Index]) -> Iterator[str | float]:
     first = series[0][0]
     if isinstance(series[0], pd.DatetimeIndex):
         if len({each.time() for times in series for each in times[:100]}) == 1:  # a whole number of days
-            month, day = _MONTHS[first.month - 1], _DAYS[first.day_of_week]
+            month, day = _MONTHS[first.month - 1], _DAYS[first.weekday()]
             yield from (f"YS-{month}", f"YE-{month}", f"QS-{month}", f"QE-{month}", "MS", "ME", f"W-{day}")
             if max(times[-1] - times[0] for times in series) >= pd.Timedelta(days=7):  # else no weekend is left out
                 yield "B"

@@ -174,7 +174,8 @@ def forecast_with(
             handlers.enter_context(condition)
         for block in blocks(len(data), size):
             part = data.rows(block)
-            has_noisy_states(program, next(part.batches()), "forecast")
+            if block.start == 0:
+                has_noisy_states(program, next(part.batches()), "forecast")
             states, last = _filtered(program, part, settings, missing)
             own = feed.rows(block)
             own = own if last is None else replace(own, last=last, observed=~last.isnan())

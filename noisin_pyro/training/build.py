@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisin_pyro._lookup import imported, is_import_path, known
-from noisin_pyro.data import Corpus, Sequences, SeriesFormat, Stream, load, load_music, load_text
+from noisin_pyro.data import Corpus, Sequences, Series, SeriesFormat, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import MUSIC, NAMES
 from noisin_pyro.data.series import Columns
 from noisin_pyro.data.table_files import SUFFIXES, load_table
@@ -117,6 +117,11 @@ def _kind(data: Data) -> Literal["text", "music", "table", "name"]:
     return "name"
 
 
+def is_table(data: Data) -> bool:
+    """Whether the options name a table of series."""
+    return data.files is None and _is_file(data.name, *SUFFIXES)
+
+
 def _is_file(name: str, *suffixes: str) -> bool:
     return name not in NAMES and Path(name).suffix.lower() in suffixes
 
@@ -128,14 +133,16 @@ def dataset(
 
     Args:
         held_out: cut a text into ``data.eval_batch_size`` columns instead of ``data.batch_size``, so that its
-            perplexity does not depend on the batch size in training.
+            perplexity does not depend on the batch size in training; do not cut series into windows.
 
     Raises:
-        ValueError: a window for sequences, or a text with fewer tokens than columns.
+        ValueError: a window for music, or a text with fewer tokens than columns.
     """
     if isinstance(part, Sequences):
-        if data.window is not None:
-            raise ValueError(f"window {data.window} is for texts; sequences are read whole: leave it out")
+        if isinstance(part, Series) and data.window is not None and not held_out:
+            part = part.windows(data.window)
+        elif data.window is not None and not isinstance(part, Series):
+            raise ValueError(f"window {data.window} is for texts and tables; music is read whole: leave it out")
         return part.to(device, getattr(torch, precision))
     columns = resolved(data).eval_batch_size if held_out else data.batch_size
     assert columns is not None

@@ -117,8 +117,8 @@ class Data(Options):
     eval_batch_size: Annotated[Count | None, default("10 for a text, else --batch-size")] = None
     """Batch size in validation and test. A text is cut into this number of columns, on which perplexity depends."""
 
-    window: Annotated[Count | None, default("35")] = None
-    """Steps of truncated backpropagation through time. Texts only: other sequences are not cut."""
+    window: Annotated[Count | None, default("35; of a table, whole series")] = None
+    """Steps of truncated backpropagation through time. In a table, each window starts from the initial state."""
 
 
 @dataclass(frozen=True)

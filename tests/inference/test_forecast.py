@@ -167,6 +167,39 @@ def test_the_draw_of_each_step_is_the_input_of_the_next() -> None:
     close(nz.forecast(model, data, 4, 3).mean, torch.arange(6.0, 10.0).double().reshape(1, 4, 1), 1e-4)
 
 
+@pytest.mark.parametrize("view", [nz.unroll, nz.innovations])
+def test_weights_that_are_conditioned_on(view: Any) -> None:
+    x = torch.randn(2, 6, 1)
+    data = Sequences(torch.nn.functional.pad(x[:, :-1], (0, 0, 1, 0)), x)
+    model = nz.SequenceModel(nz.NoisyRNN(1, 3), "gaussian", 1, weight_prior="normal")
+    with pytest.raises(ValueError, match="forecast needs fixed weights and γ"):
+        nz.forecast(model, data, 2)
+    plain = nz.SequenceModel(nz.NoisyRNN(1, 3), "gaussian", 1)
+    plain.emission.load_state_dict(model.emission.state_dict())
+    plain.rnn.load_state_dict(nz.NoisyRNN(1, 3).state_dict())
+    with torch.no_grad():
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            getattr(plain.rnn, name).copy_(getattr(model.rnn, name))
+    trace = pyro.poutine.trace(model).get_trace(data.inputs, data.targets)
+    given = {
+        name: getattr(plain.rnn, name.rpartition(".")[2]) for name in trace.stochastic_nodes if name.startswith("rnn.")
+    }
+    assert len(given) == 2
+    conditioned = view(pyro.condition(model, {name: w.detach() for name, w in given.items()}))
+    first, second = (nz.forecast(each, data, 2, 20, seed=0) for each in (conditioned, plain))
+    close(first.samples, second.samples, 1e-5)
+
+
+def test_batches_do_not_change_what_is_forecast() -> None:
+    """Equal means, within 4.5 standard errors of each of six values: a false-alarm rate of 4e-5."""
+    x = torch.randn(3, 6, 1)
+    data = Sequences(torch.nn.functional.pad(x[:, :-1], (0, 0, 1, 0)), x)
+    model = nz.SequenceModel(nz.NoisyRNN(1, 3), "gaussian", 1)
+    first, second = (nz.forecast(model, data, 2, 4000, batch_size=size, seed=0) for size in (2, None))
+    error = (first.samples.var(0) / 4000 + second.samples.var(0) / 4000).sqrt()
+    assert ((first.mean - second.mean).abs() < 4.5 * error).all()
+
+
 def frame() -> pd.DataFrame:
     days = pd.date_range("2026-01-01", periods=12, freq="D")
     rows = [(shop, day, float(i % 4), i / 10) for shop in "ab" for i, day in enumerate(days)]

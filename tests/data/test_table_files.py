@@ -1,0 +1,142 @@
+"""Tables in files: dialects, inferred columns, and damaged files."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from noisin_pyro.data import Corpus
+from noisin_pyro.data.series import Columns
+from noisin_pyro.data.table_files import load_table, read_table
+
+ROWS = [("2024-01-%02d" % day, shop, day * 1.25, day % 2) for shop in ("north", "south") for day in range(1, 13)]
+
+
+def text(separator: str = ",", decimal: str = ".") -> str:
+    lines = [("date", "shop", "sales", "promo"), *ROWS]
+    return "\n".join(separator.join(str(cell).replace(".", decimal) for cell in line) for line in lines) + "\n"
+
+
+def load(tmp_path: Path, content: str | bytes, columns: Columns | None = None, **options: Any) -> Corpus:
+    path = tmp_path / "t.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return load_table(path, columns, **options)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        text(),
+        text().replace("\n", "\r\n"),
+        "\ufeff" + text(),
+        text().encode("utf-16"),
+        text(";", ","),
+        text(";"),
+        text("\t"),
+        text().replace(",", ", "),
+        text().rstrip("\n"),
+        "\n".join(line for line in text().split("\n") if line) + "\n\n",
+    ],
+    ids=["plain", "dos", "mark", "utf-16", "decimal commas", "semicolons", "tabs", "spaces", "no end", "blank end"],
+)
+def test_dialects_of_one_table(content: str | bytes, tmp_path: Path) -> None:
+    columns = Columns(("sales",), ("promo",))
+    corpus, plain = load(tmp_path, content, columns), load(tmp_path, text(), columns)
+    assert torch.equal(corpus.train.inputs, plain.train.inputs) and torch.equal(corpus.test.targets, plain.test.targets)
+    assert corpus.train.format == plain.train.format and corpus.train.ids == ["north", "south"]
+
+
+def test_columns_are_inferred_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "noisin_pyro"):
+        format = load(tmp_path, text()).train.format
+    assert format.columns == Columns(("sales", "promo"), (), "shop", "date", "D")
+    assert "values sales, promo; covariates none; series by shop; time by date" in caplog.text
+    assert "the values suggest the emission gaussian" in caplog.text
+    named = load(tmp_path, text().replace("sales", "y")).train.format
+    assert named.columns.values == ("y",)
+    given = load(tmp_path, text(), Columns(("promo",)), by="time", emission="bernoulli").train.format
+    assert given.columns.values == ("promo",) and given.layout.value_scaling.scale == (1.0,)
+
+
+def test_scaling_is_fitted_to_the_training_steps(tmp_path: Path) -> None:
+    corpus = load(tmp_path, text(), Columns(("sales",)), valid=0.25, test=0.25)
+    steps = 1.25 * np.arange(1, 7)
+    scaling = corpus.train.format.layout.value_scaling
+    assert (scaling.loc[0], scaling.scale[0]) == (pytest.approx(steps.mean()), pytest.approx(steps.std()))
+    assert corpus.valid.format == corpus.test.format == corpus.train.format
+    assert [part.num_steps for part in (corpus.train, corpus.valid, corpus.test)] == [12, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the first line must name the columns, each differently, got an empty one"),
+        ("1.5,2.5\n3.5,4.5\n", "the first line must name the columns, each differently, got '1.5'"),
+        ("a,a\n1,2\n", "got 'a' twice"),
+        ("a,b\n", "frame must have at least one row"),
+        ("a,b\n1,2\n1,2,3\n", "is not a table with one line of column names and rows as long"),
+        ("a,b\n1,2,3\n1,2,3\n", "is not a table with one line of column names and rows as long"),
+        ("a,b\nx,z\n", "has no column of numbers to predict"),
+        ("y\n1\n2\n", "split in time needs at least 3 steps of each series, but 0 has fewer"),
+        ("y\n" + "1\n" * 5 + "x\n", "column 'y', row 5: 'x' is not a number"),
+        ("y\n" + ",\n" * 5, "is not a table"),
+        (b"y\n\xe4\n", "t.csv, line 2: not UTF-8"),
+        (b"\x1f\x8b\x08", "is compressed with gzip"),
+        ("y,\n" + "1,\n" * 5, None),
+    ],
+)
+def test_files_that_are_refused(content: str | bytes, message: str | None, tmp_path: Path) -> None:
+    columns = (
+        Columns(("y",)) if (content if isinstance(content, str) else content.decode("latin1"))[:1] == "y" else None
+    )
+    if message is None:
+        assert load(tmp_path, content, columns).train.num_steps == 3
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path, content, columns)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"t\.csv cannot be read"):
+        load_table(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=r"t\.parquet (cannot be read|: reading Parquet needs)"):
+        pytest.importorskip("pyarrow")
+        load_table(tmp_path / "t.parquet")
+
+
+def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"PAR1")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(ValueError, match=r"reading Parquet needs pyarrow; install the extra"):
+            read_table(path)
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(ROWS, columns=["date", "shop", "sales", "promo"])
+    frame.to_parquet(path)
+    assert load_table(path).train.format == load(tmp_path, text()).train.format
+
+
+LINES = st.lists(
+    st.sampled_from(["1,2,3", "a,b,c", "y,s,t", "2024-01-01,x,1", "1;2", '"a,1,2', ",,", "\0", "\ufeff", "é"]),
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(LINES.map("\n".join).map(str.encode), st.binary(max_size=40)))
+def test_any_file_is_read_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    try:
+        corpus = load(tmp_path, content)
+    except ValueError as error:
+        assert "\n" not in str(error) and len(str(error)) > 20
+    else:
+        assert corpus.train.inputs.isfinite().all()
