@@ -61,8 +61,8 @@ def config(path: Path, **groups: Any) -> nz.Config:
 
 def options(path: Path, *more: str) -> list[str]:
     return [
-        "train", "--data", str(path), "--values", "sales", "--covariates", *COVARIATES, "--hidden-size", "4", "--epochs",
-        "1", "--no-twin", "--ensemble-samples", "0", "--folder", str(path.parent / "run"), *more,
+        "train", "--data", str(path), "--values", "sales", "--covariates", *COVARIATES, "--hidden-size", "4",
+        "--epochs", "1", "--no-twin", "--ensemble-samples", "0", "--folder", str(path.parent / "run"), *more,
     ]  # fmt: skip
 
 
