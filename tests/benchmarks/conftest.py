@@ -68,5 +68,10 @@ def particle_filter(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
+def read_text(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("read_text", monkeypatch)
+
+
+@pytest.fixture
 def output_noise(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("output_noise", monkeypatch)
