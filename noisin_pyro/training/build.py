@@ -31,7 +31,7 @@ from noisin_pyro.models import (
 from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.models.scaled import is_real, support_of
 from noisin_pyro.noise import Family
-from noisin_pyro.training.config import Config, is_own_family, label
+from noisin_pyro.training.config import Config, is_own_family
 from noisin_pyro.training.description import DataDescription
 from noisin_pyro.training.options import Data
 from noisin_pyro.training.sharding import SequenceData
@@ -65,7 +65,7 @@ def load_corpus(data: Data, emission: str | None = None) -> Corpus:
         kinds = " or ".join(
             name for name, given in (("your own texts", text_options), ("tables", table_options)) if others[0] in given
         )
-        raise ValueError(f"{' and '.join(map(label, others))}: only for {kinds}, not {data.name!r}; leave it out")
+        raise ValueError(f"{' and '.join(others)}: only for {kinds}, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
         raise ValueError(f"root is for data sets by name, got {str(data.root)!r} with a path; leave it out")
     if kind == "name":
