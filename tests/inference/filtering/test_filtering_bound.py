@@ -307,9 +307,9 @@ class TestRefusals:
         with pytest.raises(ValueError, match="'x' is conditioned on"):
             filtering(pyro.condition(model, {"x": arguments[1]}))(*arguments)
         for handler in (poutine.condition, poutine.do):  # around the call, not the model
-            with handler(data={"z_1": torch.zeros(BATCH, STEPS, 3)}):  # pyright: ignore[reportCallIssue]
-                with pytest.raises(ValueError, match="'z_1' is conditioned on"):
-                    filtering(model)(*arguments)
+            around: Any = handler(data={"z_1": torch.zeros(BATCH, STEPS, 3)})  # pyright: ignore[reportCallIssue]
+            with around, pytest.raises(ValueError, match="'z_1' is conditioned on"):
+                filtering(model)(*arguments)
         with pytest.raises(ValueError, match="does not support dropout masks"):
             filtering(make(regularizer="D"))(*arguments)
         with pytest.raises(ValueError, match="targets must be given"):
