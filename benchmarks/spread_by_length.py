@@ -1,8 +1,8 @@
 """γ that each of four objectives learns, by the length of the sequences: ``python benchmarks/spread_by_length.py``.
 
-It writes ``results/spreads/lengths.json``, entry by entry, so that it can be interrupted, and ``lengths.png``. The model
-is linear-Gaussian, so that the maximum likelihood estimate of γ is known. γ is learned without a floor, from 0.3, and
-all other parameters are fixed at the truth.
+It writes ``results/spreads/lengths.json``, entry by entry, so that it can be interrupted, and ``lengths.png``. In this
+linear-Gaussian model the maximum likelihood estimate of γ is known. γ is learned without a floor, from 0.3, and all
+other parameters are fixed at the truth.
 """
 
 from __future__ import annotations
