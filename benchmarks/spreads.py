@@ -4,7 +4,7 @@
 ``results/spreads/*.json``, and ``python benchmarks/spreads.py figure`` plots both as ``results/spreads/spreads.png``.
 
 In the linear-Gaussian model the maximum likelihood estimate of γ is known, and all other parameters are fixed at the
-truth. On the chorales everything is learned, with the settings of ``chorales.py``, and the best γ is unknown.
+truth. On the chorales everything is learned, and the best γ is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, Literal
 import pyro
 import torch
 import tyro
-from chorales import config, finish
 from linear_gaussian import STEPS, TRUTH, UNITS, linear_gaussian, max_likelihood_spread, sample_sequences
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -26,7 +25,8 @@ import noisin_pyro as nz
 from noisin_pyro import plots
 from noisin_pyro._files import write_json
 from noisin_pyro.inference import Bound
-from noisin_pyro.training import Inference, Noise
+from noisin_pyro.reproduction.rows import train_in
+from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.metrics_log import Row
@@ -61,15 +61,22 @@ OBJECTIVES: dict[str, Callable[[nz.SequenceModel], Bound]] = {
 }
 
 
-def learn(objective: Callable[[nz.SequenceModel], Bound], inputs: Tensor, x: Tensor, seed: int) -> list[Row]:
+def learn(
+    objective: Callable[[nz.SequenceModel], Bound],
+    inputs: Tensor,
+    x: Tensor,
+    seed: int,
+    epochs: int = EPOCHS,
+    floor: float = FLOOR,
+) -> list[Row]:
     """Learn γ and the parameters of the guide, if there is one, with Adam; returns γ at every tenth step."""
     pyro.set_rng_seed(seed)
-    model = linear_gaussian(nz.Spread(START, floor=FLOOR, learn=True))
+    model = linear_gaussian(nz.Spread(START, floor=floor, learn=True))
     bound = objective(model)
     optimizer = torch.optim.Adam([p for p in bound.parameters() if p.requires_grad], lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     rows: list[Row] = []
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         loss = bound(inputs, x) / x[..., 0].numel()
         optimizer.zero_grad()
         loss.backward()
@@ -94,21 +101,27 @@ def run_chorales(only: str | None, epochs: int, seed: int) -> None:
     settings = {"epochs": epochs, "seed": seed, "floor": FLOOR}
     for name, run in chorales_configs(epochs, seed).items():
         if only in (None, name):
-            save("chorales", settings, name, finish(run).log)
+            save("chorales", settings, name, train_in(run, RUNS / f"{name}-{seed}", lambda rows: None).log)
 
 
-def chorales_configs(epochs: int, seed: int) -> dict[str, nz.Config]:
+def chorales_configs(epochs: int, seed: int) -> dict[str, Config]:
     """Configurations of the runs on the chorales: one tanh layer of 100 units, everything learned."""
 
-    def run(name: str, guide: Inference | None = None, **options: Any) -> nz.Config:
-        noise = Noise(spread=START, learn_spread=True, spread_floor=FLOOR)
-        return config(RUNS / f"{name}-{seed}", seed, noise, guide, epochs=epochs, patience=None, **options)
+    def run(inference: Inference | None = None, **options: Any) -> Config:
+        return Config(
+            data=Data(name="jsb"),
+            model=Model(hidden_size=100),
+            noise=Noise(spread=START, learn_spread=True, spread_floor=FLOOR),
+            inference=inference or Inference(),
+            optimization=Optimization(learning_rate=0.003, epochs=epochs, patience=None, **options),
+            run=Run(seed=seed, twin=False, ensemble_samples=0),
+        )
 
     return {
-        "equation (1)": run("equation-1"),
-        "importance, S = 5": run("importance-5", num_particles=5, bound="importance"),
-        "importance, S = 50": run("importance-50", num_particles=50, bound="importance"),
-        "smoothing guide": run("smoothing", Inference(guide="smoothing", kl_annealing=20)),
+        "equation (1)": run(),
+        "importance, S = 5": run(num_particles=5, bound="importance"),
+        "importance, S = 50": run(num_particles=50, bound="importance"),
+        "smoothing guide": run(Inference(guide="smoothing", kl_annealing=20)),
     }
 
 

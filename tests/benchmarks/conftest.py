@@ -75,3 +75,13 @@ def read_text(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def output_noise(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("output_noise", monkeypatch)
+
+
+@pytest.fixture
+def spreads(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("spreads", monkeypatch)
+
+
+@pytest.fixture
+def spread_by_length(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("spread_by_length", monkeypatch)

@@ -79,7 +79,7 @@ def test_importance_is_from_the_prior_and_from_the_guide(
     output = capsys.readouterr().out
     assert "8 particles per sequence, noise from the run's smoothing guide" in output and "0.0 for each seq" in output
     assert main(["evaluate", str(guided), "--proposal", "guide"]) == 2
-    assert "proposal is for methods importance and particle-filter" in capsys.readouterr().err
+    assert "proposal is for methods importance, particle-filter and forecast" in capsys.readouterr().err
     assert main(["evaluate", str(guided), *options, "--per-token", str(tmp_path / "tokens.csv")]) == 2
     assert "noisin: --per-token: a guide conditions on all of x" in capsys.readouterr().err
 

@@ -45,8 +45,8 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
-        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, without a gradient: that of all steps together costs
-            less, and the scores of a softmax would be too many to be stored.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, without a gradient: ``filtering_bound.py`` has that of
+            all steps together, since the scores of a softmax would be too many to be stored.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """

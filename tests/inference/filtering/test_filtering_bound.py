@@ -307,7 +307,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="'x' is conditioned on"):
             filtering(pyro.condition(model, {"x": arguments[1]}))(*arguments)
         for handler in (poutine.condition, poutine.do):  # around the call, not the model
-            around = handler(data={"z_1": torch.zeros(BATCH, STEPS, 3)})  # pyright: ignore[reportCallIssue]
+            around: Any = handler(data={"z_1": torch.zeros(BATCH, STEPS, 3)})  # pyright: ignore[reportCallIssue]
             with around, pytest.raises(ValueError, match="'z_1' is conditioned on"):
                 filtering(model)(*arguments)
         with pytest.raises(ValueError, match="does not support dropout masks"):
