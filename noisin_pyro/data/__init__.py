@@ -8,11 +8,13 @@ from noisin_pyro.data.catalog import Corpus, load, load_music, load_text
 from noisin_pyro.data.frames import from_frame
 from noisin_pyro.data.scaling import InputLayout, Scaling
 from noisin_pyro.data.sequences import Sequences, collate
-from noisin_pyro.data.series import Series, SeriesFormat, from_arrays
+from noisin_pyro.data.series import Columns, Series, SeriesFormat, from_arrays
+from noisin_pyro.data.table_files import load_table, read_table
 from noisin_pyro.data.vocabulary import Vocabulary
 
 __all__ = [
     "Batch",
+    "Columns",
     "Corpus",
     "InputLayout",
     "Scaling",
@@ -26,5 +28,7 @@ __all__ = [
     "from_frame",
     "load",
     "load_music",
+    "load_table",
     "load_text",
+    "read_table",
 ]

@@ -66,7 +66,7 @@ def load_table(
     return Corpus(path.stem, train, valid_part, test_part, vocabulary=None)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV, TSV or Parquet file.
 
     Raises:
@@ -74,6 +74,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    path = Path(path)
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)

@@ -214,6 +214,7 @@ def _series_model(config: Config, series: SeriesFormat, rnn: NoisyRNN) -> Sequen
         emission = EMISSIONS[emission](*options)
     elif network.emission_hidden_size is not None:
         raise ValueError(f"emission hidden size has no effect on the emission {network.emission!r}; leave it out")
+    emission = emission.to(getattr(torch, config.run.precision))  # before it is scaled by numbers of that precision
     scaling = series.layout.value_scaling
     scaled = Scaled(emission, scaling.loc, scaling.scale) if is_real(support_of(emission)) else Scaled(emission)
     return SequenceModel(rnn, scaled, weight_prior=network.weight_prior)

@@ -107,9 +107,9 @@ def test_numbers_that_are_dates() -> None:
         (frame().set_axis(["t", "y", "y"], axis=1), {"values": "y"}, "column 'y' must be in the frame once, got it 2"),
         (frame(0), {"values": "y"}, "frame must have at least one row"),
         ({"y": [1.0]}, {"values": "y"}, "frame must be a data frame of pandas .* got dict"),
-        (frame(2, y=["1,5", "2,5"]), {"values": "y"}, r"column 'y', row 0: '1,5' is not a number \(and 1 others\); read decimal"),
+        (frame(2, y=["1,5", "2,5"]), {"values": "y"}, r"'1,5' is not a number \(and 1 others\); read decimal"),
         (frame(2, y=["a", "2"]), {"values": "y"}, "column 'y', row 0: 'a' is not a number; convert or remove it"),
-        (frame(2, y=pd.date_range("2024", periods=2)), {"values": "y"}, "column 'y', row 0: Timestamp.* is not a number"),
+        (frame(2, y=pd.date_range("2024", periods=2)), {"values": "y"}, "row 0: Timestamp.* is not a number"),
         (frame(2, y=[[1], 2]), {"values": "y"}, r"column 'y', row 0: \[1\] is not a number"),
         (frame(2, y=[math.inf, 1]), {"values": "y"}, "column 'y', row 0: infinite"),
         (frame(2, y=[math.nan, None]), {"values": "y"}, "column 'y' has no values"),
@@ -120,8 +120,8 @@ def test_numbers_that_are_dates() -> None:
         (frame(2, t=["13/01/2024", "01/02/2024"]), {"values": "y", "time": "t"}, "column 't' must hold times"),
         (frame(2, t=["2024-01-01T00+01:00", "2024-06-01"]), {"values": "y", "time": "t"}, "column 't' must hold times"),
         (frame(2, t=[True, False]), {"values": "y", "time": "t"}, "column 't' must hold times"),
-        (frame(2, t=["2024-01-01"] * 2), {"values": "y", "time": "t"}, "several rows have the time 2024-01-01 .* name the column of"),
-        (frame(2, t=[3, 3], s="a"), {"values": "y", "time": "t", "id": "s"}, "several rows of series 'a' have the time 3; aggregate"),
+        (frame(2, t=["2024-01-01"] * 2), {"values": "y", "time": "t"}, "several rows .* name the column of"),
+        (frame(2, t=[3, 3], s="a"), {"values": "y", "time": "t", "id": "s"}, "of series 'a' have the time 3; aggr"),
         (frame(2), {"values": "y", "time": "t", "frequency": "fortnight"}, "frequency must be an offset of pandas"),
         (frame(2, t=[1, 2]), {"values": "y", "time": "t", "frequency": 0}, "frequency must be"),
         (frame(2, t=[1, 2]), {"values": "y", "time": "t", "frequency": "D"}, "frequency must be"),
@@ -162,12 +162,12 @@ def test_other_libraries_frames() -> None:
 
 
 CELLS = st.one_of(
-    st.floats(), st.integers(-(2**70), 2**70), st.text(max_size=3), st.none(), st.booleans(), st.just("1,5"), st.just(b"x"),
-    st.floats(-10, 10), st.sampled_from([pd.NaT, pd.Timestamp("2024"), pd.Timestamp("2024", tz="UTC"), 1e308, -1e308, "2"]),
+    st.floats(), st.integers(-(2**70), 2**70), st.text(max_size=3), st.none(), st.booleans(), st.floats(-10, 10),
+    st.sampled_from(["1,5", b"x", pd.NaT, pd.Timestamp("2024"), pd.Timestamp("2024", tz="UTC"), 1e308, -1e308, "2"]),
 )  # fmt: skip
 TIMES = st.one_of(
-    st.integers(-5, 5), st.datetimes(), st.datetimes().map(str), st.dates(), st.floats(), st.text(max_size=4), st.none(),
-    st.datetimes(timezones=st.timezones()),
+    st.integers(-5, 5), st.datetimes(), st.datetimes().map(str), st.dates(), st.floats(), st.text(max_size=4),
+    st.none(), st.datetimes(timezones=st.timezones()),
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ SAMPLES = {"mean": None, "ensemble": 5, "importance": 5, "particle-filter": 8}
 
 def model(name: str = "gaussian", *scaling: Any, features: int = 4) -> nz.SequenceModel:
     torch.manual_seed(0)
-    return nz.SequenceModel(nz.NoisyRNN(features, 3), Scaled(EMISSIONS[name](3, 2), *scaling)).double()
+    return nz.SequenceModel(nz.NoisyRNN(features, 3), Scaled(EMISSIONS[name](3, 2).double(), *scaling)).double()
 
 
 def test_the_density_is_that_of_the_scaled_normal() -> None:
@@ -58,7 +58,7 @@ def test_scores_in_units_differ_by_the_scales(method: str) -> None:
     ours, plain = results
     assert ours.num_steps == plain.num_steps == 9
     observed = ~series.values.isnan()
-    jacobian = (observed * torch.tensor(layout.scale).log()).sum(-1)
+    jacobian = (observed * torch.tensor(layout.scale).double().log()).sum(-1)
     torch.testing.assert_close(plain.log_probs - ours.log_probs, jacobian)
 
 
@@ -67,16 +67,15 @@ def test_missing_values_and_dropped_columns_score_alike() -> None:
     hidden = values.copy()
     hidden[:, 1] = math.nan
     inputs = torch.randn(1, 8, 4).double()
-    both, first = model("gaussian", LOC, SCALE), model("gaussian", LOC, SCALE)
-    first.emission = Scaled(EMISSIONS["gaussian"](3, 1), LOC[:1], SCALE[:1]).double()
-    with torch.no_grad():
+    with pyro.settings.context(module_local_params=True):  # in Pyro's store both emissions would share their scales
+        both, first = model("gaussian", LOC, SCALE), model("gaussian", LOC, SCALE)
+        first.emission = Scaled(EMISSIONS["gaussian"](3, 1).double(), LOC[:1], SCALE[:1])
         for name in ("weight", "bias"):
-            getattr(first.emission.linear, name).copy_(getattr(both.emission.linear, name)[:1])
-    state = {"lengths": None}
-    losses = [
-        nz.PriorAsGuide_ELBO()(nz.noise_off(m))(inputs, torch.from_numpy(x)[None], **state)
-        for m, x in ((both, hidden), (first, values[:, :1]))
-    ]
+            getattr(first.emission.linear, name).data.copy_(getattr(both.emission.linear, name).data[:1])
+        losses = [
+            nz.PriorAsGuide_ELBO()(nz.noise_off(m))(inputs, torch.from_numpy(x)[None])
+            for m, x in ((both, hidden), (first, values[:, :1]))
+        ]
     torch.testing.assert_close(*losses)
 
 
@@ -111,9 +110,7 @@ def test_values_that_are_not_independent_need_whole_steps() -> None:
     values = np.random.default_rng(0).normal(size=(5, 2))
     assert math.isfinite(nz.evaluate(program, from_arrays([values], dtype=torch.float64)).nats_per_step)
     values[1, 0] = math.nan
-    with pytest.raises(
-        ValueError, match="targets have single missing values, which MultivariateNormal cannot leave out"
-    ):
+    with pytest.raises(ValueError, match="single missing values, which MultivariateNormal cannot leave out"):
         nz.evaluate(program, from_arrays([values], dtype=torch.float64))
 
 
@@ -129,7 +126,7 @@ def test_supports() -> None:
         (lambda: Scaled(EMISSIONS["categorical"](3, 2)), "emission must be of vectors, got Categorical"),
         (lambda: Scaled(EMISSIONS["gaussian"](3, 2), (1.0,), (1.0,)), "loc must be 2 finite numbers"),
         (lambda: Scaled(EMISSIONS["gaussian"](3, 2), LOC, (1.0, 0.0)), "scale must be above 0"),
-        (lambda: Scaled(EMISSIONS["poisson"](3, 2), LOC, SCALE), "Poisson is not of real values, which alone can be scaled"),
+        (lambda: Scaled(EMISSIONS["poisson"](3, 2), LOC, SCALE), "Poisson is not of real values"),
         (lambda: Scaled(Positive(3, 2), LOC, SCALE), "Positive is not of real values"),
     ],
 )  # fmt: skip
