@@ -70,3 +70,8 @@ def particle_filter(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def output_noise(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("output_noise", monkeypatch)
+
+
+@pytest.fixture
+def forecast_peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("forecast_peers", monkeypatch)
