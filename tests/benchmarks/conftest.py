@@ -85,3 +85,8 @@ def spreads(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def spread_by_length(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("spread_by_length", monkeypatch)
+
+
+@pytest.fixture
+def forecast_peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("forecast_peers", monkeypatch)

@@ -1,0 +1,71 @@
+"""The comparison of forecasts: what each method returns, and which values it sees."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+SEASON, LENGTH = 4, 48
+VALUES = np.tile([10.0, 12.0, 15.0, 11.0], LENGTH // SEASON) + np.random.default_rng(0).normal(0, 0.1, LENGTH)
+METHODS = [
+    "seasonal naive",
+    "ETS",
+    "pyro.contrib.forecast",
+    "GRU, plain",
+    "GRU, equation (1)",
+    "GRU, noise off",
+    "GRU, smoothing guide",
+    "GRU, filtering bound",
+]
+
+
+def test_all_methods_are_tested(forecast_peers: Any) -> None:
+    assert [*forecast_peers.METHODS] == METHODS
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_samples(forecast_peers: Any, method: str) -> None:
+    if method == "ETS":
+        pytest.importorskip("statsmodels")
+    make, settings = forecast_peers.METHODS[method]
+    for setting in settings[:: max(len(settings) - 1, 1)]:  # the first and the last
+        forecast = make(VALUES[:36], SEASON, setting, 2)
+        samples = forecast(VALUES[:40], 6)
+        assert samples.shape == (forecast_peers.SAMPLES, 6) and samples.dtype == torch.float64
+        assert samples.isfinite().all() and samples.std(0).min() > 0
+        # the same seed, and nothing of what comes after the origin
+        torch.testing.assert_close(forecast(VALUES[:40].copy(), 6), samples)
+
+
+@pytest.mark.parametrize("method", ["seasonal naive", "GRU, plain"])
+def test_seasonal_differences_are_summed(forecast_peers: Any, method: str) -> None:
+    """Samples of a nearly periodic series are near the season before, within 0.5 where values differ by 1 or more."""
+    make, settings = forecast_peers.METHODS[method]
+    samples = make(VALUES[:36], SEASON, settings[-1], 60)(VALUES[:40], 8)
+    np.testing.assert_allclose(samples.mean(0), np.tile(VALUES[36:40], 2), atol=0.5)
+
+
+def test_origins(forecast_peers: Any) -> None:
+    valid, test = forecast_peers.origins(100, 8, 3)
+    assert test == [84, 88, 92] and valid == [68, 72, 76]
+    assert valid[-1] + 8 <= test[0] and test[-1] + 8 == 100
+
+
+def test_scores(forecast_peers: Any) -> None:
+    def certain(history: np.ndarray, horizon: int) -> torch.Tensor:
+        return torch.from_numpy(np.tile(VALUES[len(history) : len(history) + horizon] + 1, (10, 1)))
+
+    scores = forecast_peers.score(certain, VALUES, [36, 40], SEASON, 4)
+    naive = np.mean([np.abs(VALUES[SEASON:n] - VALUES[: n - SEASON]).mean() ** -1 for n in (36, 40)])
+    assert scores["crps"] == pytest.approx(1.0) and scores["mase"] == pytest.approx(naive)
+    assert scores["coverage 0.8"] == 0.0
+    row = {"series": "a", "method": "b", "seconds": 1.0} | scores
+    assert "| a | b | **1** ± " in forecast_peers.table([row, row | {"crps": 2.0}])
+
+
+def test_series_of_statsmodels(forecast_peers: Any) -> None:
+    pytest.importorskip("statsmodels")
+    for name, season, length in (("co2", 12, 526), ("sunspots", 11, 309), ("elnino", 12, 732)):
+        values, own = forecast_peers.load(name)
+        assert own == season and values.shape == (length,) and np.isfinite(values).all()
