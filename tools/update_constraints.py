@@ -1,7 +1,7 @@
 """Regenerate ``constraints.txt``: ``python tools/update_constraints.py``, with ``--upgrade`` for the latest versions.
 
-pip resolves the package with the extras ``dev``, ``docs`` and ``notebooks`` as for an empty environment, but installs
-nothing. Run it with the oldest supported Python. Without ``--upgrade`` pins that still satisfy ``pyproject.toml`` stay.
+pip resolves the package with all its extras as for an empty environment, but installs nothing. Run it with the oldest
+supported Python. Without ``--upgrade`` pins that still satisfy ``pyproject.toml`` stay.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def resolve(upgrade: bool) -> dict[str, str]:
     """The version of each package that pip would install, the package itself left out."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     command += [] if upgrade else ["-c", str(CONSTRAINTS)]
-    command += ["-e", f"{ROOT}[dev,docs,notebooks]"]
+    command += ["-e", f"{ROOT}[dev,docs,notebooks,benchmarks]"]
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     packages = [item["metadata"] for item in json.loads(report)["install"]]
     versions = {package["name"]: package["version"].partition("+")[0] for package in packages}  # 2.13.0+cpu

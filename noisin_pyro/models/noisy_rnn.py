@@ -28,7 +28,7 @@ from noisin_pyro.noise import get as get_noise
 from noisin_pyro.recurrence.cells import CELLS, Cell, Weights
 from noisin_pyro.recurrence.dispatch import BACKENDS, choose_backend
 from noisin_pyro.recurrence.matmul import check_matmul_precision, needs_torch_operations
-from noisin_pyro.recurrence.transition import FixedMeans, Recurrence, Transition
+from noisin_pyro.recurrence.transition import FixedMeans, Recurrence, Transition, common_shape
 
 
 class NoisyRNN(ReusableModule):
@@ -174,7 +174,7 @@ class NoisyRNN(ReusableModule):
             ends.append(end)
         x = self._dropped("output", self.dropout.output, x)
         # with a z that is given, the last layer may lack particles
-        batch = torch.broadcast_shapes(x.shape[:-2], *(z.shape[:-1] for z, _ in ends))
+        batch = common_shape(x.shape[:-2], *(z.shape[:-1] for z, _ in ends))
         last_z = torch.stack([z.expand(*batch, -1) for z, _ in ends])
         if not self.cell.has_memory:
             return x, last_z

@@ -120,11 +120,11 @@ class Recurrence(Transition):
     @property
     def batch_shape(self) -> torch.Size:
         mask_shape = self.z.shape[:-1] if self.mask is None else self.mask.shape[:-1]
-        if self.weights.are_shared and self.inputs.shape[:-2] == self.z.shape[:-1] == mask_shape:
-            return torch.Size(self.z.shape[:-1])  # the usual case, without the time that broadcast_shapes takes
+        shapes = self.inputs.shape[:-2], self.z.shape[:-1], mask_shape
+        if self.weights.are_shared:
+            return common_shape(*shapes)
         ih, hh, bias_ih, bias_hh = self.weights
-        sampled = (ih.shape[:-2], hh.shape[:-2], bias_ih.shape[:-1], bias_hh.shape[:-1])
-        return torch.broadcast_shapes(self.inputs.shape[:-2], self.z.shape[:-1], mask_shape, *sampled)
+        return common_shape(*shapes, ih.shape[:-2], hh.shape[:-2], bias_ih.shape[:-1], bias_hh.shape[:-1])
 
     @property
     def event_shape(self) -> torch.Size:
@@ -137,7 +137,7 @@ class Recurrence(Transition):
 
     def means(self, z: Tensor, family: Family | None = None) -> tuple[Tensor, Tensor | None]:
         # Given z, no mean waits for another: all steps go through the cell in one call, with one product.
-        batch = torch.broadcast_shapes(z.shape[:-2], self.z.shape[:-1])
+        batch = common_shape(z.shape[:-2], self.z.shape[:-1])
         start = self.z.expand(*batch, z.shape[-1]).unsqueeze(-2)
         previous = torch.cat([start, z[..., :-1, :].expand(*batch, -1, -1)], -2)
         masked = previous if self.mask is None else previous * self.mask.unsqueeze(-2)
@@ -264,10 +264,15 @@ class Recurrence(Transition):
         assert start is not None
         # With the start in front, index 0 is the state carried in, as a length of 0 wants; a gather keeps it all on the
         # device, without reading lengths.
-        batch = torch.broadcast_shapes(start.shape[:-1], path.shape[:-2])
+        batch = common_shape(start.shape[:-1], path.shape[:-2])
         path, start = path.expand(*batch, -1, -1), start.expand(*batch, -1).unsqueeze(-2)
         index = lengths[..., None, None].expand(*batch, 1, path.shape[-1])
         return torch.cat([start, path], -2).gather(-2, index).squeeze(-2)
 
     def _input_projections(self) -> Tensor:
         return linear(self.inputs, self.weights.ih, self.weights.bias_ih)
+
+
+def common_shape(*shapes: torch.Size) -> torch.Size:
+    """``torch.broadcast_shapes``, without the time that it takes if all shapes are the same, as they usually are."""
+    return shapes[0] if all(shape == shapes[0] for shape in shapes) else torch.broadcast_shapes(*shapes)
