@@ -156,6 +156,8 @@ class TestOneFile:
             load_text(tmp_path / "short.txt")
         with pytest.raises(ValueError, match=r"must be positive, with a sum below 1, got 0\.5 and 0\.5"):
             load_text(texts[0], valid_fraction=0.5, test_fraction=0.5)
+        with pytest.raises(ValueError, match="level must be one of word, character, got 'char'"):
+            load_text(texts[0], level="char")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="valid_fraction and test_fraction are for one file, got 3"):
             load_text(texts[0].parent, valid_fraction=0.5)
 
