@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
     """Write a text of 21-token lines eight times. Its words have a Zipf-like distribution as in natural language."""
     generator, size, lines = random.Random(seed), 0, []
     while size < megabytes * 1_000_000 / 8:
-        words = (f"{int(generator.paretovariate(0.7)) % 250_000:x}" for _ in range(20))
+        words = (f"w{int(generator.paretovariate(0.7)) % 250_000:03x}" for _ in range(20))
         lines.append(" ".join(words) + " \n")
         size += len(lines[-1])
     path.write_text("".join(lines) * 8, encoding="utf-8")
@@ -62,18 +61,24 @@ def measured(way: str, path: Path) -> dict[str, float]:
     return json.loads(output.stdout)
 
 
+def peak_memory() -> float:
+    """Peak resident memory of this process, in MB (Linux). ``ru_maxrss`` would include that of its parent."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
 def measure(way: str, path: Path) -> dict[str, float]:
     """Seconds, of the clock and of the processor, tokens, and peak memory in MB above that before."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     clock, processor = time.perf_counter(), time.process_time()
     tokens = WAYS[way](path)
     seconds, processor = time.perf_counter() - clock, time.process_time() - processor
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"seconds": seconds, "processor_seconds": processor, "tokens": tokens, "megabytes": 1024 * peak / 1e6}
+    memory = peak_memory() - before
+    return {"seconds": seconds, "processor_seconds": processor, "tokens": tokens, "megabytes": memory}
 
 
 def main(
-    megabytes: int = 80, rounds: int = 3, result: Path = RESULT, way: str | None = None, path: Path | None = None
+    megabytes: int = 80, rounds: int = 2, result: Path = RESULT, way: str | None = None, path: Path | None = None
 ) -> None:
     """Measure all ways, or one way in this process."""
     if way is not None and path is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 
@@ -128,6 +129,7 @@ def load_text(
             ``valid`` or ``test`` that is not in ``train``, if there is no ``<unk>``; fractions that are not
             positive or whose sum is not below 1, or that are given for three files.
     """
+    known("level", level, get_args(Level))
     given = {"train": train, "valid": valid, "test": test}
     missing = [split for split, path in given.items() if path is None]
     if folder is None:

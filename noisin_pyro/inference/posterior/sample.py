@@ -187,8 +187,9 @@ def _by_chain(variables: Variables, chains: int) -> Variables:
 
 def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
     """The group ``sample_stats``. Issues a warning if the draws are unreliable."""
-    if draws.diverging is not None:
-        return _by_chain({"diverging": ((), draws.diverging.numpy())}, options.num_chains)
+    if draws.diverging is not None and draws.energy is not None:
+        stats = {"diverging": ((), draws.diverging.numpy()), "energy": ((), draws.energy.numpy())}
+        return _by_chain(stats, options.num_chains)
     if draws.effective_particles is not None:
         return {"effective_particles": (("chain", "sequence"), draws.effective_particles.numpy())}
     assert draws.log_weights is not None

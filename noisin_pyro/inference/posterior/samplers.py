@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from noisin_pyro.data import Batch
@@ -28,7 +29,7 @@ class Draws(NamedTuple):
         latents: draws by site name, ``(S, B, ...)``, or ``(S, 1, ...)`` for a site outside the plate of the sequences.
         log_weights: importance weights of the proposals, ``(M, B)``, or ``(M, 1)`` if sequences share a latent; None
             for NUTS and the smoother.
-        diverging: for NUTS, whether the trajectory of each draw diverged, ``(S,)``; else None.
+        diverging, energy: for NUTS, whether the trajectory of each draw diverged, and its energy, ``(S,)``; else None.
         effective_particles: for the smoother, the mean effective sample size of each filter, ``(chains, B)``; else
             None.
     """
@@ -36,6 +37,7 @@ class Draws(NamedTuple):
     latents: Latents
     log_weights: Tensor | None = None
     diverging: Tensor | None = None
+    energy: Tensor | None = None
     effective_particles: Tensor | None = None
 
 
@@ -79,6 +81,33 @@ def by_importance(
     return Draws(latents, log_w)
 
 
+class _Momentum(Messenger):
+    """Records the kinetic energy of the momentum that Pyro draws, in units of its mass matrix, at sites ``r_t=...``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = torch.zeros(())
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"].startswith("r_t="):
+            self.energy = self.energy + msg["value"].square().sum() / 2
+
+
+class _EnergyNUTS(NUTS):
+    """NUTS that records the energy at the start of each trajectory, potential plus kinetic, in warmup too."""
+
+    def __init__(self, model: Program) -> None:
+        super().__init__(model)
+        self.energies: list[Tensor] = []
+
+    def sample(self, params: Latents) -> Latents:
+        with _Momentum() as momentum:
+            position = super().sample(params)
+        with torch.no_grad():
+            self.energies.append(self.potential_fn(params) + momentum.energy)  # type: ignore[misc]
+        return position
+
+
 def by_nuts(
     model: Program, batch: Batch, num_samples: int, num_chains: int, warmup_steps: int, thin: int, progress: bool
 ) -> Draws:
@@ -89,7 +118,7 @@ def by_nuts(
         family = site_info(site).family
         if site["fn"].support.is_discrete if family is None else family.discrete:
             raise ValueError(f"method='nuts' needs densities, but {site['name']!r} is discrete; use method='prior'")
-    chains, diverging = [], []
+    chains, diverging, energy = [], [], []
     for _ in range(num_chains):
         diagnostics: dict[str, Any] = {}
 
@@ -97,18 +126,21 @@ def by_nuts(
             if stage.startswith("Sample"):
                 latest.update(kernel.diagnostics())
 
-        mcmc = MCMC(NUTS(view), num_samples, warmup_steps, disable_progbar=not progress, hook_fn=hook)
+        kernel = _EnergyNUTS(view)
+        mcmc = MCMC(kernel, num_samples, warmup_steps, disable_progbar=not progress, hook_fn=hook)
         with torch.enable_grad():
             mcmc.run(batch.inputs, batch.targets, **batch.keywords)
         chains.append({name: value.detach()[::thin] for name, value in mcmc.get_samples().items()})
         diverged = torch.zeros(num_samples, dtype=torch.bool)
         diverged[diagnostics["divergences"]] = True
         diverging.append(diverged[::thin])
+        energy.append(torch.stack(kernel.energies[-num_samples:]).double().cpu()[::thin])
     latents = {name: torch.cat([chain[name] for chain in chains]) for name in chains[0]}
     shared = {site["name"] for site in latent_sites(trace) if is_shared(site)}
     return Draws(
         {name: value.unsqueeze(1) if name in shared else value for name, value in latents.items()},
         diverging=torch.cat(diverging),
+        energy=torch.cat(energy),
     )
 
 

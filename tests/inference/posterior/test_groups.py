@@ -166,8 +166,12 @@ class TestMemory:
         whole, thinned = look(model, data, **options), look(model, data, **options, thin=2)
         assert thinned.posterior.draw.values.tolist() == [0, 2, 4, 6]
         np.testing.assert_array_equal(thinned.posterior.z_1, whole.posterior.z_1[:, ::2])
-        np.testing.assert_array_equal(thinned.sample_stats.diverging, whole.sample_stats.diverging[:, ::2])
+        for name in ("diverging", "energy"):
+            np.testing.assert_array_equal(thinned.sample_stats[name], whole.sample_stats[name][:, ::2])
         assert thinned.attrs["thin"] == 2
+        with warnings.catch_warnings():  # ArviZ 0.23 calls what matplotlib 3.13 will not have
+            warnings.filterwarnings("ignore", "Passing a dict or None as alias_mapping")
+            arviz.plot_energy(whole)
 
 
 class TestWarningsAndRefusals:

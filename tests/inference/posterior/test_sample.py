@@ -89,6 +89,22 @@ class TestKalmanSmoother:
         assert abs(z_scores(result.posterior.z_1, mean, deviation, worth[:, None, None])).max() < LIMIT
 
     @pytest.mark.slow
+    def test_the_energy_of_nuts_is_potential_plus_kinetic(self, linear_gaussian):
+        """Momenta are independent of all else: their energy is Gamma(d / 2), of mean and variance d / 2."""
+        model = linear_gaussian()
+        data = drawn_from(model, batch=1, steps=1)
+        result = look(model, data, num_samples=80, method="nuts", num_chains=2, warmup_steps=15)
+        z = torch.from_numpy(result.posterior.z_1.values)
+        conditioned = poutine.condition(model, {"z_1": z.flatten(0, 1)})
+        with torch.no_grad(), pyro.plate("draws", 160, dim=-2):
+            trace = poutine.trace(conditioned).get_trace(data.inputs, data.targets)
+        trace.compute_log_prob()
+        potential = -(trace.nodes["z_1"]["log_prob"] + trace.nodes["x"]["log_prob"]).detach().reshape(2, 80).numpy()
+        kinetic = result.sample_stats.energy.values[:, 1:] - potential[:, :-1]
+        assert (kinetic > 0).all()
+        assert abs(kinetic.mean() - 1.0) < LIMIT / kinetic.size**0.5
+
+    @pytest.mark.slow
     def test_nuts(self, linear_gaussian, exact_posterior):
         model = linear_gaussian()
         data = drawn_from(model, batch=1, steps=2)
