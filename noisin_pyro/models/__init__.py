@@ -4,7 +4,7 @@ Start at ``sequence_model``, then read ``noisy_rnn`` and ``noisy_path``. ``noisi
 """
 
 from noisin_pyro.models.dropout import REGULARIZERS, Dropout, Mask
-from noisin_pyro.models.emissions import EMISSIONS, Emission
+from noisin_pyro.models.emissions import EMISSIONS, Emission, Gaussian
 from noisin_pyro.models.export import PlainNetwork
 from noisin_pyro.models.missing import scored_steps
 from noisin_pyro.models.noisy_path import NoisyPath, SiteInfo, real_steps, site_info
@@ -29,6 +29,7 @@ __all__ = [
     "Cell",
     "Dropout",
     "Emission",
+    "Gaussian",
     "LanguageModel",
     "Mask",
     "NoisyPath",
