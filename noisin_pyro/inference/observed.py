@@ -90,7 +90,8 @@ def require_same_emission(trace: Trace, batch: Batch) -> None:
     whole, _ = _observations(all_sites(trace), batch)
     if not whole:
         return
-    site, steps, nodes = whole[0], observed_steps(all_sites(trace), batch), dict(trace.nodes)
+    site, steps = whole[0], observed_steps(all_sites(trace), batch)
+    nodes: dict[str, Any] = dict(trace.nodes)
     emission = require_output(nodes["_RETURN"]["value"]).emission
     own = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]).sum()
     returned = emission.log_prob(batch.targets).where(steps, 0.0).sum()
