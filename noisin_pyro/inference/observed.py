@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.importance_weights import plates_of
-from noisin_pyro.inference.traces import is_deterministic
+from noisin_pyro.inference.traces import all_sites, is_deterministic
 from noisin_pyro.models import Mask, scored_steps, site_info
+from noisin_pyro.models.sequence_model import require_output
 
 
 def steps_of(batch: Batch) -> Tensor:
@@ -46,10 +49,7 @@ def observed_steps(sites: Iterable[Any], batch: Batch) -> Tensor:
             missing targets, or more than one observed site: some methods score the emission alone, others every site.
     """
     shape, scored = batch.targets.shape, steps_of(batch)
-    whole, others = [], []
-    for site in sites:
-        if site["is_observed"] and not _is_latent(site):
-            (whole if site["fn"].shape()[-len(shape) :] == shape else others).append(site)
+    whole, others = _observations(sites, batch)
     if others and not whole:
         raise ValueError(
             f"the program observes no site of the targets' shape, {tuple(shape)}, only {others[0]['name']!r} and the "
@@ -71,6 +71,35 @@ def observed_steps(sites: Iterable[Any], batch: Batch) -> Tensor:
             "SequenceModel does with lengths and mask"
         )
     return steps
+
+
+def _observations(sites: Iterable[Any], batch: Batch) -> tuple[list[Any], list[Any]]:
+    """The observed sites that have the shape of the targets, and the others."""
+    shape = batch.targets.shape
+    observed = [site for site in sites if site["is_observed"] and not _is_latent(site)]
+    whole = [site for site in observed if site["fn"].shape()[-len(shape) :] == shape]
+    return whole, [site for site in observed if site["fn"].shape()[-len(shape) :] != shape]
+
+
+def require_same_emission(trace: Trace, batch: Batch) -> None:
+    """Check that a program returns the emission that it observes: some methods score the one, some the other.
+
+    Raises:
+        ValueError: the targets have another log-probability under the returned emission.
+    """
+    whole, _ = _observations(all_sites(trace), batch)
+    if not whole:
+        return
+    site, steps = whole[0], observed_steps(all_sites(trace), batch)
+    nodes: dict[str, Any] = dict(trace.nodes)
+    emission = require_output(nodes["_RETURN"]["value"]).emission
+    own = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]).sum()
+    returned = emission.log_prob(batch.targets).where(steps, 0.0).sum()
+    if bool(((own - returned).abs() > 1e-3 * own.abs().clamp(min=1.0)) & own.isfinite() & returned.isfinite()):
+        raise ValueError(
+            f"the program returns an emission under which the targets have log-probability {returned:.6g}, but at the "
+            f"observed site {site['name']!r} they have {own:.6g}; return the emission that is observed there"
+        )
 
 
 def _steps(site: Any, batch: Batch) -> Tensor:

@@ -301,6 +301,21 @@ class TestPrograms:
             score(poutine.mask(model, mask=torch.zeros(3).bool()), data, "importance")
 
     @pytest.mark.parametrize("method", ["mean", "ensemble", "importance"])
+    def test_another_emission_than_the_observed_one_is_refused(self, method):
+        model, (x, y) = make(), arrays()
+
+        def program(inputs: Tensor, targets: Tensor, state: Any = None, lengths: Any = None) -> Output:
+            with pyro.plate("sequences", len(inputs), dim=-1):
+                z, end = model.rnn(inputs, state, lengths)
+                pyro.sample("x", model.emission(z).to_event(1), obs=targets)
+            return Output(dist.Normal(model.emission(z).base_dist.loc, 2.0).to_event(1), end)
+
+        with pytest.raises(
+            ValueError, match=r"log-probability -.*, but at the observed site 'x' they have -.*; return"
+        ):
+            score(program, Sequences(x, y), method)
+
+    @pytest.mark.parametrize("method", ["mean", "ensemble", "importance"])
     def test_sites_that_no_method_scores_are_ignored(self, method):
         """What is computed, and conditioned weights outside the plate of the sequences."""
         model, (x, y) = make(), arrays()

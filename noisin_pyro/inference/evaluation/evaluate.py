@@ -17,9 +17,10 @@ from noisin_pyro.inference.evaluation.filtering import particle_filter
 from noisin_pyro.inference.evaluation.importance import importance
 from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import Evaluation
-from noisin_pyro.inference.guides.view import is_point_estimate
+from noisin_pyro.inference.guides.view import is_point_estimate, program_of
+from noisin_pyro.inference.observed import require_same_emission
 from noisin_pyro.inference.traces import all_sites, latent_sites
-from noisin_pyro.models import Mask, SpreadPrior, noise_off, site_info
+from noisin_pyro.models import Mask, SequenceModel, SpreadPrior, noise_off, site_info
 
 METHODS = {"mean": 0, "ensemble": 50, "importance": 100, "particle-filter": 400}
 """The methods of ``evaluate`` and their default numbers of samples."""
@@ -167,7 +168,11 @@ def _islands(islands: int, num_samples: int) -> int:
 def _trace(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> Trace:
     """A run of the model on the first batch."""
     batch = next(iter(data.batches(batch_size)))
-    return prune_subsample_sites(poutine.trace(model).get_trace(batch.inputs, batch.targets, **batch.keywords))
+    trace = prune_subsample_sites(poutine.trace(model).get_trace(batch.inputs, batch.targets, **batch.keywords))
+    program = program_of(model)
+    if not isinstance(program, SequenceModel) or type(program).forward is not SequenceModel.forward:
+        require_same_emission(trace, batch)
+    return trace
 
 
 def _refuse_conditioned_states(trace: Trace) -> None:
