@@ -11,6 +11,7 @@ SUMMARIES = {
     "evaluate": "Score the best model of a run on one part of its data, or on other data.",
     "compare": "Score the best models of several runs on the same data, in one table.",
     "generate": "Generate text with the best model of a run.",
+    "forecast": "Forecast the steps after the end of each series with the best model of a run.",
     "families": "List the families of noise, with their forms and options.",
     "reproduce": "Run the rows of one of the papers' tables, and write the table.",
 }

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyro
-import torch
 from torch import Tensor
 
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
+from noisin_pyro.commands._data import sequences_from
+from noisin_pyro.commands._forecast_scores import as_dict, table
 from noisin_pyro.commands._options import (
     DataRoot,
     Device,
@@ -24,10 +25,9 @@ from noisin_pyro.commands._options import (
     require_new,
     require_seed,
 )
-from noisin_pyro.data import Sequences, Series, Vocabulary, from_frame, load_music
-from noisin_pyro.data.table_files import read_table
+from noisin_pyro.data import Sequences, Series, Vocabulary
 from noisin_pyro.data.text import read_words
-from noisin_pyro.inference import Evaluation, evaluate
+from noisin_pyro.inference import Evaluation, evaluate, forecast_scores
 from noisin_pyro.inference.evaluation.result import BLOCK
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.inference.observed import steps_of
@@ -66,22 +66,35 @@ class Evaluate(Options):
     """Table with the columns of the run's, scored whole, or a .mat file of music, whose --split is scored. The run's
     data are then not needed."""
 
-    method: Literal["mean", "ensemble", "importance", "particle-filter"] = "mean"
+    method: Literal["mean", "ensemble", "importance", "particle-filter", "forecast"] = "mean"
     """mean: the underlying network, with the noise off. ensemble: probabilities of noisy runs, averaged step by step.
     importance: a bound on the likelihood, by importance sampling (from the run's guide, if it has one).
-    particle-filter: an estimate of the likelihood."""
+    particle-filter: an estimate of the likelihood. forecast: scores of forecasts from a rolling origin."""
 
-    samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100 or 400)")] = None
-    """Number of noisy runs (ensemble), samples (importance) or particles (particle-filter). Not for mean."""
+    samples: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 50, 100, 400 or 400)")] = None
+    """Number of noisy runs (ensemble), samples (importance), particles (particle-filter) or samples and particles
+    (forecast). Not for mean."""
 
     proposal: Annotated[
         Literal["prior", "guide"] | None,
-        Named(help_behavior_hint="(default: importance: the run's guide, if it has one; particle-filter: prior)"),
+        Named(help_behavior_hint="(default: the run's guide, if it has one; particle-filter: prior)"),
     ] = None
     """Distribution that the noise is drawn from in importance and particle-filter: its prior, or the run's guide."""
 
     threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
     """particle-filter: resample if the effective sample size is below this fraction of the particles; 0 is off."""
+
+    steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 24)")] = None
+    """forecast: number of steps of each forecast."""
+
+    origins: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 1)")] = None
+    """forecast: number of origins, from --steps before the end of each series backwards."""
+
+    stride: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: --steps)")] = None
+    """forecast: number of steps from one origin to the next."""
+
+    season: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 1)")] = None
+    """forecast: lag of the naive forecast that errors are divided by; 12 is a year of months."""
 
     seed: int = 0
     """Seed of the noise."""
@@ -114,6 +127,7 @@ class Evaluate(Options):
             ValueError: no such run, a damaged run, or an option that does not apply.
         """
         require_seed(self.seed)
+        self._forecast_options()
         for path in (self.per_token, self.json):
             require_new(path)
         if self.json is not None and self.json == self.per_token:
@@ -126,6 +140,8 @@ class Evaluate(Options):
             data_name, part = self._data(trained)
             held_out = dataset(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
             guide = self._guide(trained.guide)
+            if self.method == "forecast":
+                return self._score_forecasts(trained, data_name, held_out, guide)
             pyro.set_rng_seed(self.seed)
             result = evaluate(
                 trained.model,
@@ -141,13 +157,35 @@ class Evaluate(Options):
             assert result.log_probs is not None
             with atomic_write(self.per_token) as file:
                 file.write(comma_separated(_rows(trained.vocabulary, part, result.log_probs)).encode())
+        self._write_json(guide, evaluation_as_dict(result))
+        print(self._table(trained, data_name, result, _source(guide)))
+
+    def _write_json(self, guide: Guide | None, result: dict[str, Any]) -> None:
         if self.json is not None:
             scored = {"split": self.split} if self.text is None else {"text": self.text}
             scored |= {} if self.data is None else {"data": self.data}
             about = {"folder": self.folder} | scored | ({} if guide is None else {"guide": guide.__name__})
-            write_json(self.json, about | evaluation_as_dict(result))
-        source = "the prior" if guide is None else f"the run's {guide.__name__} guide"
-        print(self._table(trained, data_name, result, source))
+            write_json(self.json, about | result)
+
+    def _score_forecasts(self, trained: LoadedRun, name: str, part: Any, guide: Guide | None) -> None:
+        if trained.vocabulary is not None or self.per_token is not None or self.threshold is not None:
+            other = "a text" if trained.vocabulary is not None else "--per-token or --threshold"
+            raise ValueError(f"method 'forecast' is for series and music, not for {other}; use another method")
+        steps, options = 24 if self.steps is None else self.steps, self._forecast_options()
+        if self.samples is not None:
+            options["num_samples"] = self.samples
+        scores = forecast_scores(trained.model, part, steps, guide=guide, seed=self.seed, **options)
+        self._write_json(guide, as_dict(scores))
+        rows = [("run", str(self.folder)), ("data", name), ("forecasts", f"{steps} steps, noise from {_source(guide)}")]
+        print(table(rows, scores))
+
+    def _forecast_options(self) -> dict[str, Any]:
+        given = {"steps": self.steps, "origins": self.origins, "stride": self.stride, "season": self.season}
+        given = {option: value for option, value in given.items() if value is not None}
+        if self.method != "forecast" and given:
+            raise ValueError(f"{', '.join(given)}: only for method 'forecast', not {self.method!r}; leave it out")
+        given.pop("steps", None)
+        return given
 
     def _data(self, trained: LoadedRun) -> tuple[str, Tensor | Sequences]:
         """What is scored, in words, and its tokens or sequences."""
@@ -167,16 +205,14 @@ class Evaluate(Options):
         assert path is not None
         if trained.vocabulary is not None:
             return str(path), trained.vocabulary.encode(read_words(path), str(path))
-        if trained.series is not None:
-            return str(path), from_frame(read_table(path), format=trained.series, dtype=torch.float64)
-        return f"{path}, {self.split} part", getattr(load_music(path), self.split)
+        return f"{path}{f', {self.split} part' if is_music else ''}", sequences_from(trained, path, self.split)
 
     def _guide(self, guide: Guide | None) -> Guide | None:
         if self.proposal is None:
-            return guide if self.method == "importance" else None
-        if self.method not in ("importance", "particle-filter"):
+            return guide if self.method in ("importance", "forecast") else None
+        if self.method not in ("importance", "particle-filter", "forecast"):
             raise ValueError(
-                f"proposal is for methods importance and particle-filter, not {self.method!r}; leave it out"
+                f"proposal is for methods importance, particle-filter and forecast, not {self.method!r}; leave it out"
             )
         if self.proposal == "guide" and guide is None:
             raise ValueError(f"proposal 'guide': the run in {str(self.folder)!r} has none; use 'prior'")
@@ -198,6 +234,10 @@ class Evaluate(Options):
                 *_diagnostics(result),
             ]
         )
+
+
+def _source(guide: Guide | None) -> str:
+    return "the prior" if guide is None else f"the run's {guide.__name__} guide"
 
 
 def _method(result: Evaluation, source: str) -> str:

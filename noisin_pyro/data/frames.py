@@ -12,8 +12,9 @@ import torch
 
 from noisin_pyro.data.columns import numbers
 from noisin_pyro.data.scaling import ScalingKind
-from noisin_pyro.data.series import Columns, Series, SeriesFormat, Table, make_series
-from noisin_pyro.data.time_grid import differences, infer_frequency, read_times, to_steps
+from noisin_pyro.data.series import Series, make_series
+from noisin_pyro.data.series_format import Columns, SeriesFormat, Table
+from noisin_pyro.data.time_grid import differences, infer_frequency, later, read_times, to_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,44 @@ def read_frame(frame: Any, columns: Columns) -> tuple[Table, Columns]:
                 raise ValueError(f"{name} {given!r} needs a column of times; name it by time, or leave it out")
         return table, columns
     return _in_time(table, columns, [times[own] for own in rows])
+
+
+def future_covariates(frame: Any, data: Series, num_steps: int) -> np.ndarray:
+    """The covariates of the steps after the end of each series, ``(N, H, C)``, from a frame of the same columns.
+
+    Raises:
+        ValueError: a series or times that are missing, or what :func:`from_frame` refuses.
+    """
+    columns = data.format.columns
+    if not columns.covariates:
+        raise ValueError("covariates must be an array for data whose only covariates are time differences, or none")
+    rows = ROWS if columns.time is not None else None
+    roles = replace(columns, values=columns.covariates, covariates=(), frequency=rows, time_difference=False)
+    table, _ = read_frame(frame, roles)
+    numbers_of, parts = {label: n for n, label in enumerate(table.ids)}, []
+    for label, end in zip(data.ids, data.times or [None] * len(data), strict=True):
+        if label not in numbers_of:
+            raise ValueError(f"covariates have no rows of series {label!r}; add {num_steps} rows of it")
+        own = table.values[numbers_of[label]]
+        if end is not None and table.times is not None:
+            times = table.times[numbers_of[label]]
+            own, times = own[times > end[-1]], times[times > end[-1]]
+            if columns.frequency not in (None, ROWS):
+                own = own[_places(times, later(end, columns.frequency, num_steps), label)]
+            if columns.time_difference:
+                own = np.concatenate([own, differences(end[-1:].append(times))[1:, None]], 1)
+        if len(own) < num_steps:
+            raise ValueError(f"covariates must have {num_steps} future rows of series {label!r}, got {len(own)}")
+        parts.append(own[:num_steps])
+    return np.stack(parts)
+
+
+def _places(times: pd.Index, expected: pd.Index, label: Any) -> np.ndarray:
+    at = times.get_indexer(expected)
+    if (at < 0).any():
+        first = expected[int((at < 0).argmax())]
+        raise ValueError(f"covariates have no row of series {label!r} at the future time {first}; add it")
+    return at
 
 
 def _checked(frame: Any, columns: Columns) -> pd.DataFrame:

@@ -120,6 +120,21 @@ class Sequences:
         """One sequence without padding, as a batch of one. :func:`collate` joins several, as for a ``DataLoader``."""
         return self._batch(torch.tensor([range(len(self))[index]]))
 
+    def until(self, lengths: Tensor) -> Self:
+        """The same sequences, each up to a length from 1 to its own, ``(N,)``."""
+        part = copy.copy(self)
+        part.lengths = lengths.to(self.lengths)
+        part._host_lengths = part._host_counts = part.lengths.cpu()
+        if self.mask is not None:
+            part.mask = self.mask & ~part.beyond
+            part._host_counts = part.mask.sum(1).cpu()
+        return part
+
+    @property
+    def beyond(self) -> Tensor:
+        """Which steps are padding, ``(N, T)``."""
+        return torch.arange(self.targets.shape[1], device=self.lengths.device) >= self.lengths.unsqueeze(1)
+
     def rows(self, index: slice) -> Self:
         """The data set of these sequences."""
         part = copy.copy(self)

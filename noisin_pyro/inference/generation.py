@@ -18,7 +18,7 @@ from noisin_pyro._lookup import integer
 from noisin_pyro.inference.filtering.resampling import systematic_ancestors
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import latent_sites
-from noisin_pyro.models import Mask, NoisyPath, NormalWeights
+from noisin_pyro.models import Mask, NoisyPath, NormalWeights, SequenceModel, underlying
 from noisin_pyro.models.sequence_model import require_output
 
 MIN_PARTICLES, THRESHOLD = 400, 0.5
@@ -66,6 +66,10 @@ def generate(
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number >= 0 (1: the model's own; 0: greedy), got {temperature}")
     read = _first_inputs(model, prompt, start)
+    program, _ = underlying(model)
+    if isinstance(program, SequenceModel) and program.emission.event_dim > 0:
+        kind = type(program.emission).__name__
+        raise ValueError(f"generate is for a categorical emission, got {kind}; use forecast, which continues series")
     with seeded(seed, read.device), poutine.block():
         has_prompt = read.shape[1] > 1
         latents, out = _first_run(model, read[:, :1].expand(1 if has_prompt else num_samples, 1))

@@ -18,9 +18,21 @@ from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.blocks import block_size
 from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.traces import latent_sites
-from noisin_pyro.models import EMISSIONS, Emission, NoisyPath, SequenceModel, underlying
+from noisin_pyro.models import (
+    Bernoulli,
+    Categorical,
+    Emission,
+    Gaussian,
+    NoisyPath,
+    Poisson,
+    SequenceModel,
+    underlying,
+)
 from noisin_pyro.models.noisy_path import step_law
 from noisin_pyro.models.noisy_rnn import State
+
+NATURAL = Categorical, Bernoulli, Gaussian, Poisson
+"""Emissions whose read-out is the natural parameter of an exponential family."""
 
 
 @torch.no_grad()
@@ -57,9 +69,11 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
             f"noise_penalty needs noise on the output only, but the noise of layers {rnn.noisy_layers} feeds back, so "
             "that the term involves the Hessian of the whole loss; build the model with feedback=False"
         )
-    if type(program.emission) not in EMISSIONS.values():
-        kind = type(program.emission).__name__
-        raise ValueError(f"noise_penalty supports the emissions {', '.join(EMISSIONS)}, got {kind}; use one of them")
+    if type(program.emission) not in NATURAL:
+        kind, names = type(program.emission).__name__, ", ".join(each.__name__.lower() for each in NATURAL)
+        raise ValueError(
+            f"noise_penalty supports the emissions {names} (natural parameters are read out), got {kind}; use one"
+        )
     if program.emission.hidden is not None:
         raise ValueError("noise_penalty needs a linear read-out, got one with a hidden layer; leave it out")
     total, steps, state = 0.0, 0, None
@@ -121,7 +135,7 @@ def _curvature(emission: Emission, h: Tensor) -> tuple[Tensor, bool]:
     if emission.event_dim == 0:
         return law.probs, True
     variance = law.base_dist.variance  # ∇²A is the variance, in the natural parameter of an exponential family
-    return (variance.reciprocal() if type(emission) is EMISSIONS["gaussian"] else variance), False
+    return (variance.reciprocal() if type(emission) is Gaussian else variance), False
 
 
 def _coupled(law: Any) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,22 @@ Start at ``sequence_model``, then read ``noisy_rnn`` and ``noisy_path``. ``noisi
 """
 
 from noisin_pyro.models.dropout import REGULARIZERS, Dropout, Mask
-from noisin_pyro.models.emissions import EMISSIONS, Emission, Gaussian
+from noisin_pyro.models.emissions import (
+    EMISSIONS,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    HeteroscedasticGaussian,
+    Mixture,
+    NegativeBinomial,
+    Poisson,
+    StudentT,
+)
 from noisin_pyro.models.export import PlainNetwork
 from noisin_pyro.models.missing import scored_steps
 from noisin_pyro.models.noisy_path import NoisyPath, SiteInfo, real_steps, site_info
 from noisin_pyro.models.noisy_rnn import NoisyRNN
+from noisin_pyro.models.read_out import Emission, ModuleEmission
 from noisin_pyro.models.scaled import Scaled
 from noisin_pyro.models.sequence_model import (
     LanguageModel,
@@ -26,17 +37,24 @@ __all__ = [
     "CELLS",
     "EMISSIONS",
     "REGULARIZERS",
+    "Bernoulli",
+    "Categorical",
     "Cell",
     "Dropout",
     "Emission",
     "Gaussian",
+    "HeteroscedasticGaussian",
     "LanguageModel",
     "Mask",
+    "Mixture",
+    "ModuleEmission",
+    "NegativeBinomial",
     "NoisyPath",
     "NoisyRNN",
     "NormalWeights",
     "Output",
     "PlainNetwork",
+    "Poisson",
     "Scaled",
     "SequenceModel",
     "SiteInfo",
@@ -44,6 +62,7 @@ __all__ = [
     "SpreadPrior",
     "States",
     "StepwiseRNN",
+    "StudentT",
     "initialize_as_published",
     "innovations",
     "noise_off",

@@ -3,108 +3,26 @@ generative process)."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
-from pyro.nn import PyroModule, PyroParam
-from torch import Tensor, nn
+from pyro.nn import PyroParam
+from torch import Size, Tensor, nn
 
-from noisin_pyro._lookup import integer
-from noisin_pyro.models._module import ReusableModule
-from noisin_pyro.recurrence.matmul import (
-    check_bfloat16_operands,
-    check_matmul_precision,
-    fast_linear,
-    linear,
-)
+from noisin_pyro.models.read_out import Emission
 from noisin_pyro.recurrence.softmax import Softmax
 
-T = TypeVar("T", bound=nn.Module)
 
+def damped(scores: Tensor, limit: float = 20.0) -> Tensor:
+    """Logarithms s up to ±limit, and ±(limit + log(1 + |s| - limit)) beyond.
 
-class Emission(ReusableModule):
-    """A read-out of z, linear or with a hidden layer, and the distribution that it parametrises.
-
-    Subclass it for an emission of your own, and give an instance to :class:`SequenceModel`: define ``forward``, and
-    declare ``event_dim`` if x_t is not a vector. Further parameters are declared as in any Pyro module::
-
-        class StudentT(Emission):
-            def forward(self, z):
-                return dist.StudentT(4.0, self.read_out(z)).to_event(1)
-
-        model = SequenceModel(NoisyRNN(3, 8), StudentT(8, 3))
-
-    Attributes:
-        event_dim: dimensions of one x_t: 1 for a vector of ``output_size``, 0 for a class or another single number.
-        hidden: the hidden layer of the read-out, whose units are rectified; None if there is none.
-        linear: the read-out's weights V and b.
-
-    Args:
-        hidden_size: units H of z.
-        output_size: classes, or dimensions of x.
-        matmul_precision: ``"float32"`` (products in the dtype of the weights, whichever that is), or ``"bfloat16"``:
-            operands and results of the read-out's products are rounded to it, forward and backward, and sums are
-            accumulated in float32.
-        read_out_size: units of the read-out's hidden layer; None for a linear read-out, as in the paper.
-
-    Raises:
-        ValueError: for a size below 1, an ``event_dim`` other than 0 or 1, or a precision that the machine lacks.
-        TypeError: for a class that defines no ``forward``.
+    Beyond the limit, the exponential grows or falls only linearly in s, so that it does not overflow or vanish, and its
+    gradient is not 0.
     """
-
-    event_dim: int = 1
-    hidden_size: int
-    output_size: int
-    matmul_precision: str
-
-    def __init__(
-        self,
-        hidden_size: int,
-        output_size: int,
-        matmul_precision: str = "float32",
-        read_out_size: int | None = None,
-    ) -> None:
-        super().__init__()
-        kind = type(self)
-        if kind.forward is Emission.forward:
-            raise TypeError(f"{kind.__name__} must define forward(z), the distribution of x given z")
-        if self.event_dim not in (0, 1):
-            raise ValueError(f"{kind.__name__}.event_dim must be 0 or 1, got {self.event_dim!r}")
-        self.hidden_size, self.output_size = integer("hidden_size", hidden_size), integer("output_size", output_size)
-        self.matmul_precision = check_matmul_precision(matmul_precision)
-        self.hidden: Any = None
-        features = self.hidden_size
-        if read_out_size is not None:
-            features = integer("read_out_size", read_out_size)
-            self.hidden = PyroModule[nn.Linear](self.hidden_size, features)  # type: ignore[call-arg]
-        self.linear: Any = PyroModule[nn.Linear](features, self.output_size)  # type: ignore[call-arg]
-
-    def standardized(self, targets: Tensor) -> Tensor:
-        """Targets as a guide reads them: finite, and where values are scaled, scaled."""
-        return targets
-
-    def features(self, z: Tensor) -> Tensor:
-        """What the linear map of the read-out takes: z_t, or max(0, U z_t + a) of the hidden layer."""
-        return z if self.hidden is None else self._product(self.hidden, z).relu()
-
-    def read_out(self, z: Tensor) -> Tensor:
-        """V features(z_t) + b, ``(..., B, T, output_size)``; with sampled weights too."""
-        return self._product(self.linear, self.features(z))
-
-    def _product(self, layer: nn.Linear, z: Tensor) -> Tensor:
-        weight, bias = layer.weight, layer.bias
-        if self.matmul_precision == "bfloat16":
-            check_bfloat16_operands(z, weight, bias)
-        if weight.dim() == 2 and bias.dim() == 1:
-            return fast_linear(z, weight, bias, self.matmul_precision)
-        return linear(z, weight, bias)
-
-    def forward(self, z: Tensor) -> TorchDistribution:
-        """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""
-        raise NotImplementedError
+    return scores.clamp(-limit, limit) + scores.sign() * (scores.abs() - limit).relu().log1p()
 
 
 class Categorical(Emission):
@@ -136,32 +54,159 @@ class Gaussian(Emission):
         read_out_size: int | None = None,
     ) -> None:
         super().__init__(hidden_size, output_size, matmul_precision, read_out_size)
-        self.scale = PyroParam(torch.ones(output_size), constraint=constraints.softplus_positive)
+        self.scale = PyroParam(torch.ones(self.output_size), constraint=constraints.softplus_positive)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         return dist.Normal(self.read_out(z), self.scale).to_event(1)
 
 
-class Poisson(Emission):
-    """x_t a vector of counts, with rates exp(V z_t)."""
+class StudentT(Gaussian):
+    """x_t a real vector with independent errors of heavy tails.
+
+    Scales (``scale``, starting at 1) and degrees of freedom (``df``, above 1, starting at 5) are learned.
+    """
+
+    df: Any
+
+    def __init__(
+        self,
+        hidden_size: int,
+        output_size: int,
+        matmul_precision: str = "float32",
+        read_out_size: int | None = None,
+    ) -> None:
+        super().__init__(hidden_size, output_size, matmul_precision, read_out_size)
+        self.df = PyroParam(torch.full((self.output_size,), 5.0), constraint=constraints.greater_than(1.0))
 
     def forward(self, z: Tensor) -> TorchDistribution:
-        return dist.Poisson(self.read_out(z).exp()).to_event(1)
+        return dist.StudentT(self.df, self.read_out(z), self.scale).to_event(1)
 
 
-def with_plain_weights(module: T) -> T:
-    """A shallow copy whose weights are plain attributes, read once: Pyro records every access to a module's own."""
-    plain = copy.copy(module)
-    names = {name.removesuffix("_unconstrained") for name in module._parameters}
-    values = {name: getattr(module, name) for name in names | set(getattr(module, "_pyro_samples", ()))}
-    children = {name: child and with_plain_weights(child) for name, child in module._modules.items()}
-    plain.__dict__.update(values | children)  # found before Pyro's __getattr__ is asked
-    return plain
+class HeteroscedasticGaussian(Emission):
+    """x_t a real vector with independent errors, whose means and log standard deviations are read out of z_t."""
+
+    num_parameters = 2
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        mean, log_scale = self.read_out(z).chunk(2, -1)
+        return dist.Normal(mean, damped(log_scale, 10.0).exp()).to_event(1)
+
+
+class Poisson(Emission):
+    """x_t a vector of counts, with rates exp(V z_t), which grow linearly beyond e^20."""
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        return dist.Poisson(damped(self.read_out(z)).exp()).to_event(1)
+
+
+class NegativeBinomial(Emission):
+    """x_t a vector of counts with means μ = exp(V z_t), as for :class:`Poisson`, and variances μ + μ²/r.
+
+    r is learned (``concentration``, starting at 1); the Poisson is its limit for large r.
+    """
+
+    concentration: Any
+
+    def __init__(
+        self,
+        hidden_size: int,
+        output_size: int,
+        matmul_precision: str = "float32",
+        read_out_size: int | None = None,
+    ) -> None:
+        super().__init__(hidden_size, output_size, matmul_precision, read_out_size)
+        self.concentration = PyroParam(torch.ones(self.output_size), constraint=constraints.softplus_positive)
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        r = self.concentration
+        return NegativeBinomialCounts(r, logits=damped(self.read_out(z)) - r.log()).to_event(1)
+
+
+class NegativeBinomialCounts(dist.NegativeBinomial):
+    """Pyro's negative binomial, whose density is computed in float64: its gamma functions cancel for large r."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self.total_count.dtype == torch.float64:
+            return super().log_prob(value)
+        double = dist.NegativeBinomial(self.total_count.double(), logits=self.logits.double())
+        return double.log_prob(value.double()).to(self.total_count)
+
+
+class Mixture(Emission):
+    """x_t from one of K emissions, with probabilities softmax(U z_t + a)::
+
+        Mixture([HeteroscedasticGaussian(8, 1) for _ in range(3)])
+
+    Args:
+        emissions: the K components, of equal sizes. They may be of several kinds.
+
+    Raises:
+        ValueError: for no components, or components of different sizes.
+    """
+
+    def __init__(self, emissions: Sequence[Emission]) -> None:
+        emissions = list(emissions)
+        sizes = {(each.hidden_size, each.output_size, each.event_dim) for each in emissions}
+        if len(sizes) != 1:
+            raise ValueError(
+                "emissions of a mixture must have one hidden_size, output_size and event_dim, got "
+                f"{sorted(sizes) or 'none'}; make them equal"
+            )
+        super().__init__(emissions[0].hidden_size, emissions[0].output_size)
+        self.event_dim, self.linear = emissions[0].event_dim, None
+        self.components = nn.ModuleList(emissions)
+        self.weights = nn.Linear(self.hidden_size, len(emissions))
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        return MixtureOf(self.weights(z).log_softmax(-1), [component(z) for component in self.components])
+
+
+class MixtureOf(TorchDistribution):
+    """A mixture of K distributions of one shape, which may be of several kinds.
+
+    Args:
+        log_weights: normalized, ``(..., K)``.
+        laws: the K distributions, with batch shape ``(...)``.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  torch's own convention
+
+    def __init__(self, log_weights: Tensor, laws: Sequence[TorchDistribution]) -> None:
+        self.log_weights, self.laws = log_weights, laws
+        super().__init__(log_weights.shape[:-1], laws[0].event_shape)
+
+    @property
+    def support(self) -> Any:
+        return self.laws[0].support
+
+    @property
+    def mean(self) -> Tensor:
+        return self._select(torch.stack([law.mean for law in self.laws]), self.log_weights.exp())
+
+    def expand(self, batch_shape: Size, _instance: Any = None) -> MixtureOf:
+        laws = [law.expand(batch_shape) for law in self.laws]
+        return MixtureOf(self.log_weights.expand(*batch_shape, -1), laws)  # type: ignore[arg-type]
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        chosen = dist.OneHotCategorical(logits=self.log_weights).sample(sample_shape)
+        return self._select(torch.stack([law.sample(sample_shape) for law in self.laws]), chosen)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        each = torch.stack([law.log_prob(value) for law in self.laws], -1)
+        return (each + self.log_weights).logsumexp(-1)
+
+    def _select(self, values: Tensor, weights: Tensor) -> Tensor:
+        """Σ_k weights_k values_k, of values ``(K, ..., event)`` and weights ``(..., K)``."""
+        weights = weights.movedim(-1, 0)
+        return (weights.reshape(*weights.shape, *[1] * len(self.event_shape)) * values).sum(0)
 
 
 EMISSIONS: dict[str, type[Emission]] = {
     "categorical": Categorical,
     "bernoulli": Bernoulli,
     "gaussian": Gaussian,
+    "student-t": StudentT,
+    "heteroscedastic-gaussian": HeteroscedasticGaussian,
     "poisson": Poisson,
+    "negative-binomial": NegativeBinomial,
 }

@@ -43,7 +43,8 @@ class PlainNetwork(nn.Module):
 
         Returns:
             the read-out V h_t + b, ``(B, T, output_size)``: logits of the categorical and the Bernoulli emission, means
-            of the Gaussian, logarithms of the Poisson's rates; and the state at the end.
+            of the Gaussian and Student-t, logarithms of means of counts, means and log standard deviations of the
+            heteroscedastic Gaussian; and the state at the end.
         """
         h, state = self.rnn(inputs if self.embedding is None else self.embedding(inputs), state)
         return self.linear(h if self.hidden is None else self.hidden(h).relu()), state
@@ -95,7 +96,7 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
 
     Weights are copied, those with a normal prior as their means; tied ones stay tied. Without dropout. Products are in
     the precision of the weights, also where the model's ``matmul_precision`` is bfloat16. What an emission has beside
-    its read-out (a Gaussian's ``scale``) is not part of it. Means of a :class:`Scaled` one are in the units of the data.
+    its read-out (a Gaussian's ``scale``) is not part of it. Means of series are in the units of the data.
 
     Raises:
         ValueError: not a :class:`SequenceModel`, one with an embedding or a cell of one's own.
@@ -111,6 +112,9 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
             f"export: torch has no layer for the cell {rnn.cell.name!r}; use noise_off(model), or a cell of "
             f"{', '.join(each.name for each in _LAYERS)}"
         )
+    if model.emission.linear is None:
+        kind = type(model.emission).__name__
+        raise ValueError(f"export: the emission {kind} has no linear read-out; use noise_off(model)")
     like = model.emission.linear.weight
     sizes, options = (rnn.input_size, rnn.hidden_size, rnn.num_layers), {"device": like.device, "dtype": like.dtype}
     layers = _LAYERS[cell](*sizes, batch_first=True, **options)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from noisin_pyro.models._module import ReusableModule
-from noisin_pyro.models.emissions import Emission
+from noisin_pyro.models.read_out import Emission
 
 
 class Scaled(Emission):

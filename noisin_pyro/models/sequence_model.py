@@ -19,9 +19,10 @@ from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.models._validation import AnySpread, State
 from noisin_pyro.models.dropout import Dropout, draw
 from noisin_pyro.models.dropout import get as get_dropout
-from noisin_pyro.models.emissions import EMISSIONS, Emission
+from noisin_pyro.models.emissions import EMISSIONS
 from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import NoisyRNN
+from noisin_pyro.models.read_out import Emission, ModuleEmission, check_support, check_targets
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.weight_priors import place_priors
 from noisin_pyro.noise import Family
@@ -59,9 +60,9 @@ class SequenceModel(ReusableModule):
 
     Args:
         rnn: the noisy layers.
-        emission: ``"categorical"``, ``"bernoulli"``, ``"gaussian"``, ``"poisson"`` (with the layers'
-            ``matmul_precision``), or an :class:`Emission`.
-        output_size: classes, or dimensions of x; only for an emission given by name.
+        emission: a name in :data:`EMISSIONS` (with the layers' ``matmul_precision``), an :class:`Emission`, or a module
+            that returns a distribution of x given z, as for :class:`ModuleEmission`.
+        output_size: classes, or dimensions of x; for an emission given by name, or a module.
         weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with learned mean
             and standard deviation (empirical Bayes, section 3); see :func:`place_priors`.
         emission_hidden_size: units of a hidden layer of the read-out; only for an emission given by name. None: the
@@ -75,12 +76,14 @@ class SequenceModel(ReusableModule):
     def __init__(
         self,
         rnn: NoisyRNN,
-        emission: str | Emission = "categorical",
+        emission: str | nn.Module = "categorical",
         output_size: int | None = None,
         weight_prior: str = "dirac",
         emission_hidden_size: int | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(emission, nn.Module) and not isinstance(emission, Emission):
+            emission, output_size = ModuleEmission(emission, rnn.hidden_size, output_size), None
         if isinstance(emission, str) and output_size is None:
             raise ValueError(f"output_size must be given for emission={emission!r}: its classes or dimensions")
         for name, size in (("output_size", output_size), ("emission_hidden_size", emission_hidden_size)):
@@ -154,22 +157,15 @@ class SequenceModel(ReusableModule):
         with self.sequences(x.shape[-3], size):
             z, end = self.rnn(self.drop_words(x, inputs), state, lengths)
             emission = self.emission(z)
+            if targets is not None and emission._validate_args:
+                check_support(emission, targets)
             scored = scored_steps(lengths, mask, x.shape[-2])
             observed = emission if scored is None else emission.mask(scored.to(x.device))
             pyro.sample("x", observed.to_event(1), obs=targets)
         return Output(emission, end)
 
     def _check_targets(self, targets: Tensor | None, x: Tensor, mask: Tensor | None = None) -> None:
-        batch, steps = x.shape[-3:-1]
-        is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-2:] == (batch, steps)
-        if mask is not None and not is_mask:
-            got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-            raise ValueError(f"mask must be booleans of shape (..., {batch}, {steps}), got {got}")
-        if targets is None:
-            return
-        expected = (batch, steps) + (self.emission.output_size,) * self.emission.event_dim
-        if tuple(targets.shape[-len(expected) :]) != expected:
-            raise ValueError(f"targets must have shape (..., {str(expected)[1:]}, got {tuple(targets.shape)}")
+        check_targets(self.emission, targets, mask, x.shape[-3], x.shape[-2])
 
     def _sample_globals(self) -> None:
         """Sample γ and weights that have priors outside the plate, since all sequences share them."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisin_pyro._lookup import imported, is_import_path, known
 from noisin_pyro.data import Corpus, Sequences, Series, SeriesFormat, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import MUSIC, NAMES
-from noisin_pyro.data.series import Columns
+from noisin_pyro.data.series_format import Columns
 from noisin_pyro.data.table_files import SUFFIXES, load_table
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide
@@ -21,6 +21,7 @@ from noisin_pyro.models import (
     Cell,
     Emission,
     LanguageModel,
+    ModuleEmission,
     NoisyRNN,
     Scaled,
     SequenceModel,
@@ -196,7 +197,7 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
             model = _series_model(config, data.series, rnn)
         else:
             size = data.features
-            emission = _own("emission", network.emission or "bernoulli", Emission, network.hidden_size, size)
+            emission = _emission(network.emission or "bernoulli", network.hidden_size, size)
             output_size = size if isinstance(emission, str) else None
             model = SequenceModel(rnn, emission, output_size, **read_out)
     if network.initialization == "published":
@@ -207,7 +208,7 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
 def _series_model(config: Config, series: SeriesFormat, rnn: NoisyRNN) -> SequenceModel:
     """A model of series, whose densities are in the units of the data."""
     network, size = config.model, len(series.layout.values)
-    emission = _own("emission", network.emission or series.emission, Emission, network.hidden_size, size)
+    emission = _emission(network.emission or series.emission, network.hidden_size, size)
     if isinstance(emission, str):
         options = network.hidden_size, size, network.matmul_precision, network.emission_hidden_size
         emission = EMISSIONS[emission](*options)
@@ -217,6 +218,11 @@ def _series_model(config: Config, series: SeriesFormat, rnn: NoisyRNN) -> Sequen
     scaling = series.layout.value_scaling
     scaled = Scaled(emission, scaling.loc, scaling.scale) if is_real(support_of(emission)) else Scaled(emission)
     return SequenceModel(rnn, scaled, weight_prior=network.weight_prior)
+
+
+def _emission(name: str, hidden_size: int, size: int) -> str | Emission:
+    emission = _own("emission", name, nn.Module, hidden_size, size)
+    return emission if isinstance(emission, str | Emission) else ModuleEmission(emission, hidden_size, size)
 
 
 def _own(kind: str, name: str, base: type[T], *arguments: Any) -> str | T:

@@ -12,7 +12,9 @@ from annotated_types import Ge, Gt, Le, Lt
 
 Named = tyro.conf.arg
 CELLS = "tanh", "sigmoid", "relu", "identity", "lstm", "gru"
-EMISSIONS = "categorical", "bernoulli", "gaussian", "poisson"
+EMISSIONS = (
+    "categorical", "bernoulli", "gaussian", "student-t", "heteroscedastic-gaussian", "poisson", "negative-binomial"
+)  # fmt: skip
 LARGEST = 1e9  # of rates and spreads, far from overflow in single precision
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0), Lt(LARGEST)]

@@ -17,7 +17,7 @@ import torch
 
 from noisin_pyro import plots
 from noisin_pyro._files import exclusive_lock, naming, write_json
-from noisin_pyro.data import Corpus
+from noisin_pyro.data import Corpus, Sequences
 from noisin_pyro.inference import evaluate
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
@@ -145,6 +145,9 @@ class _NetworkRun:
         self._load_initial_weights(model, guide)
         distributed.reseed(config.run.seed, world)
         train, valid, test = datasets(config, self.corpus)
+        for part in (train, valid, test):
+            if isinstance(part, Sequences):
+                model.emission.check_values(part.targets)
         folder = given if resume else world.on_rank_zero(self._new_folder)
         assert folder is not None
         try:

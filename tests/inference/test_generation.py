@@ -231,3 +231,10 @@ class TestRefusals:
         music = SequenceModel(NoisyRNN(2, 4), "bernoulli", 2)
         with pytest.raises(ValueError, match="needs a model with a categorical emission"):
             generate(lambda inputs, targets=None, state=None: music(inputs[..., None].expand(-1, -1, 2).float()), 3)
+
+
+def test_other_emissions_are_for_forecasts() -> None:
+    model = SequenceModel(NoisyRNN(2, 3), "bernoulli", 2)
+    for program in (model, unroll(model), innovations(model)):
+        with pytest.raises(ValueError, match="categorical emission, got Bernoulli; use forecast"):
+            generate(program, 3)

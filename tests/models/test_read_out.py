@@ -6,7 +6,8 @@ import torch
 
 from noisin_pyro import LanguageModel, NoisyRNN, PriorAsGuide_ELBO, SequenceModel, noise_penalty
 from noisin_pyro.data import Sequences
-from noisin_pyro.models.emissions import EMISSIONS, with_plain_weights
+from noisin_pyro.models.emissions import EMISSIONS
+from noisin_pyro.models.read_out import with_plain_weights
 
 from ..small_layers import BATCH, PARTICLES, STEPS, UNITS, close
 from .test_emissions import OUTPUTS, reference
@@ -20,7 +21,7 @@ def test_hidden_layer(name: str) -> None:
     z = torch.randn(PARTICLES, BATCH, STEPS, UNITS, dtype=torch.float64)
     hidden = torch.relu(z @ emission.hidden.weight.T + emission.hidden.bias)
     scores = hidden @ emission.linear.weight.T + emission.linear.bias
-    expected = reference(name, scores, getattr(emission, "scale", None))
+    expected = reference(name, scores, emission)
     for law in (emission(z), with_plain_weights(emission)(z)):
         x = law.sample()
         close(law.log_prob(x), expected.log_prob(x))

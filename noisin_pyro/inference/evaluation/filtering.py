@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 
 from noisin_pyro.data import Sequences, Stream
-from noisin_pyro.inference.blocks import block_size, blocks
+from noisin_pyro.inference.blocks import blocks
 from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import (
     Evaluation,
@@ -23,7 +23,7 @@ from noisin_pyro.inference.evaluation.result import (
     summary_of_steps,
     window_groups,
 )
-from noisin_pyro.inference.filtering.particle_filter import run
+from noisin_pyro.inference.filtering.particle_filter import rows_in_block, run
 from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.filtering.support import filterable, has_noisy_states
 from noisin_pyro.inference.importance_weights import log_mean_exp
@@ -63,9 +63,7 @@ def particle_filter(
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
         particles = num_samples // islands
-        width = max(program.emission.output_size, program.rnn.cell.gates * program.rnn.hidden_size)
-        width = width if proposal is None else max(width, proposal.width)
-        rows_per_block = block_size(islands * particles * width)
+        rows_per_block = rows_in_block(program, islands * particles, proposal)
         filtered, scored = [], []
         for windows in window_groups(data, batch_size):
             scored.append(torch.cat([steps_of(batch) for batch in windows], 1))

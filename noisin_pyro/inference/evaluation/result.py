@@ -99,7 +99,7 @@ class Evaluation:
                 f"{self.num_steps} and {other.num_steps} steps, targets {self.fingerprint} and {other.fingerprint}) "
                 "are not comparable; evaluate both models on the same data by the same method"
             )
-        nats, error = _per_step(self.totals - other.totals, self.lengths)
+        nats, error = per_step(self.totals - other.totals, self.lengths)
         return Difference(nats, error, math.hypot(self.monte_carlo_error, other.monte_carlo_error))
 
 
@@ -141,7 +141,7 @@ def summary(
     steps = int(lengths.sum())
     if steps == 0:
         raise ValueError("data: the program masks every step, so there is nothing to score; mask fewer steps")
-    nats, error = _per_step(totals, lengths)
+    nats, error = per_step(totals, lengths)
     more |= {"totals": totals, "lengths": lengths}
     return Evaluation(method, kind, nats, monte_carlo_error / steps, error, steps, num_samples, **more)  # type: ignore[arg-type]
 
@@ -206,7 +206,7 @@ def fingerprint(data: Sequences | Stream, scored: Tensor | None = None) -> str:
     return digest.hexdigest()[:12]
 
 
-def _per_step(totals: Tensor, lengths: Tensor) -> tuple[float, float]:
+def per_step(totals: Tensor, lengths: Tensor) -> tuple[float, float]:
     """Total nats over total steps, and the standard error of this ratio over sequences."""
     steps, count = int(lengths.sum()), int((lengths > 0).sum())
     nats = float(-totals.sum() / steps)

@@ -13,12 +13,13 @@ from pyro.nn.module import pyro_method
 from torch import Tensor
 
 from noisin_pyro.data import Batch
+from noisin_pyro.inference.blocks import block_size
 from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
-from noisin_pyro.models.emissions import with_plain_weights
 from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.models.read_out import with_plain_weights
 from noisin_pyro.recurrence.softmax import Softmax
 
 
@@ -115,6 +116,13 @@ def run(
         filtered.append(window)
     increments, effective_samples, resamplings = zip(*filtered, strict=True)
     return Filtered(torch.cat(increments, -1), torch.stack(effective_samples).sum(0), torch.stack(resamplings).sum(0))
+
+
+def rows_in_block(program: SequenceModel, particles: int, guide: Guide | None) -> int:
+    """Number of sequences that are filtered together by so many particles each, to bound memory use."""
+    emission, rnn = program.emission, program.rnn
+    width = max(emission.num_parameters * emission.output_size, rnn.cell.gates * rnn.hidden_size)
+    return block_size(particles * (width if guide is None else max(width, guide.width)))
 
 
 @pyro_method  # one context for all steps, so that conditioned weights are found by their sites' names

@@ -1,0 +1,210 @@
+"""Scores of forecasts from a rolling origin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noisin_pyro._lookup import integer
+from noisin_pyro._tables import aligned
+from noisin_pyro.data import Sequences, Series
+from noisin_pyro.inference.evaluation.result import per_step
+from noisin_pyro.inference.forecast import NUM_SAMPLES, forecast_with
+from noisin_pyro.inference.importance_weights import log_mean_exp
+from noisin_pyro.inference.simulation import reads_its_past
+
+LEVELS = 0.5, 0.8, 0.95
+
+
+def crps(samples: Tensor, x: Tensor) -> Tensor:
+    """The continuous ranked probability score E|X - x| - E|X - X'| / 2, from samples; lower is better.
+
+    It is the fair estimator, with the mean over pairs of different samples, whose expectation is the score of the
+    distribution at any number of samples.
+
+    Args:
+        samples: of X, ``(S, ...)`` with S at least 2.
+        x: what came, ``(...)``.
+
+    Source: Zamo and Naveau, *Estimation of the continuous ranked probability score with limited information*,
+    Mathematical Geosciences 50 (2018).
+    """
+    size = integer("number of samples", len(samples), 2)
+    ordered = samples.sort(0).values
+    ranks = torch.arange(1, size + 1, dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.dim())
+    pairs = ((2 * ranks - size - 1) * ordered).sum(0) / (size * (size - 1))  # E|X - X'| / 2
+    return (samples - x).abs().mean(0) - pairs
+
+
+@dataclass(frozen=True)
+class ForecastScores:
+    """Scores of forecasts, averaged over sequences, origins, steps and values.
+
+    Attributes:
+        crps: continuous ranked probability score, in the units of the data; lower is better.
+        mase: absolute error of the median over that of the value ``season`` steps before in the history; below 1 is
+            better than this naive forecast. None where no history has such differences.
+        log_score: negative log density of each step's values given the data up to the origin, in nats; lower is better.
+            An estimate from the samples, ``-log mean p(x | z)``.
+        coverage: fraction of values in the central interval of each probability.
+        standard_errors: of each number over sequences, by name (``"coverage 0.8"``); NaN for one sequence.
+        num_values, num_steps: number of values and of steps that are scored.
+        num_sequences, num_origins: number of sequences, and of origins for each.
+        totals: of each score and sequence: its sum and count, ``(N, 2)`` in float64.
+    """
+
+    crps: float
+    mase: float | None
+    log_score: float
+    coverage: dict[float, float]
+    standard_errors: dict[str, float]
+    num_values: int
+    num_steps: int
+    num_sequences: int
+    num_origins: int
+    totals: dict[str, Tensor] = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        numbers = {"crps": self.crps, "mase": self.mase, "log_score": self.log_score}
+        numbers |= {f"coverage {level:g}": share for level, share in self.coverage.items()}
+        return aligned(
+            [
+                (name.replace("_", " "), f"{value:.4f}", f"± {self.standard_errors[name]:.4f}")
+                for name, value in numbers.items()
+                if value is not None
+            ]
+        )
+
+
+@torch.no_grad()
+def forecast_scores(
+    model: Callable[..., Any],
+    data: Sequences,
+    num_steps: int,
+    origins: int = 1,
+    stride: int | None = None,
+    season: int = 1,
+    levels: Sequence[float] = LEVELS,
+    num_samples: int = NUM_SAMPLES,
+    guide: Callable[..., Any] | None = None,
+    missing: str = "last",
+    batch_size: int | None = None,
+    seed: int | None = None,
+) -> ForecastScores:
+    """Score forecasts from a rolling origin: the last ``num_steps`` of each sequence, those ``stride`` earlier, ...
+
+    Each forecast is given the data up to its origin, and the covariates of the steps that are forecast. Missing values
+    and steps that the data mask, such as a series' history, are not scored; sequences with fewer than two steps before
+    an origin have no forecast there.
+
+    Args:
+        model, data, num_steps, num_samples, guide, missing, batch_size, seed: as for
+            :func:`~noisin_pyro.forecast`. Sequences whose inputs are neither those of a :class:`Series` nor x_{t-1} are
+            forecast with the inputs that they have.
+        origins: number of origins.
+        stride: steps from one origin to the next (default: ``num_steps``).
+        season: lag of the naive forecast in the scaled error: 1 is the last value, 12 that of a year ago in months.
+        levels: probabilities of the intervals.
+
+    Raises:
+        ValueError: as :func:`~noisin_pyro.forecast`, values that are classes, or data with nothing to score.
+    """
+    num_steps, origins, season = integer("num_steps", num_steps), integer("origins", origins), integer("season", season)
+    stride = num_steps if stride is None else integer("stride", stride)
+    if not all(0 < level < 1 for level in levels):
+        raise ValueError(f"levels must be between 0 and 1, got {list(levels)}")
+    if data.targets.dim() != 3:
+        raise ValueError("data must have values to score, (sequences, time, values), got classes; use evaluate")
+    names = ["crps", "mase", "log_score", *(f"coverage {level:g}" for level in levels)]
+    totals = {name: torch.zeros(len(data), 2, dtype=torch.float64) for name in names}
+    for origin in range(origins):
+        cut = data.lengths - num_steps - origin * stride
+        steps = cut.clamp(min=1).unsqueeze(1) + torch.arange(num_steps, device=cut.device)
+        steps = steps.clamp(max=data.targets.shape[1] - 1)
+        x, scored, given = _actual(data, steps)
+        scored &= (cut >= 2).reshape(-1, 1, 1)
+        if not scored.any():
+            continue
+        history = data.until(cut.clamp(min=1))
+        options = (num_samples, guide, given, missing, batch_size, None if seed is None else seed + origin)
+        possible = x.where(scored.any(-1, keepdim=True), 0.0)
+        drawn, log_p = forecast_with(model, history, num_steps, *options, actual=possible)
+        assert log_p is not None
+        scores = _scores(drawn.samples.double().cpu(), x.double().cpu(), _naive_error(history, season), levels)
+        scores = {
+            name: (each, scored.cpu() & ~each.isnan()) for name, each in zip(names[:2] + names[3:], scores, strict=True)
+        }
+        scores["log_score"] = -log_mean_exp(log_p.double()).cpu().unsqueeze(-1), scored.any(-1, keepdim=True).cpu()
+        for name, (values, counted) in scores.items():
+            totals[name] += torch.stack([values.where(counted, 0.0).sum((1, 2)), counted.sum((1, 2))], 1)
+    if not totals["crps"][:, 1].any():
+        raise ValueError(
+            f"data have nothing to score: sequences of up to {int(data.lengths.max())} steps need 2 before the first "
+            f"origin, and values after it; forecast fewer than {num_steps} steps, or give more data"
+        )
+    return _averaged(totals, levels, origins)
+
+
+def _actual(data: Sequences, steps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """At steps ``(N, H)``: values ``(N, H, D)``, which are scored, and the covariates of a forecast."""
+    index = (torch.arange(len(data), device=steps.device).unsqueeze(1), steps)
+    values = data.values if isinstance(data, Series) else data.targets
+    scored = ~values[index].isnan()
+    if data.mask is not None:
+        scored &= data.mask[index].unsqueeze(-1)
+    if isinstance(data, Series):
+        return values[index], scored, data.covariates[index] if data.layout.covariates else None
+    return values[index], scored, None if reads_its_past(data) else data.inputs[index]
+
+
+def _naive_error(history: Sequences, season: int) -> Tensor:
+    """Mean absolute difference of values a season apart, ``(N, D)``; NaN where there is none or it is 0."""
+    if isinstance(history, Series):
+        values = history.values
+    else:
+        hidden = history.beyond if history.mask is None else ~history.mask
+        values = history.targets.masked_fill(hidden.unsqueeze(-1), torch.nan)
+    if values.shape[1] <= season:
+        return values.new_full((len(values), values.shape[2]), torch.nan, dtype=torch.float64).cpu()
+    differences = (values[:, season:] - values[:, :-season]).abs().double().cpu()
+    error = differences.nansum(1) / (~differences.isnan()).sum(1)
+    return error.where(error > 0, torch.nan)
+
+
+def _scores(samples: Tensor, x: Tensor, naive: Tensor, levels: Sequence[float]) -> list[Tensor]:
+    """CRPS, scaled error and coverage of each value, ``(N, H, D)`` each."""
+    quantiles = np.quantile(
+        samples.numpy(), [0.5, *((1 + side * level) / 2 for level in levels for side in (-1, 1))], 0, method="weibull"
+    )
+    median, *ends = torch.from_numpy(quantiles)
+    inside = [
+        ((low <= x) & (x <= high)).double().where(~x.isnan(), math.nan)
+        for low, high in zip(ends[::2], ends[1::2], strict=True)
+    ]
+    return [crps(samples, x), (x - median).abs() / naive.unsqueeze(1), *inside]
+
+
+def _averaged(totals: dict[str, Tensor], levels: Sequence[float], origins: int) -> ForecastScores:
+    numbers, errors = {}, {}
+    for name, (sums, counts) in ((name, each.unbind(1)) for name, each in totals.items()):
+        if counts.any():
+            numbers[name], errors[name] = per_step(-sums, counts)
+    counts = totals["crps"][:, 1]
+    return ForecastScores(
+        numbers["crps"],
+        numbers.get("mase"),
+        numbers["log_score"],
+        {level: numbers[f"coverage {level:g}"] for level in levels},
+        errors,
+        num_values=int(counts.sum()),
+        num_steps=int(totals["log_score"][:, 1].sum()),
+        num_sequences=int((counts > 0).sum()),
+        num_origins=origins,
+        totals=totals,
+    )
