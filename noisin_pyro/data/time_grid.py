@@ -100,8 +100,8 @@ def _candidates(series: Sequence[Any]) -> Iterator[str | float]:
             yield "D"
         step = np.gcd.reduce(np.concatenate([np.diff(times.as_unit("us").asi8) for times in series]))
         if max(times[-1] - times[0] for times in series) / pd.Timedelta(step, "us") < 1e8:
-            offset: Any = pd.tseries.frequencies.to_offset(f"{step}us")
-            yield offset.freqstr
+            offset: Any = pd.Timedelta(step, "us")
+            yield pd.tseries.frequencies.to_offset(offset).freqstr
         return
     differences = np.concatenate([np.diff(times.to_numpy()) for times in series])
     step = np.gcd.reduce(differences) if differences.dtype.kind in "iu" else differences.min()

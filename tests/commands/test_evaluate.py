@@ -2,8 +2,8 @@
 
 import csv
 import json
-import shutil
 import math
+import shutil
 from pathlib import Path
 
 import pytest
