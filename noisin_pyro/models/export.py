@@ -124,9 +124,10 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
     hidden = None if model.emission.hidden is None else _copy(model.emission.hidden)
     linear = _copy(model.emission.linear)
     scaled = model.emission
-    if isinstance(scaled, Scaled) and scaled.scale is not None and isinstance(scaled.emission, Gaussian):
+    if isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian) and (loc := scaled.loc) is not None:
+        assert scaled.scale is not None
         linear.weight.mul_(scaled.scale.unsqueeze(1))  # means in the units of the data
-        linear.bias.mul_(scaled.scale).add_(scaled.loc)
+        linear.bias.mul_(scaled.scale).add_(loc)
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)
