@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noisin_pyro.models.emissions import Gaussian, HeteroscedasticGaussian
+from noisin_pyro.models.scaled import Scaled
 from noisin_pyro.models.sequence_model import LanguageModel, SequenceModel
 from noisin_pyro.recurrence import cells
 
@@ -94,7 +96,7 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
 
     Weights are copied, those with a normal prior as their means; tied ones stay tied. Without dropout. Products are in
     the precision of the weights, also where the model's ``matmul_precision`` is bfloat16. What an emission has beside
-    its read-out (a Gaussian's ``scale``) is not part of it.
+    its read-out (a Gaussian's ``scale``) is not part of it. Means of a :class:`Scaled` one are in the units of the data.
 
     Raises:
         ValueError: not a :class:`SequenceModel`, one with an embedding or a cell of one's own.
@@ -121,6 +123,13 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
         parameter.copy_(weight)
     hidden = None if model.emission.hidden is None else _copy(model.emission.hidden)
     linear = _copy(model.emission.linear)
+    scaled = model.emission
+    has_means = isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian | HeteroscedasticGaussian)
+    if has_means and scaled.scale is not None:
+        means = slice(len(scaled.scale))
+        linear.weight[means].mul_(scaled.scale.unsqueeze(1))  # means in the units of the data
+        linear.bias[means].mul_(scaled.scale).add_(scaled.loc)
+        linear.bias[means.stop :].add_(scaled.scale.log())
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)
