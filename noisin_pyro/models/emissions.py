@@ -4,7 +4,7 @@ generative process)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -169,7 +169,7 @@ class MixtureOf(TorchDistribution):
         laws: the K distributions, with batch shape ``(...)``.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  torch's own convention
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[override]
 
     def __init__(self, log_weights: Tensor, laws: Sequence[TorchDistribution]) -> None:
         self.log_weights, self.laws = log_weights, laws
