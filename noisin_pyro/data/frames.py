@@ -12,7 +12,8 @@ import torch
 
 from noisin_pyro.data.columns import numbers
 from noisin_pyro.data.scaling import ScalingKind
-from noisin_pyro.data.series import Columns, Series, SeriesFormat, Table, make_series
+from noisin_pyro.data.series import Series, make_series
+from noisin_pyro.data.series_format import Columns, SeriesFormat, Table
 from noisin_pyro.data.time_grid import differences, infer_frequency, later, read_times, to_steps
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from noisin_pyro.data.catalog import Corpus
 from noisin_pyro.data.encodings import decode
 from noisin_pyro.data.frames import read_frame
 from noisin_pyro.data.scaling import ScalingKind
-from noisin_pyro.data.series import Columns, Series, SeriesFormat, split
+from noisin_pyro.data.series import Series
+from noisin_pyro.data.series_format import Columns, SeriesFormat, split
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -96,8 +96,7 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
 
     Weights are copied, those with a normal prior as their means; tied ones stay tied. Without dropout. Products are in
     the precision of the weights, also where the model's ``matmul_precision`` is bfloat16. What an emission has beside
-    its read-out (a Gaussian's ``scale``) is not part of it. Read-outs of a :class:`Scaled` emission are in the
-    units of the data.
+    its read-out (a Gaussian's ``scale``) is not part of it. Means of series are in the units of the data.
 
     Raises:
         ValueError: not a :class:`SequenceModel`, one with an embedding or a cell of one's own.

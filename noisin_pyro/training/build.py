@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from noisin_pyro._lookup import imported, is_import_path, known
 from noisin_pyro.data import Corpus, Sequences, Series, SeriesFormat, Stream, load, load_music, load_text
 from noisin_pyro.data.catalog import MUSIC, NAMES
-from noisin_pyro.data.series import Columns
+from noisin_pyro.data.series_format import Columns
 from noisin_pyro.data.table_files import SUFFIXES, load_table
 from noisin_pyro.inference import guides
 from noisin_pyro.inference.guides import Guide

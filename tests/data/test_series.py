@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import noisin_pyro as nz
 from noisin_pyro.data import InputLayout, Scaling, Series, collate, from_arrays
-from noisin_pyro.data.series import Columns, SeriesFormat, Table, split
+from noisin_pyro.data.series_format import Columns, SeriesFormat, Table, split
 
 NAN = math.nan
 FLOAT64 = torch.float64

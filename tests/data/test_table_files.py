@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from noisin_pyro.data import Corpus
-from noisin_pyro.data.series import Columns
+from noisin_pyro.data.series_format import Columns
 from noisin_pyro.data.table_files import load_table, read_table
 
 ROWS = [(f"2024-01-{day:02}", shop, day * 1.25, day % 2) for shop in ("north", "south") for day in range(1, 13)]

@@ -200,3 +200,24 @@ def test_learned_spreads_and_sweeps_take_tables(path: Path) -> None:
     base = config(path, optimization=Optimization(epochs=1), noise=Noise(learn_spread=True, spread=0.2))
     result = search(base, {"optimization.learning_rate": (0.01,)}, path.parent / "s", trials=1, trial_epochs=1)
     assert len(result.trials) == 1 and result.measure == "nats"
+
+
+def test_impossible_values_are_refused_where_new_data_are_scored(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = sales().assign(sales=lambda table: table.sales.round())
+    counts.to_csv(path, index=False)
+    assert main(options(path)) == 0
+    assert "the values suggest the emission poisson" in capsys.readouterr().err
+    new = path.with_name("new.csv")
+    counts.assign(sales=-counts.sales).to_csv(new, index=False)
+    assert main(["evaluate", str(path.parent / "run"), "--data", str(new)]) == 2
+    assert "targets must be in the support of the emission" in capsys.readouterr().err
+
+
+def test_exported_means_are_in_the_units_of_the_data(path: Path) -> None:
+    corpus = load_corpus(config(path).data)
+    model = build_model(config(path), corpus).double()
+    means, _ = nz.export(model)(corpus.test.inputs)
+    expected = nz.noise_off(model)(corpus.test.inputs).emission.mean
+    torch.testing.assert_close(means, expected, rtol=0, atol=1e-9)
