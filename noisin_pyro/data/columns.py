@@ -35,7 +35,7 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
     if not pd.api.types.is_any_real_numeric_dtype(column) and column.dtype.kind != "b":  # pandas reads dates as numbers
         cells = [x if isinstance(x, Real | Decimal | str | np.bool_) else None for x in column]
         readable = pd.Series(cells, dtype=object)
-    number = pd.to_numeric(readable, errors="coerce")
+    number: Any = pd.to_numeric(readable, errors="coerce")
     if wrong := (bad := column[number.isna() & column.notna()]).size:
         comma = (
             isinstance(bad.iloc[0], str) and bad.iloc[0].replace(",", ".", 1).replace(".", "", 1).strip("-").isdigit()

@@ -158,11 +158,12 @@ def _rows(frame: pd.DataFrame, id: str | None) -> tuple[list[np.ndarray], list[A
     """The rows of each series, in order, and the labels of the series, in the order of the frame."""
     if id is None:
         return [np.arange(len(frame))], [0]
-    if missing := int(frame[id].isna().sum()):
+    own: Any = frame[id]
+    if missing := int(own.isna().sum()):
         raise ValueError(
             f"column {id!r}: {missing} of {len(frame)} rows name no series; fill them in, or drop the rows"
         )
-    codes, labels = frame[id].astype(object).factorize()
+    codes, labels = own.astype(object).factorize()
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1), [*labels]
 

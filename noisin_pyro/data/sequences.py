@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -135,6 +135,9 @@ class Sequences:
         """Which steps are padding, ``(N, T)``."""
         return torch.arange(self.targets.shape[1], device=self.lengths.device) >= self.lengths.unsqueeze(1)
 
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[index] for index in range(len(self)))
+
     def rows(self, index: slice) -> Self:
         """The data set of these sequences."""
         part = copy.copy(self)
@@ -158,18 +161,17 @@ def collate(items: Sequence[Batch]) -> Batch:
 
     ``DataLoader(data, batch_size=8, shuffle=True, collate_fn=collate)`` iterates over :class:`Sequences`.
     """
-    lengths = torch.cat([item.real_lengths for item in items])
-    masks = None
+    lengths, mask = torch.cat([item.real_lengths for item in items]), None
     if any(item.mask is not None for item in items):
-        masks = [
-            item.targets.new_ones(item.targets.shape[:2]).bool() if item.mask is None else item.mask for item in items
-        ]
-    inputs, targets, mask = (
-        None if parts is None else pad_sequence([row for part in parts for row in part], batch_first=True)
-        for parts in ([item.inputs for item in items], [item.targets for item in items], masks)
-    )
+        every = [item.targets.new_ones(item.targets.shape[:2], dtype=torch.bool) for item in items]
+        mask = _padded(own if item.mask is None else item.mask for item, own in zip(items, every, strict=True))
+    targets = _padded(item.targets for item in items)
     ragged = bool((lengths < targets.shape[1]).any())
-    return Batch(inputs, targets, lengths if ragged else None, carried=False, mask=mask)
+    return Batch(_padded(item.inputs for item in items), targets, lengths if ragged else None, carried=False, mask=mask)
+
+
+def _padded(parts: Iterable[Tensor]) -> Tensor:
+    return pad_sequence([row for part in parts for row in part], batch_first=True)
 
 
 def _without_missing(mask: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

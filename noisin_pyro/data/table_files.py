@@ -125,7 +125,7 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     import pandas as pd
 
     def is_number(name: Any) -> bool:
-        return pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()
+        return pd.api.types.is_numeric_dtype(frame[name]) or bool(frame[name].isna().all())
 
     def is_named(name: Any, names: tuple[str, ...]) -> bool:
         return str(name).strip().lower() in names
@@ -155,7 +155,7 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     return columns
 
 
-def _holds_dates(column: pd.Series) -> bool:
+def _holds_dates(column: Any) -> bool:
 
     if column.dtype.kind == "M":
         return True

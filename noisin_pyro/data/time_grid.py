@@ -52,7 +52,7 @@ def read_times(name: str, column: pd.Series) -> pd.Index:
         ) from error
 
 
-def grid(times: pd.Index, frequency: str | float) -> pd.Index:
+def grid(times: Any, frequency: Any) -> pd.Index:
     """The regular times from the first to the last."""
     import pandas as pd
 
@@ -87,7 +87,7 @@ def infer_frequency(series: Sequence[pd.Index]) -> str | float | None:
     return None
 
 
-def _candidates(series: Sequence[pd.Index]) -> Iterator[str | float]:
+def _candidates(series: Sequence[Any]) -> Iterator[str | float]:
     import pandas as pd
 
     first = series[0][0]
@@ -100,7 +100,8 @@ def _candidates(series: Sequence[pd.Index]) -> Iterator[str | float]:
             yield "D"
         step = np.gcd.reduce(np.concatenate([np.diff(times.as_unit("us").asi8) for times in series]))
         if max(times[-1] - times[0] for times in series) / pd.Timedelta(step, "us") < 1e8:
-            yield pd.tseries.frequencies.to_offset(pd.Timedelta(step, "us")).freqstr
+            offset: Any = pd.Timedelta(step, "us")
+            yield pd.tseries.frequencies.to_offset(offset).freqstr
         return
     differences = np.concatenate([np.diff(times.to_numpy()) for times in series])
     step = np.gcd.reduce(differences) if differences.dtype.kind in "iu" else differences.min()

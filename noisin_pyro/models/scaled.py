@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Independent, TorchDistribution, constraints
@@ -77,7 +77,7 @@ class Scaled(Emission):
 
     def standardized(self, targets: Tensor) -> Tensor:
         """y of x, a possible value where x is missing."""
-        y = targets if self.loc is None else (targets - self.loc) / self.scale
+        y = targets if self.loc is None or self.scale is None else (targets - self.loc) / self.scale
         return y.masked_fill(y.isnan(), self.filler)
 
     def forward(self, z: Tensor) -> TorchDistribution:
@@ -93,7 +93,7 @@ class ScaledLaw(TorchDistribution):
         filler: a number in the support of each y_d.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  torch's own convention
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[override]
     has_rsample = True
 
     def __init__(self, base: Any, loc: Tensor | None, scale: Tensor | None, filler: float = 0.0) -> None:
@@ -101,8 +101,8 @@ class ScaledLaw(TorchDistribution):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
         self.has_rsample = base.has_rsample
 
-    @constraints.dependent_property(event_dim=1)
-    def support(self) -> Any:
+    @property
+    def support(self) -> constraints.Constraint:
         return _Support(self)
 
     @property
@@ -124,7 +124,7 @@ class ScaledLaw(TorchDistribution):
 
     def standardized(self, value: Tensor) -> Tensor:
         """y of x, the filler where x is missing."""
-        y = value if self.loc is None else (value - self.loc) / self.scale
+        y = value if self.loc is None or self.scale is None else (value - self.loc) / self.scale
         return torch.where(y.isnan(), self.filler, y)
 
     def log_prob(self, value: Tensor) -> Tensor:

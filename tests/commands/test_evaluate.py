@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,15 @@ def test_options_that_cannot_apply_are_refused(
     assert main(["evaluate", str(run), *options.format(run=run).split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert named in line.lower()
+
+
+def test_other_music_is_scored_from_the_folder_alone(music: Path, tmp_path: Path) -> None:
+    shutil.copytree(music, tmp_path / "copy")
+    file, new = tmp_path / "new.json", music.parent / "Chorales.mat"
+    assert main(["evaluate", str(tmp_path / "copy"), "--data", str(new), "--split", "valid", "--json", str(file)]) == 0
+    content = json.loads(file.read_text())
+    assert content["nats_per_step"] == pytest.approx(_result(music)["valid"]["nats_per_step"])
+    assert (content["split"], content["data"]) == ("valid", str(new))
 
 
 def test_windows_are_refused_for_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
