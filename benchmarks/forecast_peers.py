@@ -91,15 +91,21 @@ class LocalLevel(ForecastingModel):
 
     def model(self, zero_data: Tensor, covariates: Tensor) -> None:
         length = covariates.shape[-2]
-        scales = [pyro.sample(f"scale_{name}", dist.LogNormal(-2.0, 1.0)) for name in ("step", "error")]
+
+        def sample(name: str, law: Any) -> Tensor:
+            return pyro.sample(name, law.to_event(1))
+
+        scales = [sample(f"{name}_scale", dist.LogNormal(-2.0, 1.0).expand([1])) for name in ("step", "error")]
         with self.time_plate:
-            step = pyro.sample("step", dist.Normal(0.0, 1.0))
-        level = pyro.sample("start", dist.Normal(0.0, 2.0)) + scales[0] * step.unsqueeze(-1).cumsum(-2)
+            step = sample("step", dist.Normal(0.0, 1.0).expand([1]))
+        level = sample("start", dist.Normal(0.0, 2.0).expand([1])) + scales[0] * step.cumsum(-2)
         if self.drift:
-            level = level + pyro.sample("drift", dist.Normal(0.0, 0.1)) * torch.arange(1.0, length + 1).unsqueeze(-1)
+            drift = sample("drift", dist.Normal(0.0, 0.1).expand([1]))
+            level = level + drift * torch.arange(1.0, length + 1).unsqueeze(-1)
         if self.seasonal:
-            effects = pyro.sample("season", dist.Normal(0.0, 1.0).expand([self.season]).to_event(1))
-            level = level + effects[..., torch.arange(length) % self.season].unsqueeze(-1)
+            effects = sample("season", dist.Normal(0.0, 1.0).expand([self.season]))
+            effects = effects[..., torch.arange(length) % self.season]  # (T,), or (S, 1, T) in forecasts
+            level = level + effects.reshape(*effects.shape[:-2], length, 1)
         self.predict(dist.Normal(0.0, scales[1]), level)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,6 @@ from torch import Tensor
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.commands._data import sequences_from
-from noisin_pyro.commands._forecast_scores import as_dict, table
 from noisin_pyro.commands._options import (
     DataRoot,
     Device,
@@ -175,9 +176,14 @@ class Evaluate(Options):
         if self.samples is not None:
             options["num_samples"] = self.samples
         scores = forecast_scores(trained.model, part, steps, guide=guide, seed=self.seed, **options)
-        self._write_json(guide, as_dict(scores))
+        content = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores) if field.repr}
+        errors = {key: error if math.isfinite(error) else None for key, error in scores.standard_errors.items()}
+        self._write_json(guide, {"method": "forecast", **content, "standard_errors": errors})
+        counts = (
+            f"{scores.num_values:,} values of {scores.num_sequences} series, from {scores.num_origins} origins each"
+        )
         rows = [("run", str(self.folder)), ("data", name), ("forecasts", f"{steps} steps, noise from {_source(guide)}")]
-        print(table(rows, scores))
+        print(aligned([*rows, ("scored", counts), *scores.rows()]))
 
     def _forecast_options(self) -> dict[str, Any]:
         given = {"steps": self.steps, "origins": self.origins, "stride": self.stride, "season": self.season}

@@ -20,6 +20,11 @@ from noisin_pyro.inference.importance_weights import log_mean_exp
 from noisin_pyro.inference.simulation import reads_its_past
 
 LEVELS = 0.5, 0.8, 0.95
+EXPLANATIONS = {
+    "crps": "continuous ranked probability score, in the units of the values; lower is better",
+    "mase": "absolute error of the median over that of the naive forecast in the history",
+    "log_score": "negative log density of the values of a step, in nats; lower is better",
+}
 
 
 def crps(samples: Tensor, x: Tensor) -> Tensor:
@@ -70,16 +75,18 @@ class ForecastScores:
     num_origins: int
     totals: dict[str, Tensor] = field(repr=False, compare=False)
 
-    def __str__(self) -> str:
-        numbers = {"crps": self.crps, "mase": self.mase, "log_score": self.log_score}
+    def rows(self) -> list[tuple[str, str]]:
+        """The scores with their standard errors, in words."""
+        numbers = {name: getattr(self, name) for name in EXPLANATIONS}
         numbers |= {f"coverage {level:g}": share for level, share in self.coverage.items()}
-        return aligned(
-            [
-                (name.replace("_", " "), f"{value:.4f}", f"± {self.standard_errors[name]:.4f}")
-                for name, value in numbers.items()
-                if value is not None
-            ]
-        )
+        return [
+            (name.replace("_", " "), f"{value:.4f} ± {self.standard_errors[name]:.4f}  {EXPLANATIONS.get(name, '')}")
+            for name, value in numbers.items()
+            if value is not None
+        ]
+
+    def __str__(self) -> str:
+        return aligned(self.rows())
 
 
 @torch.no_grad()

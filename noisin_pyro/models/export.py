@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noisin_pyro.models.emissions import Gaussian
+from noisin_pyro.models.emissions import Gaussian, HeteroscedasticGaussian
 from noisin_pyro.models.scaled import Scaled
 from noisin_pyro.models.sequence_model import LanguageModel, SequenceModel
 from noisin_pyro.recurrence import cells
@@ -123,11 +123,13 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
         parameter.copy_(weight)
     hidden = None if model.emission.hidden is None else _copy(model.emission.hidden)
     linear = _copy(model.emission.linear)
-    scaled = model.emission
-    if isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian) and (loc := scaled.loc) is not None:
-        assert scaled.scale is not None
-        linear.weight.mul_(scaled.scale.unsqueeze(1))  # means in the units of the data
-        linear.bias.mul_(scaled.scale).add_(loc)
+    scaled: Any = model.emission
+    has_means = isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian | HeteroscedasticGaussian)
+    if has_means and scaled.scale is not None:
+        means = slice(len(scaled.scale))
+        linear.weight[means].mul_(scaled.scale.unsqueeze(1))  # means in the units of the data
+        linear.bias[means].mul_(scaled.scale).add_(scaled.loc)
+        linear.bias[means.stop :].add_(scaled.scale.log())
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)

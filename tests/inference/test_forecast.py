@@ -137,17 +137,23 @@ def test_series_read_the_last_value_and_an_indicator_where_a_value_is_missing() 
             close(result.samples[0, row, t], x[-1], 1e-4)
 
 
-def test_music_reads_its_own_draws() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 2, "cell": "lstm", "input_spread": 0.2},
+        {"cell": "sigmoid", "noise": "gamma:native"},
+        {"noise": "bernoulli", "feedback": False},
+        {"spread": 0.0},
+    ],
+)
+def test_music_of_every_kind_of_network(options: dict[str, Any]) -> None:
     rolls = (torch.rand(3, 7, 5) < 0.4).float()
     data = Sequences(torch.cat([torch.zeros(3, 1, 5), rolls[:, :-1]], 1), rolls, torch.tensor([7, 3, 5]))
-    rnn = nz.NoisyRNN(5, 4, num_layers=2, cell="lstm")
-    model = nz.SequenceModel(rnn, "bernoulli", 5)
-    with torch.no_grad():  # each chord is nearly surely the chord before
-        rnn.weight_ih_l0.zero_()
+    model = nz.SequenceModel(nz.NoisyRNN(5, 4, **options), "bernoulli", 5)
     result = nz.forecast(model, data, 3, num_samples=10, seed=0)
     assert result.samples.shape == (10, 3, 3, 5) and set(result.samples.unique().tolist()) == {0.0, 1.0}
     assert "10 samples of 3 steps of 3 sequences" in repr(result)
-    again = nz.forecast(model, data, 3, num_samples=10, seed=0, batch_size=None)
+    again = nz.forecast(model, data, 3, num_samples=10, seed=0)
     assert torch.equal(result.samples, again.samples)
 
 

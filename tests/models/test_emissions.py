@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import noisin_pyro as nz
 from noisin_pyro.data import Sequences
-from noisin_pyro.models import NoisyRNN, SequenceModel
+from noisin_pyro.models import NoisyRNN, Scaled, SequenceModel
 from noisin_pyro.models.emissions import EMISSIONS, Gaussian, HeteroscedasticGaussian, Mixture, Poisson
 from noisin_pyro.models.read_out import Emission, ModuleEmission
 
@@ -252,3 +252,13 @@ def test_a_mixture_is_an_emission() -> None:
     ):
         with pytest.raises(ValueError, match="emissions of a mixture must have one hidden_size"):
             Mixture(emissions)
+
+
+def test_exported_means_and_scales_are_in_the_units_of_the_data() -> None:
+    emission = Scaled(HeteroscedasticGaussian(UNITS, 2), (1.0, -2.0), (3.0, 0.5))
+    model = SequenceModel(NoisyRNN(2, UNITS, spread=0.0), emission).double()
+    inputs = torch.randn(BATCH, STEPS, 2).double()
+    means, log_scales = nz.export(model)(inputs)[0].chunk(2, -1)
+    law = model(inputs).emission
+    close(means, law.mean)
+    close(log_scales.exp(), law.variance.sqrt())
