@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import torch
@@ -41,7 +42,7 @@ OBJECTIVES: dict[str, Callable[[nz.SequenceModel], Bound]] = {
 }
 
 
-def draw(content: dict[str, dict[str, dict[str, float]]]) -> Figure:
+def draw(content: dict[str, Any]) -> Figure:
     """γ by length, a curve for each objective; the truth is dashed, and dots are maximum likelihood estimates."""
     figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
     axis = figure.add_subplot()

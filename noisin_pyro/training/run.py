@@ -39,11 +39,6 @@ from noisin_pyro.training.validation import eval_rows, validate
 
 logger = logging.getLogger("noisin_pyro")
 
-UNTRAINED = (
-    "bound 'filtering' does not train its proposal, guide {guide!r}, where it resamples: give init from, the folder of "
-    "a run that has trained it by bound 'elbo', got {got}; or threshold 0, which trains it"
-)
-
 
 def train(
     config: Config | None = None, after_epoch: AfterEpoch = lambda rows: None, epochs: int | None = None
@@ -168,26 +163,30 @@ class _NetworkRun:
     def _load_initial_weights(self, model: SequenceModel, guide: Guide | None) -> None:
         """Start from the weights in ``run.init_from``, unless there is a checkpoint.
 
-        With resampling, the gradient of p̂ by a guide's parameters is 0 on average, so that the guide is not trained.
+        A proposal is not trained where particles are resampled: the expectation of p̂ does not depend on it.
         """
-        start, folder, optimization = self.config.run.init_from, self.config.run.folder, self.config.optimization
-        has_checkpoint = folder and any((folder / name).exists() for name in (layout.LAST, layout.BEFORE))
-        is_frozen = guide is not None and optimization.bound == "filtering" and optimization.threshold != 0
+        config, start, folder = self.config, self.config.run.init_from, self.config.run.folder
+        is_frozen = config.optimization.bound == "filtering" and config.optimization.threshold != 0
         if guide is not None and is_frozen:
             guide.requires_grad_(False)
-        if start is None and is_frozen and not has_checkpoint:
-            raise ValueError(UNTRAINED.format(guide=self.config.inference.guide, got="no run"))
-        if start is not None and not has_checkpoint:
-            other = load_run(start, imports=self.config.import_paths)
-            if other.vocabulary != self.corpus.vocabulary:
-                raise ValueError(
-                    f"init from {str(start)!r}: its vocabulary is not that of {self.corpus.name}; use its data"
-                )
-            load_initial_state(model, other.model, start)
-            if guide is not None and other.guide is not None:
-                load_initial_state(guide, other.guide, start)
-            elif is_frozen:
-                raise ValueError(UNTRAINED.format(guide=self.config.inference.guide, got=f"{str(start)!r} without one"))
+        if folder and any((folder / name).exists() for name in (layout.LAST, layout.BEFORE)):
+            return
+        other = start and load_run(start, imports=config.import_paths)
+        if guide is not None and is_frozen and (other is None or other.guide is None):
+            raise ValueError(
+                f"bound 'filtering' does not train its proposal, guide {config.inference.guide!r}, where it resamples: "
+                "give init from, the folder of a run that has trained it by bound 'elbo', got "
+                f"{'none' if start is None else f'{str(start)!r} without a guide'}; or threshold 0, which trains it"
+            )
+        if start is None or other is None:
+            return
+        if other.vocabulary != self.corpus.vocabulary:
+            raise ValueError(
+                f"init from {str(start)!r}: its vocabulary is not that of {self.corpus.name}; use its data"
+            )
+        load_initial_state(model, other.model, start)
+        if guide is not None and other.guide is not None:
+            load_initial_state(guide, other.guide, start)
 
     def _lock(self, folder: Path) -> None:
         self.locks.enter_context(exclusive_lock(folder))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from noisin_pyro import NoisyRNN, SequenceModel, Spread
 from noisin_pyro.data import Batch
-from noisin_pyro.inference.filtering import particle_filter
+from noisin_pyro.inference.filtering import resampling
 from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering.resampling import systematic_ancestors
 from noisin_pyro.inference.filtering_bound import differentiable_filter
@@ -40,7 +40,7 @@ class Outcomes:
         self.probability = torch.ones(len(rows), dtype=torch.float64)
         monkeypatch.setattr(Standardized, "rsample", lambda law, *_: self._epsilon(law))
         monkeypatch.setattr(NoisyPoisson, "sample", lambda law, *_: self._counts(law))
-        monkeypatch.setattr(particle_filter, "systematic_ancestors", self._ancestors)
+        monkeypatch.setattr(resampling, "systematic_ancestors", self._ancestors)
         self._monkeypatch = monkeypatch
         self.restart()
 
