@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from noisin_pyro._files import write_json
 from noisin_pyro._lookup import known
@@ -49,7 +49,7 @@ class DataDescription:
                 raise ValueError("a text has a vocabulary, other data have features")
             if words is not None and not all(isinstance(word, str) for word in words):
                 raise ValueError("words must be strings")
-            level = known("level", content.get("level", "word"), get_args(Level))  # of version 0.1: words
+            level: Any = known("level", content.get("level", "word"), get_args(Level))  # of version 0.1: words
             return cls(content["name"], None if words is None else Vocabulary(words, level), features)
         except FileNotFoundError:
             return None
