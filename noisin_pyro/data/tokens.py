@@ -105,7 +105,7 @@ def _intact(entry: Path) -> dict[str, Any] | None:
 def _crc32(file: BinaryIO, sizes: list[int], words: Sequence[str]) -> int:
     crc = zlib.crc32(json.dumps(words).encode())
     for chunk in _chunks(file, 0, sum(sizes)):
-        crc = zlib.crc32(chunk, crc)
+        crc = zlib.crc32(chunk.data, crc)
     return crc
 
 

@@ -34,7 +34,8 @@ class Vocabulary:
     """
 
     def __init__(self, words: Iterable[str], level: Level = "word") -> None:
-        self.words, self.level = tuple(words), level
+        self.words = tuple(words)
+        self.level: Level = level
         self.index = {word: index for index, word in enumerate(self.words)}
         if self.words[:1] != (EOS,):
             raise ValueError(f"words must begin with {EOS!r}, got {self.words[:1]}; use Vocabulary.build to make them")

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
@@ -56,7 +56,7 @@ class DataDescription:
                 raise ValueError("a text has a vocabulary, other data have features")
             if words is not None and not all(isinstance(word, str) for word in words):
                 raise ValueError("words must be strings")
-            level = known("level", content.get("level", "word"), get_args(Level))  # of version 0.1: words
+            level: Any = known("level", content.get("level", "word"), get_args(Level))  # of version 0.1: words
             series = content.get("series")  # missing before there were tables
             if series is not None:
                 series = _SERIES.validate_json(json.dumps(series), strict=True)
