@@ -74,7 +74,7 @@ def exponential_smoothing(values: np.ndarray, season: int, setting: Any, steps: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of fits that have not converged
             periods = {"seasonal": "add", "seasonal_periods": season} if seasonal else {}
-            fit = ETSModel(history, trend="add" if trend else None, **periods).fit(disp=False)
+            fit: Any = ETSModel(history, trend="add" if trend else None, **periods).fit(disp=False)
             errors = np.random.default_rng(SEED).normal(scale=np.sqrt(fit.mse), size=(horizon, SAMPLES))
             samples = fit.simulate(horizon, anchor="end", repetitions=SAMPLES, random_errors=errors)
         return torch.from_numpy(np.asarray(samples, dtype=float).reshape(horizon, SAMPLES).T.copy())

@@ -125,7 +125,7 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
     linear = _copy(model.emission.linear)
     scaled: Any = model.emission
     has_means = isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian | HeteroscedasticGaussian)
-    if has_means and scaled.scale is not None:
+    if has_means and scaled.scale is not None and scaled.loc is not None:
         means = slice(len(scaled.scale))
         linear.weight[means].mul_(scaled.scale.unsqueeze(1))  # means in the units of the data
         linear.bias[means].mul_(scaled.scale).add_(scaled.loc)

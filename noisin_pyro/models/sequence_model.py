@@ -59,7 +59,7 @@ class SequenceModel(ReusableModule):
 
     Args:
         rnn: the noisy layers.
-        emission: a name in :data:`EMISSIONS` (with the layers' ``matmul_precision``), an :class:`Emission`, or a module
+        emission: a name in ``EMISSIONS`` (with the layers' ``matmul_precision``), an :class:`Emission`, or a module
             that returns a distribution of x given z, as for :class:`ModuleEmission`.
         output_size: classes, or dimensions of x; for an emission given by name, or a module.
         weight_prior: of the layers' weight matrices: ``"dirac"`` (plain weights), or ``"normal"``, with learned mean
