@@ -123,13 +123,14 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
         parameter.copy_(weight)
     hidden = None if model.emission.hidden is None else _copy(model.emission.hidden)
     linear = _copy(model.emission.linear)
-    scaled: Any = model.emission
-    has_means = isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian | HeteroscedasticGaussian)
-    if has_means and scaled.scale is not None and scaled.loc is not None:
-        means = slice(len(scaled.scale))
-        linear.weight[means].mul_(scaled.scale.unsqueeze(1))  # means in the units of the data
-        linear.bias[means].mul_(scaled.scale).add_(scaled.loc)
-        linear.bias[means.stop :].add_(scaled.scale.log())
+    scaled = model.emission
+    if isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian | HeteroscedasticGaussian):
+        loc, scale = scaled.loc, scaled.scale
+        if loc is not None and scale is not None:
+            means = slice(len(scale))
+            linear.weight[means].mul_(scale.unsqueeze(1))  # means in the units of the data
+            linear.bias[means].mul_(scale).add_(loc)
+            linear.bias[means.stop :].add_(scale.log())
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)
