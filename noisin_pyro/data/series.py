@@ -112,6 +112,9 @@ def make_series(
     table: Table, columns: Columns, format: SeriesFormat | None, scaling: ScalingKind | None, dtype: torch.dtype | None
 ) -> Series:
     """The series of a table, in a format that is given or fitted to it."""
+    dtype = dtype or torch.get_default_dtype()
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point type, got {dtype}; use torch.float32 or torch.float64")
     if format is None:
         format = SeriesFormat.fit(table, columns, scaling=scaling)
     elif scaling is not None:
@@ -122,7 +125,7 @@ def make_series(
             f"values and covariates must be those of the format, {expected}, got "
             f"{[*columns.values, *columns.covariates]}; give the same columns, or no format"
         )
-    return Series(table, format).to("cpu", dtype or torch.get_default_dtype())
+    return Series(table, format).to("cpu", dtype)
 
 
 def _cut(x: Tensor, count: int, size: int) -> Tensor:
