@@ -184,8 +184,7 @@ def filter_with_draws(program: SequenceModel, data: Series, settings: Settings) 
         known = data.covariates[:, t] if layout.covariates else None
         inputs = layout.step(last, ~last.isnan(), known).unsqueeze(-2)
         walk = replace(walk, inputs=program.embed(inputs))
-        scored, x_t = ~batch.isnan().all(-1), batch.unsqueeze(1)
-        x_t = x_t.where(scored[:, None, None], 0.0)
+        scored, x_t = ~batch.isnan().all(-1), data.targets[:, t : t + 1]
         step = filter_step(walk, emission, 0, particles, x_t, scored, settings.threshold, real=real[t])
         drawn = emission(step.proposed.output.unsqueeze(-2)).sample().squeeze(2)
         drawn = torch.where(real[t].unsqueeze(-1), drawn.where(batch.isnan(), batch), last)

@@ -1,10 +1,12 @@
 """Forecasts against the Kalman filter, and what they read and return."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy import stats
@@ -204,6 +206,28 @@ def test_batches_do_not_change_what_is_forecast() -> None:
     first, second = (nz.forecast(model, data, 2, 4000, batch_size=size, seed=0) for size in (2, None))
     error = (first.samples.var(0) / 4000 + second.samples.var(0) / 4000).sqrt()
     assert ((first.mean - second.mean).abs() < 4.5 * error).all()
+
+
+class Positive(Emission):
+    def forward(self, z: Tensor) -> Any:
+        return dist.LogNormal(self.read_out(z), 1.0).to_event(1)
+
+
+@pytest.mark.parametrize("missing", ["last", "draw"])
+def test_positive_values_with_missing_steps(missing: str) -> None:
+    """In each place that has a value for a density that is masked; the first step and the last have single values."""
+    x = np.random.default_rng(0).lognormal(size=(3, 12, 2))
+    x[:, 5] = x[0, 0, 0] = x[1, -3:] = x[2, -1, 1] = np.nan
+    data = nz.data.from_arrays([*x, x[0, :7]])
+    torch.manual_seed(0)
+    model = nz.SequenceModel(nz.NoisyRNN(4, 3), Scaled(Positive(3, 2)))
+    options = {"num_samples": 8, "missing": missing, "seed": 0}
+    assert (nz.forecast(model, data, 2, **options).samples > 0).all()
+    assert math.isfinite(nz.forecast_scores(model, data, 3, 2, **options).log_score)
+    for part in (data, data.windows(5)):
+        assert math.isfinite(nz.evaluate(model, part, "particle-filter").nats_per_step)
+        nz.PriorAsGuide_ELBO()(model)(part.inputs, part.targets, lengths=part.lengths, mask=part.mask).backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
 
 def frame() -> pd.DataFrame:
