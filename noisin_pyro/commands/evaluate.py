@@ -44,7 +44,7 @@ from noisin_pyro.training.validation import eval_rows
 KINDS = {
     "exact": "the log-likelihood",
     "bound": "its expectation is an upper bound on the model's own nats per step",
-    "estimate": "of the log-likelihood, by an unbiased estimate of the likelihood",
+    "estimate": "of the log-likelihood, by an unbiased estimate of the likelihood; given the history, if there is one",
     "predictor": "a normalized predictor, neither a bound on nor an estimate of the noisy model's log p(x)",
 }
 
@@ -182,9 +182,13 @@ class Evaluate(Options):
         errors = {key: error if math.isfinite(error) else None for key, error in scores.standard_errors.items()}
         self._write_json(guide, {"method": "forecast", **content, "standard_errors": errors})
         counts = (
-            f"{scores.num_values:,} values of {scores.num_sequences} series, from up to {scores.num_origins} origins each"
+            f"{scores.num_values:,} values of {scores.num_sequences} series, from up to {scores.num_origins} origins"
         )
-        rows = [("run", str(self.folder)), ("data", name), ("forecasts", f"{steps} steps each, noise from {_source(guide)}")]
+        rows = [
+            ("run", str(self.folder)),
+            ("data", name),
+            ("forecasts", f"{steps} steps each, noise from {_source(guide)}"),
+        ]
         print(aligned([*rows, ("scored", counts), *scores.rows()]))
 
     def _forecast_options(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Series(Sequences):
     def with_history(self) -> Self:
         """The same series, with all observed values as targets, those of the history too."""
         whole, observed = copy.copy(self), ~self.values.isnan()
-        whole.mask = observed.any(-1)
+        whole.mask = observed.any(-1) & ~self.beyond
         # single missing values stay NaN, those of masked steps do not
         whole.targets = _filled(self.values).where(~whole.mask.unsqueeze(-1), self.values)
         whole._host_counts = whole.mask.sum(1).cpu()

@@ -44,8 +44,8 @@ def load_table(
     """Load a table of series in three parts. Scaling is fitted to the training part.
 
     Split in time, the validation and test parts have the steps before them too, as history: their targets are masked,
-    so that the state at the first step that is scored comes from them. The network reads the history as inputs, but its
-    noise along the history is not weighted by it.
+    so that the state at the first step that is scored comes from them. The network reads the history as inputs; its
+    noise is weighted by it in forecasts and in the particle filter's likelihood, but not in other scores.
 
     Args:
         path: a CSV, TSV or Parquet file with a row for each step of each series.

@@ -62,7 +62,8 @@ class ForecastScores:
             An estimate from the samples, ``-log mean p(x | z)``.
         coverage: fraction of values in the central interval of each probability.
         by_value: the CRPS and the scaled error of each value of such series, by its name.
-        standard_errors: of each number over sequences, by name (``"coverage 0.8"``, ``"crps sales"``); NaN for one sequence.
+        standard_errors: of each number over sequences, by name (``"coverage 0.8"``, ``"crps sales"``); NaN for one
+            sequence.
         num_values, num_steps: number of values and of steps that are scored.
         num_sequences, num_origins: number of sequences and of origins that are scored.
         totals: of each score and sequence: its sum and count, ``(N, 2)`` in float64.

@@ -96,7 +96,13 @@ def feed_of(data: Sequences, num_steps: int, covariates: Any = None) -> Feed:
 
 def _checked(covariates: Any, data: Sequences, num_steps: int, size: int) -> Tensor:
     shape = (len(data), num_steps, size)
-    given = covariates if isinstance(covariates, Tensor) else torch.as_tensor(np.asarray(covariates, dtype=float))
+    try:
+        given = covariates if isinstance(covariates, Tensor) else torch.as_tensor(np.asarray(covariates, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"covariates must be numbers of shape {shape}, (sequences, future steps, covariates), or for series from a "
+            f"frame a frame, got {type(covariates).__name__} ({error})"
+        ) from error
     if given.shape != shape or not given.isfinite().all():
         raise ValueError(
             f"covariates must be finite numbers of shape {shape}, (sequences, future steps, covariates), got "

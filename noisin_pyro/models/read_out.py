@@ -204,8 +204,8 @@ def check_support(law: TorchDistribution, targets: Tensor) -> None:
     if not support.check(targets).all():
         if targets.is_floating_point() and targets.isnan().any():
             raise ValueError(
-                "targets have steps of which single values are missing (NaN); wrap the emission in models.Scaled, which "
-                "leaves them out of the density, or mark whole steps as missing by mask"
+                "targets have steps of which single values are missing (NaN); wrap the emission in models.Scaled, "
+                "which leaves them out of the density, or mark whole steps as missing by mask"
             )
         raise ValueError(
             f"targets must be in the support of the emission, {support}, got values from {targets.min().item():g} to "

@@ -116,7 +116,11 @@ def test_padding_changes_nothing() -> None:
         ([np.zeros((3, 2))], {"value_names": ["a", "a"]}, "value_names must be 2 different names"),
         ([np.array([1e39])], {}, "beyond the range of torch.float32"),
         ([np.array([1e-50, 2e-50])], {}, "beyond the range of torch.float32"),
-        ([np.zeros(3)], {"scaling": "Standard"}, "scaling must be one of standard, mean, none, got 'Standard'; did you"),
+        (
+            [np.zeros(3)],
+            {"scaling": "Standard"},
+            "scaling must be one of standard, mean, none, got 'Standard'; did you",
+        ),
         ([np.zeros(3)], {"covariates": [np.ma.masked_equal([1, 0, 2], 0)]}, "row 1: a covariate is missing"),
         ([np.zeros(3)], {"dtype": torch.long}, "dtype must be a floating-point type, got torch.int64"),
     ],

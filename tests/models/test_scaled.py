@@ -148,7 +148,7 @@ def test_single_missing_values_need_a_scaled_emission() -> None:
     data = from_arrays([np.array([[1.0, 2.0], [math.nan, 3.0], [2.0, 1.0]])])
     plain = nz.SequenceModel(nz.NoisyRNN(4, 3), "gaussian", output_size=2)
     for act in (lambda: nz.evaluate(plain, data), lambda: nz.forecast(plain, data, 2)):
-        with pytest.raises(ValueError, match="single values are missing .* wrap the emission in models.Scaled"):
+        with pytest.raises(ValueError, match=r"single values are missing .* wrap the emission in models.Scaled"):
             act()
 
 
