@@ -63,7 +63,13 @@ def load_table(
     parts = split(table, by, valid, test)
     format = SeriesFormat.fit(parts[0][0], columns, emission, scaling)
     if emission is None:
-        logger.info("%s: the values suggest the emission %s", path, format.emission)
+        reason = {
+            "bernoulli": "they are 0 and 1",
+            "poisson": "counts",
+            "negative-binomial": "counts with a variance of more than twice the mean",
+            "gaussian": "real numbers",
+        }[format.emission]
+        logger.info("%s: the values suggest the emission %s: %s", path, format.emission, reason)
     train, valid_part, test_part = (Series(part, format, history) for part, history in parts)
     return Corpus(path.stem, train, valid_part, test_part, vocabulary=None)
 

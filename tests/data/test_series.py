@@ -156,14 +156,20 @@ def test_lost_digits_are_reported(values: np.ndarray, message: str, caplog: pyte
 
 @pytest.mark.parametrize(
     ("values", "emission"),
-    [([0, 1, NAN], "bernoulli"), ([0, 3, NAN], "poisson"), ([0, -3], "gaussian"), ([0.5, 1], "gaussian")],
+    [
+        ([0, 1, NAN], "bernoulli"),
+        ([0, 3, NAN], "poisson"),
+        ([0, 9, NAN], "negative-binomial"),
+        ([0, -3], "gaussian"),
+        ([0.5, 1], "gaussian"),
+    ],
 )
 def test_the_emission_and_the_scaling_follow_from_the_values(values: list[float], emission: str) -> None:
     format = from_arrays([np.array(values)]).format
     assert format.emission == emission
     scaling = format.layout.value_scaling
-    expected = {"bernoulli": ("none", 1.0), "poisson": ("mean", 1.5), "gaussian": ("standard", np.std(values))}
-    assert scaling.scale[0] == pytest.approx(expected[emission][1])
+    expected = {"bernoulli": 1.0, "poisson": 1.5, "negative-binomial": 4.5, "gaussian": np.std(values)}
+    assert scaling.scale[0] == pytest.approx(expected[emission])
     assert (scaling.loc[0] != 0) == (emission == "gaussian")
 
 
