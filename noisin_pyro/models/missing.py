@@ -24,7 +24,9 @@ def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
     batch, event = targets.shape[: targets.dim() - event_dim], targets.shape[targets.dim() - event_dim :]
     mask = mask.to(targets.device).expand(torch.broadcast_shapes(mask.shape, batch))
     targets = targets.expand(*mask.shape, *event)
-    # on the device, without reading the mask; if no target of the batch is scored, this one may be NaN as well
+    # on the device, without reading the mask; if no target of the batch is scored, or not all values of one, this one
+    # may have NaN as well: the data have possible values there
     first = mask.reshape(-1).to(torch.uint8).argmax().reshape(1)
-    value = targets.reshape(-1, *event).index_select(0, first)[0].nan_to_num()
+    value = targets.reshape(-1, *event).index_select(0, first)[0]
+    value = torch.where(value.isnan(), targets.nan_to_num(), value)
     return targets.where(mask.reshape(*mask.shape, *[1] * event_dim), value)

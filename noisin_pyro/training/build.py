@@ -22,7 +22,9 @@ from noisin_pyro.models import (
     Emission,
     LanguageModel,
     ModuleEmission,
+    NegativeBinomial,
     NoisyRNN,
+    Poisson,
     Scaled,
     SequenceModel,
     Spread,
@@ -213,6 +215,10 @@ def _series_model(config: Config, series: SeriesFormat, rnn: NoisyRNN) -> Sequen
     if isinstance(emission, str):
         options = network.hidden_size, size, network.matmul_precision, network.emission_hidden_size
         emission = EMISSIONS[emission](*options)
+        if isinstance(emission, Poisson | NegativeBinomial):  # the first rates are near the mean of the training values
+            scaling = series.layout.value_scaling
+            means = [loc if loc > 0 else scale for loc, scale in zip(scaling.loc, scaling.scale, strict=True)]
+            emission.linear.bias.data += torch.tensor(means).log()
     elif network.emission_hidden_size is not None:
         raise ValueError(f"emission hidden size has no effect on the emission {network.emission!r}; leave it out")
     emission = emission.to(getattr(torch, config.run.precision))  # before it is scaled by numbers of that precision
