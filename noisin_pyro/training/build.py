@@ -64,9 +64,8 @@ def load_corpus(data: Data, emission: str | None = None) -> Corpus:
     kind = _kind(data)
     applicable = {"text": text_options, "table": table_options}.get(kind, {})
     if others := [name for name in {**text_options, **table_options} if name not in applicable]:
-        kinds = " or ".join(
-            name for name, given in (("your own texts", text_options), ("tables", table_options)) if others[0] in given
-        )
+        by_kind = {"your own texts": text_options, f"tables ({', '.join(SUFFIXES)})": table_options}
+        kinds = " or ".join(name for name, given in by_kind.items() if others[0] in given)
         raise ValueError(f"{' and '.join(others)}: only for {kinds}, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
         raise ValueError(f"root is for data sets by name, got {str(data.root)!r} with a path; leave it out")

@@ -176,7 +176,7 @@ def test_the_command_refuses_in_one_line(path: Path, more: tuple[str, ...], mess
 
 def test_options_of_tables_are_refused_elsewhere() -> None:
     for name, value in (("id", "a"), ("covariates", ("a",)), ("time_difference", True), ("split", "series")):
-        with pytest.raises(ValueError, match=rf"{name.replace('_', ' ')}: only for tables \(\.csv, \.tsv, \.parquet\)"):
+        with pytest.raises(ValueError, match=rf"{name}: only for tables \(\.csv, \.tsv, \.parquet\)"):
             load_corpus(Data(**{name: value}))
 
 
