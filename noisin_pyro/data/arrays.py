@@ -87,7 +87,7 @@ def _list_of_arrays(argument: str, given: Any) -> list[np.ndarray]:
 
 def _array(part: Any) -> np.ndarray:
     if isinstance(part, np.ma.MaskedArray):
-        return part.astype(np.float64).filled(np.nan)
+        return np.ma.filled(part.astype(np.float64), np.nan)
     if isinstance(part, Tensor):
         part = part.detach().cpu()
         part = part.double() if part.is_floating_point() else part  # numpy has no bfloat16

@@ -63,7 +63,7 @@ def from_frame(
         ValueError: columns that are missing or hold other values than these, several rows for one time, or times
             that are not on the grid.
     """
-    names = [
+    names: list[Any] = [
         tuple(part) if isinstance(part, Iterable) and not isinstance(part, str) else (part,)
         for part in (values, covariates)
     ]

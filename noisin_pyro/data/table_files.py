@@ -149,12 +149,13 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     named = next((name for name in rest if is_named(name, _IDS)), None)
     label = next((name for name in (id, named, *texts[: len(texts) == 1]) if name in frame.columns), None)
     if time is None:
-        own = [frame] if label is None else [part for _, part in frame.groupby(label)]
+        own: list[Any] = [frame] if label is None else [part for _, part in frame.groupby(label)]
         periods = [name for name in rest if is_named(name, _PERIODS) and frame[name].dtype.kind in "iu"]
         time = next((name for name in periods if all(_increases(part[name]) for part in own)), None)
     if id is None and label is not None and (label == named or _names_series(frame, label, time)):
         id = label
-        if frame[id].nunique() == len(frame) > 1:
+        labels: Any = frame[id]
+        if labels.nunique() == len(frame) > 1:
             raise ValueError(
                 f"column {id!r} names another series in each of {len(frame)} rows; name the column of series by id, or "
                 "if these are times, give it by time and write them as numbers or as 2026-01-31"
@@ -180,10 +181,11 @@ def _names_series(frame: pd.DataFrame, label: Any, time: Any) -> bool:
     """Whether a column of text names series, and is not one more property of the steps of a single one."""
     if time in frame.columns:
         return bool(frame[time].duplicated().any())
-    return int((frame[label] != frame[label].shift()).sum()) == frame[label].nunique()
+    labels: Any = frame[label]
+    return int((labels != labels.shift()).sum()) == labels.nunique()
 
 
-def _increases(column: pd.Series) -> bool:
+def _increases(column: Any) -> bool:
     return column.is_monotonic_increasing and column.is_unique
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -132,9 +131,9 @@ def forecast_scores(
     """
     num_steps, origins, season = integer("num_steps", num_steps), integer("origins", origins), integer("season", season)
     stride = num_steps if stride is None else integer("stride", stride)
-    levels = [levels] if isinstance(levels, Real) else levels
-    if not all(0 < level < 1 for level in levels):
-        raise ValueError(f"levels must be between 0 and 1, got {list(levels)}")
+    probabilities: list[float] = np.atleast_1d(np.asarray(levels, dtype=float)).tolist()
+    if not all(0 < level < 1 for level in probabilities):
+        raise ValueError(f"levels must be between 0 and 1, got {probabilities}")
     if data.targets.dim() != 3:
         raise ValueError("data must have values to score, (sequences, time, values), got classes; use evaluate")
     values = data.layout.values if isinstance(data, Series) and len(data.layout.values) > 1 else ()
@@ -155,12 +154,8 @@ def forecast_scores(
         possible = x.where(is_scored.unsqueeze(-1), x[is_scored][0])
         drawn, log_p = forecast_with(model, history, num_steps, *options, actual=possible)
         assert log_p is not None
-        scores = _scores(drawn.samples.double().cpu(), x.double().cpu(), _naive_error(history, season), levels)
-        scores = {name: each.where(scored.cpu(), math.nan) for name, each in scores.items()}
-        for d, value in enumerate(values):
-            scores |= {f"{name} {value}": scores[name][..., d : d + 1] for name in PER_VALUE}
-        log_score = -log_mean_exp(log_p.double()).cpu().nan_to_num(-math.inf, math.inf, -math.inf)  # NaN is counted
-        scores["log_score"] = log_score.where(is_scored.cpu(), math.nan).unsqueeze(-1)
+        naive, came = _naive_error(history, season), x.where(scored, math.nan).double().cpu()
+        scores = _scores(drawn.samples.double().cpu(), came, naive, log_p.double().cpu(), probabilities, values)
         for name, each in scores.items():
             added = torch.stack([each.nansum((1, 2)), (~each.isnan()).sum((1, 2))], 1)
             totals[name] = totals.get(name, 0.0) + added
@@ -170,7 +165,7 @@ def forecast_scores(
             f"{int(scored_lengths(data).max())} are scored, need 2 steps before the first origin, and {num_steps} with "
             "values after it; forecast fewer steps, or give more data"
         )
-    return _averaged(totals, values, levels, num_origins)
+    return _averaged(totals, values, probabilities, num_origins)
 
 
 def scored_lengths(data: Sequences) -> Tensor:
@@ -208,17 +203,24 @@ def _naive_error(history: Sequences, season: int) -> Tensor:
     return error.where(error > 0, torch.nan)
 
 
-def _scores(samples: Tensor, x: Tensor, naive: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
-    """CRPS, scaled error and coverage of each value, ``(N, H, D)`` each."""
+def _scores(
+    samples: Tensor, x: Tensor, naive: Tensor, log_p: Tensor, levels: Sequence[float], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Scores of each value ``(N, H, D)``, of those with names ``(N, H, 1)``, and of each step ``(N, H, 1)``.
+
+    They are NaN where x is NaN, which is not scored.
+    """
     quantiles = np.quantile(
         samples.numpy(), [0.5, *((1 + side * level) / 2 for level in levels for side in (-1, 1))], 0, method="weibull"
     )
     median, *ends = torch.from_numpy(quantiles)
-    inside = {
-        f"coverage {level:g}": ((low <= x) & (x <= high)).double().where(~x.isnan(), math.nan)
-        for level, low, high in zip(levels, ends[::2], ends[1::2], strict=True)
-    }
-    return {"crps": crps(samples, x), "mase": (x - median).abs() / naive.unsqueeze(1), **inside}
+    scores = {"crps": crps(samples, x), "mase": (x - median).abs() / naive.unsqueeze(1)}
+    scores |= {f"{name} {value}": scores[name][..., [d]] for name in PER_VALUE for d, value in enumerate(names)}
+    for level, low, high in zip(levels, ends[::2], ends[1::2], strict=True):
+        scores[f"coverage {level:g}"] = ((low <= x) & (x <= high)).double().where(~x.isnan(), math.nan)
+    # a density that is NaN is not left out
+    log_score = -log_mean_exp(log_p).nan_to_num(-math.inf, math.inf, -math.inf)
+    return scores | {"log_score": log_score.where(~x.isnan().all(-1), math.nan).unsqueeze(-1)}
 
 
 def _averaged(

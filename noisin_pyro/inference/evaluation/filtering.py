@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from torch import Tensor
 
 from noisin_pyro.data import Sequences, Series, Stream
 from noisin_pyro.inference.blocks import blocks
@@ -76,6 +77,17 @@ def particle_filter(
     scored, weighted, increments = (
         stack_rows(part) for part in (scored, weighted, [each.increments for each in filtered])
     )
+    steps, error = _given_history(increments, scored, weighted)
+    result = summary_of_steps("particle-filter", data, steps, scored, "estimate", error, num_samples, log_probs)
+    return replace(
+        result,
+        effective_samples=sum(float(each.effective_samples.sum()) for each in filtered) / int(weighted.sum()),
+        resamplings=sum(int(each.resamplings.sum()) for each in filtered) / (islands * int(weighted.any(1).sum())),
+    )
+
+
+def _given_history(increments: Tensor, scored: Tensor, weighted: Tensor) -> tuple[Tensor, float]:
+    """The log-probability of each step that is scored, ``(N, T)``, given the history, and the Monte Carlo error."""
     history = (weighted & ~scored).flip(1).cumsum(1).flip(1) > 0  # the steps up to its last
     left_out = leave_one_out(increments.sum(-1)) - leave_one_out(increments.where(history, 0.0).sum(-1))
     error = math.sqrt(float(jackknife_variance(left_out).sum()))
@@ -87,13 +99,7 @@ def particle_filter(
         )
     # where no target is scored, an increment is of the proposal alone: it is divided among the steps that are scored
     rest = steps.where(~scored & ~history, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True).clamp(min=1)
-    steps = (steps + rest).where(scored, 0.0)
-    result = summary_of_steps("particle-filter", data, steps, scored, "estimate", error, num_samples, log_probs)
-    return replace(
-        result,
-        effective_samples=sum(float(each.effective_samples.sum()) for each in filtered) / int(weighted.sum()),
-        resamplings=sum(int(each.resamplings.sum()) for each in filtered) / (islands * int(weighted.any(1).sum())),
-    )
+    return (steps + rest).where(scored, 0.0), error
 
 
 def _check(program: SequenceModel, data: Sequences | Stream, batch_size: int | None) -> bool:
