@@ -85,7 +85,7 @@ def train(
         distributed.set_device(config.run.device, world)
         world.split(config.data.batch_size)
         locks.enter_context(tf32(config.run.tf32))
-        corpus = world.on_rank_zero(partial(load_corpus, config.data, config.model.emission))
+        corpus = world.rank_zero_first(partial(load_corpus, config.data, config.model.emission))
         if not resume:
             config = dataclasses.replace(config, data=resolved(config.data))
         result = _NetworkRun(config, corpus, world, locks).run(resume, after_epoch)

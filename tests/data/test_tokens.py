@@ -1,5 +1,6 @@
 """Tokens of texts: the same as by reading a text at once, from the cache or not, and in bounded memory."""
 
+import io
 import json
 import logging
 import os
@@ -210,3 +211,17 @@ def test_half_a_gigabyte_is_read_in_three_bytes_of_memory_a_byte(tmp_path: Path,
         assert 0 < memory < 3 * path.stat().st_size
         assert size > 60_000_000 and last == 0
     path.unlink()
+
+
+@pytest.mark.parametrize("large", [1, 10**9])
+def test_a_part_is_saved_without_the_others(
+    texts: list[Path], cache: Path, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "LARGE", large)
+    corpus = load_text(texts[0].parent, min_count=2)
+    for split in SPLITS:
+        part = getattr(corpus, split)
+        saved, alone = io.BytesIO(), io.BytesIO()
+        torch.save(part, saved)
+        torch.save(part.clone(), alone)
+        assert len(saved.getvalue()) == len(alone.getvalue())
