@@ -108,9 +108,7 @@ def _crc32(file: BinaryIO, sizes: list[int], words: Sequence[str]) -> int:
     return crc
 
 
-def _corpus(
-    tokens: np.ndarray, content: dict[str, Any], options: TextOptions
-) -> tuple[Vocabulary, tuple[Tensor, ...]]:
+def _corpus(tokens: np.ndarray, content: dict[str, Any], options: TextOptions) -> tuple[Vocabulary, tuple[Tensor, ...]]:
     parts = np.split(tokens, np.cumsum(content["sizes"])[:-1])
     # not views of one tensor, with each of which the whole text would be saved
     return Vocabulary(content["words"], options.level), tuple(map(torch.from_numpy, parts))

@@ -35,7 +35,7 @@ from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.filtering.support import filterable, refuse_own_forward
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
-from noisin_pyro.models.missing import without_missing
+from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.recurrence.softmax import Softmax
 
@@ -160,9 +160,11 @@ def _filter(
     x = program.embed(batch.inputs)
     if x.dim() != 3:
         raise ValueError(f"inputs must have the axes (batch, time, features) for {USER}, got {tuple(x.shape)}")
-    program._check_targets(batch.targets, x, batch.mask)
-    if batch.mask is not None:
-        batch = replace(batch, targets=without_missing(batch.targets, batch.mask, program.emission.event_dim))
+    targets = program._checked_targets(batch.targets, x, batch.mask)
+    scored = scored_steps(batch.lengths, batch.mask, x.shape[-2])
+    if targets is not None and scored is not None:
+        targets = without_missing(targets, scored, program.emission.event_dim)
+    batch = replace(batch, targets=targets)
     program._sample_globals()
     particles = _particles(program, state, settings.particles, len(x))
     start: Any = state if particles is None else None
