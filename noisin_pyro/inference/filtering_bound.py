@@ -20,6 +20,7 @@ from pyro import poutine
 from pyro.nn.module import pyro_method
 from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.do_messenger import DoMessenger
+from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
@@ -90,6 +91,12 @@ class FilteredProgram:
         program, conditions = filterable(self.model, USER)
         around = [handler for handler in _PYRO_STACK if isinstance(handler, ConditionMessenger | DoMessenger)]
         self._refuse(program, conditions + around)
+        masks = [handler.mask for handler in _PYRO_STACK if isinstance(handler, MaskMessenger)]
+        if wrong := [each for each in masks if isinstance(each, Tensor) and each.shape[:-1].numel() != 1]:
+            raise ValueError(
+                f"poutine.mask around {USER} acts on whole sequences, so it must have shape ({len(inputs)},), got "
+                f"{tuple(wrong[0].shape)}; mark missing targets by the argument mask"
+            )
         if targets is None:
             raise ValueError(f"targets must be given, since {USER} weights particles by them; got None")
         with contextlib.ExitStack() as handlers:

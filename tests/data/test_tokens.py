@@ -167,11 +167,15 @@ def test_characters_are_tokens(tmp_path: Path) -> None:
     text = "ab  a\nba\n" * 20
     (tmp_path / "text.txt").write_text(text)
     corpus = load_text(tmp_path / "text.txt", level="character")
-    assert corpus.vocabulary is not None and set(corpus.vocabulary.words) == {"<eos>", "a", "b", " "}
+    assert corpus.vocabulary is not None and set(corpus.vocabulary.words) == {"<eos>", "<unk>", "a", "b", " "}
     assert corpus.vocabulary.encode(text).tolist() == [*chain(*parts(corpus))]
     assert corpus.vocabulary.join(corpus.vocabulary.decode(corpus.train)) == text[: len(corpus.train)]
+    vocabulary = load_text(tmp_path / "text.txt", level="character", min_count=1).vocabulary
+    assert vocabulary is not None
     with pytest.raises(ValueError, match=r"'c' is not among the 4 characters .*rare characters of the training text"):
-        corpus.vocabulary.encode("abc")
+        vocabulary.encode("abc")
+    (tmp_path / "text.txt").write_text(text + "new\n")  # ordinary texts have characters that the first part lacks
+    assert load_text(tmp_path / "text.txt", level="character").vocabulary == corpus.vocabulary
 
 
 READ = """

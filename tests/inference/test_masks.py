@@ -544,3 +544,12 @@ def test_32_bit_tokens_are_those_of_64_bits() -> None:
     assert texts[0].equal(texts[1])
     data = nz.data.Sequences(tokens.int()[None], tokens.int()[None])
     assert data.targets.dtype == data.inputs.dtype == torch.long
+
+
+def test_a_mask_by_step_around_the_filtering_bound_is_refused() -> None:
+    inputs, targets = arrays()
+    loss = nz.PriorAsGuide_ELBO(4, bound="filtering")
+    with poutine.mask(mask=SCORED), pytest.raises(ValueError, match=r"must have shape \(3,\), got \(3, 5\)"):
+        loss.loss(make(), None, inputs, targets)
+    with poutine.mask(mask=ROWS):
+        assert math.isfinite(loss.loss(make(), None, inputs, targets))
