@@ -91,7 +91,8 @@ def _encoded(words: list[str], vocabulary: Vocabulary) -> Tensor:
     if unknown and vocabulary.unk is None:
         raise ValueError(
             f"prompt: {', '.join(map(repr, unknown))} not among the {len(vocabulary)} {vocabulary.level}s of the "
-            f"training text, which has no {UNK}; choose {vocabulary.level}s of the text, or train a run with --min-count 2"
+            f"training text, which has no {UNK}; choose {vocabulary.level}s of the text, or train a run with "
+            "--min-count 2"
         )
     if unknown:
         print(f"noisin: outside the vocabulary, read as {UNK}: {', '.join(unknown)}", file=sys.stderr)
