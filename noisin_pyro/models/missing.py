@@ -26,7 +26,8 @@ def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
     targets = targets.expand(*mask.shape, *event)
     # on the device, without reading the mask; if no target of the batch is scored, this one may be NaN as well
     mask, rows = mask.reshape(-1), targets.reshape(-1, *event)
-    value = rows.index_select(0, mask.to(torch.uint8).argmax().reshape(1)).nan_to_num()
+    value = rows.index_select(0, mask.to(torch.uint8).argmax().reshape(1))
+    value = value.where(mask.any(), value.nan_to_num())
     # for vectors, whole rows are copied faster than torch.where chooses between single values
     index = torch.arange(len(rows), device=mask.device).where(mask, len(rows))
     return torch.cat([rows, value]).index_select(0, index).reshape(targets.shape)
