@@ -17,16 +17,17 @@ def scored_steps(lengths: Tensor | None, mask: Tensor | None, steps: int) -> Ten
 
 
 def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
-    """The targets with the first that is scored in place of missing ones, which may be NaN.
+    """The targets with the first that is scored in place of those that are not, which may be NaN.
 
     A masked density is 0, but the gradient of a density outside its support, or at NaN, is NaN times 0.
     """
     batch, event = targets.shape[: targets.dim() - event_dim], targets.shape[targets.dim() - event_dim :]
     mask = mask.to(targets.device).expand(torch.broadcast_shapes(mask.shape, batch))
     targets = targets.expand(*mask.shape, *event)
-    # on the device, without reading the mask; if no target of the batch is scored, or not all values of one, this one
-    # may have NaN as well: the data have possible values there
-    first = mask.reshape(-1).to(torch.uint8).argmax().reshape(1)
-    value = targets.reshape(-1, *event).index_select(0, first)[0]
-    value = torch.where(value.isnan(), targets.nan_to_num(), value)
-    return targets.where(mask.reshape(*mask.shape, *[1] * event_dim), value)
+    # on the device, without reading the mask; if no target of the batch is scored, this one may be NaN as well
+    mask, rows = mask.reshape(-1), targets.reshape(-1, *event)
+    value = rows.index_select(0, mask.to(torch.uint8).argmax().reshape(1))
+    value = value.where(mask.any(), value.nan_to_num())
+    # for vectors, whole rows are copied faster than torch.where chooses between single values
+    index = torch.arange(len(rows), device=mask.device).where(mask, len(rows))
+    return torch.cat([rows, value]).index_select(0, index).reshape(targets.shape)

@@ -200,6 +200,8 @@ def check_support(law: TorchDistribution, targets: Tensor) -> None:
     # a softmax checks by itself; while a program is traced or transformed there are no values
     if isinstance(law, Softmax) or is_tracing() or needs_torch_operations(targets):
         return
+    if targets.isinf().any():
+        raise ValueError("targets must be finite, got infinite values; remove them, or mark them as missing by mask")
     support: Any = law.support
     if not support.check(targets).all():
         if targets.is_floating_point() and targets.isnan().any():
