@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pandas
 from docutils import nodes
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -116,5 +117,5 @@ def setup(app: Sphinx) -> None:
     for it in filter(inspect.isclass, public):
         plain_types(it)
     for name, module in sys.modules.items():
-        if name.startswith("noisin_pyro.plots."):  # these import matplotlib's types for type checkers only
-            vars(module).update(Axes=Axes, Figure=Figure)
+        if name.startswith(("noisin_pyro.plots.", "noisin_pyro.data.")):  # these import types for type checkers only
+            vars(module).update(Axes=Axes, Figure=Figure, pd=pandas)
