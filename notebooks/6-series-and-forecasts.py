@@ -50,7 +50,7 @@ rng = np.random.default_rng(0)
 dates = pd.date_range("2024-01-01", periods=DAYS)
 season = -np.cos(2 * np.pi * (np.arange(DAYS) - 20) / 365.25)
 holidays = (dates.strftime("%m-%d")).isin(["01-01", "05-01", "08-15", "12-25", "12-26"])
-day_off = (dates.dayofweek >= 5) | holidays
+day_off = (dates.day_of_week >= 5) | holidays
 towns = []
 for town, level in {"Ashby": 120, "Bexley": 150, "Corby": 180, "Denham": 210}.items():
     temperature = 11 + 9 * season + rng.normal(0, 3, DAYS)
@@ -139,7 +139,7 @@ series = nz.data.from_frame(past, format=run.series)
 plan = future[["town", "date", "temperature", "day_off"]]
 forecast = nz.forecast(run.model, series, HORIZON, SAMPLES, covariates=plan, seed=0)
 actual = future["demand"].to_numpy().reshape(4, HORIZON, 1)
-print(forecast.to_frame([0.1, 0.5, 0.9]).head(3).round(1).to_string(index=False))
+print(forecast.to_frame([0.1, 0.5, 0.9]).head(3).to_string(index=False, float_format="{:.1f}".format))
 plots.forecasts(forecast, series, actual=actual, max_history=56)
 
 # %% [markdown]
