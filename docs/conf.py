@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pandas
 from docutils import nodes
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -81,6 +82,17 @@ def prepare(app: Sphinx, what: str, name: str, it: object, options: object, line
     lines[:] = [re.sub(r"^ +\w+(, \w+)+: ", lambda names: names[0].replace(", ", ","), line) for line in lines]
 
 
+def run_commands(app: Sphinx, page: str, source: list[str]) -> None:
+    """Run the commands of a page that has cells, which need their files, and show below them what they print."""
+    if not source[0].startswith("---\nfile_format: mystnb"):
+        return
+    run = "from shlex import split as _split\nfrom noisin_pyro.cli import main as _main\n"
+    run += "for _line in {!r}.splitlines():\n    assert _main(_split(_line)[1:]) == 0, _line\n"
+    cell = "```{{code-cell}} python\n:tags: [remove-input]\n" + run + "```\n"
+    shell = re.compile(r"^```sh\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
+    source[0] = shell.sub(lambda block: block[0] + "\n" + cell.format(block[1]), source[0])
+
+
 def plain_types(it: Any) -> None:
     """Replace the annotations of a class's arguments and fields by their types, without the command line's metadata."""
     is_tuple = issubclass(it, tuple)
@@ -96,6 +108,7 @@ def plain_types(it: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir)))
+    app.connect("source-read", run_commands)
     app.connect("missing-reference", find_by_name)
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon
     public = (
@@ -104,5 +117,5 @@ def setup(app: Sphinx) -> None:
     for it in filter(inspect.isclass, public):
         plain_types(it)
     for name, module in sys.modules.items():
-        if name.startswith("noisin_pyro.plots."):  # these import matplotlib's types for type checkers only
-            vars(module).update(Axes=Axes, Figure=Figure)
+        if name.startswith(("noisin_pyro.plots.", "noisin_pyro.data.")):  # these import types for type checkers only
+            vars(module).update(Axes=Axes, Figure=Figure, pd=pandas)

@@ -65,8 +65,8 @@ class Evaluate(Options):
     """Text file to score instead, in UTF-8 with a sentence a line. The run's data are then not needed."""
 
     data: Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")] = None
-    """Table with the columns of the run's, scored whole, or a .mat file of music, whose --split is scored. The run's
-    data are then not needed."""
+    """Table with the same columns as the run's, scored as a whole, or a .mat file of music, whose --split is scored.
+    The run's data are then not needed."""
 
     method: Literal["mean", "ensemble", "importance", "particle-filter", "forecast"] = "mean"
     """mean: the underlying network, with the noise off. ensemble: probabilities of noisy runs, averaged step by step.
@@ -81,7 +81,8 @@ class Evaluate(Options):
         Literal["prior", "guide"] | None,
         Named(help_behavior_hint="(default: the run's guide, if it has one; particle-filter: prior)"),
     ] = None
-    """Distribution that the noise is drawn from in importance and particle-filter: its prior, or the run's guide."""
+    """Distribution that the noise is drawn from in importance, particle-filter and forecast: its prior, or the run's
+    guide."""
 
     threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
     """particle-filter: resample if the effective sample size is below this fraction of the particles; 0 is off."""

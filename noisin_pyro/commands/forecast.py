@@ -42,10 +42,10 @@ class Forecast(Options):
     """Number of samples of the future, and of particles that are filtered along each series."""
 
     data: Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="(default: the run's own)")] = None
-    """Table with the columns of the run's, or a .mat file of music, to forecast from its end."""
+    """Table with the same columns as the run's, or a .mat file of music, to forecast instead."""
 
     split: Literal["train", "valid", "test"] = "test"
-    """Part of the run's data, or of a .mat file, after which to forecast. Tables have all earlier parts as history."""
+    """Part of the run's data, or of a .mat file, after which to forecast. Tables are read from their start."""
 
     future: Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")] = None
     """Table with the covariates of the future steps, in the columns of the run's table, without its values."""

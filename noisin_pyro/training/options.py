@@ -189,8 +189,8 @@ class Inference(Options):
     """Distribution of the noise in training: its prior, or a guide that is trained with the model."""
 
     guide: Literal["prior", "mean-field", "filtering", "smoothing"] = "prior"
-    """prior: equation (1). Others: a guide that depends on the data, of the bound, also in validation.
-    With --bound filtering it is the proposal, as --init-from RUN has trained it; with --threshold 0 it is trained."""
+    """prior: equation (1). Others: a guide that depends on the data, for the bound in training and validation.
+    With --bound filtering it is the proposal, trained in the run of --init-from; with --threshold 0, trained here."""
 
     guide_covariance: Annotated[Literal["diagonal", "full"] | None, default("diagonal", "{diagonal,full}")] = None
     """Covariance of the guide between the units of a layer at one step."""
@@ -280,8 +280,8 @@ class Run(Options):
     """Resume the run in this folder exactly. With more --epochs a finished run continues, as if it were one run."""
 
     init_from: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
-    """Start from the best weights of the run in this folder, of a network of the same sizes and vocabulary, and of its
-    guide if it has one. A learned γ is taken over only if this run learns γ too."""
+    """Start from the best weights of the run in this folder, and of its guide if it has one. Sizes and vocabulary must
+    be the same. A learned γ is taken over only if this run learns γ too."""
 
     checkpoint_steps: Annotated[Count | None, default("none")] = None
     """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""
