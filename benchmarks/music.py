@@ -1,8 +1,9 @@
 """All contestants on a set of polyphonic music: ``python benchmarks/music.py jsb``.
 
 ``docs/music.md`` has the protocol, and ``music_recipes.py`` the contestants. Each is tuned in validation by eight
-trials, trained with seeds of its own, and tested once for each seed by every method that it supports. The same command
-resumes after an interruption. Several processes share the rows. It runs on one thread.
+trials, trained with seeds of its own, and tested once for each seed by every method that it supports. Rows that start
+from another have its trials and training before their own. The same command resumes after an interruption. Several
+processes share the rows. It runs on one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import dmm
 import pyro
 import torch
 import tyro
-from music_recipes import BUDGETS, DMM, FURTHER, recipes
+from music_recipes import BUDGETS, DMM, recipes, start_of
 from music_table import write_table
 
 import noisin_pyro as nz
@@ -63,7 +64,7 @@ def run_row(
             return path.exists()
         if path.exists():
             return True
-        if (start := start_of(recipe)) is not None and not (folder / start / path.name).exists():
+        if (start := start_of(recipe.row)) is not None and not (folder / start / path.name).exists():
             logger.warning("%s: it starts from %s, which is not complete", name, start)
             return False
         limit([])
@@ -76,11 +77,6 @@ def run_row(
     return True
 
 
-def start_of(recipe: Recipe) -> str | None:
-    """The row from whose network and guide a row starts; None for random weights."""
-    return recipe.row.removesuffix(FURTHER) if recipe.row.endswith(FURTHER) else None
-
-
 def _record(
     recipe: Recipe, folder: Path, seed: int, options: ReproductionOptions, limit: AfterEpoch, scale: float
 ) -> dict[str, Any]:
@@ -90,7 +86,7 @@ def _record(
     if recipe.row == DMM:
         dmm.train(run, recipe.table, seed, dmm.Settings(epochs=options.changes.get("dmm.epochs", 5000)), limit)
     else:
-        start = start_of(recipe)
+        start = start_of(recipe.row)
         changes = {name: value for name, value in options.changes.items() if not name.startswith("dmm.")}
         changes |= {} if start is None else {"run.init_from": folder / start / run.name}
         recipe = dataclasses.replace(recipe, config=with_values(recipe.config, changes))

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from noisin_pyro.reproduction.recipe import Candidates, Recipe
 from noisin_pyro.training import Config, Data, Inference, Model, Noise, Optimization, Run
 
-FURTHER = "-bound"
-"""Suffix of a row that starts from the network and the guide of another row, and trains by the filtering bound."""
+FURTHER = {"-bound": "filtering", "-further": "elbo"}
+"""Rows that start from the network and the guide of another row: the suffix and the bound by which they are trained.
+Those of the ELBO are controls, with the same start, learning rates, weight decays and number of trials."""
 
 DMM = "dmm"
 """The row of Pyro's Deep Markov Model, which has settings and a program of its own (``dmm.py``)."""
@@ -48,7 +49,7 @@ _LEARNED = Noise(spread=0.3, learn_spread=True, spread_floor=0.0)
 
 
 def recipes(data: str) -> dict[str, Recipe]:
-    """The rows in the order in which they are run, by name. Each has eight trials."""
+    """The rows in the order in which they are run, by name. Each has eight trials, after those of its start."""
     annealing = BUDGETS[data].annealing
     terms: Candidates = {"optimization.ancestor_term": (True, False)}
     rows: dict[str, Recipe] = {}
@@ -62,17 +63,27 @@ def recipes(data: str) -> dict[str, Recipe]:
     for row, noise in NOISES.items():
         space = {**_TWO_RATES, "noise.spread": (0.15, 0.3)}
         add(row, f"{noise}, equation (1)", space, noise=Noise(noise=noise))
-    of_guide = {**_TWO_RATES, "inference.kl_annealing": (max(1, annealing // 15), annealing)}
+    short = max(1, annealing // 15)
+    of_guide = {**_TWO_RATES, "inference.kl_annealing": (short, annealing)}
     for guide in GUIDES:
         add(guide, f"{guide} guide, ELBO", of_guide, guide=guide)
     add("prior-filtered", "filtering bound, prior as proposal", {**_TWO_RATES, **terms}, bound="filtering")
+    further: Candidates = {_RATE: (0.001, 0.0002), **_DECAYS}
     for guide in GUIDES:
-        space = {_RATE: (0.001, 0.0002), **_DECAYS, **terms}
-        add(f"{guide}{FURTHER}", f"then filtering bound, {guide} proposal", space, guide=guide, bound="filtering")
+        space = {**further, **terms}
+        add(f"{guide}-bound", f"then filtering bound, {guide} proposal", space, guide=guide, bound="filtering")
+    for guide in GUIDES:
+        space = {**further, "inference.kl_annealing": (None, short)}
+        add(f"{guide}-further", f"then {guide} guide, ELBO again", space, guide=guide)
     if data == "jsb":
         rows[DMM] = dataclasses.replace(rows["smoothing"], row=DMM, method="Deep Markov Model, ELBO", space={})
     add("mean-field-mlp", "mean-field guide, ELBO, hidden layer", of_guide, guide="mean-field", emission_size=100)
     return rows
+
+
+def start_of(row: str) -> str | None:
+    """The row from whose network and guide a row starts; None for random weights."""
+    return next((row.removesuffix(suffix) for suffix in FURTHER if row.endswith(suffix)), None)
 
 
 def _recipe(

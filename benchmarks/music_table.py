@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
+from music_recipes import start_of
 
 from noisin_pyro._tables import markdown
 from noisin_pyro.plots.style import STYLES
@@ -41,7 +42,7 @@ log-likelihood, with samples from the guide if there is one and from the prior o
 unknown. *particle filter* is an unbiased estimate of the likelihood, so that its nats are biased upwards, the less the
 smaller its error. Compare contestants within a column; columns of different kinds have different meanings. Parameters
 are those of the model, then those of the guide. Hours are those of the trials and of the runs of all seeds, on one
-thread."""
+thread; for a row that starts from another, those of that row are included, and its own are in brackets."""
 
 
 def write_table(folder: Path, order: Iterable[str]) -> str:
@@ -81,7 +82,7 @@ def table(data: str, rows: Rows) -> str:
             " + ".join(f"{number:,}" for number in records[0]["parameters"].values()),
             _listed({f"{gamma:.3g}": 0 for record in records for gamma in record["spreads"].values()}),
             _listed({f"{name.partition('.')[2].replace('_', ' ')} {v}": 0 for name, v in records[0]["chosen"].items()}),
-            f"{_hours(records):.2f}",
+            _hours(records, rows),
             _listed([f"{record['best_epoch']} of {record['epochs']}" for record in records]),
             *(_cell(_of(records, method), best[method]) for method in COLUMNS if kinds[method]),
         ]
@@ -92,7 +93,8 @@ def table(data: str, rows: Rows) -> str:
         for records in rows.values()
         if (shares := [e["unreliable"] for e in _of(records, "importance") if e.get("unreliable") is not None])
     ]
-    notes = [f"- sequences whose importance weights have a Pareto k̂ above 0.7: {'; '.join(unreliable)}"]
+    head = "- sequences whose importance weights have a Pareto k̂ above 0.7: "
+    notes = [head + "; ".join(unreliable)] if unreliable else []
     if scales := {record["scale"] for record in itertools.chain(*rows.values())} - {1.0}:
         notes.append(f"- numbers of samples are scaled by {_listed(sorted(map(str, scales)))}")
     return "\n".join([f"## {data}", "", LEGEND, "", markdown(heads, lines), *notes, ""])
@@ -109,9 +111,15 @@ def _means(rows: Rows, method: str) -> dict[str, float]:
     return {row: mean(each) for row, each in values.items() if each}
 
 
-def _hours(records: list[Record]) -> float:
-    """Hours of the trials, which all seeds share, and of every run."""
-    return (records[0]["seconds"]["trials"] + sum(record["seconds"]["training"] for record in records)) / 3600
+def _hours(records: list[Record], rows: Rows) -> str:
+    """Hours of the trials, which all seeds share, and of every run; with those of the row from which it starts."""
+    seeds = {record["seed"] for record in records}
+    start = [record for record in rows.get(start_of(records[0]["row"]) or "", []) if record["seed"] in seeds]
+    own, before = (
+        (each[0]["seconds"]["trials"] + sum(record["seconds"]["training"] for record in each)) / 3600 if each else 0.0
+        for each in (records, start)
+    )
+    return f"{own + before:.2f} ({own:.2f})" if start else f"{own:.2f}"
 
 
 def _cell(evaluations: list[dict[str, Any]], best: float) -> str:

@@ -32,6 +32,7 @@ from noisin_pyro.inference import Evaluation, evaluate, forecast_scores
 from noisin_pyro.inference.evaluation.result import BLOCK
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.inference.observed import steps_of
+from noisin_pyro.inference.scores import scored_lengths
 from noisin_pyro.models.scaled import is_in_data_units
 from noisin_pyro.training.build import dataset
 from noisin_pyro.training.options import Options
@@ -43,7 +44,7 @@ from noisin_pyro.training.validation import eval_rows
 KINDS = {
     "exact": "the log-likelihood",
     "bound": "its expectation is an upper bound on the model's own nats per step",
-    "estimate": "of the log-likelihood, by an unbiased estimate of the likelihood",
+    "estimate": "of the log-likelihood, by an unbiased estimate of the likelihood; given the history, if there is one",
     "predictor": "a normalized predictor, neither a bound on nor an estimate of the noisy model's log p(x)",
 }
 
@@ -86,8 +87,8 @@ class Evaluate(Options):
     threshold: Annotated[float | None, Named(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None
     """particle-filter: resample if the effective sample size is below this fraction of the particles; 0 is off."""
 
-    steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 24)")] = None
-    """forecast: number of steps of each forecast."""
+    steps: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 24, or fewer)")] = None
+    """forecast: number of steps of each forecast, at most those of the longest series that are scored."""
 
     origins: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 1)")] = None
     """forecast: number of origins, from --steps before the end of each series backwards."""
@@ -173,7 +174,8 @@ class Evaluate(Options):
         if trained.vocabulary is not None or self.per_token is not None or self.threshold is not None:
             other = "a text" if trained.vocabulary is not None else "--per-token or --threshold"
             raise ValueError(f"method 'forecast' is for series and music, not for {other}; use another method")
-        steps, options = 24 if self.steps is None else self.steps, self._forecast_options()
+        options = self._forecast_options()
+        steps = min(24, max(1, int(scored_lengths(part).max()))) if self.steps is None else self.steps
         if self.samples is not None:
             options["num_samples"] = self.samples
         scores = forecast_scores(trained.model, part, steps, guide=guide, seed=self.seed, **options)
@@ -181,9 +183,13 @@ class Evaluate(Options):
         errors = {key: error if math.isfinite(error) else None for key, error in scores.standard_errors.items()}
         self._write_json(guide, {"method": "forecast", **content, "standard_errors": errors})
         counts = (
-            f"{scores.num_values:,} values of {scores.num_sequences} series, from {scores.num_origins} origins each"
+            f"{scores.num_values:,} values of {scores.num_sequences} series, from up to {scores.num_origins} origins"
         )
-        rows = [("run", str(self.folder)), ("data", name), ("forecasts", f"{steps} steps, noise from {_source(guide)}")]
+        rows = [
+            ("run", str(self.folder)),
+            ("data", name),
+            ("forecasts", f"{steps} steps each, noise from {_source(guide)}"),
+        ]
         print(aligned([*rows, ("scored", counts), *scores.rows()]))
 
     def _forecast_options(self) -> dict[str, Any]:

@@ -28,10 +28,11 @@ class Generate(Options):
     """Folder of a run of noisin train on a text. Its deterministic twin is in FOLDER/deterministic."""
 
     prompt: tyro.conf.Positional[Annotated[tuple[str, ...], Named(metavar="[WORD ...]", help_behavior_hint="")]] = ()
-    """Words at the beginning of the text, spelled as in the training text. <eos> ends a line."""
+    """Words at the beginning of the text, spelled as in the training text; <eos> ends a line. Of a run on characters,
+    any text."""
 
     steps: int = 50
-    """Number of words to generate after the prompt."""
+    """Number of words, or of characters of a run on these, to generate after the prompt."""
 
     temperature: float = 1.0
     """1 samples from the model; values below 1 sharpen the distribution; 0 is greedy."""
@@ -40,7 +41,7 @@ class Generate(Options):
     """Number of texts to generate, each with its own noise."""
 
     seed: int = 0
-    """Seed of the noise and of the sampled words."""
+    """Seed of the noise and of the sampled text."""
 
     noise_off: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Turn the noise off and generate from the underlying network."""
@@ -89,8 +90,9 @@ def _encoded(words: list[str], vocabulary: Vocabulary) -> Tensor:
     unknown = [word for word in words if word not in vocabulary]
     if unknown and vocabulary.unk is None:
         raise ValueError(
-            f"prompt: {', '.join(map(repr, unknown))} not among the {len(vocabulary)} words of the training text, "
-            f"which has no {UNK}; choose words of the text, or train a run with --min-count 2"
+            f"prompt: {', '.join(map(repr, unknown))} not among the {len(vocabulary)} {vocabulary.level}s of the "
+            f"training text, which has no {UNK}; choose {vocabulary.level}s of the text, or train a run with "
+            "--min-count 2"
         )
     if unknown:
         print(f"noisin: outside the vocabulary, read as {UNK}: {', '.join(unknown)}", file=sys.stderr)

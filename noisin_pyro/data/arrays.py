@@ -29,8 +29,8 @@ def from_arrays(
     """Make series from arrays.
 
     Args:
-        values: what is predicted, NaN where missing: a list with an array or tensor ``(T,)`` or ``(T, D)`` for each
-            series, or one array ``(N, T, D)``.
+        values: what is predicted, NaN or masked where missing: a list with an array or tensor ``(T,)`` or ``(T, D)``
+            for each series, or one array ``(N, T, D)``.
         covariates: what is known in advance, in the same form and of the same lengths; may not be missing.
         ids: a label for each series; default: their numbers from 0.
         format: that of a model's training data, ``train.format``; by default it is fitted to these values.
@@ -86,6 +86,8 @@ def _list_of_arrays(argument: str, given: Any) -> list[np.ndarray]:
 
 
 def _array(part: Any) -> np.ndarray:
+    if isinstance(part, np.ma.MaskedArray):
+        return np.ma.filled(part.astype(np.float64), np.nan)
     if isinstance(part, Tensor):
         part = part.detach().cpu()
         part = part.double() if part.is_floating_point() else part  # numpy has no bfloat16

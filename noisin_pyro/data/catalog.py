@@ -117,8 +117,8 @@ def load_text(
         train, valid, test: the three files.
         max_vocabulary: maximum size of the vocabulary, including ``<eos>`` and ``<unk>``; the rarest words become
             ``<unk>``.
-        min_count: words that occur less often than this in ``train`` become ``<unk>``. Default: 1; or 2 for the words
-            of one file without ``max_vocabulary``, because its later parts have words that the first lacks.
+        min_count: words that occur less often than this in ``train`` become ``<unk>``. Default: 1; or 2 for one file
+            without ``max_vocabulary``, because its later parts have words or characters that the first lacks.
         level: predict words or characters.
         valid_fraction, test_fraction: fractions of one file for validation and test, by default 0.1 each. The parts
             are contiguous, training first, and end with a line where the next part has a line end.
@@ -140,10 +140,14 @@ def load_text(
         if len(missing) < 3:
             raise ValueError("pass either a folder or the paths train, valid and test, not both")
         folder = Path(folder).expanduser()
+        if not folder.exists():
+            raise ValueError(
+                f"{folder} does not exist; pass a text file, or a folder with train.txt, valid.txt, test.txt"
+            )
         paths = [folder] if folder.is_file() else [folder / f"{split}.txt" for split in given]
     is_split = len(paths) == 1
     if min_count is None:
-        min_count = 2 if is_split and level == "word" and max_vocabulary is None else 1
+        min_count = 2 if is_split and max_vocabulary is None else 1
     fractions = (valid_fraction, test_fraction)
     if not is_split and fractions != (None, None):
         raise ValueError(f"valid_fraction and test_fraction are for one file, got {len(paths)}; leave them out")
@@ -156,6 +160,6 @@ def load_text(
     vocabulary, tokens = read_tokens(paths, TextOptions(level, max_vocabulary, min_count, held_out))
     if is_split:
         sizes = ", ".join(f"{len(part):,} tokens for {use}" for part, use in zip(tokens, USES, strict=True))
-        unknown = f"; words that occur once in the first part become {UNK}" if min_count == 2 else ""
+        unknown = f"; {level}s that occur once in the first part become {UNK}" if min_count == 2 else ""
         logger.info("%s is split into %s%s", paths[0].name, sizes, unknown)
     return Corpus(name, *tokens, vocabulary=vocabulary)

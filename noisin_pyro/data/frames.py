@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from noisin_pyro.data.columns import numbers
 from noisin_pyro.data.scaling import ScalingKind
 from noisin_pyro.data.series import Series, make_series
 from noisin_pyro.data.series_format import Columns, SeriesFormat, Table
-from noisin_pyro.data.time_grid import differences, infer_frequency, later, read_times, to_steps
+from noisin_pyro.data.time_grid import differences, infer_frequency, later, positions, read_times, to_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +28,8 @@ ROWS = "rows"
 def from_frame(
     frame: Any,
     *,
-    values: str | Sequence[str] = (),
-    covariates: str | Sequence[str] = (),
+    values: str | int | Sequence[str | int] = (),
+    covariates: str | int | Sequence[str | int] = (),
     id: str | None = None,
     time: str | None = None,
     frequency: str | float | None = None,
@@ -63,7 +63,10 @@ def from_frame(
         ValueError: columns that are missing or hold other values than these, several rows for one time, or times
             that are not on the grid.
     """
-    names = [(part,) if isinstance(part, str) else tuple(part) for part in (values, covariates)]
+    names: list[Any] = [
+        tuple(part) if isinstance(part, Iterable) and not isinstance(part, str) else (part,)
+        for part in (values, covariates)
+    ]
     columns = Columns(names[0], names[1], id, time, frequency, time_difference)
     if format is not None:
         if columns != Columns(()):
@@ -113,11 +116,23 @@ def future_covariates(frame: Any, data: Series, num_steps: int) -> np.ndarray:
         own = table.values[numbers_of[label]]
         if end is not None and table.times is not None:
             times = table.times[numbers_of[label]]
-            own, times = own[times > end[-1]], times[times > end[-1]]
+            try:
+                future = times > end[-1]
+            except TypeError as error:
+                raise ValueError(
+                    f"covariates: times such as {times[0]} cannot be compared with {end[-1]}, the last of series "
+                    f"{label!r}; write them alike: as dates or as numbers, with a time zone or without"
+                ) from error
+            own, times = own[future], times[future]
             if columns.frequency not in (None, ROWS):
                 own = own[_places(times, later(end, columns.frequency, num_steps), label)]
             if columns.time_difference:
                 own = np.concatenate([own, differences(end[-1:].append(times))[1:, None]], 1)
+        elif len(own) > num_steps:
+            raise ValueError(
+                f"covariates without times must have just the {num_steps} future rows of series {label!r}, got "
+                f"{len(own)}; leave the rows of the past and beyond out"
+            )
         if len(own) < num_steps:
             raise ValueError(f"covariates must have {num_steps} future rows of series {label!r}, got {len(own)}")
         parts.append(own[:num_steps])
@@ -125,7 +140,7 @@ def future_covariates(frame: Any, data: Series, num_steps: int) -> np.ndarray:
 
 
 def _places(times: pd.Index, expected: pd.Index, label: Any) -> np.ndarray:
-    at = times.get_indexer(expected)
+    at = positions(expected, times) if len(times) else np.full(len(expected), -1)
     if (at < 0).any():
         first = expected[int((at < 0).argmax())]
         raise ValueError(f"covariates have no row of series {label!r} at the future time {first}; add it")

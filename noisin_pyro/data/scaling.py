@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from noisin_pyro._lookup import known
 
 ScalingKind = Literal["standard", "mean", "none"]
 
@@ -41,10 +43,14 @@ class Scaling:
         Args:
             kinds: of each column: ``"standard"`` (subtract the mean, divide by the standard deviation), ``"mean"``
                 (divide by the mean of absolute values) or ``"none"``. The divisor of a constant column is 1.
+
+        Raises:
+            ValueError: another kind.
         """
         loc, scale = np.zeros(len(kinds)), np.ones(len(kinds))
         for d, (kind, column) in enumerate(zip(kinds, columns.T, strict=True)):
             observed = column[~np.isnan(column)]
+            known("scaling", kind, get_args(ScalingKind))
             if not len(observed) or kind == "none":
                 continue
             largest = np.abs(observed).max() or 1.0  # so that sums and squares do not overflow

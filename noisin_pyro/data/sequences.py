@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeGuard
 
 import torch
 from torch import Tensor
@@ -19,14 +19,15 @@ class Sequences:
 
     Args:
         inputs: ``(N, T)`` indices or ``(N, T, features)``.
-        targets: ``(N, T)`` indices or ``(N, T, features)``; step ``t`` is predicted from inputs ``1..t``.
+        targets: ``(N, T)`` indices or ``(N, T, features)``, which may be whole numbers or booleans; step ``t`` is
+            predicted from inputs ``1..t``. Padding may have any values.
         lengths: number of real steps of each sequence, integers in ``1..T``, ``(N,)``; default: T for all.
         mask: ``(N, T)`` booleans, False where a target is missing; such targets may be NaN, and are in no density and
             in no count. Default: no target is missing.
 
     Raises:
-        ValueError: shapes that do not match, a dtype other than floating point or ``torch.long``, a length outside
-            ``1..T``, no sequences, a mask that leaves no target, or values that are not finite (also in the padding,
+        ValueError: shapes that do not match, a dtype other than floating point or integers, a length outside ``1..T``,
+            no sequences, a mask that leaves no target, or values that are not finite (inputs in the padding as well,
             because masks are applied after the arithmetic).
     """
 
@@ -43,10 +44,15 @@ class Sequences:
                     f"{name} must be a non-empty tensor of shape (sequences, time, ...), "
                     f"got {describe(values)}; for a single sequence use unsqueeze(0)"
                 )
-            if not values.is_floating_point() and values.dtype != torch.long:
+            are_bits = name == "targets" and values.dtype == torch.bool and values.dim() > 2
+            if not (values.is_floating_point() or is_integer_tensor(values) or are_bits):
                 raise ValueError(
-                    f"{name} must be floating point or torch.long, got {values.dtype}; convert it with .to()"
+                    f"{name} must be floating point or integers, got {values.dtype}; convert it with .to()"
                 )
+        inputs = inputs if inputs.is_floating_point() else inputs.long()
+        if not targets.is_floating_point():  # indices, or vectors, whose densities are of real numbers
+            dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
+            targets = targets.long() if targets.dim() == 2 else targets.to(dtype)
         if inputs.shape[:2] != targets.shape[:2]:
             raise ValueError(
                 f"inputs and targets must have the same (sequences, time), got {tuple(inputs.shape[:2])} "
@@ -55,15 +61,14 @@ class Sequences:
         num_sequences, longest = inputs.shape[:2]
         if lengths is None:
             lengths = torch.full((num_sequences,), longest, device=inputs.device)
-        if not _is_integer_tensor(lengths) or lengths.shape != (num_sequences,):
+        if not is_integer_tensor(lengths) or lengths.shape != (num_sequences,):
             raise ValueError(f"lengths must be an integer tensor of shape ({num_sequences},), got {describe(lengths)}")
         if lengths.min() < 1 or lengths.max() > longest:
             raise ValueError(
                 f"lengths must be in 1..{longest} (the time axis of inputs), got {int(lengths.min())} "
                 f"to {int(lengths.max())}; drop empty sequences, pad inputs and targets to the longest"
             )
-        if mask is not None:
-            mask, targets = _without_missing(mask, targets, lengths)
+        mask, targets = _without_missing(mask, targets, lengths)
         for name, values, remedy in (
             ("inputs", inputs, "impute or remove them"),
             ("targets", targets, "mark missing ones by mask=..."),
@@ -174,24 +179,34 @@ def _padded(parts: Iterable[Tensor]) -> Tensor:
     return pad_sequence([row for part in parts for row in part], batch_first=True)
 
 
-def _without_missing(mask: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _without_missing(mask: Tensor | None, targets: Tensor, lengths: Tensor) -> tuple[Tensor | None, Tensor]:
     """The mask without padding, and the targets with the first that is scored in place of all that are not.
 
     That value is in the support of their density, whose gradient is then finite.
     """
+    real = torch.arange(targets.shape[1], device=targets.device) < lengths.to(targets.device).unsqueeze(1)
+    if mask is None:
+        are_zeros = (targets == 0).reshape(*real.shape, -1).all(-1)  # the usual padding, which stays as it is
+        return None, _with_first(targets, real | are_zeros)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != targets.shape[:2]:
         raise ValueError(
             f"mask must be a boolean tensor of shape {tuple(targets.shape[:2])}, False where a target is missing, got "
             f"{describe(mask)}"
         )
-    real = torch.arange(mask.shape[1], device=targets.device) < lengths.to(targets.device).unsqueeze(1)
     mask = mask.to(targets.device) & real
     if not mask.any():
         raise ValueError("mask must leave at least one target that is not missing, got none")
-    return mask, targets.where(mask.reshape(*mask.shape, *[1] * (targets.dim() - 2)), targets[mask][0])
+    return mask, _with_first(targets, mask)
 
 
-def _is_integer_tensor(values: object) -> bool:
+def _with_first(targets: Tensor, scored: Tensor) -> Tensor:
+    if scored.all():
+        return targets
+    return targets.where(scored.reshape(*scored.shape, *[1] * (targets.dim() - 2)), targets[scored][0])
+
+
+def is_integer_tensor(values: object) -> TypeGuard[Tensor]:
+    """Whether something is a tensor of whole numbers, not of booleans."""
     return isinstance(values, Tensor) and not (
         values.is_floating_point() or values.is_complex() or values.dtype == torch.bool
     )

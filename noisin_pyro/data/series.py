@@ -47,9 +47,8 @@ class Series(Sequences):
         if not scored.any():
             raise ValueError("values must have at least one that is scored, got none; give longer or more series")
         is_whole = bool((scored == (steps < lengths.unsqueeze(1))).all())
-        super().__init__(
-            format.layout.along(values, covariates), values.nan_to_num(), lengths, None if is_whole else scored
-        )
+        targets = _filled(values).nan_to_num()
+        super().__init__(format.layout.along(values, covariates), targets, lengths, None if is_whole else scored)
         partial = scored.unsqueeze(-1) & values.isnan()
         self.targets = self.targets.masked_fill(partial, torch.nan)
         self.values, self.covariates, self.format = values, covariates, format
@@ -63,9 +62,9 @@ class Series(Sequences):
     def with_history(self) -> Self:
         """The same series, with all observed values as targets, those of the history too."""
         whole, observed = copy.copy(self), ~self.values.isnan()
-        whole.mask = observed.any(-1)
+        whole.mask = observed.any(-1) & ~self.beyond
         # single missing values stay NaN, those of masked steps do not
-        whole.targets = self.values.where(whole.mask.unsqueeze(-1), 0.0)
+        whole.targets = _filled(self.values).where(~whole.mask.unsqueeze(-1), self.values)
         whole._host_counts = whole.mask.sum(1).cpu()
         return whole
 
@@ -83,7 +82,8 @@ class Series(Sequences):
         """
         count = -(-self.inputs.shape[1] // size)
         lengths = (self.lengths.unsqueeze(1) - size * torch.arange(count)).clamp(0, size).flatten()
-        mask = torch.arange(size) < lengths.unsqueeze(1) if self.mask is None else _cut(self.mask, count, size)
+        mask = torch.arange(size) < lengths.unsqueeze(1)
+        mask = mask if self.mask is None else mask & _cut(self.mask, count, size)
         rows = mask.any(1).nonzero().flatten()
         part = copy.copy(self)
         for name in ("inputs", "targets", "values", "covariates"):
@@ -112,6 +112,9 @@ def make_series(
     table: Table, columns: Columns, format: SeriesFormat | None, scaling: ScalingKind | None, dtype: torch.dtype | None
 ) -> Series:
     """The series of a table, in a format that is given or fitted to it."""
+    dtype = dtype or torch.get_default_dtype()
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point type, got {dtype}; use torch.float32 or torch.float64")
     if format is None:
         format = SeriesFormat.fit(table, columns, scaling=scaling)
     elif scaling is not None:
@@ -122,10 +125,17 @@ def make_series(
             f"values and covariates must be those of the format, {expected}, got "
             f"{[*columns.values, *columns.covariates]}; give the same columns, or no format"
         )
-    return Series(table, format).to("cpu", dtype or torch.get_default_dtype())
+    return Series(table, format).to("cpu", dtype)
+
+
+def _filled(values: Tensor) -> Tensor:
+    """The values with the first one observed of each column, which is a possible one, in place of NaN."""
+    columns = values.flatten(0, 1)
+    first = columns.gather(0, (~columns.isnan()).to(torch.uint8).argmax(0, keepdim=True))
+    return torch.where(values.isnan(), first, values)
 
 
 def _cut(x: Tensor, count: int, size: int) -> Tensor:
-    """``(N, T, ...)`` as ``(N * count, size, ...)``, with zeros at the end."""
-    padding = [0, 0] * (x.dim() - 2) + [0, count * size - x.shape[1]]
-    return torch.nn.functional.pad(x, padding).unflatten(1, (count, size)).flatten(0, 1)
+    """``(N, T, ...)`` as ``(N * count, size, ...)``, padded by the last step, whose values are possible ones."""
+    padding = x[:, -1:].expand(-1, count * size - x.shape[1], *x.shape[2:])
+    return torch.cat([x, padding], 1).unflatten(1, (count, size)).flatten(0, 1)

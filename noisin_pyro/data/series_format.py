@@ -64,7 +64,8 @@ class SeriesFormat:
         columns: the columns of its table.
         layout: makes inputs.
         emission: the emission that the training values suggest: ``"bernoulli"`` if they are zeros and ones,
-            ``"poisson"`` if they are counts, else ``"gaussian"``.
+            ``"poisson"`` or ``"negative-binomial"`` if they are counts, the latter if a column's variance is more than
+            twice its mean, else ``"gaussian"``.
     """
 
     columns: Columns
@@ -137,10 +138,12 @@ def split(
 
 def suggested_emission(values: np.ndarray) -> str:
     """The emission that values ``(n, D)`` suggest."""
-    observed = values[~np.isnan(values)]
-    if _are_bits(observed):
+    columns = [column[~np.isnan(column)] for column in values.T]
+    if all(map(_are_bits, columns)):
         return "bernoulli"
-    return "poisson" if ((observed >= 0) & (observed == np.floor(observed))).all() else "gaussian"
+    if not all(((column >= 0) & (column == np.floor(column))).all() for column in columns):
+        return "gaussian"
+    return "negative-binomial" if any(column.var() > 2 * column.mean() for column in columns) else "poisson"
 
 
 def _are_bits(values: np.ndarray) -> bool:

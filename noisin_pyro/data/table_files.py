@@ -27,6 +27,7 @@ SUFFIXES = ".csv", ".tsv", ".parquet"
 
 _IDS = "id", "series", "series_id", "unique_id", "item_id"
 _TIMES = "time", "date", "datetime", "timestamp", "ds"
+_PERIODS = "year", "month", "day"
 _VALUES = "y", "value", "values", "target"
 
 
@@ -43,8 +44,8 @@ def load_table(
     """Load a table of series in three parts. Scaling is fitted to the training part.
 
     Split in time, the validation and test parts have the steps before them too, as history: their targets are masked,
-    so that the state at the first step that is scored comes from them. The network reads the history as inputs, but its
-    noise along the history is not weighted by it.
+    so that the state at the first step that is scored comes from them. The network reads the history as inputs; its
+    noise is weighted by it in forecasts and in the particle filter's likelihood, but not in other scores.
 
     Args:
         path: a CSV, TSV or Parquet file with a row for each step of each series.
@@ -62,7 +63,13 @@ def load_table(
     parts = split(table, by, valid, test)
     format = SeriesFormat.fit(parts[0][0], columns, emission, scaling)
     if emission is None:
-        logger.info("%s: the values suggest the emission %s", path, format.emission)
+        reason = {
+            "bernoulli": "they are 0 and 1",
+            "poisson": "counts",
+            "negative-binomial": "counts with a variance of more than twice the mean",
+            "gaussian": "real numbers",
+        }[format.emission]
+        logger.info("%s: the values suggest the emission %s: %s", path, format.emission, reason)
     train, valid_part, test_part = (Series(part, format, history) for part, history in parts)
     return Corpus(path.stem, train, valid_part, test_part, vocabulary=None)
 
@@ -119,8 +126,12 @@ def _dialect(text: str, path: Path) -> dict[str, Any]:
 def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     """The columns of a table, inferred where they are not given.
 
-    The time is the first column with such a name or with dates; the series a column with such a name or the only one
-    of text; the values a column with such a name or all other numbers.
+    The time is the first column with such a name, with dates, or of years, months or days as increasing whole numbers;
+    the series a column with such a name, or the only one of text if times repeat (without times: if its labels are in
+    blocks of rows); the values a column with such a name or all other numbers but an unnamed index.
+
+    Raises:
+        ValueError: no column of numbers, or a series for each row.
     """
     import pandas as pd
 
@@ -134,13 +145,24 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     time, id, values = given.time, given.id, given.values
     if time is None:
         time = next((name for name in rest if is_named(name, _TIMES) or _holds_dates(frame[name])), None)
-        rest = [name for name in rest if name != time]
-    if id is None:
-        texts = [name for name in rest if not is_number(name)]
-        id = next((name for name in rest if is_named(name, _IDS)), texts[0] if len(texts) == 1 else None)
-        rest = [name for name in rest if name != id]
+    texts = [name for name in rest if name != time and not is_number(name)]
+    named = next((name for name in rest if is_named(name, _IDS)), None)
+    label = next((name for name in (id, named, *texts[: len(texts) == 1]) if name in frame.columns), None)
+    if time is None:
+        own: list[Any] = [frame] if label is None else [part for _, part in frame.groupby(label)]
+        periods = [name for name in rest if is_named(name, _PERIODS) and frame[name].dtype.kind in "iu"]
+        time = next((name for name in periods if all(_increases(part[name]) for part in own)), None)
+    if id is None and label is not None and (label == named or _names_series(frame, label, time)):
+        id = label
+        labels: Any = frame[id]
+        if labels.nunique() == len(frame) > 1:
+            raise ValueError(
+                f"column {id!r} names another series in each of {len(frame)} rows; name the column of series by id, or "
+                "if these are times, give it by time and write them as numbers or as 2026-01-31"
+            )
+    rest = [name for name in rest if name not in (time, id)]
     if not values:
-        numeric = [name for name in rest if is_number(name)]
+        numeric = [name for name in rest if is_number(name) and not re.fullmatch(r"Unnamed: \d+|", str(name).strip())]
         values = tuple([name for name in numeric if is_named(name, _VALUES)] or numeric)
         if not values:
             raise ValueError(f"{path} has no column of numbers to predict among {[*frame.columns]}; name one by values")
@@ -153,6 +175,18 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
         f"; unused: {', '.join(unused)}" if unused else "",
     )  # fmt: skip
     return columns
+
+
+def _names_series(frame: pd.DataFrame, label: Any, time: Any) -> bool:
+    """Whether a column of text names series, and is not one more property of the steps of a single one."""
+    if time in frame.columns:
+        return bool(frame[time].duplicated().any())
+    labels: Any = frame[label]
+    return int((labels != labels.shift()).sum()) == labels.nunique()
+
+
+def _increases(column: Any) -> bool:
+    return column.is_monotonic_increasing and column.is_unique
 
 
 def _holds_dates(column: Any) -> bool:

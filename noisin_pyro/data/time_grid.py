@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ def read_times(name: str, column: pd.Series) -> pd.Index:
         column = column.astype(str)
         logger.info("column %r: numbers such as %s are read as dates", name, column.iloc[0])
     if column.dtype.kind in "iuf" and np.isfinite(column.to_numpy(float)).all():
-        return pd.Index(column.to_numpy())
+        # differences of small integers would overflow
+        return pd.Index(column.to_numpy(float if column.dtype.kind == "f" else np.int64))
     try:
         if column.dtype.kind in "biufcm":
             raise ValueError(f"got {column.iloc[0]!r}, of type {column.dtype}")
@@ -68,9 +70,11 @@ def positions(times: pd.Index, on: pd.Index) -> np.ndarray:
     """The index of each time in a grid; -1 for times that are not in it."""
     import pandas as pd
 
-    if isinstance(times, pd.DatetimeIndex) or len(on) < 2:
+    if isinstance(times, pd.DatetimeIndex):
         return on.get_indexer(times)
-    return on.get_indexer(times, method="nearest", tolerance=1e-6 * float(on[1] - on[0]))
+    step = float(on[1] - on[0]) if len(on) > 1 else 0.0
+    tolerance = 1e-6 * step + 4 * np.spacing(max(abs(float(on[0])), abs(float(on[-1]))))
+    return on.get_indexer(times, method="nearest", tolerance=tolerance)
 
 
 def infer_frequency(series: Sequence[pd.Index]) -> str | float | None:
@@ -104,9 +108,14 @@ def _candidates(series: Sequence[Any]) -> Iterator[str | float]:
             yield pd.tseries.frequencies.to_offset(offset).freqstr
         return
     differences = np.concatenate([np.diff(times.to_numpy()) for times in series])
-    step = np.gcd.reduce(differences) if differences.dtype.kind in "iu" else differences.min()
-    if (differences.sum() / step) < 1e8:
-        yield step.item()
+    if differences.dtype.kind == "i":
+        step = int(np.gcd.reduce(differences))
+    else:  # decimal times are rounded, whose error is small in their mean difference
+        count = np.round(differences / differences.min()).sum()
+        error = np.spacing(max(np.abs(times[[0, -1]]).max() for times in series)) / count
+        step = round(float(differences.sum() / count), math.floor(-math.log10(4 * error)))
+    if step > 0 and differences.sum() / step < 1e8:
+        yield step
 
 
 def to_steps(

@@ -68,7 +68,7 @@ def read_tokens(paths: Sequence[Path], options: TextOptions) -> tuple[Vocabulary
             logger.warning("warning: tokens cannot be cached (%s), so each run reads the text again", problem)
     file = io.BytesIO()
     content = _write_tokens(file, paths, options)
-    return _corpus(torch.frombuffer(file.getbuffer(), dtype=torch.int32), content, options)
+    return _corpus(np.frombuffer(file.getbuffer(), np.int32), content, options)
 
 
 def _cached(paths: Sequence[Path], options: TextOptions) -> tuple[Vocabulary, tuple[Tensor, ...]]:
@@ -80,8 +80,7 @@ def _cached(paths: Sequence[Path], options: TextOptions) -> tuple[Vocabulary, tu
         with atomic_write(entry) as file:
             content = _write_tokens(file, paths, options)
         write_json(entry.with_suffix(".json"), content)
-    tokens = torch.from_file(str(entry), shared=False, size=sum(content["sizes"]), dtype=torch.int32)
-    return _corpus(tokens, content, options)
+    return _corpus(np.memmap(entry, np.int32, mode="c"), content, options)
 
 
 def _sha256(path: Path) -> str:
@@ -109,8 +108,10 @@ def _crc32(file: BinaryIO, sizes: list[int], words: Sequence[str]) -> int:
     return crc
 
 
-def _corpus(tokens: Tensor, content: dict[str, Any], options: TextOptions) -> tuple[Vocabulary, tuple[Tensor, ...]]:
-    return Vocabulary(content["words"], options.level), tokens.split(content["sizes"])
+def _corpus(tokens: np.ndarray, content: dict[str, Any], options: TextOptions) -> tuple[Vocabulary, tuple[Tensor, ...]]:
+    parts = np.split(tokens, np.cumsum(content["sizes"])[:-1])
+    # not views of one tensor, with each of which the whole text would be saved
+    return Vocabulary(content["words"], options.level), tuple(map(torch.from_numpy, parts))
 
 
 def _write_tokens(file: BinaryIO, paths: Sequence[Path], options: TextOptions) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from noisin_pyro._lookup import integer, known
 
 EOS = "<eos>"
 UNK = "<unk>"
@@ -30,10 +32,11 @@ class Vocabulary:
         level: whether the words are words or characters of a text.
 
     Raises:
-        ValueError: a word that occurs twice, or a first word other than ``<eos>``.
+        ValueError: a word that occurs twice, a first word other than ``<eos>``, or an unknown level.
     """
 
     def __init__(self, words: Iterable[str], level: Level = "word") -> None:
+        known("level", level, get_args(Level))
         self.words = tuple(words)
         self.level: Level = level
         self.index = {word: index for index, word in enumerate(self.words)}
@@ -63,12 +66,11 @@ class Vocabulary:
             level: whether the words are words or characters.
 
         Raises:
-            ValueError: ``max_vocabulary`` below 3 or ``min_count`` below 1.
+            ValueError: a ``max_vocabulary`` or ``min_count`` that is no integer, or below 3 or 1.
         """
-        if max_vocabulary is not None and max_vocabulary < 3:
-            raise ValueError(f"max_vocabulary must be at least 3 ({EOS}, {UNK} and a word), got {max_vocabulary}")
-        if min_count < 1:
-            raise ValueError(f"min_count must be at least 1 (which keeps every word), got {min_count}")
+        if max_vocabulary is not None:  # <eos>, <unk> and a word
+            max_vocabulary = integer("max_vocabulary", max_vocabulary, 3)
+        min_count = integer("min_count", min_count)
         counts = Counter(words)
         has_unk = UNK in counts or max_vocabulary is not None or min_count > 1
         special = [EOS, UNK] if has_unk else [EOS]

@@ -20,6 +20,7 @@ from pyro import poutine
 from pyro.nn.module import pyro_method
 from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.do_messenger import DoMessenger
+from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
@@ -35,7 +36,7 @@ from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.filtering.support import filterable, refuse_own_forward
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
-from noisin_pyro.models.missing import without_missing
+from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.recurrence.softmax import Softmax
 
@@ -90,6 +91,12 @@ class FilteredProgram:
         program, conditions = filterable(self.model, USER)
         around = [handler for handler in _PYRO_STACK if isinstance(handler, ConditionMessenger | DoMessenger)]
         self._refuse(program, conditions + around)
+        masks = [handler.mask for handler in _PYRO_STACK if isinstance(handler, MaskMessenger)]
+        if wrong := [each for each in masks if isinstance(each, Tensor) and each.shape[:-1].numel() != 1]:
+            raise ValueError(
+                f"poutine.mask around {USER} acts on whole sequences, so it must have shape ({len(inputs)},), got "
+                f"{tuple(wrong[0].shape)}; mark missing targets by the argument mask"
+            )
         if targets is None:
             raise ValueError(f"targets must be given, since {USER} weights particles by them; got None")
         with contextlib.ExitStack() as handlers:
@@ -160,9 +167,11 @@ def _filter(
     x = program.embed(batch.inputs)
     if x.dim() != 3:
         raise ValueError(f"inputs must have the axes (batch, time, features) for {USER}, got {tuple(x.shape)}")
-    program._check_targets(batch.targets, x, batch.mask)
-    if batch.mask is not None:
-        batch = replace(batch, targets=without_missing(batch.targets, batch.mask, program.emission.event_dim))
+    targets = program._checked_targets(batch.targets, x, batch.mask)
+    scored = scored_steps(batch.lengths, batch.mask, x.shape[-2])
+    if targets is not None and scored is not None:
+        targets = without_missing(targets, scored, program.emission.event_dim)
+    batch = replace(batch, targets=targets)
     program._sample_globals()
     particles = _particles(program, state, settings.particles, len(x))
     start: Any = state if particles is None else None

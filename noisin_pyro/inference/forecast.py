@@ -164,6 +164,8 @@ def forecast_with(
     like = next(program.rnn.parameters())
     data = data.to(like.device, like.dtype if data.inputs.is_floating_point() else None)
     data = data.with_history() if isinstance(data, Series) else data
+    if data.targets.is_floating_point() and data.targets.isnan().any():
+        program.emission.check_values(data.targets)
     feed = feed_of(data, num_steps, covariates)
     settings = Settings(1, num_samples, THRESHOLD, proposal)
     size = rows_in_block(program, num_samples, proposal)

@@ -15,6 +15,7 @@ from torch.distributions import Categorical
 from torch.utils._pytree import tree_map_only
 
 from noisin_pyro._lookup import integer
+from noisin_pyro.data.sequences import is_integer_tensor
 from noisin_pyro.inference.filtering.resampling import resample
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import latent_sites
@@ -46,7 +47,7 @@ def generate(
     Args:
         model: a :class:`LanguageModel`, or any program with its arguments and a categorical emission.
         num_steps: number of tokens to generate after the prompt.
-        prompt: tokens at the beginning of every text, ``(P,)`` ``torch.long`` (default: none).
+        prompt: tokens at the beginning of every text, ``(P,)`` integers (default: none).
         temperature: 1 samples from the model; values below 1 sharpen the distribution; 0 is greedy.
         num_samples: number of texts S, each with its own noise.
         seed: seed of this call, which then leaves the state of torch's generators unchanged. By default torch's
@@ -152,12 +153,10 @@ def _first_inputs(model: Callable[..., Any], prompt: Tensor | None, start: int) 
     first = torch.tensor([start], device=device)
     if prompt is None:
         return first[None]
-    if not isinstance(prompt, Tensor) or prompt.dim() != 1 or prompt.dtype != torch.long:
+    if not is_integer_tensor(prompt) or prompt.dim() != 1:
         got = f"{prompt.dtype} {tuple(prompt.shape)}" if isinstance(prompt, Tensor) else type(prompt).__name__
-        raise ValueError(
-            f"prompt must be a one-dimensional torch.long tensor of tokens, got {got}; use Vocabulary.encode"
-        )
-    return torch.cat([first, prompt.to(first.device)])[None]
+        raise ValueError(f"prompt must be a one-dimensional tensor of integer tokens, got {got}; use Vocabulary.encode")
+    return torch.cat([first, prompt.to(first)])[None]
 
 
 def _check_words(read: Tensor, emission: Any) -> None:

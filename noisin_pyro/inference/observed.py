@@ -76,7 +76,9 @@ def observed_steps(sites: Iterable[Any], batch: Batch) -> Tensor:
 def _observations(sites: Iterable[Any], batch: Batch) -> tuple[list[Any], list[Any]]:
     """The observed sites that have the shape of the targets, and the others."""
     shape = batch.targets.shape
-    observed = [site for site in sites if site["is_observed"] and not _is_latent(site)]
+    # a GuideMessenger runs the program as well, so that its sites come twice
+    by_name = {site["name"]: site for site in sites if site["is_observed"] and not _is_latent(site)}
+    observed = list(by_name.values())
     whole = [site for site in observed if site["fn"].shape()[-len(shape) :] == shape]
     return whole, [site for site in observed if site["fn"].shape()[-len(shape) :] != shape]
 

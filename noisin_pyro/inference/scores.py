@@ -19,6 +19,7 @@ from noisin_pyro.inference.forecast import NUM_SAMPLES, forecast_with
 from noisin_pyro.inference.importance_weights import log_mean_exp
 from noisin_pyro.inference.simulation import reads_its_past
 
+PER_VALUE = "crps", "mase"
 LEVELS = 0.5, 0.8, 0.95
 EXPLANATIONS = {
     "crps": "continuous ranked probability score, in the units of the values; lower is better",
@@ -52,22 +53,26 @@ class ForecastScores:
     """Scores of forecasts, averaged over sequences, origins, steps and values.
 
     Attributes:
-        crps: continuous ranked probability score, in the units of the data; lower is better.
+        crps: continuous ranked probability score, in the units of the data; lower is better. None for series of several
+            values, which may differ in their units.
         mase: absolute error of the median over that of the value ``season`` steps before in the history; below 1 is
             better than this naive forecast. None where no history has such differences.
         log_score: negative log density of each step's values given the data up to the origin, in nats; lower is better.
             An estimate from the samples, ``-log mean p(x | z)``.
         coverage: fraction of values in the central interval of each probability.
-        standard_errors: of each number over sequences, by name (``"coverage 0.8"``); NaN for one sequence.
+        by_value: the CRPS and the scaled error of each value of such series, by its name.
+        standard_errors: of each number over sequences, by name (``"coverage 0.8"``, ``"crps sales"``); NaN for one
+            sequence.
         num_values, num_steps: number of values and of steps that are scored.
-        num_sequences, num_origins: number of sequences, and of origins for each.
+        num_sequences, num_origins: number of sequences and of origins that are scored.
         totals: of each score and sequence: its sum and count, ``(N, 2)`` in float64.
     """
 
-    crps: float
+    crps: float | None
     mase: float | None
     log_score: float
     coverage: dict[float, float]
+    by_value: dict[str, dict[str, float]]
     standard_errors: dict[str, float]
     num_values: int
     num_steps: int
@@ -78,9 +83,11 @@ class ForecastScores:
     def rows(self) -> list[tuple[str, str]]:
         """The scores with their standard errors, in words."""
         numbers = {name: getattr(self, name) for name in EXPLANATIONS}
+        numbers |= {f"{score} {name}": x for name, each in self.by_value.items() for score, x in each.items()}
         numbers |= {f"coverage {level:g}": share for level, share in self.coverage.items()}
+        text = "{:.4f} ± {:.4f}  {}".format
         return [
-            (name.replace("_", " "), f"{value:.4f} ± {self.standard_errors[name]:.4f}  {EXPLANATIONS.get(name, '')}")
+            (name.replace("_", " "), text(value, self.standard_errors[name], EXPLANATIONS.get(name.split()[0], "")))
             for name, value in numbers.items()
             if value is not None
         ]
@@ -97,7 +104,7 @@ def forecast_scores(
     origins: int = 1,
     stride: int | None = None,
     season: int = 1,
-    levels: Sequence[float] = LEVELS,
+    levels: float | Sequence[float] = LEVELS,
     num_samples: int = NUM_SAMPLES,
     guide: Callable[..., Any] | None = None,
     missing: str = "last",
@@ -107,8 +114,8 @@ def forecast_scores(
     """Score forecasts from a rolling origin: the last ``num_steps`` of each sequence, those ``stride`` earlier, ...
 
     Each forecast is given the data up to its origin, and the covariates of the steps that are forecast. Missing values
-    and steps that the data mask, such as a series' history, are not scored; sequences with fewer than two steps before
-    an origin have no forecast there.
+    are not scored. A sequence has no forecast at an origin with fewer than two steps before it, or from which some of
+    the steps are in its history, so that all horizons are scored equally.
 
     Args:
         model, data, num_steps, num_samples, guide, missing, batch_size, seed: as for
@@ -117,45 +124,57 @@ def forecast_scores(
         origins: number of origins.
         stride: steps from one origin to the next (default: ``num_steps``).
         season: lag of the naive forecast in the scaled error: 1 is the last value, 12 that of a year ago in months.
-        levels: probabilities of the intervals.
+        levels: probabilities of the intervals, or one of them.
 
     Raises:
         ValueError: as :func:`~noisin_pyro.forecast`, values that are classes, or data with nothing to score.
     """
     num_steps, origins, season = integer("num_steps", num_steps), integer("origins", origins), integer("season", season)
     stride = num_steps if stride is None else integer("stride", stride)
-    if not all(0 < level < 1 for level in levels):
-        raise ValueError(f"levels must be between 0 and 1, got {list(levels)}")
+    probabilities: list[float] = np.atleast_1d(np.asarray(levels, dtype=float)).tolist()
+    if not all(0 < level < 1 for level in probabilities):
+        raise ValueError(f"levels must be between 0 and 1, got {probabilities}")
     if data.targets.dim() != 3:
         raise ValueError("data must have values to score, (sequences, time, values), got classes; use evaluate")
-    names = ["crps", "mase", "log_score", *(f"coverage {level:g}" for level in levels)]
-    totals = {name: torch.zeros(len(data), 2, dtype=torch.float64) for name in names}
+    values = data.layout.values if isinstance(data, Series) and len(data.layout.values) > 1 else ()
+    totals: dict[str, Tensor] = {}
+    first, num_origins = data.lengths - scored_lengths(data), 0
     for origin in range(origins):
         cut = data.lengths - num_steps - origin * stride
         steps = cut.clamp(min=1).unsqueeze(1) + torch.arange(num_steps, device=cut.device)
         steps = steps.clamp(max=data.targets.shape[1] - 1)
         x, scored, given = _actual(data, steps)
-        scored &= (cut >= 2).reshape(-1, 1, 1)
+        scored &= ((cut >= 2) & (cut >= first)).reshape(-1, 1, 1)
         if not scored.any():
             continue
+        num_origins += 1
         history = data.until(cut.clamp(min=1))
         options = (num_samples, guide, given, missing, batch_size, None if seed is None else seed + origin)
-        possible = x.where(scored.any(-1, keepdim=True), 0.0)
+        is_scored = scored.any(-1)
+        possible = x.where(is_scored.unsqueeze(-1), x[is_scored][0])
         drawn, log_p = forecast_with(model, history, num_steps, *options, actual=possible)
         assert log_p is not None
-        scores = _scores(drawn.samples.double().cpu(), x.double().cpu(), _naive_error(history, season), levels)
-        scores = {
-            name: (each, scored.cpu() & ~each.isnan()) for name, each in zip(names[:2] + names[3:], scores, strict=True)
-        }
-        scores["log_score"] = -log_mean_exp(log_p.double()).cpu().unsqueeze(-1), scored.any(-1, keepdim=True).cpu()
-        for name, (values, counted) in scores.items():
-            totals[name] += torch.stack([values.where(counted, 0.0).sum((1, 2)), counted.sum((1, 2))], 1)
-    if not totals["crps"][:, 1].any():
+        naive, came = _naive_error(history, season), x.where(scored, math.nan).double().cpu()
+        scores = _scores(drawn.samples.double().cpu(), came, naive, log_p.double().cpu(), probabilities, values)
+        for name, each in scores.items():
+            added = torch.stack([each.nansum((1, 2)), (~each.isnan()).sum((1, 2))], 1)
+            totals[name] = totals.get(name, 0.0) + added
+    if not num_origins:
         raise ValueError(
-            f"data have nothing to score: sequences of up to {int(data.lengths.max())} steps need 2 before the first "
-            f"origin, and values after it; forecast fewer than {num_steps} steps, or give more data"
+            f"data have nothing to score: sequences of up to {int(data.lengths.max())} steps, of which up to "
+            f"{int(scored_lengths(data).max())} are scored, need 2 steps before the first origin, and {num_steps} with "
+            "values after it; forecast fewer steps, or give more data"
         )
-    return _averaged(totals, levels, origins)
+    return _averaged(totals, values, probabilities, num_origins)
+
+
+def scored_lengths(data: Sequences) -> Tensor:
+    """Number of steps of each sequence after its history, which is read but not scored, ``(N,)``."""
+    if data.mask is None:
+        return data.lengths
+    hidden = ~data.values.isnan().all(-1) & ~data.mask if isinstance(data, Series) else data.mask.cumsum(1) == 0
+    steps = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
+    return (data.lengths - (hidden * steps).max(1).values).clamp(min=0)
 
 
 def _actual(data: Sequences, steps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -184,34 +203,44 @@ def _naive_error(history: Sequences, season: int) -> Tensor:
     return error.where(error > 0, torch.nan)
 
 
-def _scores(samples: Tensor, x: Tensor, naive: Tensor, levels: Sequence[float]) -> list[Tensor]:
-    """CRPS, scaled error and coverage of each value, ``(N, H, D)`` each."""
+def _scores(
+    samples: Tensor, x: Tensor, naive: Tensor, log_p: Tensor, levels: Sequence[float], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Scores of each value ``(N, H, D)``, of those with names ``(N, H, 1)``, and of each step ``(N, H, 1)``.
+
+    They are NaN where x is NaN, which is not scored.
+    """
     quantiles = np.quantile(
         samples.numpy(), [0.5, *((1 + side * level) / 2 for level in levels for side in (-1, 1))], 0, method="weibull"
     )
     median, *ends = torch.from_numpy(quantiles)
-    inside = [
-        ((low <= x) & (x <= high)).double().where(~x.isnan(), math.nan)
-        for low, high in zip(ends[::2], ends[1::2], strict=True)
-    ]
-    return [crps(samples, x), (x - median).abs() / naive.unsqueeze(1), *inside]
+    scores = {"crps": crps(samples, x), "mase": (x - median).abs() / naive.unsqueeze(1)}
+    scores |= {f"{name} {value}": scores[name][..., [d]] for name in PER_VALUE for d, value in enumerate(names)}
+    for level, low, high in zip(levels, ends[::2], ends[1::2], strict=True):
+        scores[f"coverage {level:g}"] = ((low <= x) & (x <= high)).double().where(~x.isnan(), math.nan)
+    # a density that is NaN is not left out
+    log_score = -log_mean_exp(log_p).nan_to_num(-math.inf, math.inf, -math.inf)
+    return scores | {"log_score": log_score.where(~x.isnan().all(-1), math.nan).unsqueeze(-1)}
 
 
-def _averaged(totals: dict[str, Tensor], levels: Sequence[float], origins: int) -> ForecastScores:
+def _averaged(
+    totals: dict[str, Tensor], values: Sequence[str], levels: Sequence[float], num_origins: int
+) -> ForecastScores:
     numbers, errors = {}, {}
     for name, (sums, counts) in ((name, each.unbind(1)) for name, each in totals.items()):
         if counts.any():
             numbers[name], errors[name] = per_step(-sums, counts)
     counts = totals["crps"][:, 1]
     return ForecastScores(
-        numbers["crps"],
+        None if values else numbers["crps"],
         numbers.get("mase"),
         numbers["log_score"],
         {level: numbers[f"coverage {level:g}"] for level in levels},
-        errors,
+        {value: {n: numbers[f"{n} {value}"] for n in PER_VALUE if f"{n} {value}" in numbers} for value in values},
+        {name: error for name, error in errors.items() if name != "crps" or not values},
         num_values=int(counts.sum()),
         num_steps=int(totals["log_score"][:, 1].sum()),
         num_sequences=int((counts > 0).sum()),
-        num_origins=origins,
+        num_origins=num_origins,
         totals=totals,
     )

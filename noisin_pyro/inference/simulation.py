@@ -96,7 +96,13 @@ def feed_of(data: Sequences, num_steps: int, covariates: Any = None) -> Feed:
 
 def _checked(covariates: Any, data: Sequences, num_steps: int, size: int) -> Tensor:
     shape = (len(data), num_steps, size)
-    given = covariates if isinstance(covariates, Tensor) else torch.as_tensor(np.asarray(covariates, dtype=float))
+    try:
+        given = covariates if isinstance(covariates, Tensor) else torch.as_tensor(np.asarray(covariates, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"covariates must be numbers of shape {shape}, (sequences, future steps, covariates), or for series from a "
+            f"frame a frame, got {type(covariates).__name__} ({error})"
+        ) from error
     if given.shape != shape or not given.isfinite().all():
         raise ValueError(
             f"covariates must be finite numbers of shape {shape}, (sequences, future steps, covariates), got "
@@ -184,8 +190,7 @@ def filter_with_draws(program: SequenceModel, data: Series, settings: Settings) 
         known = data.covariates[:, t] if layout.covariates else None
         inputs = layout.step(last, ~last.isnan(), known).unsqueeze(-2)
         walk = replace(walk, inputs=program.embed(inputs))
-        scored, x_t = ~batch.isnan().all(-1), batch.unsqueeze(1)
-        x_t = x_t.where(scored[:, None, None], 0.0)
+        scored, x_t = ~batch.isnan().all(-1), data.targets[:, t : t + 1]
         step = filter_step(walk, emission, 0, particles, x_t, scored, settings.threshold, real=real[t])
         drawn = emission(step.proposed.output.unsqueeze(-2)).sample().squeeze(2)
         drawn = torch.where(real[t].unsqueeze(-1), drawn.where(batch.isnan(), batch), last)

@@ -17,7 +17,7 @@ def scored_steps(lengths: Tensor | None, mask: Tensor | None, steps: int) -> Ten
 
 
 def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
-    """The targets with the first that is scored in place of missing ones, which may be NaN.
+    """The targets with the first that is scored in place of those that are not, which may be NaN.
 
     A masked density is 0, but the gradient of a density outside its support, or at NaN, is NaN times 0.
     """
@@ -25,6 +25,9 @@ def without_missing(targets: Tensor, mask: Tensor, event_dim: int) -> Tensor:
     mask = mask.to(targets.device).expand(torch.broadcast_shapes(mask.shape, batch))
     targets = targets.expand(*mask.shape, *event)
     # on the device, without reading the mask; if no target of the batch is scored, this one may be NaN as well
-    first = mask.reshape(-1).to(torch.uint8).argmax().reshape(1)
-    value = targets.reshape(-1, *event).index_select(0, first)[0].nan_to_num()
-    return targets.where(mask.reshape(*mask.shape, *[1] * event_dim), value)
+    mask, rows = mask.reshape(-1), targets.reshape(-1, *event)
+    value = rows.index_select(0, mask.to(torch.uint8).argmax().reshape(1))
+    value = value.where(mask.any(), value.nan_to_num())
+    # for vectors, whole rows are copied faster than torch.where chooses between single values
+    index = torch.arange(len(rows), device=mask.device).where(mask, len(rows))
+    return torch.cat([rows, value]).index_select(0, index).reshape(targets.shape)

@@ -183,7 +183,8 @@ class NoisyPath(TorchDistribution):
         """log p(z_{1:T}) over the real steps, ``(..., B)``; a mass for discrete families.
 
         Raises:
-            ValueError: for a value of another shape, or multiplicative noise around a mean of exactly 0 (an atom).
+            ValueError: for a value of another shape or dtype, or multiplicative noise around a mean of exactly 0 (an
+                atom).
         """
         if value.shape[-2:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
@@ -193,6 +194,8 @@ class NoisyPath(TorchDistribution):
                 f"value must be floating-point, with batch dimensions that broadcast with {tuple(self.batch_shape)}, "
                 f"got {value.dtype} of shape {tuple(value.shape)}; pass trajectories of the sequences of this path"
             )
+        if value.dtype != self.spread.dtype and not torch.is_autocast_enabled(value.device.type):
+            raise ValueError(f"value must have the dtype of the layer, {self.spread.dtype}, got {value.dtype}")
         means, _ = self.transition.means(value, self.family)
         real = None if self.lengths is None else real_steps(self.lengths, self.event_shape[0])
         if real is not None:

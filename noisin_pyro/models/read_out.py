@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeVar
 
+import pyro
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -111,11 +112,16 @@ class Emission(ReusableModule):
             return fast_linear(z, weight, bias, self.matmul_precision)
         return linear(z, weight, bias)
 
+    @torch.no_grad()
+    def at_zero(self) -> TorchDistribution:
+        """p(x | z = 0) of one step, with batch shape ``(1, 1)``."""
+        # outside a model Pyro would store the parameters by their bare names, and emissions would share them
+        with pyro.get_param_store().scope():
+            return self(next(self.parameters()).new_zeros(1, 1, self.hidden_size))
+
     def check_values(self, targets: Tensor) -> None:
         """Raise a ``ValueError`` for targets that are no possible values of x, where nothing else validates them."""
-        with torch.no_grad():
-            law = self(next(self.parameters()).new_zeros(1, 1, self.hidden_size))
-            check_support(law, targets)
+        check_support(self.at_zero(), targets)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(x_t | z_t) with batch shape ``(..., B, T)``, from z ``(..., B, T, H)``."""
@@ -194,8 +200,15 @@ def check_support(law: TorchDistribution, targets: Tensor) -> None:
     # a softmax checks by itself; while a program is traced or transformed there are no values
     if isinstance(law, Softmax) or is_tracing() or needs_torch_operations(targets):
         return
+    if targets.isinf().any():
+        raise ValueError("targets must be finite, got infinite values; remove them, or mark them as missing by mask")
     support: Any = law.support
     if not support.check(targets).all():
+        if targets.is_floating_point() and targets.isnan().any():
+            raise ValueError(
+                "targets have steps of which single values are missing (NaN); wrap the emission in models.Scaled, "
+                "which leaves them out of the density, or mark whole steps as missing by mask"
+            )
         raise ValueError(
             f"targets must be in the support of the emission, {support}, got values from {targets.min().item():g} to "
             f"{targets.max().item():g}; use another emission: gaussian or student-t for real values, poisson or "

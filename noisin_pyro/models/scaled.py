@@ -163,8 +163,7 @@ class _Support(constraints.Constraint):
 
 def support_of(emission: Emission) -> Any:
     """The support of single values of an emission of vectors, or of the vectors if they are not independent."""
-    with torch.no_grad():
-        support: Any = emission(next(emission.parameters()).new_zeros(1, 1, emission.hidden_size)).support
+    support: Any = emission.at_zero().support
     return support.base_constraint if isinstance(support, constraints.independent) else support
 
 

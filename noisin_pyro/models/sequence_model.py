@@ -135,7 +135,7 @@ class SequenceModel(ReusableModule):
             inputs: x_{0:T-1}, ``(..., B, T, features)``.
             targets: x_{1:T}, ``(..., B, T)`` for the categorical, ``(..., B, T, D)`` otherwise; sampled if None.
             state: the state at the last window's end, as for :class:`NoisyRNN`.
-            lengths: ``(B,)``; steps beyond them are masked in every density. Padded targets must be valid values.
+            lengths: ``(B,)``; steps beyond them are masked in every density. Targets there may be NaN, inputs may not.
             size: number of sequences in the data set, if these B are a subsample: scales the likelihood by size / B.
             mask: ``(..., B, T)`` booleans, False where a target is missing: it has no density, and may be NaN. Its
                 state keeps its density.
@@ -149,22 +149,25 @@ class SequenceModel(ReusableModule):
         x = self.embed(inputs)
         if x.dim() < 3:
             raise ValueError(f"inputs must have the axes (..., batch, time, features), got {tuple(x.shape)}")
-        self._check_targets(targets, x, mask)
-        if mask is not None and targets is not None:
-            targets = without_missing(targets, mask, self.emission.event_dim)
+        targets = self._checked_targets(targets, x, mask)
         self._sample_globals()
         with self.sequences(x.shape[-3], size):
             z, end = self.rnn(self.drop_words(x, inputs), state, lengths)
             emission = self.emission(z)
+            scored = scored_steps(lengths, mask, x.shape[-2])
+            if targets is not None and scored is not None:
+                targets = without_missing(targets, scored, self.emission.event_dim)
             if targets is not None and emission._validate_args:
                 check_support(emission, targets)
-            scored = scored_steps(lengths, mask, x.shape[-2])
             observed = emission if scored is None else emission.mask(scored.to(x.device))
             pyro.sample("x", observed.to_event(1), obs=targets)
         return Output(emission, end)
 
-    def _check_targets(self, targets: Tensor | None, x: Tensor, mask: Tensor | None = None) -> None:
+    def _checked_targets(self, targets: Tensor | None, x: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        """The targets; vectors of whole numbers or booleans in the dtype of ``x``, as densities need them."""
         check_targets(self.emission, targets, mask, x.shape[-3], x.shape[-2])
+        is_cast = targets is not None and self.emission.event_dim > 0 and not targets.is_floating_point()
+        return targets.to(x.dtype) if targets is not None and is_cast else targets
 
     def _sample_globals(self) -> None:
         """Sample γ and weights that have priors outside the plate, since all sequences share them."""

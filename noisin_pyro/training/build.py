@@ -22,7 +22,9 @@ from noisin_pyro.models import (
     Emission,
     LanguageModel,
     ModuleEmission,
+    NegativeBinomial,
     NoisyRNN,
+    Poisson,
     Scaled,
     SequenceModel,
     Spread,
@@ -62,9 +64,8 @@ def load_corpus(data: Data, emission: str | None = None) -> Corpus:
     kind = _kind(data)
     applicable = {"text": text_options, "table": table_options}.get(kind, {})
     if others := [name for name in {**text_options, **table_options} if name not in applicable]:
-        kinds = " or ".join(
-            name for name, given in (("your own texts", text_options), ("tables", table_options)) if others[0] in given
-        )
+        by_kind = {"your own texts": text_options, f"tables ({', '.join(SUFFIXES)})": table_options}
+        kinds = " or ".join(name for name, given in by_kind.items() if others[0] in given)
         raise ValueError(f"{' and '.join(others)}: only for {kinds}, not {data.name!r}; leave it out")
     if data.root is not None and kind != "name":
         raise ValueError(f"root is for data sets by name, got {str(data.root)!r} with a path; leave it out")
@@ -214,6 +215,10 @@ def _series_model(config: Config, series: SeriesFormat, rnn: NoisyRNN) -> Sequen
     if isinstance(emission, str):
         options = network.hidden_size, size, network.matmul_precision, network.emission_hidden_size
         emission = EMISSIONS[emission](*options)
+        if isinstance(emission, Poisson | NegativeBinomial):  # the first rates are near the mean of the training values
+            scaling = series.layout.value_scaling
+            means = [loc if loc > 0 else scale for loc, scale in zip(scaling.loc, scaling.scale, strict=True)]
+            emission.linear.bias.data += torch.tensor(means).log()
     elif network.emission_hidden_size is not None:
         raise ValueError(f"emission hidden size has no effect on the emission {network.emission!r}; leave it out")
     emission = emission.to(getattr(torch, config.run.precision))  # before it is scaled by numbers of that precision

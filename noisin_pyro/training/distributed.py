@@ -59,6 +59,15 @@ class World:
             raise outcome[1]
         return outcome[0]
 
+    def rank_zero_first(self, call: Callable[[], T]) -> T:
+        """Call a function on rank zero and then, when files that it writes are complete, on each other rank for itself.
+
+        What it raises on rank zero, all raise.
+        """
+        results: list[T] = []
+        self.on_rank_zero(lambda: results.append(call()))
+        return results[0] if results else call()
+
     def all_gather(self, value: T) -> list[T]:
         """The values of all ranks, in their order."""
         values: list[Any] = [value] * self.size

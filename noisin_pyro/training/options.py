@@ -73,7 +73,7 @@ class Data(Options):
     level: Literal["word", "character"] = "word"
     """Read your own text as words or as characters."""
 
-    min_count: Annotated[int | None, default("keep every word; 2 for words of one file", "INT")] = None
+    min_count: Annotated[int | None, default("keep every word; 2 for one file", "INT")] = None
     """Replace words that occur less often than this in your own training text by <unk>."""
 
     max_vocabulary: Annotated[int | None, default("keep every word")] = None
@@ -281,7 +281,7 @@ class Run(Options):
 
     init_from: Annotated[Path | None, Named(metavar="FOLDER", help_behavior_hint="")] = None
     """Start from the best weights of the run in this folder, and of its guide if it has one. Sizes and vocabulary must
-    be the same."""
+    be the same. A learned γ is taken over only if this run learns γ too."""
 
     checkpoint_steps: Annotated[Count | None, default("none")] = None
     """Number of gradient steps between checkpoints within an epoch. There is always one at the end of an epoch."""

@@ -85,7 +85,7 @@ def train(
         distributed.set_device(config.run.device, world)
         world.split(config.data.batch_size)
         locks.enter_context(tf32(config.run.tf32))
-        corpus = world.on_rank_zero(partial(load_corpus, config.data, config.model.emission))
+        corpus = world.rank_zero_first(partial(load_corpus, config.data, config.model.emission))
         if not resume:
             config = dataclasses.replace(config, data=resolved(config.data))
         result = _NetworkRun(config, corpus, world, locks).run(resume, after_epoch)
@@ -186,7 +186,12 @@ class _NetworkRun:
             )
         load_initial_state(model, other.model, start)
         if guide is not None and other.guide is not None:
-            load_initial_state(guide, other.guide, start)
+            load_initial_state(guide, other.guide, start, "guide")
+        gammas = [{name: f"{value:.3g}" for name, value in each.rnn.spreads().items()} for each in (other.model, model)]
+        if config.noisy and other.config.noise.learn_spread and gammas[0] != gammas[1]:
+            logger.info(
+                "%13s: starts from the weights in %s, but not from its γ, %s: γ is %s", self.name, start, *gammas
+            )
 
     def _lock(self, folder: Path) -> None:
         self.locks.enter_context(exclusive_lock(folder))

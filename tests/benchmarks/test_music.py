@@ -12,9 +12,11 @@ from matplotlib.image import imread
 from noisin_pyro.reproduction import ReproductionOptions
 from noisin_pyro.search.search_space import combinations
 from noisin_pyro.training import StopTraining
+from noisin_pyro.training.config import with_values
 
 from ..commands.conftest import chorales
 
+_STARTED = {"run.init_from": "start"}
 SMALL = {"model.hidden_size": 4, "optimization.epochs": 2, "data.batch_size": 2, "dmm.epochs": 10}
 
 
@@ -22,20 +24,26 @@ SMALL = {"model.hidden_size": 4, "optimization.epochs": 2, "data.batch_size": 2,
 def test_all_contestants_have_equal_budgets(music_recipes: Any, data: str) -> None:
     rows = music_recipes.recipes(data)
     tuned = [recipe for row, recipe in rows.items() if row != music_recipes.DMM]
-    assert len(tuned) == 15 and (len(rows) == 16) == (data == "jsb")
+    assert len(tuned) == 18 and (len(rows) == 19) == (data == "jsb")
     assert {len(combinations(recipe.space) or []) for recipe in tuned} == {8}
     for recipe in tuned:
         assert {"optimization.learning_rate", "optimization.weight_decay"} <= recipe.space.keys()
+        for values in combinations(recipe.space) or []:
+            with_values(recipe.config, values if recipe.config.inference.guide == "prior" else _STARTED | values)
     common = {
         (r.config.data, r.config.optimization.epochs, r.config.optimization.patience, r.trial_epochs, r.trial_patience)
         for r in tuned
     }
     assert len(common) == 1
     assert all(recipe.config.optimization.minutes is None for recipe in tuned)
-    for row, recipe in rows.items():
-        if row.endswith(music_recipes.FURTHER):
-            start = rows[row.removesuffix(music_recipes.FURTHER)]
-            assert start.config.inference.guide == recipe.config.inference.guide
+    starts = {row: start for row in rows if (start := music_recipes.start_of(row))}
+    assert len(starts) == 6
+    for row, start in starts.items():
+        assert rows[start].config.inference.guide == rows[row].config.inference.guide
+        assert rows[row].config.optimization.bound == ("elbo" if row.endswith("-further") else "filtering")
+        control = rows[f"{start}-further"].space
+        for option in ("optimization.learning_rate", "optimization.weight_decay"):
+            assert rows[row].space[option] == control[option]
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ def test_a_row_starts_from_the_guide_of_another_and_its_record_is_complete(
         return json.loads((tmp_path / "jsb" / row / f"seed-{seed}.json").read_text())
 
     assert not small("mean-field-bound")  # the guide is not trained yet
-    for row in ("tanh", "mean-field", "mean-field-bound"):
+    for row in ("tanh", "mean-field", "mean-field-bound", "mean-field-further"):
         assert small(row) and small(row)
     guides = [music.nz.load(tmp_path / "jsb" / row / "seed-11").guide for row in ("mean-field", "mean-field-bound")]
     for name, value in guides[0].state_dict().items():
@@ -73,7 +81,7 @@ def test_a_row_starts_from_the_guide_of_another_and_its_record_is_complete(
     assert small("mean-field", seed=12)
     assert record("mean-field", 12)["chosen"] == record("mean-field", 11)["chosen"] != {}
     text = music.write_table(tmp_path / "jsb", music.recipes("jsb"))
-    assert "scaled by 0.01" in text and text.count("\n| ") == 5
+    assert "scaled by 0.01" in text and text.count("\n| ") == 6
 
 
 def test_a_row_stops_at_the_limit_and_resumes(small: Any, tmp_path: Path) -> None:
@@ -130,3 +138,15 @@ def test_numbers_have_kinds_and_errors_and_the_best_of_a_column_is_bold(music: A
         ("noisy", "importance", 9.0), ("other", "importance", 7.5), ("other", "particle-filter", 7.0),
     ]  # fmt: skip
     assert min(imread(tmp_path / "table.png").shape[:2]) > 200
+
+
+def test_hours_of_a_row_include_those_of_its_start_with_the_same_seeds(music: Any, tmp_path: Path) -> None:
+    for row, seeds in (("mean-field", (11, 12)), ("mean-field-further", (11,))):
+        (tmp_path / row).mkdir()
+        for seed in seeds:
+            record = _record(row, seed, {}, mean=_number("predictor", 8.0))
+            (tmp_path / row / f"seed-{seed}.json").write_text(json.dumps(record))
+    text = music.write_table(tmp_path, ["mean-field", "mean-field-further"])
+    _, _, start, further = (line for line in text.splitlines() if line.startswith("|"))
+    assert "| 1.00 |" in start and "| 1.50 (0.75) |" in further
+    assert "k̂" not in text.split("thread")[1]  # no evaluation has one

@@ -84,6 +84,10 @@ def test_scores(counts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     content = json.loads((tmp_path / "scores.json").read_text())
     assert content["crps"] == pytest.approx(scores.crps) and content["mase"] == pytest.approx(scores.mase)
     assert content["num_values"] == scores.num_values == 8
+    assert main(["evaluate", str(counts), "--method", "forecast", "--samples", "9"]) == 0
+    assert "4 steps each" in capsys.readouterr().out  # all that the test part has
+    assert main(["evaluate", str(counts), "--method", "forecast", "--steps", "5", "--samples", "9"]) == 2
+    assert "of which up to 4 are scored" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

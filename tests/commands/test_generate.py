@@ -46,6 +46,8 @@ def test_an_unknown_word_is_reported(run: Path, capsys: pytest.CaptureFixture[st
 def test_an_unknown_word_without_unk_is_refused() -> None:
     with pytest.raises(ValueError, match=r"prompt: 'four', 'five' not among the 3 words .* with --min-count 2"):
         _encoded(["one", "four", "five"], Vocabulary(["<eos>", "one", "two"]))
+    with pytest.raises(ValueError, match=r"prompt: 'c' not among the 2 characters .* choose characters of the text"):
+        _encoded(["a", "c"], Vocabulary(["<eos>", "a"], "character"))
 
 
 @pytest.mark.parametrize(

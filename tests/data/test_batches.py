@@ -194,7 +194,7 @@ x = torch.zeros(2, 3)
         (torch.zeros(3), x, None, "inputs must be a non-empty tensor .*unsqueeze"),
         (x, [[0.0]], None, "targets must be a non-empty tensor .*got list"),
         (torch.zeros(0, 3), torch.zeros(0, 3), None, "non-empty"),
-        (x.to(torch.bool), x, None, "inputs must be floating point or torch.long, got torch.bool"),
+        (x.to(torch.bool), x, None, "inputs must be floating point or integers, got torch.bool"),
         (x, torch.zeros(2, 4), None, "must have the same .*\\(2, 3\\) and \\(2, 4\\)"),
         (x, x.log() * 0, None, "targets must be finite"),
         (x, x, torch.tensor([3.0, 2.0]), "lengths must be an integer tensor of shape \\(2,\\), got torch.float32"),

@@ -63,6 +63,9 @@ def test_without_times_rows_are_steps_in_order() -> None:
         (pd.date_range("2024-10-26", periods=60, freq="h", tz="Europe/Berlin"), "h"),
         (pd.Index(np.arange(1990, 2001)), 1),
         (pd.Index(np.arange(8) * 0.1), 0.1),
+        (pd.Index(np.round(np.arange(400) * 0.1, 1)), 0.1),
+        (pd.Index(1.7e9 + np.arange(2000) * 0.1), 0.1),
+        (pd.Index(1.7e9 + np.arange(2000) / 60), 1 / 60),
     ],
     ids=lambda value: "" if isinstance(value, pd.Index) else str(value),
 )
@@ -91,6 +94,24 @@ def test_irregular_times_are_steps_with_the_time_between_them(caplog: pytest.Log
         from_frame(data, values="y", time="t", frequency="D")
     rows = from_frame(frame().drop(index=2), values="y", time="t", frequency="rows")
     assert int(rows.lengths) == 5
+
+
+def test_decimal_times_are_a_grid_of_decimals() -> None:
+    for start, step in ((0.0, 0.1), (5.0, 0.05), (1.7e9, 0.1)):
+        times = pd.Index(start + np.arange(300) * step).delete([5, 6, 20])
+        assert infer_frequency([times]) == step
+
+
+def test_small_integers_do_not_overflow() -> None:
+    series = from_frame(
+        pd.DataFrame({"t": np.array([100, 0, -100], np.int8), "y": [3.0, 2.0, 1.0]}), values="y", time="t"
+    )
+    assert values(series) == [1, 2, 3] and series.format.columns.frequency == 100
+
+
+def test_names_of_columns_can_be_numbers() -> None:
+    table = pd.DataFrame(np.arange(8.0).reshape(4, 2))
+    assert values(from_frame(table, values=0, covariates=[1])) == [0, 2, 4, 6]
 
 
 def test_numbers_that_are_dates() -> None:

@@ -80,6 +80,13 @@ def test_arrays_tensors_and_one_array_give_the_same() -> None:
     assert one.inputs.dtype == torch.float32 and one.mask is None and one.format.emission == "gaussian"
 
 
+@pytest.mark.parametrize("values", [[1.0, 99.0, 3.0], [1, 99, 3]])
+def test_masked_values_are_missing(values: list) -> None:
+    masked = from_arrays([np.ma.masked_equal(values, 99)])
+    plain = from_arrays([np.array([1.0, NAN, 3.0])])
+    assert torch.equal(masked.inputs, plain.inputs) and masked.mask.tolist() == [[True, False, True]]
+
+
 def test_padding_changes_nothing() -> None:
     """A series alone has the inputs and targets that it has among longer ones."""
     parts = ragged(4, 7, 1)
@@ -109,6 +116,13 @@ def test_padding_changes_nothing() -> None:
         ([np.zeros((3, 2))], {"value_names": ["a", "a"]}, "value_names must be 2 different names"),
         ([np.array([1e39])], {}, "beyond the range of torch.float32"),
         ([np.array([1e-50, 2e-50])], {}, "beyond the range of torch.float32"),
+        (
+            [np.zeros(3)],
+            {"scaling": "Standard"},
+            "scaling must be one of standard, mean, none, got 'Standard'; did you",
+        ),
+        ([np.zeros(3)], {"covariates": [np.ma.masked_equal([1, 0, 2], 0)]}, "row 1: a covariate is missing"),
+        ([np.zeros(3)], {"dtype": torch.long}, "dtype must be a floating-point type, got torch.int64"),
     ],
 )
 def test_refusals(values: Any, options: dict, message: str) -> None:
@@ -142,14 +156,20 @@ def test_lost_digits_are_reported(values: np.ndarray, message: str, caplog: pyte
 
 @pytest.mark.parametrize(
     ("values", "emission"),
-    [([0, 1, NAN], "bernoulli"), ([0, 3, NAN], "poisson"), ([0, -3], "gaussian"), ([0.5, 1], "gaussian")],
+    [
+        ([0, 1, NAN], "bernoulli"),
+        ([0, 3, NAN], "poisson"),
+        ([0, 9, NAN], "negative-binomial"),
+        ([0, -3], "gaussian"),
+        ([0.5, 1], "gaussian"),
+    ],
 )
 def test_the_emission_and_the_scaling_follow_from_the_values(values: list[float], emission: str) -> None:
     format = from_arrays([np.array(values)]).format
     assert format.emission == emission
     scaling = format.layout.value_scaling
-    expected = {"bernoulli": ("none", 1.0), "poisson": ("mean", 1.5), "gaussian": ("standard", np.std(values))}
-    assert scaling.scale[0] == pytest.approx(expected[emission][1])
+    expected = {"bernoulli": 1.0, "poisson": 1.5, "negative-binomial": 4.5, "gaussian": np.std(values)}
+    assert scaling.scale[0] == pytest.approx(expected[emission])
     assert (scaling.loc[0] != 0) == (emission == "gaussian")
 
 

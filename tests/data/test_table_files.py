@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from noisin_pyro.data import Corpus
 from noisin_pyro.data.series_format import Columns
-from noisin_pyro.data.table_files import load_table, read_table
+from noisin_pyro.data.table_files import infer_columns, load_table, read_table
 
 ROWS = [(f"2024-01-{day:02}", shop, day * 1.25, day % 2) for shop in ("north", "south") for day in range(1, 13)]
 
@@ -63,6 +63,41 @@ def test_columns_are_inferred_and_reported(tmp_path: Path, caplog: pytest.LogCap
     assert named.columns.values == ("y",)
     given = load(tmp_path, text(), Columns(("promo",)), by="time", emission="bernoulli").train.format
     assert given.columns.values == ("promo",) and given.layout.value_scaling.scale == (1.0,)
+
+
+DAYS = pd.date_range("2024-01-01", periods=21)
+Y = np.random.default_rng(0).normal(size=21)
+BY_SERIES = {"year": [*range(2000, 2010), *range(2001, 2012)], "shop": ["n"] * 10 + ["s"] * 11}
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "id", "time"),
+    [
+        ({"date": DAYS, "y1": Y, "weekday": DAYS.strftime("%a")}, ("y1",), None, "date"),
+        ({"date": [*DAYS[:10], *DAYS[:11]], "y1": Y, "city": BY_SERIES["shop"]}, ("y1",), "city", "date"),
+        ({"y1": Y, "city": BY_SERIES["shop"]}, ("y1",), "city", None),
+        ({"y1": Y, "weekday": DAYS.strftime("%a")}, ("y1",), None, None),
+        ({"Unnamed: 0": range(21), "date": DAYS, "sales": Y}, ("sales",), None, "date"),
+        ({"year": range(1990, 2011), "sales": Y}, ("sales",), None, "year"),
+        (BY_SERIES | {"sales": Y}, ("sales",), "shop", "year"),
+        ({"month": DAYS.day % 12, "sales": Y}, ("month", "sales"), None, None),
+    ],
+)
+def test_roles_of_columns(
+    table: dict, values: tuple, id: str | None, time: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "noisin_pyro"):
+        columns = infer_columns(pd.DataFrame(table), Columns(()), Path("t.csv"))
+    assert (columns.values, columns.id, columns.time) == (values, id, time)
+    left_out = [name for name in table if name not in (*values, id, time)]
+    assert not left_out or f"unused: {', '.join(left_out)}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["day", "series"])
+def test_a_series_for_each_row_is_refused(name: str) -> None:
+    table = pd.DataFrame({name: DAYS.strftime("%d.%m.%Y"), "sales": Y})
+    with pytest.raises(ValueError, match=f"column '{name}' names another series in each of 21 rows; .* 2026-01-31"):
+        infer_columns(table, Columns(()), Path("t.csv"))
 
 
 def test_scaling_is_fitted_to_the_training_steps(tmp_path: Path) -> None:

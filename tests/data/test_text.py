@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisin_pyro.data import encodings
+from noisin_pyro.data import encodings, load_text
 from noisin_pyro.data.text import read_words
 
 from .whole_text import read_whole
@@ -104,3 +104,8 @@ def test_pieces_are_read_as_the_whole(words: list[str], codec: str, size: int) -
 def test_characters(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes("\ufeffa  b\r\n\r<eos>\tc".encode())
     assert read_words(tmp_path / "text.txt", "character") == [*"a  b", "<eos>", "<eos>", *"<eos>\tc", "<eos>"]
+
+
+def test_a_path_that_does_not_exist_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nope\.txt does not exist"):
+        load_text(tmp_path / "nope.txt")

@@ -1,5 +1,6 @@
 """Tokens of texts: the same as by reading a text at once, from the cache or not, and in bounded memory."""
 
+import io
 import json
 import logging
 import os
@@ -166,11 +167,16 @@ def test_characters_are_tokens(tmp_path: Path) -> None:
     text = "ab  a\nba\n" * 20
     (tmp_path / "text.txt").write_text(text)
     corpus = load_text(tmp_path / "text.txt", level="character")
-    assert corpus.vocabulary is not None and set(corpus.vocabulary.words) == {"<eos>", "a", "b", " "}
+    assert corpus.vocabulary is not None and set(corpus.vocabulary.words) == {"<eos>", "<unk>", "a", "b", " "}
     assert corpus.vocabulary.encode(text).tolist() == [*chain(*parts(corpus))]
     assert corpus.vocabulary.join(corpus.vocabulary.decode(corpus.train)) == text[: len(corpus.train)]
+    vocabulary = load_text(tmp_path / "text.txt", level="character", min_count=1).vocabulary
+    assert vocabulary is not None
     with pytest.raises(ValueError, match=r"'c' is not among the 4 characters .*rare characters of the training text"):
-        corpus.vocabulary.encode("abc")
+        vocabulary.encode("abc")
+    (tmp_path / "text.txt").write_text(text + "new\n")  # ordinary texts have characters that the first part lacks
+    vocabulary = load_text(tmp_path / "text.txt", level="character").vocabulary
+    assert vocabulary is not None and set(vocabulary.words) == set(corpus.vocabulary.words)
 
 
 READ = """
@@ -210,3 +216,17 @@ def test_half_a_gigabyte_is_read_in_three_bytes_of_memory_a_byte(tmp_path: Path,
         assert 0 < memory < 3 * path.stat().st_size
         assert size > 60_000_000 and last == 0
     path.unlink()
+
+
+@pytest.mark.parametrize("large", [1, 10**9])
+def test_a_part_is_saved_without_the_others(
+    texts: list[Path], cache: Path, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "LARGE", large)
+    corpus = load_text(texts[0].parent, min_count=2)
+    for split in SPLITS:
+        part = getattr(corpus, split)
+        saved, alone = io.BytesIO(), io.BytesIO()
+        torch.save(part, saved)
+        torch.save(part.clone(), alone)
+        assert len(saved.getvalue()) == len(alone.getvalue())

@@ -57,7 +57,15 @@ def test_refusals() -> None:
         Vocabulary(["a"])
     with pytest.raises(ValueError, match="'a' more than once"):
         Vocabulary(["<eos>", "a", "a"])
-    with pytest.raises(ValueError, match=r"max_vocabulary must be at least 3.*got 2"):
+    with pytest.raises(ValueError, match=r"max_vocabulary must be an integer of at least 3, got 2"):
         Vocabulary.build(TEXT, max_vocabulary=2)
-    with pytest.raises(ValueError, match=r"min_count must be at least 1.*got 0"):
+    with pytest.raises(ValueError, match=r"min_count must be a positive integer, got 0"):
         Vocabulary.build(TEXT, min_count=0)
+
+
+def test_unknown_levels_and_numbers_that_are_not_whole_are_refused() -> None:
+    with pytest.raises(ValueError, match="level must be one of word, character, got 'words'; did you mean 'word'"):
+        Vocabulary(["<eos>"], level="words")  # type: ignore[arg-type]
+    for option in ("min_count", "max_vocabulary"):
+        with pytest.raises(ValueError, match=f"{option} must be .* integer.*got 5.5"):
+            Vocabulary.build(["a"], **{option: 5.5})  # type: ignore[arg-type]

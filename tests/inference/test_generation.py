@@ -213,7 +213,7 @@ class TestRefusals:
             ({"start": 5}, "start must be a token from 0 to 4, got 5"),
             ({"start": -1}, "start must be an integer of at least 0, got -1"),
             ({"prompt": torch.zeros(1, 2).long()}, "prompt must be a one-dimensional"),
-            ({"prompt": [1, 2]}, "prompt must be a one-dimensional torch.long tensor of tokens, got list"),
+            ({"prompt": [1, 2]}, "prompt must be a one-dimensional tensor of integer tokens, got list"),
         ],
     )
     def test_options(self, options: dict, named: str) -> None:

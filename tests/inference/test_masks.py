@@ -494,3 +494,62 @@ def test_effective_sample_sizes_are_averages_over_scored_steps():
     for options in ({}, {"guide": guide}):
         result = score(model, Sequences(inputs, targets, LENGTHS, mask=STEPS), "particle-filter", **options)
         assert 1 <= result.effective_samples <= result.num_samples
+
+
+@pytest.mark.parametrize("bound", ["elbo", "importance", "filtering"])
+@pytest.mark.parametrize("guide", [None, "mean-field", "smoothing"])
+@pytest.mark.parametrize("value", [math.nan, -1.0])
+def test_padding_of_any_value_has_no_effect_on_loss_and_gradients(bound: Any, guide: str | None, value: float) -> None:
+    inputs, lengths = torch.randn(3, 4, 2), torch.tensor([2, 4, 4])
+    model = nz.SequenceModel(nz.models.NoisyRNN(2, 3), "bernoulli", 2)
+    parts = [model] if guide is None else [model, nz.guides.get(guide, model)]
+    results = []
+    for padding in (0.0, value):
+        targets = torch.ones(3, 4, 2)
+        targets[0, 2:] = padding
+        pyro.set_rng_seed(0)
+        for part in parts:
+            part.zero_grad()
+        loss = nz.PriorAsGuide_ELBO(4, bound=bound)(*parts)(inputs, targets, lengths=lengths)
+        loss.backward()
+        grads = [p.grad.flatten() for part in parts for p in part.parameters() if p.grad is not None]
+        results.append(torch.cat([loss.detach().reshape(1), *grads]))
+    torch.testing.assert_close(*results)
+    data = [nz.data.Sequences(inputs, each, lengths) for each in (targets, targets.nan_to_num(1.0).abs())]
+    means = [nz.evaluate(model, each, method="mean").nats_per_step for each in data]
+    assert means[0] == means[1]
+
+
+def test_infinite_targets_are_refused() -> None:
+    model = nz.SequenceModel(nz.models.NoisyRNN(2, 3), "gaussian", 2)
+    with pytest.raises(ValueError, match="targets must be finite"):
+        model(torch.randn(1, 2, 2), torch.full((1, 2, 2), math.inf))
+
+
+@pytest.mark.parametrize("emission", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.long])
+def test_vectors_of_whole_numbers_and_booleans_score_as_real_numbers(emission: str, dtype: torch.dtype) -> None:
+    model = nz.SequenceModel(nz.models.NoisyRNN(2, 3, spread=0.0), emission, 2)
+    inputs, targets = torch.randn(3, 4, 2), torch.randint(2, (3, 4, 2))
+    losses = [nz.PriorAsGuide_ELBO()(model)(inputs, each).item() for each in (targets.float(), targets.to(dtype))]
+    assert losses[0] == losses[1]
+    data = [nz.data.Sequences(inputs, each) for each in (targets.float(), targets.to(dtype))]
+    numbers = [nz.evaluate(model, each, method="mean").nats_per_step for each in data]
+    assert numbers[0] == numbers[1]
+
+
+def test_32_bit_tokens_are_those_of_64_bits() -> None:
+    tokens, model = torch.randint(9, (8,)), nz.LanguageModel(9, 4)
+    texts = [nz.generate(model, 5, prompt=each, seed=0) for each in (tokens, tokens.int())]
+    assert texts[0].equal(texts[1])
+    data = nz.data.Sequences(tokens.int()[None], tokens.int()[None])
+    assert data.targets.dtype == data.inputs.dtype == torch.long
+
+
+def test_a_mask_by_step_around_the_filtering_bound_is_refused() -> None:
+    inputs, targets = arrays()
+    loss = nz.PriorAsGuide_ELBO(4, bound="filtering")
+    with poutine.mask(mask=SCORED), pytest.raises(ValueError, match=r"must have shape \(3,\), got \(3, 5\)"):
+        loss.loss(make(), None, inputs, targets)
+    with poutine.mask(mask=ROWS):
+        assert math.isfinite(loss.loss(make(), None, inputs, targets))

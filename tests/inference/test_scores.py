@@ -12,6 +12,7 @@ from torch import Tensor
 import noisin_pyro as nz
 from noisin_pyro.data import Sequences, from_arrays
 from noisin_pyro.inference import crps, forecast_scores
+from noisin_pyro.inference.scores import scored_lengths
 from noisin_pyro.models import Gaussian, Scaled
 
 from ..small_layers import close
@@ -127,6 +128,37 @@ def test_a_history_that_is_not_scored_conditions_the_forecast() -> None:
     part = forecast_scores(model, hidden, 2, origins=2, num_samples=10, seed=0)
     assert (whole.num_values, part.num_values) == (8, 4)
     close(part.totals["crps"], forecast_scores(model, data, 2, num_samples=10, seed=0).totals["crps"])
+
+
+def test_origins_whose_horizon_begins_in_the_history_are_not_scored() -> None:
+    data = from_arrays([np.arange(9.0), np.arange(6.0)])
+    model = series_model(data)
+    real = torch.arange(9) < data.lengths.unsqueeze(1)
+    data.mask = real & (torch.arange(9) >= (data.lengths - torch.tensor([3, 2])).unsqueeze(1))
+    assert scored_lengths(data).tolist() == [3, 2]
+    data.values[0, 6] = NAN  # missing, and yet of the part that is scored
+    data.mask[0, 6] = False
+    result = forecast_scores(model, data, 2, origins=5, stride=1, num_samples=10, levels=0.5)
+    assert (result.num_origins, result.num_values) == (2, 2 + 2 + 1) and [*result.coverage] == [0.5]
+    assert forecast_scores(model, data, 3, num_samples=10).num_sequences == 1
+    with pytest.raises(ValueError, match="of which up to 3 are scored, need 2 steps before the first origin, and 4"):
+        forecast_scores(model, data, 4, origins=2)
+
+
+def test_values_of_different_units_have_scores_of_their_own() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 20, 2)) * [0.01, 1e4]
+    x[0, 19, 0] = NAN
+    data = from_arrays(x, value_names=["small", "large"])
+    scaling = data.layout.value_scaling
+    model = nz.SequenceModel(nz.NoisyRNN(4, 3), Scaled(Gaussian(3, 2), scaling.loc, scaling.scale))
+    result = forecast_scores(model, data, 4, num_samples=50, seed=0)
+    assert result.crps is None and {*result.by_value} == {"small", "large"}
+    drawn = nz.forecast(model, data.until(data.lengths - 4), 4, 50, seed=0).samples.double()
+    scores = crps(drawn, data.values[:, 16:].double())
+    for d, (name, scored) in enumerate(result.by_value.items()):
+        assert scored["crps"] == pytest.approx(float(scores[..., d].nanmean())) and scored["mase"] > 0
+        assert f"crps {name}" in result.standard_errors and f"crps {name}" in str(result)
+    assert result.mase is not None and "crps" not in result.standard_errors
 
 
 def test_refusals() -> None:

@@ -194,6 +194,11 @@ def test_values_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         make_path().log_prob(torch.zeros(shape, dtype=torch.float64))
 
 
+def test_a_value_of_another_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dtype of the layer, torch.float64, got torch.float32"):
+        make_path().log_prob(torch.zeros(BATCH, STEPS, UNITS))
+
+
 @pytest.mark.parametrize("value", [torch.zeros(BATCH + 1, STEPS, UNITS), torch.zeros(BATCH, STEPS, UNITS).long()])
 @pytest.mark.parametrize("cell", ["tanh", "lstm"])
 def test_trajectories_of_other_sequences_are_refused(cell: str, value: torch.Tensor) -> None:

@@ -135,6 +135,23 @@ def test_refusals(make: Any, message: str) -> None:
         make()
 
 
+def test_emissions_of_one_kind_share_nothing() -> None:
+    """Neither their support nor a check of values enters parameters into Pyro's store."""
+    first, second = (EMISSIONS["gaussian"](3, size) for size in (2, 1))
+    for emission in (first, second):
+        Scaled(emission).emission.check_values(torch.zeros(1, 1, emission.output_size))
+    assert not [*pyro.get_param_store().keys()]
+    assert (first.scale.shape, second.scale.shape) == ((2,), (1,))
+
+
+def test_single_missing_values_need_a_scaled_emission() -> None:
+    data = from_arrays([np.array([[1.0, 2.0], [math.nan, 3.0], [2.0, 1.0]])])
+    plain = nz.SequenceModel(nz.NoisyRNN(4, 3), "gaussian", output_size=2)
+    for act in (lambda: nz.evaluate(plain, data), lambda: nz.forecast(plain, data, 2)):
+        with pytest.raises(ValueError, match=r"single values are missing .* wrap the emission in models.Scaled"):
+            act()
+
+
 def test_the_posterior_of_series_is_in_their_units() -> None:
     series = from_arrays([np.random.default_rng(0).normal(LOC, SCALE, (4, 2))], dtype=torch.float64)
     draws = nz.posterior(

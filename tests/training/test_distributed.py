@@ -98,6 +98,11 @@ def test_a_failed_write_stops_all_processes(several: Several) -> None:
 
 
 @pytest.mark.slow
+def test_each_process_reads_for_itself_after_rank_zero(several: Several) -> None:
+    assert results(several)["read"] == [(rank, rank > 0) for rank in range(several[0])]
+
+
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(several: Several) -> None:
     processes, folder, run = several
     (line,) = errors(run)

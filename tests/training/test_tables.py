@@ -176,7 +176,7 @@ def test_the_command_refuses_in_one_line(path: Path, more: tuple[str, ...], mess
 
 def test_options_of_tables_are_refused_elsewhere() -> None:
     for name, value in (("id", "a"), ("covariates", ("a",)), ("time_difference", True), ("split", "series")):
-        with pytest.raises(ValueError, match=rf"{name.replace('_', ' ')}: only for tables \(\.csv, \.tsv, \.parquet\)"):
+        with pytest.raises(ValueError, match=rf"{name}: only for tables \(\.csv, \.tsv, \.parquet\)"):
             load_corpus(Data(**{name: value}))
 
 
@@ -208,11 +208,24 @@ def test_impossible_values_are_refused_where_new_data_are_scored(
     counts = sales().assign(sales=lambda table: table.sales.round())
     counts.to_csv(path, index=False)
     assert main(options(path)) == 0
-    assert "the values suggest the emission poisson" in capsys.readouterr().err
+    assert (
+        "the values suggest the emission negative-binomial: counts with a variance of more" in capsys.readouterr().err
+    )
     new = path.with_name("new.csv")
     counts.assign(sales=-counts.sales).to_csv(new, index=False)
     assert main(["evaluate", str(path.parent / "run"), "--data", str(new)]) == 2
     assert "targets must be in the support of the emission" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("emission", ["poisson", "negative-binomial"])
+def test_the_first_rates_of_counts_are_near_their_mean(emission: str, path: Path) -> None:
+    sales().assign(sales=lambda table: (4 * table.sales).round()).to_csv(path, index=False)
+    own = config(path, model=Model(hidden_size=4, emission=emission))
+    corpus = load_corpus(own.data, emission)
+    mean = float(corpus.train.values.nanmean())
+    with torch.no_grad():
+        rates = build_model(own, corpus).double()(corpus.train.inputs).emission.mean
+    assert mean > 700 and 0.2 < float(rates.log().mean().exp()) / mean < 5
 
 
 def test_exported_means_are_in_the_units_of_the_data(path: Path) -> None:

@@ -314,9 +314,25 @@ def test_a_run_starts_from_the_weights_of_another(texts: Texts, tmp_path: Path) 
     assert fresh.test.nats_per_step > first.test.nats_per_step + 0.1
 
 
+def test_a_learned_spread_that_is_not_taken_over_is_reported(
+    texts: Texts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned = Noise(spread=0.3, learn_spread=True)
+    first = train(_config(texts, tmp_path / "first", noise=learned, inference=Inference("mean-field")))
+    for noise, is_reported in ((learned, False), (Noise(spread=0.5), True)):
+        caplog.clear()
+        config = _config(texts, tmp_path / f"{is_reported}", noise=noise, inference=Inference("mean-field"))
+        with caplog.at_level("INFO", "noisin_pyro"):
+            train(replace(config, run=replace(config.run, init_from=first.folder)))
+        assert ("but not from its γ" in caplog.text) == is_reported
+    config = _config(texts, tmp_path / "other", noise=learned, inference=Inference("smoothing"))
+    with pytest.raises(ValueError, match="its guide has other sizes or parts"):
+        train(replace(config, run=replace(config.run, init_from=first.folder)))
+
+
 def test_weights_that_do_not_fit_are_refused(texts: Texts, run: Path, tmp_path: Path) -> None:
     config = _config(texts, tmp_path / "other", run=Run(folder=tmp_path / "other", init_from=run))
-    with pytest.raises(ValueError, match="other sizes or parts"):
+    with pytest.raises(ValueError, match="its network has other sizes or parts"):
         train(replace(config, model=Model(hidden_size=5)))
     texts[0].write_text("one two three four five seven six\n" * 30)
     with pytest.raises(ValueError, match="its vocabulary is not that of train"):

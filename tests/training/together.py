@@ -178,10 +178,24 @@ def refused(world: World) -> list[str]:
 
     message = ""
     try:
-        world.on_rank_zero(full)
+        world.rank_zero_first(full)
     except OSError as error:
         message = str(error)
     return world.all_gather(message)
+
+
+def read(folder: Path, world: World) -> list[tuple[int, bool]]:
+    """The rank by which each process's result is made, and whether rank zero's file was there before."""
+    file = folder / "read.txt"
+
+    def make() -> tuple[int, bool]:
+        there = file.exists()
+        if world.rank == 0:
+            time.sleep(0.2)
+            file.write_text("")
+        return world.rank, there
+
+    return world.all_gather(world.rank_zero_first(make))
 
 
 def config(texts: Path, folder: Path) -> Config:
@@ -231,6 +245,7 @@ def everything(folder: Path) -> None:
             "noise": noise(world),
             "diverged": diverged(folder, world),
             "refused": refused(world),
+            "read": read(folder, world),
             "stopped": None if world.size > 2 else interrupted(texts, folder / "broken", world),
         }
         if world.size == 2:

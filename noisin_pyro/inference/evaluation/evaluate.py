@@ -50,7 +50,8 @@ def evaluate(
       and their weights are carried from window to window. A guide conditions on one window at a time and the state
       before it, so shorter windows give a looser bound.
     - ``"particle-filter"``: an unbiased estimate of p(x), by particles whose noise is drawn from its prior, or from a
-      named guide as the proposal.
+      named guide as the proposal. The history of a series weights the noise, and is not scored; the other methods read
+      it as inputs alone.
 
     All methods are exact for a deterministic model.
 

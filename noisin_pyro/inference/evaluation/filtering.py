@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from torch import Tensor
 
-from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.data import Sequences, Series, Stream
 from noisin_pyro.inference.blocks import blocks
 from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import (
@@ -45,7 +46,8 @@ def particle_filter(
 
     Each island's estimate p̂(x) = Π_t Σ_k W_{t-1,k} w_{t,k}, with w = p(x_t | z_t) p(noise) / q(noise), is unbiased, and
     so is the mean over islands, whose logarithm is the score. The Monte Carlo error is computed from the differences
-    between islands.
+    between islands. The history of a :class:`Series` weights the noise and is not scored: the score is that of the
+    steps after it, log p̂(x) - log p̂(history).
 
     Raises:
         ValueError: a program that is not a :class:`SequenceModel`, that samples weights or γ, or that masks steps by
@@ -64,24 +66,40 @@ def particle_filter(
             handlers.enter_context(condition)
         particles = num_samples // islands
         rows_per_block = rows_in_block(program, islands * particles, proposal)
-        filtered, scored = [], []
-        for windows in window_groups(data, batch_size):
-            scored.append(torch.cat([steps_of(batch) for batch in windows], 1))
+        filtered, scored, weighted = [], [], []
+        whole = data.with_history() if isinstance(data, Series) else data
+        for part, windows in zip(window_groups(data, batch_size), window_groups(whole, batch_size), strict=True):
+            for steps, batches in ((scored, part), (weighted, windows)):
+                steps.append(torch.cat([steps_of(batch) for batch in batches], 1))
             for block in blocks(len(scored[-1]), rows_per_block):
-                part = [batch.rows(block) for batch in windows]
-                filtered.append(run(program, part, islands, particles, threshold, proposal))
-    scored, increments = stack_rows(scored), stack_rows([each.increments for each in filtered])
-    error = math.sqrt(float(jackknife_variance(leave_one_out(increments.sum(-1))).sum()))
-    steps = by_step(log_mean_exp(increments.cumsum(-1)))
-    # where no target is scored, an increment is of the proposal alone: it is divided among the steps that are scored
-    rest = steps.where(~scored, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True).clamp(min=1)
-    steps = (steps + rest).where(scored, 0.0)
+                rows = [batch.rows(block) for batch in windows]
+                filtered.append(run(program, rows, islands, particles, threshold, proposal))
+    scored, weighted, increments = (
+        stack_rows(part) for part in (scored, weighted, [each.increments for each in filtered])
+    )
+    steps, error = _given_history(increments, scored, weighted)
     result = summary_of_steps("particle-filter", data, steps, scored, "estimate", error, num_samples, log_probs)
     return replace(
         result,
-        effective_samples=sum(float(each.effective_samples.sum()) for each in filtered) / result.num_steps,
-        resamplings=sum(int(each.resamplings.sum()) for each in filtered) / (islands * int(scored.any(1).sum())),
+        effective_samples=sum(float(each.effective_samples.sum()) for each in filtered) / int(weighted.sum()),
+        resamplings=sum(int(each.resamplings.sum()) for each in filtered) / (islands * int(weighted.any(1).sum())),
     )
+
+
+def _given_history(increments: Tensor, scored: Tensor, weighted: Tensor) -> tuple[Tensor, float]:
+    """The log-probability of each step that is scored, ``(N, T)``, given the history, and the Monte Carlo error."""
+    history = (weighted & ~scored).flip(1).cumsum(1).flip(1) > 0  # the steps up to its last
+    left_out = leave_one_out(increments.sum(-1)) - leave_one_out(increments.where(history, 0.0).sum(-1))
+    error = math.sqrt(float(jackknife_variance(left_out).sum()))
+    steps = by_step(log_mean_exp(increments.cumsum(-1)))
+    if steps.where(history, 0.0).isneginf().any():
+        raise ValueError(
+            "data: the model cannot produce the history of some series, given which the steps after it are scored; use "
+            "an emission whose support has it, or more samples"
+        )
+    # where no target is scored, an increment is of the proposal alone: it is divided among the steps that are scored
+    rest = steps.where(~scored & ~history, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True).clamp(min=1)
+    return (steps + rest).where(scored, 0.0), error
 
 
 def _check(program: SequenceModel, data: Sequences | Stream, batch_size: int | None) -> bool:

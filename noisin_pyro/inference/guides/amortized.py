@@ -18,7 +18,7 @@ from torch.distributions import Transform, biject_to
 
 from noisin_pyro.inference.guides.affine import Head, push
 from noisin_pyro.inference.guides.encoder import Encoder
-from noisin_pyro.models import NoisyRNN, SequenceModel, States, StepwiseRNN, real_steps
+from noisin_pyro.models import NoisyRNN, SequenceModel, States, StepwiseRNN, real_steps, scored_steps
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.noise import biject_to_support
 
@@ -106,7 +106,9 @@ class Guide(PyroModule):
             mask: False where a target is missing, ``(..., B, T)``.
         """
         targets = self.model.emission.standardized(targets)
-        features = self.encoder(walk.inputs.detach(), targets, lengths, mask)
+        # padding may be NaN as well as missing targets
+        scored = scored_steps(lengths, mask, walk.inputs.shape[-2])
+        features = self.encoder(walk.inputs.detach(), targets, lengths, scored)
         # read once: Pyro records every access to a module
         heads = {layer: self.head(layer) for layer in self.model.rnn.noisy_layers}
         contexts = {layer: head.of_context(features) for layer, head in heads.items()}
@@ -133,7 +135,7 @@ class Guide(PyroModule):
             )
         rnn = self.model.rnn
         walk = _read(self.model, inputs, state)
-        self.model._check_targets(targets, walk.inputs, mask)
+        self.model._checked_targets(targets, walk.inputs, mask)
         steps = self.along(walk, targets, lengths, mask)
         with self.model.sequences(walk.inputs.shape[-3], size):
             before = {layer: _draw_before(rnn, layer, walk) for layer in rnn.noisy_layers if rnn.noise.has_innovations}

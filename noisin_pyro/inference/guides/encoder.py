@@ -34,7 +34,8 @@ class Encoder(nn.Module):
             inputs: inputs of the first layer, ``(..., B, T, I)``.
             targets: x_{1:T}, classes ``(..., B, T)`` or values ``(..., B, T, D)``.
             lengths: lengths of the sequences ``(B,)``, or None if all are T.
-            mask: False where a target is missing, ``(..., B, T)``; the features there are 0, whatever the target.
+            mask: False where a target is missing or padding, ``(..., B, T)``; the features there are 0, whatever the
+                target.
         """
         if mask is not None:
             mask = mask.to(targets.device)

@@ -121,8 +121,8 @@ def load_best(folder: Path, model: nn.Module, guide: nn.Module | None = None) ->
     return best
 
 
-def load_initial_state(module: nn.Module, other: nn.Module, source: Path) -> None:
-    """Load the weights of another run's module. Spreads are taken from it where both are learned.
+def load_initial_state(module: nn.Module, other: nn.Module, source: Path, part: str = "network") -> None:
+    """Load the weights of another run's module, its ``part``. Spreads are taken from it where both are learned.
 
     Raises:
         ValueError: modules with other weights, or of other sizes.
@@ -131,7 +131,7 @@ def load_initial_state(module: nn.Module, other: nn.Module, source: Path) -> Non
     spreads = {name for name in own.keys() ^ given.keys() if "spread_" in name}  # learned by one of the two alone
     sizes, others = ({key: value.shape for key, value in state.items() if key not in spreads} for state in (own, given))
     if sizes != others:
-        raise ValueError(f"init from {str(source)!r}: its network has other sizes or parts; give that run's options")
+        raise ValueError(f"init from {str(source)!r}: its {part} has other sizes or parts; give that run's options")
     module.load_state_dict({name: given[name] for name in sizes}, strict=False)
 
 
