@@ -265,8 +265,7 @@ folder.cleanup()
 #   validation can. The grid uses validation: its γ of 0.5 has the best validation score of all networks without a
 #   guide, and the best test score of all.
 # - **The remedies help to some extent.** With a floor or early stopping, γ is small at the best epoch, and the model
-#   is better on test data than the one without noise. The model with a guide is also better, and the best of the four
-#   with learned γ.
+#   is better on test data than the one without noise. The model with a guide is also better.
 #
 # A learned γ needs a single run, and a grid one run per point. All results are from single runs with one seed;
 # differences of about one point of perplexity may be due to the seed. [Results](../docs/results.md) has longer runs
