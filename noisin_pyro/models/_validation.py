@@ -107,8 +107,9 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> Non
     # on a GPU the comparison would wait for it, and while a program is traced or transformed there are no values
     if lengths.device.type != "cpu" or is_tracing() or needs_torch_operations(lengths):
         return
-    if not bool(((lengths >= 0) & (lengths <= steps)).all()):
-        raise ValueError(f"lengths must be from 0 to {steps}, got {int(lengths.min())} to {int(lengths.max())}")
+    low, high = (int(end) for end in torch.aminmax(lengths)) if len(lengths) else (0, 0)
+    if low < 0 or high > steps:
+        raise ValueError(f"lengths must be from 0 to {steps}, got {low} to {high}")
 
 
 def initial_states(

@@ -156,7 +156,8 @@ class SequenceModel(ReusableModule):
             emission = self.emission(z)
             scored = scored_steps(lengths, mask, x.shape[-2])
             if targets is not None and scored is not None:
-                targets = without_missing(targets, scored, self.emission.event_dim)
+                unchecked_padding = mask is None and not emission._validate_args
+                targets = without_missing(targets, scored, self.emission.event_dim, keep_finite=unchecked_padding)
             if targets is not None and emission._validate_args:
                 check_support(emission, targets)
             observed = emission if scored is None else emission.mask(scored.to(x.device))
