@@ -112,9 +112,10 @@ def test_targets_outside_the_support_are_refused(name: str, value: float) -> Non
     targets = torch.ones(BATCH, STEPS, OUTPUTS)
     targets[1, 2, 3] = value
     inputs = torch.zeros(BATCH, STEPS, 2)
-    with pytest.raises(ValueError, match=r"targets (must be in the support.*use another emission: gaussian|have .* single values are missing)"):
+    message = r"single values are missing" if value != value else r"in the support.*use another emission: gaussian"
+    with pytest.raises(ValueError, match=message):
         model(inputs, targets)
-    with pytest.raises(ValueError, match="targets must be in the support"):
+    with pytest.raises(ValueError, match=message):
         model.emission.check_values(targets)
     mask = torch.ones(BATCH, STEPS).bool()
     mask[1, 2] = False
