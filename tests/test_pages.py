@@ -34,7 +34,13 @@ def _local_targets(page: Path) -> list[str]:
     return ["".join(target) for target in targets]
 
 
-@pytest.mark.parametrize("page", [*filter(_code_blocks, PAGES)], ids=lambda path: path.stem)
+def _runs(page: Path) -> object:
+    """A page whose code is run; those that train take seconds."""
+    trains = page.parent.name == "howto" or page.stem == "training"
+    return pytest.param(page, marks=pytest.mark.slow if trains else ())
+
+
+@pytest.mark.parametrize("page", map(_runs, filter(_code_blocks, PAGES)), ids=lambda path: path.stem)
 def test_every_code_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace and in order, in an empty folder; commands as from the command line."""
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ from noisin_pyro.inference.elbo import Bound, PriorAsGuide_ELBO
 from noisin_pyro.inference.evaluation.compare import Comparison, compare
 from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
 from noisin_pyro.inference.evaluation.result import Evaluation
-from noisin_pyro.inference.forecast import Forecast, forecast
+from noisin_pyro.inference.forecasting import Forecast, forecast
 from noisin_pyro.inference.generation import generate
 from noisin_pyro.inference.penalty import noise_penalty
 from noisin_pyro.inference.posterior.sample import posterior

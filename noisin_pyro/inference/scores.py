@@ -15,7 +15,7 @@ from noisin_pyro._lookup import integer
 from noisin_pyro._tables import aligned
 from noisin_pyro.data import Sequences, Series
 from noisin_pyro.inference.evaluation.result import per_step
-from noisin_pyro.inference.forecast import NUM_SAMPLES, forecast_with
+from noisin_pyro.inference.forecasting import NUM_SAMPLES, forecast_with
 from noisin_pyro.inference.importance_weights import log_mean_exp
 from noisin_pyro.inference.simulation import reads_its_past
 

@@ -7,7 +7,7 @@ pyplot is not used: save a figure with ``figure.savefig``, or, in a notebook, en
 from noisin_pyro.plots.comparisons import comparison, seed_comparison
 from noisin_pyro.plots.curves import learned_spreads, learning_curves, spreads
 from noisin_pyro.plots.densities import Panel, families
-from noisin_pyro.plots.forecasts import forecasts
+from noisin_pyro.plots.fan_charts import forecasts
 from noisin_pyro.plots.posteriors import diagnostics, trajectories
 
 __all__ = [

@@ -50,6 +50,7 @@ def test_the_most_valuable_stages_come_first(session: Any) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_checks_that_need_no_gpu_pass_on_a_cpu(session: Any) -> None:
     session.check()
     result = json.loads((session.folder / "checks.json").read_text())

@@ -30,6 +30,7 @@ def test_both_forward_passes_compute_the_same(particle_filter: Any, batch: Batch
     torch.testing.assert_close(*log_probs)
 
 
+@pytest.mark.slow
 def test_ratios_are_to_both_forward_passes(particle_filter: Any, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(particle_filter.time_in_turns.__globals__, "MAX_CALLS", 1)
     result = particle_filter.measure("tanh", batch, rounds=2)

@@ -16,7 +16,7 @@ from noisin_pyro.inference.scores import scored_lengths
 from noisin_pyro.models import Gaussian, Scaled
 
 from ..small_layers import close
-from .test_forecast import HORIZON, NAN, kalman, linear_gaussian
+from .test_forecasting import HORIZON, NAN, kalman, linear_gaussian
 
 
 @pytest.mark.parametrize("x", [-1.5, 0.0, 2.0])

@@ -228,6 +228,7 @@ def test_rate_zero_equals_no_dropout_bit_for_bit() -> None:
         assert torch.equal(result, expected)
 
 
+@pytest.mark.slow
 def test_each_particle_has_its_own_masks() -> None:
     # E[loss] is the same by particles one by one and in a plate: z-test of the difference, false alarm rate 1e-4
     model, words = make_model(spread=0.2), make_words()

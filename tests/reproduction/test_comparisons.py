@@ -36,6 +36,7 @@ def _welch(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * np.trapezoid(density, u))
 
 
+@pytest.mark.slow
 def test_methods_that_do_not_differ_are_rarely_significant() -> None:
     """The share of studies with a false alarm is at most the level, up to 4 standard errors of 400 studies."""
     rng, studies = np.random.default_rng(0), 400

@@ -32,6 +32,7 @@ def test_every_row_is_there_once() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
+@pytest.mark.slow
 def test_methods_of_a_group_differ_in_the_method_alone(table: str) -> None:
     for recipe in TABLES[table]():
         other = next(other for other in TABLES[table]() if other.group == recipe.group)

@@ -107,6 +107,7 @@ def test_a_candidate_fails_if_it_fails_with_any_seed() -> None:
     assert (complete.values, complete.state, complete.valid_nats) == ({"noise.spread": 0.5}, "complete", 3.0)
 
 
+@pytest.mark.slow
 def test_out_of_time_the_same_command_resumes(
     tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

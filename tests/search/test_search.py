@@ -66,6 +66,7 @@ def test_proposals_stay_in_their_ranges_and_use_earlier_trials(texts: Texts, tmp
     assert min(rates[10:]) > 1e-3
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_pruned(texts: Texts, tmp_path: Path) -> None:
     space = {"optimization.learning_rate": (0.02, 0.03, 0.04, 1e-7)}
     result = search(small_config(texts), space, tmp_path / "s", trials=4, trial_epochs=4, finish=False)

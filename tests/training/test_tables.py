@@ -74,6 +74,7 @@ print(nz.evaluate(run.model, data).nats_per_step.hex())
 """
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_folder_scores_new_data_in_another_process(path: Path) -> None:
     result = nz.train(config(path, inference=Inference(guide="filtering")))
     new = path.parent / "new.csv"

@@ -76,6 +76,7 @@ class TestMean:
 
 
 class TestEnsemble:
+    @pytest.mark.slow
     def test_averages_probabilities_step_by_step(self, linear_gaussian, exact_log_likelihood):
         # one step: the average over noise is the marginal likelihood itself
         model = linear_gaussian()
@@ -88,6 +89,7 @@ class TestEnsemble:
         assert abs(result.nats_per_step - truth) < 5 * result.monte_carlo_error
         assert 0 < result.monte_carlo_error < 0.02
 
+    @pytest.mark.slow
     def test_error_matches_repeated_evaluations(self):
         model = LanguageModel(7, 4, spread=1.0).double()
         data = Stream(TOKENS, batch_size=5, window=7)
