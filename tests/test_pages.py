@@ -40,7 +40,7 @@ def _runs(page: Path) -> object:
     return pytest.param(page, marks=pytest.mark.slow if trains else ())
 
 
-@pytest.mark.parametrize("page", map(_runs, filter(_code_blocks, PAGES)), ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [*map(_runs, filter(_code_blocks, PAGES))], ids=lambda path: path.stem)
 def test_every_code_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace and in order, in an empty folder; commands as from the command line."""
     monkeypatch.chdir(tmp_path)
