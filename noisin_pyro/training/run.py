@@ -133,6 +133,7 @@ class _NetworkRun:
             assert given is not None
             world.on_rank_zero(partial(self._lock, given))
             layout.require_same_data(given, self.corpus)
+            DataDescription.read(given)  # a damaged one is refused before anything is written
             if world.on_rank_zero((given / layout.RESULT).exists):
                 result = read(given, self.measure, config.import_paths)
                 world.on_rank_zero(partial(layout.remove_intermediate_files, given))
