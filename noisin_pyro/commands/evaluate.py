@@ -234,6 +234,8 @@ class Evaluate(Options):
     def _table(self, trained: LoadedRun, data: str, result: Evaluation, source: str) -> str:
         vocabulary = trained.vocabulary
         unit, parts = ("steps", "sequences") if vocabulary is None else ("tokens", f"blocks of {BLOCK} tokens")
+        has_error = math.isfinite(result.standard_error)
+        errors = f"{result.standard_error:.4f} nats per step" if has_error else "unknown, as there is only one"
         return aligned(
             [
                 ("run", str(self.folder)),
@@ -243,7 +245,7 @@ class Evaluate(Options):
                 ("nats per step", f"{result.nats_per_step:.4f}{UNITS if is_in_data_units(trained.model) else ''}"),
                 *([("perplexity", f"{result.perplexity:.2f}")] if vocabulary else []),
                 ("Monte Carlo error", f"{result.monte_carlo_error:.4f} nats per step (standard error over the noise)"),
-                ("data error", f"{result.standard_error:.4f} nats per step (standard error over {parts})"),
+                ("data error", f"{errors} (standard error over {parts})"),
                 *_diagnostics(result),
             ]
         )

@@ -161,7 +161,7 @@ class _Loop:
         batches = self.train.batches(self.config.data.batch_size, self.order)
         with tqdm(
             total=self.train.num_steps, initial=state.under_way.steps, desc=self._title,
-            unit=" tokens", unit_scale=True, leave=False, disable=None,
+            unit=f" {self._unit}", unit_scale=True, leave=False, disable=None,
         ) as bar:  # fmt: skip
             return train_epoch(
                 train_step,
@@ -216,6 +216,10 @@ class _Loop:
     def _title(self) -> str:
         return f"{self.label}, epoch {self.state.epoch}/{self.config.optimization.epochs}"
 
+    @property
+    def _unit(self) -> str:
+        return "tokens" if isinstance(self.train, Stream) else "steps"
+
     def _log_backends(self) -> None:
         names = {"scan": "scan in bfloat16"} if self.model.rnn.matmul_precision == "bfloat16" else {}
         rows = self.world.split(self.config.data.batch_size) * self.config.optimization.num_particles
@@ -229,7 +233,7 @@ class _Loop:
         logger.info(
             f"{self.label:>13}, epoch {row['epoch']:>3.0f}: {measure} in training {row[f'train_{measure}']:7.2f}, "
             f"in validation {row[f'valid_{measure}']:7.2f}{'*' if is_best else ' '}"
-            f"{row['seconds']:6.1f} s {row['tokens_per_second']:9,.0f} tokens/s"
+            f"{row['seconds']:6.1f} s {row['tokens_per_second']:9,.0f} {self._unit}/s"
             + (f"  spread {spreads}" if spreads else "")
         )
 

@@ -72,6 +72,12 @@ def test_the_table_names_the_kind_of_number(run: Path, capsys: pytest.CaptureFix
     assert "over blocks of 500 tokens" in shown["data error"] and "exact: the log-likelihood" in outputs[2]
 
 
+def test_a_text_of_one_block_has_no_error(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "short.txt").write_text("one two three\n" * 20)
+    assert main(["evaluate", str(run), "--text", str(tmp_path / "short.txt")]) == 0
+    assert "unknown, as there is only one (standard error over blocks of 500 tokens)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("method", ["importance", "particle-filter"])
 def test_likelihoods_come_with_their_diagnostics(
     run: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]

@@ -58,7 +58,7 @@ def test_the_command_trains_on_any_music(products: str, music: Path, capsys: pyt
     options = f"--data {music} --folder {run} --hidden-size 8 --epochs 1 --no-twin --ensemble-samples 0"
     assert main(["train", *options.split(), "--matmul-precision", products]) == 0
     out, err = capsys.readouterr()
-    assert "nats per step" in out
+    assert "nats per step" in out and "steps/s" in err
     assert ("layers computed by: scan in bfloat16" in err) == (products == "bfloat16")
     assert main(["evaluate", str(run)]) == 0
     assert "Folk, test part, 13 steps" in capsys.readouterr().out
