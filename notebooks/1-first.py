@@ -40,7 +40,7 @@ pyro.settings.set(module_local_params=True)  # each model has its own parameters
 # %% [markdown]
 # ## The data
 #
-# A rod of one metre with a little friction is released at a random angle. The equation of motion is solved in small
+# A rod of one meter with a little friction is released at a random angle. The equation of motion is solved in small
 # steps, and the measurement error has a standard deviation of 0.2 radians.
 
 
@@ -148,10 +148,10 @@ runs = {spread: [train(spread, seed) for seed in range(RUNS)] for spread in (0.0
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
 for axis, (spread, models) in zip(axes, runs.items(), strict=True):
     steps, training, other = torch.stack([log for _, _, log in models]).unbind(-1)
-    for curve, colour in ((training, ORANGE), (other, BLUE)):
+    for curve, color in ((training, ORANGE), (other, BLUE)):
         low, high = curve.amin(0), curve.amax(0)
-        axis.fill_between(steps[0], low, high, color=colour, alpha=0.25, linewidth=0)
-        axis.plot(steps[0], curve.mean(0), color=colour)
+        axis.fill_between(steps[0], low, high, color=color, alpha=0.25, linewidth=0)
+        axis.plot(steps[0], curve.mean(0), color=color)
     axis.axhline(0.2, color="black", linestyle="--", linewidth=1)
     axis.set(title=f"γ = {spread:g}", xlabel="step of training", ylim=(0, 0.6))
 axes[0].set_ylabel("error of predictions (rad)")

@@ -69,10 +69,10 @@ def draw(axes, noises, cell, spread):
         noisy.load_state_dict(clean.state_dict())
         with torch.no_grad():
             black, _ = clean(wave)
-            colours, _ = noisy(wave.expand(2, -1, -1))
+            colors, _ = noisy(wave.expand(2, -1, -1))
         unit = black.std(dim=(0, 1)).argmax()  # the one that the wave moves most
-        for states, colour in zip(colours, (BLUE, ORANGE), strict=True):
-            axis.plot(states[:, unit], color=colour, linewidth=0.8)
+        for states, color in zip(colors, (BLUE, ORANGE), strict=True):
+            axis.plot(states[:, unit], color=color, linewidth=0.8)
         axis.plot(black[0, :, unit], color="black")
         axis.set_title(noise, fontsize="medium")
     axes[0].figure.supxlabel("step", fontsize="medium")
@@ -140,10 +140,10 @@ noisy["gaussian"] += [train("gaussian", 0.5, seed) for seed in range(1, SEEDS)]
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for name, logs in ({"no noise": without_noise} | noisy).items():
-    colour = "black" if name == "no noise" else BLUE
+    color = "black" if name == "no noise" else BLUE
     for log in logs:
-        left.plot(range(1, EPOCHS + 1), log, color=colour, linewidth=1)
-        right.plot(min(log), name, "o", color=colour, alpha=0.7)
+        left.plot(range(1, EPOCHS + 1), log, color=color, linewidth=1)
+        right.plot(min(log), name, "o", color=color, alpha=0.7)
 left.set(title="After each pass over the text", xlabel="pass", ylim=(62, 100))
 left.set_ylabel("validation perplexity (lower is better)")
 names = ["no noise", "γ = 0.5, twelve families"]
@@ -163,9 +163,9 @@ plt.show()
 # %%
 SPREADS = [0.25, 0.5, 1.0]
 figure, axis = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-for noise, colour in (("gaussian", BLUE), ("gaussian:multiplicative", ORANGE)):
+for noise, color in (("gaussian", BLUE), ("gaussian:multiplicative", ORANGE)):
     best = [min(train(noise, spread)) for spread in SPREADS]
-    axis.plot(SPREADS, best, "o-", color=colour)
+    axis.plot(SPREADS, best, "o-", color=color)
 axis.plot([0] * len(without_noise), [min(log) for log in without_noise], "x", color="black")
 axis.legend(["additive", "multiplicative", "no noise, three seeds"], frameon=False)
 axis.set(xlabel="γ", ylabel="validation perplexity, best pass")

@@ -220,10 +220,10 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained
 az.plot_ppc(resampled, num_pp_samples=20, random_seed=0, ax=left, textsize=10, legend=False)
 left.set(title="Moves of the test days", xlabel="per cent", ylabel="density", xlim=(-10, 10))
 left.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-for (name, each), colour in zip(replicates.items(), ("#D55E00", "#0072B2"), strict=True):
+for (name, each), color in zip(replicates.items(), ("#D55E00", "#0072B2"), strict=True):
     largest = each.abs().amax((1, 2)).numpy()
     share = (largest >= observed).mean()
-    right.hist(largest, bins=np.arange(5, 31), color=colour, alpha=0.5, label=f"{name} ({share:.0%} as large)")
+    right.hist(largest, bins=np.arange(5, 31), color=color, alpha=0.5, label=f"{name} ({share:.0%} as large)")
 right.axvline(observed, color="black", linestyle="--", label=f"observed ({observed:.1f})")
 right.set(title=f"Largest move in {DRAWS} replicates", xlabel="per cent", ylabel="replicates")
 right.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

@@ -100,10 +100,10 @@ curves |= {f"importance, S = {S}": [objective(gamma, S) for gamma in gammas] for
 curves["exact"] = [exact(gamma) for gamma in gammas]
 
 figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
-for (name, values), colour in zip(curves.items(), ("#0072B2", "#D55E00", "#009E73", "black"), strict=True):
-    axis.plot(gammas, values, color=colour, label=name)
+for (name, values), color in zip(curves.items(), ("#0072B2", "#D55E00", "#009E73", "black"), strict=True):
+    axis.plot(gammas, values, color=color, label=name)
     best = min(range(len(gammas)), key=values.__getitem__)
-    axis.plot(gammas[best], values[best], "o", color=colour)
+    axis.plot(gammas[best], values[best], "o", color=color)
     print(f"{name:20} lowest at γ = {gammas[best]:.2f}")
 axis.set(xlabel="γ (standard deviation)", ylabel="nats per step (lower is better)", ylim=(1.6, 2.3))
 axis.set_title("What each objective says of γ (dots: where it is lowest)")
@@ -242,9 +242,9 @@ plt.show()
 # %%
 figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
 axis.plot(FIXED, [result.test.perplexity for result in grid.values()], "o-", color="black", label="fixed γ")
-colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-for (name, result), colour, marker in zip(learned.items(), colours, "sD^v", strict=True):
-    axis.plot(best_gamma(result), result.test.perplexity, marker, color=colour, label=name)
+colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+for (name, result), color, marker in zip(learned.items(), colors, "sD^v", strict=True):
+    axis.plot(best_gamma(result), result.test.perplexity, marker, color=color, label=name)
 axis.set(xlabel="γ of the best model (standard deviation)", ylabel="test perplexity, noise off")
 axis.set_title("Fixed and learned spreads on the text (lower is better)")
 axis.grid(alpha=0.3)

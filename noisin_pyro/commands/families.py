@@ -38,7 +38,7 @@ class Families(Options):
         ]
         print(aligned(rows))
         print(
-            "\nγ is --spread, h the state without noise, ε the law standardised to mean 0 and variance 1."
+            "\nγ is --spread, h the state without noise, ε the law standardized to mean 0 and variance 1."
             "\nAdditive: z = h + γε. Multiplicative: z = h(1 + γε). A law that names γ has mean 1 and multiplies h;"
             "\na native one has mean h."
         )

@@ -28,7 +28,7 @@ T = TypeVar("T", bound=nn.Module)
 
 
 class Emission(ReusableModule):
-    """A read-out of z, linear or with a hidden layer, and the distribution that it parametrises.
+    """A read-out of z, linear or with a hidden layer, and the distribution that it parametrizes.
 
     Subclass it for an emission of your own, and give an instance to :class:`SequenceModel`: define ``forward``, and
     declare ``event_dim`` if x_t is not a vector, and ``num_parameters`` if the read-out has several values for each

@@ -195,7 +195,7 @@ class SequenceModel(ReusableModule):
 class LanguageModel(SequenceModel):
     """A language model: an embedding as wide as the state, noisy layers, a softmax over the vocabulary.
 
-    Embeddings are initialised from N(0, 1), as torch's are; those that are also the softmax's weights from U(±0.1), as
+    Embeddings are initialized from N(0, 1), as torch's are; those that are also the softmax's weights from U(±0.1), as
     in the published paper. The softmax's bias starts at 0.
 
     Args:
@@ -286,7 +286,7 @@ def initialize_as_published(model: SequenceModel) -> None:
 
     Spreads and an emission's scale stay unchanged.
 
-    Source: Dieng et al. (2018), their experiments. The paper only says that initialisation matters (section 4).
+    Source: Dieng et al. (2018), their experiments. The paper only says that initialization matters (section 4).
     """
     bound = 1.0 / math.sqrt(model.rnn.hidden_size)
     for name, parameter in model.named_parameters():

@@ -21,7 +21,7 @@ PAPER_FLOOR = 0.1  # section 4: "we added a constant of 0.1"
 
 
 class SpreadPrior(dist.Independent):
-    """The prior of one layer's γ, by which its site is recognised.
+    """The prior of one layer's γ, by which its site is recognized.
 
     Attributes:
         layer: the layer's number, 0 for the inputs; None outside a :class:`NoisyRNN`.

@@ -42,7 +42,7 @@ def unroll(model: Model) -> Model:
 
 
 def innovations(model: Model) -> Model:
-    """The view for guides: sites ``z_l_noise`` hold the standardised noise ε ``(T, H)``; z is computed from it.
+    """The view for guides: sites ``z_l_noise`` hold the standardized noise ε ``(T, H)``; z is computed from it.
 
     The support of ε never depends on the mean, so variational guides act here. Padded steps keep their prior density
     (they never reach x). Native beta keeps z as its site, since its support is (0, 1) for every mean. So does a layer

@@ -14,7 +14,7 @@ START, FLOOR = 0.05, 0.01
 
 
 class NormalWeights(dist.Independent):
-    """The normal prior of one matrix; a class of its own, so that ``noise_off`` recognises it."""
+    """The normal prior of one matrix; a class of its own, so that ``noise_off`` recognizes it."""
 
     def clean(self) -> Tensor:
         """The matrix without noise."""

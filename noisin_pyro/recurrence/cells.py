@@ -1,4 +1,4 @@
-"""The transitions f(x_{t-1}, z_{t-1}) of section 2.1: one class for each cell, in torch's parametrisation.
+"""The transitions f(x_{t-1}, z_{t-1}) of section 2.1: one class for each cell, in torch's parametrization.
 
 Shapes: B batch, T time, H units, G = gates · H; any dimensions may stand before B.
 """

@@ -55,7 +55,7 @@ class Softmax(dist.Categorical):
         self.z, self.weight, self.bias, self.matmul_precision = z, weight, bias, matmul_precision
         if matmul_precision == "bfloat16":
             check_bfloat16_operands(z, weight, bias)
-        # Categorical's own constructor would compute and normalise the scores, so it is not called.
+        # Categorical's own constructor would compute and normalize the scores, so it is not called.
         self._num_events = bias.shape[-1]
         self._weights_are_shared = weight.dim() == 2 and bias.dim() == 1
         batch = z.shape[:-1] if self._weights_are_shared else self.scores.shape[:-1]
@@ -188,7 +188,7 @@ class _LogProb(torch.autograd.Function):
 
 
 def _block_rows(z: Tensor, bias: Tensor) -> int:
-    """Rows of a block. On a GPU all of them: it has the memory, and the comparison in backward would synchronise."""
+    """Rows of a block. On a GPU all of them: it has the memory, and the comparison in backward would synchronize."""
     return len(z) if z.is_cuda else max(1, BLOCK_NUMEL // len(bias))
 
 

@@ -54,7 +54,7 @@ class Transition(ABC):
 
     @abstractmethod
     def transport(self, family: Family, spread: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z_{1:T} from the standardised noise ε_{1:T}, both ``(..., B, T, H)``, and the last memory."""
+        """z_{1:T} from the standardized noise ε_{1:T}, both ``(..., B, T, H)``, and the last memory."""
 
     @abstractmethod
     def clean(self) -> tuple[Tensor, Tensor | None]:

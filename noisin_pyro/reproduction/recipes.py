@@ -53,7 +53,7 @@ def table3(method: Literal["NOISIN", "None"]) -> Recipe:
         unspecified=(
             "steps of truncated backpropagation (20, as in the setup that it follows, Zaremba et al., 2014)",
             "whether rate 1.0 and norm 5 are of a loss summed over these steps (as there, so 20 and 0.25 of a mean)",
-            "initialisation (the published paper's, where Zaremba et al. have U(±0.1))",
+            "initialization (the published paper's, where Zaremba et al. have U(±0.1))",
             "whether embedding and softmax share weights (they do not)",
             "form of the noise (additive) and where γ starts (0.5)",
             "noise at test time (off; an ensemble of 50 beside it)",
@@ -81,7 +81,7 @@ def zaremba() -> Recipe:
         group="lstm, 2 layers",
         source="Recurrent Neural Network Regularization (Zaremba et al., 2014), table 1, non-regularized LSTM",
         paper_test=114.5,
-        unspecified=("initialisation is the published NOISIN paper's, U(±1/√H), where theirs is U(±0.1)",),
+        unspecified=("initialization is the published NOISIN paper's, U(±1/√H), where theirs is U(±0.1)",),
         config=Config(
             data=Data(name="ptb", batch_size=20, eval_batch_size=10, window=ZAREMBA_WINDOW),
             model=_ZAREMBA_MODEL,

@@ -24,7 +24,7 @@ TABLE_2: dict[tuple[Cell, int], dict[Method, float]] = {
 UNSPECIFIED = (
     "hidden size (256, as in figure 2)",
     "steps of truncated backpropagation (35)",
-    "initialisation (the published paper's; chosen on validation without noise)",
+    "initialization (the published paper's; chosen on validation without noise)",
     "whether embedding and softmax share weights (they do)",
     "clipping (at norm 5, of the mean by step)",
     "form of the noise (multiplicative; two rows have additive noise, as the draft writes it)",

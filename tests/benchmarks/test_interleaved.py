@@ -70,7 +70,7 @@ def test_under_constant_load_the_quietest_rounds_count(table: Any) -> None:
     assert table.module.quiet_rounds([0.5, 0.1, 0.01, 0.3, 0.2], 3) == [1, 2, 4]
 
 
-def test_every_step_takes_every_place_and_follows_every_neighbour(timing: Timing) -> None:
+def test_every_step_takes_every_place_and_follows_every_neighbor(timing: Timing) -> None:
     names = ["a", "b", "c", "d"]
     orders = [timing("interleaved").turn_order(names, count) for count in range(8)]
     assert all(sorted(order) == names for order in orders)

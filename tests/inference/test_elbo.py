@@ -51,10 +51,10 @@ class TestAgainstTheRepeatedPrior:
         samples = torch.stack(differences)
         assert_mean(samples[:, samples.std(0) > 0], 0.0)
 
-    def test_vectorised_and_looped_particles_agree(self, assert_mean):
+    def test_vectorized_and_looped_particles_agree(self, assert_mean):
         model = language_model()
-        vectorised, looped = (PriorAsGuide_ELBO(4, vectorize_particles=v, max_plate_nesting=1) for v in (True, False))
-        draws = [vectorised.loss(model, None, *WORDS) - looped.loss(model, None, *WORDS) for _ in range(300)]
+        vectorized, looped = (PriorAsGuide_ELBO(4, vectorize_particles=v, max_plate_nesting=1) for v in (True, False))
+        draws = [vectorized.loss(model, None, *WORDS) - looped.loss(model, None, *WORDS) for _ in range(300)]
         assert_mean(torch.tensor(draws).double(), 0.0)
 
 

@@ -113,8 +113,8 @@ class TestImportanceBound:
                 z = pyro.sample("z", dist.Normal(0.0, 1.0))
                 pyro.sample("x", dist.Normal(z, 1.0), obs=X.float())
 
-        for vectorised in (True, False):
-            elbo = PriorAsGuide_ELBO(5, vectorize_particles=vectorised, bound="importance", max_plate_nesting=1)
+        for vectorized in (True, False):
+            elbo = PriorAsGuide_ELBO(5, vectorize_particles=vectorized, bound="importance", max_plate_nesting=1)
             values = []
             for shared in (False, True):
                 pyro.set_rng_seed(2)

@@ -46,7 +46,7 @@ def test_standard_error_of_padded_sequences_is_that_of_a_ratio(linear_gaussian, 
     nats = two.totals - one.totals
     found = one.difference(two)
     assert found.nats_per_step == pytest.approx((nats.sum() / lengths.sum()).item())
-    # the jackknife of a ratio of sums agrees with its linearisation up to terms of order 1/N
+    # the jackknife of a ratio of sums agrees with its linearization up to terms of order 1/N
     left_out = (nats.sum() - nats) / (lengths.sum() - lengths)
     jackknife = ((SEQUENCES - 1) / SEQUENCES * (left_out - left_out.mean()).square().sum()).sqrt()
     assert found.standard_error == pytest.approx(jackknife.item(), rel=0.1)
