@@ -82,6 +82,11 @@ def prepare(app: Sphinx, what: str, name: str, it: object, options: object, line
     lines[:] = [re.sub(r"^ +\w+(, \w+)+: ", lambda names: names[0].replace(", ", ","), line) for line in lines]
 
 
+def link_notebooks(app: Sphinx, page: str, source: list[str]) -> None:
+    """Point links to the repository's ``notebooks`` at their copies inside ``docs``."""
+    source[0] = re.sub(r"\]\(\.\./((\.\./)*notebooks/)", r"](\1", source[0])
+
+
 def run_commands(app: Sphinx, page: str, source: list[str]) -> None:
     """Run the commands of a page that has cells, which need their files, and show below them what they print."""
     if not source[0].startswith("---\nfile_format: mystnb"):
@@ -108,6 +113,7 @@ def plain_types(it: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir)))
+    app.connect("source-read", link_notebooks)
     app.connect("source-read", run_commands)
     app.connect("missing-reference", find_by_name)
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon

@@ -41,12 +41,12 @@ def save(path: Path) -> None:
             x = poutine.trace(model).get_trace(inputs).nodes["x"]["value"]
         saved.setdefault("model", model)
         data = saved.setdefault("data", nz.data.Sequences(inputs, x))
-        found = nz.posterior(model, data, num_samples=400, num_proposals=40_000, seed=1, progress=False)
-        for group in found.groups():
-            for name, values in found[group].data_vars.items():
+        result = nz.posterior(model, data, num_samples=400, num_proposals=40_000, seed=1, progress=False)
+        for group in result.groups():
+            for name, values in result[group].data_vars.items():
                 saved[f"{noise}/{group}/{name}"] = values.values
                 saved[f"dims/{noise}/{group}/{name}"] = json.dumps(values.dims)
-        saved[f"attrs/{noise}"] = json.dumps(found.attrs)
+        saved[f"attrs/{noise}"] = json.dumps(result.attrs)
     del saved["model"], saved["data"]
     saved["log_weights"] = torch.randn(3, 1000).double().numpy() * [[0.5], [1.0], [3.0]]
     saved["pareto_k"] = _adapter().pareto_k(saved["log_weights"])
@@ -59,8 +59,8 @@ def check(path: Path) -> None:
         warnings.filterwarnings("ignore", announced)  # calls of ArviZ 0.23 that matplotlib 3.13 and pandas 4 will end
     adapter = _adapter()
     arrays = np.load(path)
-    found = {noise: _built(adapter, arrays, noise) for noise in ("gaussian", "laplace")}
-    for noise, data in found.items():
+    posteriors = {noise: _built(adapter, arrays, noise) for noise in ("gaussian", "laplace")}
+    for noise, data in posteriors.items():
         _pictures(adapter, data)
         gamma, z = arrays[f"{noise}/posterior/gamma_1"], arrays[f"{noise}/posterior/z_1"]
         summary = adapter.load().summary(data, **adapter.interval(0.9))
@@ -70,7 +70,7 @@ def check(path: Path) -> None:
         assert any(str(column).endswith(("90_lb", "5%")) for column in summary.columns), summary
         assert data.posterior.time.values.tolist() == [1, 2]
         assert data.attrs["noise"] == f"{noise}:additive"
-    _leave_one_out(adapter.load(), found, arrays)
+    _leave_one_out(adapter.load(), posteriors, arrays)
     np.testing.assert_allclose(adapter.pareto_k(arrays["log_weights"]), arrays["pareto_k"], atol=0.03)
 
 
@@ -98,17 +98,17 @@ def _pictures(adapter: Any, data: Any) -> None:
     plt.close("all")
 
 
-def _leave_one_out(arviz: Any, found: dict[str, Any], arrays: Any) -> None:
+def _leave_one_out(arviz: Any, posteriors: dict[str, Any], arrays: Any) -> None:
     """Loo of whole sequences is near the plain importance estimate, -Σ_n log mean_s 1 / p(x_n | γ_s)."""
-    told = {noise: arviz.loo(data, var_name="x_marginal") for noise, data in found.items()}
-    for noise, loo in told.items():
+    scores = {noise: arviz.loo(data, var_name="x_marginal") for noise, data in posteriors.items()}
+    for noise, loo in scores.items():
         log_p = arrays[f"{noise}/log_likelihood/x_marginal"].reshape(-1, 6)
         plain = -np.log(np.exp(-log_p).mean(0)).sum()
         elpd = float(loo.elpd if hasattr(loo, "elpd") else loo.elpd_loo)
         assert abs(elpd - plain) < 0.1, (elpd, plain)
         assert loo.n_data_points == 6
-    table = arviz.compare(found, var_name="x_marginal")
-    assert set(table.index) == set(found), table
+    table = arviz.compare(posteriors, var_name="x_marginal")
+    assert set(table.index) == set(posteriors), table
 
 
 def _adapter() -> Any:

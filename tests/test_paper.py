@@ -20,11 +20,11 @@ def test_code_that_the_page_names_exists(name: str) -> None:
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         try:
-            found: Any = importlib.import_module(".".join(parts[:length]))
+            value: Any = importlib.import_module(".".join(parts[:length]))
         except ModuleNotFoundError:
             continue
         for part in parts[length:]:
-            found = getattr(found, part)
+            value = getattr(value, part)
         return
     raise AssertionError(name)
 

@@ -133,9 +133,9 @@ def _refuse(content: bytes, start: int, problem: str, candidates: dict[str, str]
     else:
         remedy = "remove it, or pass a text file"
     before = content[:start].decode(encoding, "ignore")
-    here = LINE_END.split(before)[-1][-20:] + LINE_END.split(text[len(before) :][:20])[0]
+    excerpt = LINE_END.split(before)[-1][-20:] + LINE_END.split(text[len(before) :][:20])[0]
     at = " at" if encoding == "utf-8" else ""
-    raise ValueError(f"{path}, line {_line(before)}: {problem}{at} {here!r}; {remedy}")
+    raise ValueError(f"{path}, line {_line(before)}: {problem}{at} {excerpt!r}; {remedy}")
 
 
 def _readings(content: bytes, candidates: dict[str, str]) -> dict[str, str]:

@@ -57,7 +57,7 @@ class Scaling:
             observed = observed / largest
             if kind == "standard":
                 loc[d] = observed.mean() * largest
-                # the rounding errors of a constant column are no spread
+                # the standard deviation of a constant column is a rounding error
                 spread = observed.std()
                 scale[d] = spread * largest if spread > 1e-13 else 1.0
             else:

@@ -66,7 +66,7 @@ class Vocabulary:
             level: whether the words are words or characters.
 
         Raises:
-            ValueError: a ``max_vocabulary`` or ``min_count`` that is no integer, or below 3 or 1.
+            ValueError: a ``max_vocabulary`` or ``min_count`` that is not an integer, or is below 3 or 1.
         """
         if max_vocabulary is not None:  # <eos>, <unk> and a word
             max_vocabulary = integer("max_vocabulary", max_vocabulary, 3)

@@ -195,7 +195,15 @@ class PriorAsGuide_ELBO(ELBO):
             )
 
     def _elbo(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
-        """One run's ELBO and its surrogate, whose gradient is an unbiased estimate of the ELBO's."""
+        """One run's ELBO and its surrogate, whose gradient is an unbiased estimate of the ELBO's.
+
+        For latent sites z_g that the guide samples, and z_p that are drawn from their prior, the ELBO is
+
+            log p(x | z) + kl_weight Σ_g (log p(z_g | …) - log q(z_g | …)),
+
+        equation (1) of the paper if there is no z_g. Sites without a pathwise gradient add their score function times
+        the terms that depend on them to the surrogate: Σ_i stop_gradient(cost_i) log q(z_i), or log p for a z_p.
+        """
         value: Any = torch.zeros(())
         surrogate: Any = torch.zeros(())
         costs = MultiFrameTensor()

@@ -151,7 +151,7 @@ def forecast_with(
     """What :func:`forecast` returns, and log p(actual | z) of each sample and step ``(S, N, H)``.
 
     Args:
-        actual: the values that came, ``(N, H)`` or ``(N, H, D)``.
+        actual: the observed values, ``(N, H)`` or ``(N, H, D)``.
     """
     num_steps, num_samples = integer("num_steps", num_steps), integer("num_samples", num_samples)
     if not isinstance(data, Sequences):
@@ -181,8 +181,8 @@ def forecast_with(
             states, last = _filtered(program, part, settings, missing)
             own = feed.rows(block)
             own = own if last is None else replace(own, last=last, observed=~last.isnan())
-            came = None if actual is None else actual[block].to(like.device)
-            drawn = simulate(program, states, own, num_steps, came)
+            actual_block = None if actual is None else actual[block].to(like.device)
+            drawn = simulate(program, states, own, num_steps, actual_block)
             samples.append(drawn[0])
             log_p.append(drawn[1])
     result = _result(torch.cat(samples, 1), data)

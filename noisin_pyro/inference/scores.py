@@ -36,7 +36,7 @@ def crps(samples: Tensor, x: Tensor) -> Tensor:
 
     Args:
         samples: of X, ``(S, ...)`` with S at least 2.
-        x: what came, ``(...)``.
+        x: observed values, ``(...)``.
 
     Source: Zamo and Naveau, *Estimation of the continuous ranked probability score with limited information*,
     Mathematical Geosciences 50 (2018).
@@ -154,8 +154,8 @@ def forecast_scores(
         possible = x.where(is_scored.unsqueeze(-1), x[is_scored][0])
         drawn, log_p = forecast_with(model, history, num_steps, *options, actual=possible)
         assert log_p is not None
-        naive, came = _naive_error(history, season), x.where(scored, math.nan).double().cpu()
-        scores = _scores(drawn.samples.double().cpu(), came, naive, log_p.double().cpu(), probabilities, values)
+        naive, observed = _naive_error(history, season), x.where(scored, math.nan).double().cpu()
+        scores = _scores(drawn.samples.double().cpu(), observed, naive, log_p.double().cpu(), probabilities, values)
         for name, each in scores.items():
             added = torch.stack([each.nansum((1, 2)), (~each.isnan()).sum((1, 2))], 1)
             totals[name] = totals.get(name, 0.0) + added

@@ -94,7 +94,7 @@ def get(name: str | Dropout, rate: float | None = None) -> Dropout:
     if not isinstance(name, Dropout):
         known("regularizer", name, REGULARIZERS)
     if rate is not None and name != "variational-dropout":
-        other = "D, whose rates are the paper's (0.5, 0.4, 0.5)" if name == "D" else f"regularizer {name!r}"
+        other = "D, whose rates are the published paper's (0.5, 0.4, 0.5)" if name == "D" else f"regularizer {name!r}"
         raise ValueError(
             f"dropout {rate!r} is the rate of regularizer 'variational-dropout', not of {other}; leave it out, or use "
             "that regularizer"

@@ -166,34 +166,34 @@ class MixtureOf(TorchDistribution):
 
     Args:
         log_weights: normalized, ``(..., K)``.
-        laws: the K distributions, with batch shape ``(...)``.
+        components: the K distributions, with batch shape ``(...)``.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[override]
 
-    def __init__(self, log_weights: Tensor, laws: Sequence[TorchDistribution]) -> None:
-        self.log_weights, self.laws = log_weights, laws
-        super().__init__(log_weights.shape[:-1], laws[0].event_shape)
+    def __init__(self, log_weights: Tensor, components: Sequence[TorchDistribution]) -> None:
+        self.log_weights, self.components = log_weights, components
+        super().__init__(log_weights.shape[:-1], components[0].event_shape)
 
     @property
     def support(self) -> Any:
-        return self.laws[0].support
+        return self.components[0].support
 
     @property
     def mean(self) -> Tensor:
-        return self._select(torch.stack([law.mean for law in self.laws]), self.log_weights.exp())
+        return self._select(torch.stack([each.mean for each in self.components]), self.log_weights.exp())
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> MixtureOf:
-        laws = [law.expand(batch_shape) for law in self.laws]
-        return MixtureOf(self.log_weights.expand(*batch_shape, -1), laws)  # type: ignore[arg-type]
+        components = [each.expand(batch_shape) for each in self.components]
+        return MixtureOf(self.log_weights.expand(*batch_shape, -1), components)  # type: ignore[arg-type]
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         chosen = dist.OneHotCategorical(logits=self.log_weights).sample(sample_shape)
-        return self._select(torch.stack([law.sample(sample_shape) for law in self.laws]), chosen)
+        return self._select(torch.stack([each.sample(sample_shape) for each in self.components]), chosen)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        each = torch.stack([law.log_prob(value) for law in self.laws], -1)
-        return (each + self.log_weights).logsumexp(-1)
+        log_probs = torch.stack([each.log_prob(value) for each in self.components], -1)
+        return (log_probs + self.log_weights).logsumexp(-1)
 
     def _select(self, values: Tensor, weights: Tensor) -> Tensor:
         """Σ_k weights_k values_k, of values ``(K, ..., event)`` and weights ``(..., K)``."""

@@ -120,7 +120,7 @@ class Emission(ReusableModule):
             return self(next(self.parameters()).new_zeros(1, 1, self.hidden_size))
 
     def check_values(self, targets: Tensor) -> None:
-        """Raise a ``ValueError`` for targets that are no possible values of x, where nothing else validates them."""
+        """Raise a ``ValueError`` for targets outside the support of x, where nothing else validates them."""
         check_support(self.at_zero(), targets)
 
     def forward(self, z: Tensor) -> TorchDistribution:
@@ -217,7 +217,7 @@ def check_support(law: TorchDistribution, targets: Tensor) -> None:
 
 
 def with_plain_weights(module: T) -> T:
-    """A shallow copy whose weights are plain attributes, read once: Pyro records every access to a module's own."""
+    """A shallow copy whose weights are plain attributes. Pyro records each access to the parameters of a module."""
     plain = copy.copy(module)
     names = {name.removesuffix("_unconstrained") for name in module._parameters}
     values = {name: getattr(module, name) for name in names | set(getattr(module, "_pyro_samples", ()))}

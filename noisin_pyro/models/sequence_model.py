@@ -181,7 +181,7 @@ class SequenceModel(ReusableModule):
         """The plate of ``batch`` sequences, a subsample of a data set of ``size``.
 
         Raises:
-            ValueError: for an empty batch, or a size that is no whole number or below the batch's.
+            ValueError: for an empty batch, or a size that is not an integer, or is below the batch's.
         """
         if batch < 1:
             raise ValueError("inputs must contain at least one sequence, got an empty batch; skip it")

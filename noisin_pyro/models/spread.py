@@ -89,8 +89,8 @@ class Spread(PyroModule):
         elif prior is not None:
             if not isinstance(prior, TorchDistributionMixin):
                 raise ValueError(f"Spread: prior must be a Pyro distribution, got {prior!r}")
-            least, _ = bounds(prior.support)
-            if prior.shape() != torch.Size() or least is None or least < 0:
+            lower, _ = bounds(prior.support)
+            if prior.shape() != torch.Size() or lower is None or lower < 0:
                 raise ValueError(f"Spread: prior must be of one positive number, got {prior} of shape {prior.shape()}")
             self.gamma = PyroSample(_spread_prior)
 
@@ -135,8 +135,8 @@ class Spread(PyroModule):
             if self.fixed >= largest:
                 raise ValueError(f"spread must be below {largest:g} for this noise, got {self.fixed:g}")
         elif self.prior is not None:
-            _, most = bounds(self.prior.support)
-            if most is None or most > largest:
+            _, upper = bounds(self.prior.support)
+            if upper is None or upper > largest:
                 raise ValueError(f"the prior of spread must end at {largest:g} for this noise, got {self.prior}")
         else:
             # The meta device has no values: there the parameter is as it was made.

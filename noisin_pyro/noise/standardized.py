@@ -230,7 +230,7 @@ class Standardized(UnitDistribution):
 
 
 class StandardizedSimplex(Region):
-    """Support of the ε of a law on the simplex. ``biject_to`` knows it (see ``transforms.py``)."""
+    """Support of the ε of a law on the simplex; ``transforms.py`` registers its bijection with ``biject_to``."""
 
     def __init__(self, law: Standardized):
         self.law = law

@@ -136,7 +136,7 @@ class Recurrence(Transition):
         return replace(self, z=z, c=c)
 
     def means(self, z: Tensor, family: Family | None = None) -> tuple[Tensor, Tensor | None]:
-        # Given z, no mean waits for another: all steps go through the cell in one call, with one product.
+        # Given z, the means of all steps are independent: the cell computes them in one call, with one matrix product.
         batch = common_shape(z.shape[:-2], self.z.shape[:-1])
         start = self.z.expand(*batch, z.shape[-1]).unsqueeze(-2)
         previous = torch.cat([start, z[..., :-1, :].expand(*batch, -1, -1)], -2)
@@ -155,7 +155,7 @@ class Recurrence(Transition):
         return 2**-12 if self._precision(family) == "bfloat16" else torch.finfo(self.z.dtype).eps
 
     def _precision(self, family: Family | None) -> str:
-        """That of a draw's products: those of the scan alone are ever in bfloat16."""
+        """The precision of the matrix products in a draw. Only the scan multiplies in bfloat16."""
         if self.matmul_precision == "float32" or not (family is None or family.has_innovations):
             return "float32"
         return self.matmul_precision if self._backend(family, 1) == "scan" else "float32"
@@ -262,8 +262,8 @@ class Recurrence(Transition):
     @staticmethod
     def _at(start: Tensor | None, path: Tensor, lengths: Tensor) -> Tensor:
         assert start is not None
-        # With the start in front, index 0 is the state carried in, as a length of 0 wants; a gather keeps it all on the
-        # device, without reading lengths.
+        # A sequence of length 0 ends in the state carried in, so that goes in front, at index 0. The gather leaves
+        # lengths on the device, where reading them would wait.
         batch = common_shape(start.shape[:-1], path.shape[:-2])
         path, start = path.expand(*batch, -1, -1), start.expand(*batch, -1).unsqueeze(-2)
         index = lengths[..., None, None].expand(*batch, 1, path.shape[-1])

@@ -15,7 +15,7 @@ LEVEL = 0.05
 
 
 class Comparison(NamedTuple):
-    """A method beside a baseline.
+    """A method compared with a baseline.
 
     Attributes:
         method, baseline: their names.
@@ -66,7 +66,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """A line of Markdown for each comparison."""
-    heads = ("method", "beside", "better by, nats", "p", "p, Holm", "verdict")
+    heads = ("method", "baseline", "better by, nats", "p", "p, Holm", "verdict")
     return markdown(heads, [
         (
             each.method, each.baseline, f"{each.difference:+.4f}".replace("-", "−"), f"{each.p_value:.2g}",

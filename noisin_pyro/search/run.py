@@ -69,7 +69,7 @@ def search(
             first half of their epochs and the first three trials.
         storage: URL of a database for Optuna; by default a journal in ``folder``.
         seed: seed of the proposals; that of the runs is ``config.run.seed``.
-        finish: train the best trial to its end. Without it, a search in which all trials failed is no error.
+        finish: train the best trial to its end. Without it, a search in which all trials failed raises no error.
         after_epoch: as for ``train``, called after each epoch of each trial and of the best one, and before each trial.
 
     Raises:

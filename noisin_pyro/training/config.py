@@ -237,7 +237,7 @@ def from_json(text: str) -> Config:
     """The configuration that :func:`to_json` wrote.
 
     Raises:
-        ValueError: text that is no JSON of groups, a group or field that is missing or unknown, or what
+        ValueError: text that is not JSON of groups, a group or field that is missing or unknown, or what
             :class:`Config` refuses.
     """
     try:

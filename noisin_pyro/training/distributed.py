@@ -94,7 +94,7 @@ class World:
         """Number of this process's rows of a batch.
 
         Raises:
-            ValueError: a batch size that is no multiple of the number of processes.
+            ValueError: a batch size that is not a multiple of the number of processes.
         """
         part, rest = divmod(batch_size, self.size)
         if rest or not part:
@@ -195,9 +195,9 @@ def data_parallel(bound: Bound, world: World) -> Bound:
 
 
 def log_once(text: str) -> bool:
-    """Whether this is the first process to ask this about ``text``: it is then the one to print it.
+    """Whether this process is the first to call this with ``text``, and so the one that prints it.
 
-    This asks ``torchrun``, and so works after the processes are disconnected.
+    The processes agree through ``torchrun``'s store, which is still there after the process group is destroyed.
     """
     if not is_distributed():
         return True

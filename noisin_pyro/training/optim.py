@@ -47,15 +47,15 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of that name over ``parameters``.
 
-    Averaged SGD is plain SGD beside which the mean of the weights after ``average_after`` steps is kept (default: of
-    all): torch's own default, a mean that starts after a million steps, would never start, and its decay of weights
-    and rate is not the published paper's.
+    ``ASGD`` is plain SGD that also averages the weights of the steps after ``average_after`` (default: of all).
+    torch's own defaults start the average after a million steps and decay the weights and the learning rate, which
+    the published paper does not.
 
-    Weights decay as the optimizer itself defines it (L2: as if ½ λ‖θ‖² were added to the loss; AdamW's, beside the
-    gradient), by default at its own rate, which is 0, but AdamW's 0.01; those that are ``spared`` do not.
+    Weight decay is what the optimizer defines it to be: an L2 penalty ½ λ‖θ‖² on the loss, or AdamW's decoupled decay.
+    It defaults to the optimizer's own, which is 0 for most and 0.01 for AdamW. Parameters in ``spared`` do not decay.
 
     Raises:
-        ValueError: a decay for an optimizer that has none.
+        ValueError: a weight decay for an optimizer that does not support it.
     """
     chosen = optimizer_class(name)
     # torch's step t sets the weight of step t + 1 in the mean to 1 / max(1, t - t0): the first of all must have 1.
@@ -72,7 +72,7 @@ def build_optimizer(
 
 
 def default_weight_decay(name: str) -> float | None:
-    """The weight decay that the optimizer of that name has of itself; None if it knows none."""
+    """The default weight decay of the named optimizer; None if it does not support weight decay."""
     parameter = inspect.signature(optimizer_class(name)).parameters.get("weight_decay")
     return None if parameter is None else parameter.default
 
@@ -86,7 +86,10 @@ def spared_from_decay(module: nn.Module) -> list[nn.Parameter]:
 def _groups(
     parameters: Iterable[nn.Parameter], weight_decay: float | None, spared: Iterable[nn.Parameter]
 ) -> list[dict[str, Any]]:
-    """All in one group; with a decay, those that are spared in a second one. None: the optimizer knows no decay."""
+    """Parameter groups: one for all, or, with weight decay, a second one without it for those that are spared.
+
+    A ``weight_decay`` of None is for an optimizer that does not support it.
+    """
     parameters, others = list(parameters), {id(parameter) for parameter in spared}
     if weight_decay is None:
         return [{"params": parameters}]

@@ -154,8 +154,8 @@ class Model(Options):
     regularizer: Literal["none", "variational-dropout", "D"] = "none"
     """Dropout with masks fixed over time, with or without noise: Gal and Ghahramani's, or the published paper's D."""
 
-    dropout: Annotated[float | None, default("the paper's", "RATE")] = None
-    """Dropout rate of variational-dropout. The paper has 0.3 for words and recurrence, and 0.5 elsewhere."""
+    dropout: Annotated[float | None, default("Gal and Ghahramani's", "RATE")] = None
+    """Dropout rate of variational-dropout. By default 0.3 for words and recurrence, and 0.5 elsewhere."""
 
     matmul_precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of matrix products with weights; sums are in float32. In layers, bfloat16 needs the backend scan."""
@@ -242,7 +242,7 @@ class Optimization(Options):
     """Number of Monte Carlo samples of the noise per gradient."""
 
     bound: Literal["elbo", "importance", "filtering"] = "elbo"
-    """Objective: elbo (the paper's), importance (no bound on a cut text), filtering (a particle filter's estimate)."""
+    """Objective: elbo (the paper's), importance (not a bound if a text is cut into windows), filtering (a particle filter's estimate)."""
 
     threshold: Annotated[Annotated[float, Ge(0), Le(1)] | None, default("0.5", "FLOAT")] = None
     """With --bound filtering: resample if the effective sample size is below this fraction of particles; 0 is off."""

@@ -266,7 +266,7 @@ def _cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
 
 @contextmanager
 def _side_stream(device: torch.device) -> Iterator[None]:
-    """A stream of its own, in order with the main one, on which the steps before a capture have to run."""
+    """Run the steps before a capture on a side stream, as CUDA graphs require, in order with the main stream."""
     if device.type != "cuda":
         yield
         return

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def check_types(record: T) -> T:
-    """Check every field of a dataclass against its type hint, strictly: a ``bool`` is no number, a list no tuple.
+    """Check every field of a dataclass against its type hint, strictly: a ``bool`` is not a number, a list not a tuple.
 
     Returns:
         The dataclass.

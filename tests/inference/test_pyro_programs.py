@@ -101,8 +101,8 @@ class TestImportanceBound:
             trace = poutine.trace(model).get_trace()
         law = dist.Normal(trace.nodes["a"]["value"], 1.0)
         log_w = law.log_prob(X.reshape(3, 2)[:, :1].float()) + law.log_prob(torch.zeros(()))
-        by_hand = 0.5 * (log_w.logsumexp(0) - torch.tensor(5.0).log()).sum()
-        assert value == pytest.approx(float(by_hand))
+        expected = 0.5 * (log_w.logsumexp(0) - torch.tensor(5.0).log()).sum()
+        assert value == pytest.approx(float(expected))
 
     def test_shared_observed_sites_stay_outside_the_logarithm(self):
         def model(shared: bool):

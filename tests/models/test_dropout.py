@@ -180,9 +180,9 @@ def test_layers_with_noise_and_masks_agree_with_the_textbook_loop(cell: str, noi
         close(parts(end)[0][which], layer.z[:, -1])  # the state that is carried on has no mask
         if layer.memory is not None:
             close(parts(end)[1][which], layer.memory[:, -1])
-    wanted = [*(p for p in rnn.parameters() if p.requires_grad), x, *carried]
+    leaves = [*(p for p in rnn.parameters() if p.requires_grad), x, *carried]
     weight = torch.randn(result.shape, dtype=torch.float64)
-    results = [torch.autograd.grad((weight * z.sin()).sum(), wanted, allow_unused=True) for z in (result, expected)]
+    results = [torch.autograd.grad((weight * z.sin()).sum(), leaves, allow_unused=True) for z in (result, expected)]
     for gradient, other in zip(*results, strict=True):
         assert (gradient is None) == (other is None)
         if gradient is not None and other is not None:

@@ -160,10 +160,10 @@ def test_views_do_not_change_an_observed_trajectory() -> None:
 @pytest.mark.parametrize("view", [nz.unroll, nz.innovations, nz.noise_off])
 def test_a_view_of_a_module_is_a_module_with_the_same_parameters(view) -> None:
     model = nz.LanguageModel(7, UNITS, spread=nz.Spread(0.3, learn=True))
-    seen = view(model)
-    assert {id(p) for p in seen.parameters()} == {id(p) for p in model.parameters()}
+    viewed = view(model)
+    assert {id(p) for p in viewed.parameters()} == {id(p) for p in model.parameters()}
     tokens = torch.zeros(2, 3, dtype=torch.long)
-    seen(tokens, tokens).emission.log_prob(tokens).sum().backward()
+    viewed(tokens, tokens).emission.log_prob(tokens).sum().backward()
     assert model.rnn.weight_hh_l0.grad is not None
 
 

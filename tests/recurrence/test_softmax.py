@@ -99,11 +99,13 @@ def test_values_and_gradients_by_blocks_equal_those_of_cross_entropy(
     close(result, expected)
     with torch.no_grad():
         close(Softmax(z, weight, bias).log_prob(y), expected)
-    wanted = torch.autograd.grad(expected, parts[:3], up)
+    expected_grads = torch.autograd.grad(expected, parts[:3], up)
     for _ in range(2):  # what the first pass uses up, a second one finds again
-        for gradient, other in zip(torch.autograd.grad(result, parts[:3], up, retain_graph=True), wanted, strict=True):
+        for gradient, other in zip(
+            torch.autograd.grad(result, parts[:3], up, retain_graph=True), expected_grads, strict=True
+        ):
             close(gradient, other)
-    for source, other in zip(parts[:3], wanted, strict=True):  # alone, the others being no parameters
+    for source, other in zip(parts[:3], expected_grads, strict=True):  # alone, the others being no parameters
         given = [p if p is source else p.detach() for p in parts[:3]]
         close(torch.autograd.grad(Softmax(*given).log_prob(y), source, up)[0], other)
 

@@ -42,9 +42,9 @@ class Proposal:
         self.walk, self.guide, self.rows = walk, guide, (particles, walk.inputs.shape[-3])
         noisy = [layer for layer, spread in enumerate(walk.spreads) if spread is not None]
         # laws of ε do not depend on the step; those of native noise depend on the mean
-        self._laws: dict[int, Any] = {}
+        self._noise_laws: dict[int, Any] = {}
         if walk.family.has_innovations:
-            self._laws = {layer: walk.noise_law(layer).expand(self.rows) for layer in noisy}
+            self._noise_laws = {layer: walk.noise_law(layer).expand(self.rows) for layer in noisy}
 
     def step(self, t: int, states: States) -> Proposed:
         """Draw step t (from 0) given the states after step t - 1."""
@@ -53,11 +53,11 @@ class Proposal:
 
         def draw(layer: int, mean: Tensor) -> Tensor:
             # at the input layer all particles share the mean
-            law = self._laws[layer] if self._laws else self.walk.law(layer, mean.expand(*self.rows, -1))
+            law = self._noise_laws[layer] if self._noise_laws else self.walk.law(layer, mean.expand(*self.rows, -1))
             noise, log_ratio = self._noise(t, layer, law, mean, states, drawn)
             if log_ratio is not None:
                 log_ratios.append(log_ratio)
-            drawn[layer] = mean + self.walk.scale(layer, mean) * noise if self._laws else noise
+            drawn[layer] = mean + self.walk.scale(layer, mean) * noise if self._noise_laws else noise
             return drawn[layer]
 
         output, states_after = self.walk.step(t, states, draw)
@@ -74,7 +74,7 @@ class Proposal:
             return noise, log_p - log_p.detach()
         if self.guide is None:
             return noise, None
-        space = self.guide.spaces[layer] if self._laws else biject_to(law.support)
+        space = self.guide.spaces[layer] if self._noise_laws else biject_to(law.support)
         moved, stretch = self.guide.push(t, layer, noise, space, mean, states, below)
         return moved, law.log_prob(moved) - law.log_prob(noise) + stretch
 

@@ -42,7 +42,7 @@ def read(path: Path) -> list[Row]:
     between the columns, decimal commas beside these, and thousands separators.
 
     Raises:
-        ValueError: a file that is no log, or damaged.
+        ValueError: a file that is not a log, or is damaged.
     """
     content = path.read_bytes()
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -24,18 +24,18 @@ def data(linear_gaussian) -> Sequences:
 
 def test_difference_of_two_spreads_agrees_with_the_exact_likelihoods(linear_gaussian, exact_log_likelihood, data):
     one, two = (evaluate(linear_gaussian(spread=spread), data, "particle-filter", 4000) for spread in (1.0, 0.3))
-    found = one.difference(two)
+    result = one.difference(two)
     exact = [-exact_log_likelihood(data.targets, spread) for spread in (1.0, 0.3)]
     difference = exact[0] - exact[1]
     # 4.9 standard errors of the noise: a false alarm in a million
-    assert abs(found.nats_per_step - difference.mean().item() / STEPS) < 4.9 * found.monte_carlo_error
+    assert abs(result.nats_per_step - difference.mean().item() / STEPS) < 4.9 * result.monte_carlo_error
     paired = (difference.std() / SEQUENCES**0.5 / STEPS).item()
-    assert found.standard_error == pytest.approx(paired, rel=0.05)
+    assert result.standard_error == pytest.approx(paired, rel=0.05)
     # pairing reduces the error
-    assert found.standard_error < 0.7 * math.hypot(one.standard_error, two.standard_error)
+    assert result.standard_error < 0.7 * math.hypot(one.standard_error, two.standard_error)
     assert one.totals is not None and one.lengths is not None
     assert one.totals.shape == one.lengths.shape == (SEQUENCES,)
-    assert found.monte_carlo_error == math.hypot(one.monte_carlo_error, two.monte_carlo_error)
+    assert result.monte_carlo_error == math.hypot(one.monte_carlo_error, two.monte_carlo_error)
 
 
 def test_standard_error_of_padded_sequences_is_that_of_a_ratio(linear_gaussian, data):
@@ -44,18 +44,18 @@ def test_standard_error_of_padded_sequences_is_that_of_a_ratio(linear_gaussian, 
     one, two = (evaluate(linear_gaussian(spread=spread), padded, "particle-filter", 40) for spread in (1.0, 0.3))
     assert one.totals is not None and two.totals is not None
     nats = two.totals - one.totals
-    found = one.difference(two)
-    assert found.nats_per_step == pytest.approx((nats.sum() / lengths.sum()).item())
+    result = one.difference(two)
+    assert result.nats_per_step == pytest.approx((nats.sum() / lengths.sum()).item())
     # the jackknife of a ratio of sums agrees with its linearization up to terms of order 1/N
     left_out = (nats.sum() - nats) / (lengths.sum() - lengths)
     jackknife = ((SEQUENCES - 1) / SEQUENCES * (left_out - left_out.mean()).square().sum()).sqrt()
-    assert found.standard_error == pytest.approx(jackknife.item(), rel=0.1)
+    assert result.standard_error == pytest.approx(jackknife.item(), rel=0.1)
 
 
 def test_difference_of_a_model_and_itself_is_zero(linear_gaussian, data):
     one = evaluate(linear_gaussian(spread=0.0), data)
-    found = one.difference(one)
-    assert (found.nats_per_step, found.standard_error, found.monte_carlo_error) == (0.0, 0.0, 0.0)
+    result = one.difference(one)
+    assert (result.nats_per_step, result.standard_error, result.monte_carlo_error) == (0.0, 0.0, 0.0)
     noisy = evaluate(linear_gaussian(), data, "particle-filter", 40)
     assert noisy.difference(one).nats_per_step == pytest.approx(noisy.nats_per_step - one.nats_per_step)
 

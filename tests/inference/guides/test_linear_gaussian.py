@@ -67,6 +67,6 @@ def test_bounds_at_their_optima(linear_gaussian, exact_log_likelihood):
 
     # the law of the difference, in errors, is about a standard normal's: |z| > 5 is a false alarm once in 2 million
     options = {"method": "importance", "guide": guides["smoothing"], "num_samples": 100}
-    found = nz.evaluate(nz.innovations(model), data, **options)
-    assert found.unreliable is not None and found.unreliable < 0.02
-    assert found.nats_per_step == pytest.approx(exact, abs=5 * found.monte_carlo_error)
+    score = nz.evaluate(nz.innovations(model), data, **options)
+    assert score.unreliable is not None and score.unreliable < 0.02
+    assert score.nats_per_step == pytest.approx(exact, abs=5 * score.monte_carlo_error)

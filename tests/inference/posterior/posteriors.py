@@ -37,9 +37,9 @@ def drawn_from(model: SequenceModel, batch: int, steps: int, lengths: Any = None
     return Sequences(inputs, x, lengths)
 
 
-def z_scores(found: Any, mean: Tensor, deviation: Tensor, draws: Any) -> np.ndarray:
+def z_scores(posterior: Any, mean: Tensor, deviation: Tensor, draws: Any) -> np.ndarray:
     """z-scores of the draws' means and standard deviations, given the number of equivalent independent draws."""
     m, s, n = mean.numpy(), deviation.numpy(), np.asarray(draws)
-    of_mean = (found.mean(("chain", "draw")).values - m) / (s / n**0.5)
-    of_deviation = (found.std(("chain", "draw")).values - s) / (s / (2 * n) ** 0.5)
+    of_mean = (posterior.mean(("chain", "draw")).values - m) / (s / n**0.5)
+    of_deviation = (posterior.std(("chain", "draw")).values - s) / (s / (2 * n) ** 0.5)
     return np.stack([of_mean, of_deviation])

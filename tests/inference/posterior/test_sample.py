@@ -165,8 +165,8 @@ def test_posterior_of_bernoulli_noise_agrees_with_enumeration():
         result = look(nz.innovations(model), data, num_samples=5000, num_proposals=50_000)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 4).reshape(16, 1, 2, 2)
     with pyro.plate("paths", 16, dim=-2), torch.no_grad():
-        held = poutine.condition(nz.innovations(model), {"z_1_noise": signs})
-        trace = poutine.trace(held).get_trace(data.inputs, data.targets)
+        conditioned = poutine.condition(nz.innovations(model), {"z_1_noise": signs})
+        trace = poutine.trace(conditioned).get_trace(data.inputs, data.targets)
     chances = trace.nodes["x"]["fn"].log_prob(data.targets).squeeze(-1).softmax(0)
     paths = trace.nodes["z_1"]["value"].reshape(16, 4)
     drawn = torch.from_numpy(result.posterior.z_1.values).reshape(-1, 4)
