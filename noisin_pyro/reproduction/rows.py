@@ -81,7 +81,7 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOpti
         Whether everything is done.
 
     Raises:
-        ValueError: options that the recipes refuse, data that are not a text, or records of other options in ``folder``.
+        ValueError: options that the recipes refuse, data other than a text, or records of other options in ``folder``.
     """
     limit = time_limit(options.minutes)
     changed = [dataclasses.replace(recipe, config=with_values(recipe.config, options.changes)) for recipe in recipes]

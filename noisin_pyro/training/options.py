@@ -242,7 +242,7 @@ class Optimization(Options):
     """Number of Monte Carlo samples of the noise per gradient."""
 
     bound: Literal["elbo", "importance", "filtering"] = "elbo"
-    """Objective: elbo (the paper's), importance (not a bound if a text is cut into windows), filtering (a particle filter's estimate)."""
+    """Objective: elbo (the paper's), importance (not a bound on a cut text), filtering (by a particle filter)."""
 
     threshold: Annotated[Annotated[float, Ge(0), Le(1)] | None, default("0.5", "FLOAT")] = None
     """With --bound filtering: resample if the effective sample size is below this fraction of particles; 0 is off."""
