@@ -61,7 +61,7 @@ def test_default_rates_are_those_of_the_papers() -> None:
     ("name", "rate", "named"),
     [
         ("dropout", None, "regularizer must be one of none, variational-dropout, D"),
-        ("D", 0.5, "rates are the paper's"),
+        ("D", 0.5, "rates are the published paper's"),
         ("none", 0.5, "rate of regularizer 'variational-dropout'"),
         (ALL, 0.5, "rate of regularizer 'variational-dropout'"),
         ("variational-dropout", 1.0, "less than 1, got 1.0"),
