@@ -101,7 +101,7 @@ def test_regularizers_are_those_of_the_models() -> None:
         ({"optimization": Optimization(average_after=10)}, "ASGD"),
         ({"optimization": Optimization(weight_decay=-0.1)}, "weight decay"),
         ({"optimization": Optimization(optimizer="rprop", weight_decay=0.1)}, "weight decay: rprop has none"),
-        ({"model": Model(regularizer="D", dropout=0.5)}, "rates are the paper's"),
+        ({"model": Model(regularizer="D", dropout=0.5)}, "rates are the published paper's"),
         ({"model": Model(dropout=0.5)}, "rate of regularizer 'variational-dropout'"),
         ({"model": Model(regularizer="variational-dropout", dropout=1.0)}, "less than 1"),
         ({"model": Model(regularizer="dropout")}, "regularizer must be one of"),  # type: ignore[arg-type]
