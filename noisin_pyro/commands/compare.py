@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from noisin_pyro import plots
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro._files import atomic_write
 from noisin_pyro.commands._options import (
     DataRoot,
@@ -25,11 +26,11 @@ from noisin_pyro.training.rundir.layout import fingerprint
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
 from noisin_pyro.training.validation import eval_rows
 
-LEGEND = """
+LEGEND = f"""
 Lower is better. Both errors are standard errors in nats per step: MC (Monte Carlo) over the noise, data over the
 sequences or, for a text, over blocks of 500 tokens. The gap is the difference to the particle filter's estimate for the
-same model. ESS is the effective sample size. If Pareto k is above 0.7, there are too few samples for a reliable
-result."""
+same model. ESS is the effective sample size. If Pareto k is above {MAX_PARETO_K}, there are too few samples for a
+reliable result."""
 
 
 @dataclass(frozen=True)

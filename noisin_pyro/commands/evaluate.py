@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pyro
 from torch import Tensor
 
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.commands._data import sequences_from
@@ -273,10 +274,8 @@ def _diagnostics(result: Evaluation) -> Iterable[tuple[str, str]]:
     if result.resamplings is not None:
         yield "resamplings", f"{result.resamplings:.1f} for each sequence, on average"
     if result.pareto_k is not None and result.unreliable is not None:
-        yield (
-            "Pareto k",
-            f"{result.pareto_k:.2f} at worst; above 0.7 (unreliable) in {result.unreliable:.0%} of sequences",
-        )
+        share = f"above {MAX_PARETO_K} (unreliable) in {result.unreliable:.0%} of sequences"
+        yield "Pareto k", f"{result.pareto_k:.2f} at worst; {share}"
 
 
 def _rows(vocabulary: Vocabulary | None, part: Tensor | Sequences, log_probs: Tensor) -> Iterable[tuple[object, ...]]:
