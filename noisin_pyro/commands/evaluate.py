@@ -36,7 +36,7 @@ from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.scores import scored_lengths
 from noisin_pyro.models.scaled import is_in_data_units
 from noisin_pyro.training.build import dataset
-from noisin_pyro.training.options import Options
+from noisin_pyro.training.options import Options, default
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
@@ -80,7 +80,7 @@ class Evaluate(Options):
 
     proposal: Annotated[
         Literal["prior", "guide"] | None,
-        Named(help_behavior_hint="(default: the run's guide, if it has one; particle-filter: prior)"),
+        default("the run's guide, if it has one; particle-filter: prior", "{prior,guide}"),
     ] = None
     """Distribution that the noise is drawn from in importance, particle-filter and forecast: its prior, or the run's
     guide."""
@@ -94,7 +94,7 @@ class Evaluate(Options):
     origins: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 1)")] = None
     """forecast: number of origins, from --steps before the end of each series backwards."""
 
-    stride: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: --steps)")] = None
+    stride: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the steps of a forecast)")] = None
     """forecast: number of steps from one origin to the next."""
 
     season: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 1)")] = None

@@ -11,7 +11,9 @@ from noisin_pyro.reproduction.recipes import TABLES
 
 def _listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     assert main(["reproduce", *arguments, "--list"]) == 0
-    return [line.split(" paper:")[0].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert len({line.index("paper: ") for line in lines}) == len({line.index("on validation: ") for line in lines}) == 1
+    return [line.split()[0] for line in lines]
 
 
 def test_all_rows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
