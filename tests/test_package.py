@@ -32,7 +32,7 @@ BELOW = {
     "inference": {"models", "recurrence", "noise", "data", "_diagnostics", "_tables", "_lookup"},
     "training": {"inference", "models", "recurrence", "noise", "data", "plots", "_tables", "_files", "_lookup"},
     "search": {"training", "inference", "noise", "_tables", "_files", "_lookup"},
-    "reproduction": {"search", "training", "noise", "plots", "_tables", "_files", "_lookup"},
+    "reproduction": {"search", "training", "recurrence", "noise", "plots", "_tables", "_files", "_lookup"},
     "commands": {
         "reproduction",
         "search",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from noisin_pyro import plots
 from noisin_pyro._diagnostics import MAX_PARETO_K
@@ -103,7 +103,7 @@ class Compare(Options):
             part = getattr(first.corpus, self.split)
             held_out = dataset(part, data, first.config.run.device, first.config.run.precision, held_out=True)
             table = compare(
-                {name: _entry(trained) for name, trained in runs.items()},
+                {name: run.model if run.guide is None else (run.model, run.guide) for name, run in runs.items()},
                 held_out,
                 methods=self.methods,
                 num_samples=self.samples,
@@ -131,8 +131,3 @@ def _require_same_data(runs: dict[str, LoadedRun]) -> None:
                 f"folders must be of runs on the same data, but the data of {one!r} ({kinds[one][1]}) and {other!r} "
                 f"({kinds[other][1]}) differ; compare only runs on the same data"
             )
-
-
-def _entry(trained: LoadedRun) -> Any:
-    """The model, or the pair of the model and its guide."""
-    return trained.model if trained.guide is None else (trained.model, trained.guide)
