@@ -10,17 +10,20 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import make_dataclass, replace
+from functools import partial, reduce
+from operator import or_
+from typing import Annotated, Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from noisin_pyro.commands import SUMMARIES, load
 from noisin_pyro.training.signals import Interrupted
 
 _DESCRIPTION = """Noisy recurrent networks as Pyro programs.
 
-noisin SUBCOMMAND --help lists its options; noisin --version prints the version."""
+noisin SUBCOMMAND --help lists its options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments, status = list(sys.argv[1:] if arguments is None else arguments), 0
     os.environ.pop("MPLBACKEND", None)  # a notebook's, perhaps not installed here; the command draws without one
     try:
-        if arguments == ["--version"]:
+        if arguments[:1] == ["--version"]:
             from importlib.metadata import version  # as slow as all other imports here together
 
             print(f"noisin {version('noisin_pyro')}")
@@ -104,11 +107,36 @@ def _parse(arguments: Sequence[str]) -> Any:
     name, *options = arguments or [""]
     if name not in SUMMARIES:
         return _in_one_line(partial(_parse_name, arguments))
-    parse = partial(tyro.cli, load(name), prog=f"noisin {name}", args=options, config=(tyro.conf.OmitArgPrefixes,))
+    config, registry = (tyro.conf.OmitArgPrefixes,), _with_joined_docstrings()
+    parse = partial(tyro.cli, load(name), prog=f"noisin {name}", args=options, config=config, registry=registry)
     command = _in_one_line(parse)
     if name == "train":
         command = command.with_stored_options(lambda default: _in_one_line(partial(parse, default=default)))
     return command
+
+
+def _with_joined_docstrings() -> ConstructorRegistry:
+    """The parser's rules, but for help that is wrapped as a paragraph: it would keep the breaks of our docstrings."""
+    registry, is_nested = ConstructorRegistry(), False
+
+    @registry.struct_rule
+    def joined(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal is_nested
+        if is_nested:  # None passes on to the parser's own rules
+            return None
+        is_nested = True
+        spec = ConstructorRegistry.get_struct_spec(info)
+        is_nested = False
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        return replace(spec, fields=tuple(replace(field, helptext=partial(_joined, field)) for field in spec.fields))
+
+    return registry
+
+
+def _joined(field: StructFieldSpec) -> str | None:
+    text = field.helptext() if callable(field.helptext) else field.helptext  # read from the source only to be printed
+    return text and " ".join(text.split())  # None stands for the docstring of the field's type
 
 
 def _parse_name(arguments: Sequence[str]) -> Any:
@@ -120,10 +148,15 @@ def _parse_name(arguments: Sequence[str]) -> Any:
         subcommand.__doc__ = text
         return subcommand
 
-    subcommands = {name: summary(text) for name, text in SUMMARIES.items()}
-    return tyro.extras.subcommand_cli_from_dict(
-        subcommands, prog="noisin", description=_DESCRIPTION, args=arguments, sort_subcommands=False
+    subcommands = (
+        Annotated[Any, tyro.conf.subcommand(name, constructor=summary(text))] for name, text in SUMMARIES.items()
     )
+    version = Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="print the version and exit", help_behavior_hint="")
+    ]
+    options = make_dataclass("Noisin", [("subcommand", reduce(or_, subcommands)), ("version", version, False)])
+    config = (tyro.conf.OmitSubcommandPrefixes,)
+    return tyro.cli(options, prog="noisin", description=_DESCRIPTION, args=arguments, config=config)
 
 
 def _in_one_line(parse: Callable[[], Any]) -> Any:

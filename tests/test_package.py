@@ -18,20 +18,21 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noisin_pyro"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# Each subpackage or module, and those below it that it may import.
+# Each subpackage or module, from the bottom upward, and those below it that it imports.
 BELOW = {
     "_lookup": set(),
     "_tables": set(),
     "_files": set(),
-    "noise": {"_lookup"},
+    "_diagnostics": set(),
+    "plots": {"_diagnostics"},
     "data": {"_files", "_lookup"},
-    "plots": set(),
+    "noise": {"_lookup"},
     "recurrence": {"noise", "_lookup"},
     "models": {"recurrence", "noise", "_lookup"},
-    "inference": {"models", "recurrence", "noise", "data", "_tables", "_lookup"},
+    "inference": {"models", "recurrence", "noise", "data", "_diagnostics", "_tables", "_lookup"},
     "training": {"inference", "models", "recurrence", "noise", "data", "plots", "_tables", "_files", "_lookup"},
     "search": {"training", "inference", "noise", "_tables", "_files", "_lookup"},
-    "reproduction": {"search", "training", "noise", "plots", "_tables", "_files", "_lookup"},
+    "reproduction": {"search", "training", "recurrence", "noise", "plots", "_tables", "_files", "_lookup"},
     "commands": {
         "reproduction",
         "search",
@@ -41,13 +42,14 @@ BELOW = {
         "noise",
         "data",
         "plots",
+        "_diagnostics",
         "_tables",
         "_files",
-        "_lookup",
     },
     "cli": {"commands", "training"},
     "__main__": {"cli"},
 }
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
 
 
 def _module(path: Path) -> str:
@@ -75,18 +77,35 @@ def _subpackage(module: str) -> str:
     return module.split(".")[1] if module.count(".") else "the top"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downward(path: Path) -> None:
-    subpackage = _subpackage(_module(path))
-    if subpackage == "the top":
-        return
-    used = {_subpackage(name) for name in _imports(path) if name.split(".")[0] == "noisin_pyro"}
-    assert used <= BELOW[subpackage] | {subpackage}
+def test_imports_run_downward() -> None:
+    used: dict[str, set[str]] = {name: set() for name in BELOW}
+    for path in SOURCES:
+        if (importing := _subpackage(_module(path))) != "the top":
+            used[importing] |= {_subpackage(name) for name in _imports(path) if name.split(".")[0] == "noisin_pyro"}
+    assert {name: names - {name} for name, names in used.items()} == BELOW
+    order = list(BELOW)
+    for name, names in BELOW.items():
+        assert names <= set(order[: order.index(name)]), name
 
 
 def test_imports_run_in_no_circle() -> None:
     graph = {module: {name for name in _imports(path) if name in MODULES} for module, path in MODULES.items()}
     list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert len(lines) <= MAX_FILE_LINES
+    code = {number for number, line in enumerate(lines, 1) if line.strip() and not line.strip().startswith("#")}
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        if ast.get_docstring(function) is not None:
+            code -= set(range(function.body[0].lineno, (function.body[0].end_lineno or 0) + 1))
+    for function in functions:
+        own = code & set(range(function.lineno, (function.end_lineno or 0) + 1))
+        assert len(own) <= MAX_FUNCTION_LINES, function.name
 
 
 @pytest.mark.parametrize("name", ["models", "inference"])

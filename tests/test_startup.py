@@ -38,6 +38,7 @@ print("imported:", *(name for name in {SLOW!r} if name in sys.modules))
 
 
 def test_module_is_the_command() -> None:
+    assert "--version" in _python("-m", "noisin_pyro", "--help")
     assert _python("-m", "noisin_pyro", "--version") == f"noisin {importlib.metadata.version('noisin_pyro')}\n"
 
 

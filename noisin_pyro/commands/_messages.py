@@ -37,7 +37,11 @@ def with_option_names(text: str, command: type[Any]) -> str:
             return match[0]
         return "--" + (_ARGUMENTS[name] if name in _ARGUMENTS else re.sub("[ _]", "-", name))
 
-    return re.sub(pattern, option, text)
+    return re.sub(r"--([\w-]+)=(True|False)\b", _flag, re.sub(pattern, option, text))
+
+
+def _flag(match: re.Match[str]) -> str:
+    return f"--{match[1]}" if match[2] == "True" else f"--no-{match[1]}"
 
 
 def _any(names: list[str]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from noisin_pyro import plots
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro._files import atomic_write
 from noisin_pyro.commands._options import (
     DataRoot,
@@ -25,11 +26,11 @@ from noisin_pyro.training.rundir.layout import fingerprint
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
 from noisin_pyro.training.validation import eval_rows
 
-LEGEND = """
+LEGEND = f"""
 Lower is better. Both errors are standard errors in nats per step: MC (Monte Carlo) over the noise, data over the
 sequences or, for a text, over blocks of 500 tokens. The gap is the difference to the particle filter's estimate for the
-same model. ESS is the effective sample size. If Pareto k is above 0.7, there are too few samples for a reliable
-result."""
+same model. ESS is the effective sample size. If Pareto k is above {MAX_PARETO_K}, there are too few samples for a
+reliable result."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Compare(Options):
             part = getattr(first.corpus, self.split)
             held_out = dataset(part, data, first.config.run.device, first.config.run.precision, held_out=True)
             table = compare(
-                {name: _entry(trained) for name, trained in runs.items()},
+                {name: run.model if run.guide is None else (run.model, run.guide) for name, run in runs.items()},
                 held_out,
                 methods=self.methods,
                 num_samples=self.samples,
@@ -130,8 +131,3 @@ def _require_same_data(runs: dict[str, LoadedRun]) -> None:
                 f"folders must be of runs on the same data, but the data of {one!r} ({kinds[one][1]}) and {other!r} "
                 f"({kinds[other][1]}) differ; compare only runs on the same data"
             )
-
-
-def _entry(trained: LoadedRun) -> Any:
-    """The model, or the pair of the model and its guide."""
-    return trained.model if trained.guide is None else (trained.model, trained.guide)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pyro
 from torch import Tensor
 
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.commands._data import sequences_from
@@ -35,7 +36,7 @@ from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.scores import scored_lengths
 from noisin_pyro.models.scaled import is_in_data_units
 from noisin_pyro.training.build import dataset
-from noisin_pyro.training.options import Options
+from noisin_pyro.training.options import Options, default
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
@@ -79,7 +80,7 @@ class Evaluate(Options):
 
     proposal: Annotated[
         Literal["prior", "guide"] | None,
-        Named(help_behavior_hint="(default: the run's guide, if it has one; particle-filter: prior)"),
+        default("the run's guide, if it has one; particle-filter: prior", "{prior,guide}"),
     ] = None
     """Distribution that the noise is drawn from in importance, particle-filter and forecast: its prior, or the run's
     guide."""
@@ -93,7 +94,7 @@ class Evaluate(Options):
     origins: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 1)")] = None
     """forecast: number of origins, from --steps before the end of each series backwards."""
 
-    stride: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: --steps)")] = None
+    stride: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the steps of a forecast)")] = None
     """forecast: number of steps from one origin to the next."""
 
     season: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: 1)")] = None
@@ -273,10 +274,8 @@ def _diagnostics(result: Evaluation) -> Iterable[tuple[str, str]]:
     if result.resamplings is not None:
         yield "resamplings", f"{result.resamplings:.1f} for each sequence, on average"
     if result.pareto_k is not None and result.unreliable is not None:
-        yield (
-            "Pareto k",
-            f"{result.pareto_k:.2f} at worst; above 0.7 (unreliable) in {result.unreliable:.0%} of sequences",
-        )
+        share = f"above {MAX_PARETO_K} (unreliable) in {result.unreliable:.0%} of sequences"
+        yield "Pareto k", f"{result.pareto_k:.2f} at worst; {share}"
 
 
 def _rows(vocabulary: Vocabulary | None, part: Tensor | Sequences, log_probs: Tensor) -> Iterable[tuple[object, ...]]:

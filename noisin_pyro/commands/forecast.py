@@ -21,7 +21,7 @@ from noisin_pyro.commands._options import (
 from noisin_pyro.data.table_files import read_table
 from noisin_pyro.inference import forecast
 from noisin_pyro.training.build import dataset
-from noisin_pyro.training.options import Options
+from noisin_pyro.training.options import Options, default
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import load_run
 
@@ -54,7 +54,7 @@ class Forecast(Options):
     """Input where a value is missing: the last one and an indicator, as in training, or draws of the model's own."""
 
     proposal: Annotated[
-        Literal["prior", "guide"] | None, Named(help_behavior_hint="(default: the run's guide, if it has one)")
+        Literal["prior", "guide"] | None, default("the run's guide, if it has one", "{prior,guide}")
     ] = None
     """Distribution that the noise is drawn from along the series: its prior, or the run's guide."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro.conf
 
+from noisin_pyro._tables import aligned
 from noisin_pyro.reproduction import Recipe, ReproductionOptions, reproduce
 from noisin_pyro.reproduction.recipes import TABLES
 from noisin_pyro.reproduction.report import TITLES
@@ -47,7 +48,7 @@ class Reproduce(Options):
     icml-m, icml-l, icml-wikitext-m, icml-wikitext-l: the published paper's medium and large LSTMs.
     pydocs-noises: every family of noise, compared on the built-in text. pydocs-claims: claims without a table."""
 
-    rows: Annotated[tuple[str, ...], default("all", "ROW")] = ()
+    rows: Annotated[tuple[str, ...], default("all", "ROW [ROW ...]")] = ()
     """Names of rows, or prefixes of names, in the order in which to run them."""
 
     list: bool = False
@@ -88,7 +89,7 @@ class Reproduce(Options):
     device: Literal["cpu", "cuda"] = "cpu"
     """Device on which to compute."""
 
-    folder: Path = Path("results/reproduction")
+    folder: Annotated[Path, Named(metavar="FOLDER")] = Path("results/reproduction")
     """Folder for configurations, logs, results and tables. Runs with other options need another folder."""
 
     def run(self) -> int:
@@ -103,8 +104,7 @@ class Reproduce(Options):
         recipes = self._recipes()
         if self.list:
             print(f"{TITLES[self.table]}\n")
-            for recipe in recipes:
-                print(_line(recipe))
+            print(aligned([_cells(recipe) for recipe in recipes]))
             return 0
         for option, value in (("seeds", self.seeds), ("trials", self.trials), ("trial epochs", self.trial_epochs)):
             if value is not None and value < 1:
@@ -146,7 +146,7 @@ class Reproduce(Options):
         return {"run.device": self.device} | {name: value for name, value in given.items() if value is not None}
 
 
-def _line(recipe: Recipe) -> str:
+def _cells(recipe: Recipe) -> tuple[str, str, str]:
     paper = "no number" if recipe.paper_test is None else f"{recipe.paper_test:.1f}"
     candidates = "; ".join(f"{name} of {', '.join(map(str, values))}" for name, values in recipe.space.items())
-    return f"{recipe.row:<22} paper: {paper:<10} on validation: {candidates or 'nothing'}"
+    return recipe.row, f"paper: {paper}", f"on validation: {candidates or 'nothing'}"

@@ -23,9 +23,6 @@ from noisin_pyro.inference.traces import (
 
 Traces = Sequence[tuple[Trace, Trace]]
 
-PARETO_K_THRESHOLD = 0.7
-"""Above this k̂, the mean of importance weights is unreliable (Vehtari et al. 2024)."""
-
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
     """log (1/S) Σ_s exp(log w_s), ``(...)``, from ``(S, ...)``."""

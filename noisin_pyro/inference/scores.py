@@ -138,13 +138,10 @@ def forecast_scores(
         raise ValueError("data must have values to score, (sequences, time, values), got classes; use evaluate")
     values = data.layout.values if isinstance(data, Series) and len(data.layout.values) > 1 else ()
     totals: dict[str, Tensor] = {}
-    first, num_origins = data.lengths - scored_lengths(data), 0
+    num_origins = 0
     for origin in range(origins):
         cut = data.lengths - num_steps - origin * stride
-        steps = cut.clamp(min=1).unsqueeze(1) + torch.arange(num_steps, device=cut.device)
-        steps = steps.clamp(max=data.targets.shape[1] - 1)
-        x, scored, given = _actual(data, steps)
-        scored &= ((cut >= 2) & (cut >= first)).reshape(-1, 1, 1)
+        x, scored, given = _actual(data, cut, num_steps)
         if not scored.any():
             continue
         num_origins += 1
@@ -177,13 +174,15 @@ def scored_lengths(data: Sequences) -> Tensor:
     return (data.lengths - (hidden * steps).max(1).values).clamp(min=0)
 
 
-def _actual(data: Sequences, steps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """At steps ``(N, H)``: values ``(N, H, D)``, which are scored, and the covariates of a forecast."""
-    index = (torch.arange(len(data), device=steps.device).unsqueeze(1), steps)
+def _actual(data: Sequences, cut: Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """In the H steps after ``cut``: values ``(N, H, D)``, which are scored, and the covariates of a forecast."""
+    steps = cut.clamp(min=1).unsqueeze(1) + torch.arange(num_steps, device=cut.device)
+    index = torch.arange(len(data), device=cut.device).unsqueeze(1), steps.clamp(max=data.targets.shape[1] - 1)
     values = data.values if isinstance(data, Series) else data.targets
     scored = ~values[index].isnan()
     if data.mask is not None:
         scored &= data.mask[index].unsqueeze(-1)
+    scored &= ((cut >= 2) & (cut >= data.lengths - scored_lengths(data))).reshape(-1, 1, 1)
     if isinstance(data, Series):
         return values[index], scored, data.covariates[index] if data.layout.covariates else None
     return values[index], scored, None if reads_its_past(data) else data.inputs[index]

@@ -59,15 +59,11 @@ def density(
             num_samples = JOINT_SAMPLES if family.joint else ATOM_SAMPLES
             samples = (law.sample(torch.Size([num_samples]))[:, 0] - mean) / scale
         if not family.discrete:
-            return _histogram(samples, interval)
+            counts, edges = torch.histogram(samples, bins=100, range=interval)
+            return Density((edges[1:] + edges[:-1]) / 2, counts / len(samples) / (edges[1] - edges[0]), discrete=False)
         atoms, counts = samples.round(decimals=6).unique(return_counts=True)
         if family.joint:
             return Density(atoms, counts / len(samples), discrete=True)
         return Density(atoms, law.log_prob((mean + scale * atoms)[:, None]).exp(), discrete=True)
     points = torch.linspace(*interval, 801, dtype=torch.float64)
     return Density(points, law.log_prob((mean + scale * points)[:, None]).exp() * scale.abs(), discrete=False)
-
-
-def _histogram(samples: Tensor, interval: tuple[float, float]) -> Density:
-    counts, edges = torch.histogram(samples, bins=100, range=interval)
-    return Density((edges[1:] + edges[:-1]) / 2, counts / len(samples) / (edges[1] - edges[0]), discrete=False)

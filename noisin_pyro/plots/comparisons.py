@@ -7,14 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro.plots.style import STYLES, figure_with
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-MAX_PARETO_K = 0.7
-"""Pareto k̂ above which an importance-sampling estimate is unreliable (Vehtari et al., 2024)."""
 
 
 def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth: float | None = None) -> Figure:
@@ -61,7 +59,8 @@ def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth:
         Line2D([], [], color=c, marker=m, linestyle="", label=k) for (c, m), k in zip(STYLES, kinds, strict=False)
     ]
     if any(map(_is_unreliable, rows)):
-        legend.append(Line2D([], [], color="grey", marker="o", markerfacecolor="white", linestyle="", label="k̂ > 0.7"))
+        style = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": ""}
+        legend.append(Line2D([], [], **style, label=f"k̂ > {MAX_PARETO_K}"))
     if truth is not None:
         legend.append(axis.axvline(truth, color="black", linestyle="--", linewidth=1, label=f"truth ({truth:.3f})"))
     axis.legend(

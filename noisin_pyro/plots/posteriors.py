@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from noisin_pyro.plots.comparisons import MAX_PARETO_K
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro.plots.style import STYLES, figure_with, label_axes, legend_below
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def diagnostics(
     if any(np.isinf(k).any() for k, _ in pairs.values()):
         left.plot([], [], "o", color="grey", markerfacecolor="white", label="infinite")
     left.axhline(MAX_PARETO_K, color="black", linestyle="--", linewidth=1)
-    left.text(1.0, MAX_PARETO_K, "0.7", transform=left.get_yaxis_transform(), fontsize=8, va="center")
-    label_axes(left, "k̂: unreliable above 0.7", "sequences, best first", "Pareto k̂")
+    left.text(1.0, MAX_PARETO_K, str(MAX_PARETO_K), transform=left.get_yaxis_transform(), fontsize=8, va="center")
+    label_axes(left, f"k̂: unreliable above {MAX_PARETO_K}", "sequences, best first", "Pareto k̂")
     label_axes(right, "Effective sample size", "sequences, best first", "share of proposals")
     right.set_yscale("log")
     right.set_ylim(0.7 / num_proposals, 1.3)

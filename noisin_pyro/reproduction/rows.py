@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from noisin_pyro._files import exclusive_lock
+from noisin_pyro.recurrence.matmul import check_matmul_precision
 from noisin_pyro.reproduction import records, report
 from noisin_pyro.reproduction.recipe import TRIAL_SEED, Candidates, Recipe
 from noisin_pyro.search import search
@@ -81,7 +82,8 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOpti
         Whether everything is done.
 
     Raises:
-        ValueError: options that the recipes refuse, data other than a text, or records of other options in ``folder``.
+        ValueError: options that the recipes refuse, a precision that the machine lacks, data other than a text, or
+            records of other options in ``folder``.
     """
     limit = time_limit(options.minutes)
     changed = [dataclasses.replace(recipe, config=with_values(recipe.config, options.changes)) for recipe in recipes]
@@ -96,6 +98,8 @@ def reproduce(recipes: Sequence[Recipe], folder: Path, options: ReproductionOpti
         raise ValueError(f"data must be a text: the tables are of perplexities, got {data.name!r}")
     for path, recipe, _ in runs:
         _require_same_options(path, recipe, options)
+        if not _is_complete(path, recipe):
+            check_matmul_precision(recipe.config.model.matmul_precision)
     done = True
     try:
         for path, recipe, seed in runs:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,9 @@ from noisin_pyro.training.loop import AfterEpoch
 from noisin_pyro.training.options import plain
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import fingerprint, make_folder, remove_partial_files, require_empty
+
+if TYPE_CHECKING:
+    from noisin_pyro.search.trial_runner import TrialRunner
 
 # The location of the data may differ between machines; the fingerprint identifies them.
 _DATA_LOCATION = ("config.data.name", "config.data.root", "config.data.files")
@@ -85,41 +88,59 @@ def search(
         raise ValueError("a search cannot run under torchrun; start it several times instead, to share its trials")
     validate(space, config)
     with _quiet_optuna(), signals.raise_on_sigterm():
-        from noisin_pyro.search import optuna_study
-        from noisin_pyro.search.trial_runner import TrialRunner
-
-        set_device(config.run.device)
-        corpus = load_corpus(config.data, config.model.emission)
-        config = with_values(
-            dataclasses.replace(config, data=resolved(config.data)),
-            {"run.folder": None, "run.resume": None, "run.twin": False},
-        )
-        database, public_url = (None, None) if storage is None else optuna_study.open_database(storage)
-        fixed = {
-            "space": to_json(space), "trial_epochs": trial_epochs, "prune": prune, "seed": seed, "storage": public_url,
-            "config": _shared_options(config, space), **fingerprint(corpus),
-        }  # fmt: skip
-        where = make_folder(folder, f"{corpus.name}-sweep")
-        measure = "nats" if corpus.vocabulary is None else "perplexity"
-        with exclusive_lock(where, wait=True):
-            settings = _settings(where, fixed, trials, space) | provenance(torch.device(config.run.device))
-            settings["versions"]["optuna"] = version("optuna")
-            if read_settings(where) is None:  # a folder without this file is then empty, even after a kill
-                SearchResult(where, [], measure).write(settings)
-            database = database or optuna_study.open_journal(where / optuna_study.JOURNAL)
-            study = optuna_study.open_study(database, settings["study"], math.ceil(trial_epochs / 2) if prune else None)
-            runner = TrialRunner(
-                study, database, config, space, where, trials, trial_epochs, seed, measure, after_epoch
-            )
-            runner.result().require_recorded()
-            runner.result().write(settings)
+        runner = _open(config, space, folder, trials, trial_epochs, prune, storage, seed, after_epoch)
         try:
             result = runner.run()
             return runner.finish(result) if finish else result
         except BaseException as error:
             if not isinstance(error, ValueError | FloatingPointError):  # replaces the note on resuming the trial alone
-                error.__notes__ = [f"resume with: noisin sweep --resume {shlex.quote(str(where))}"]
+                error.__notes__ = [f"resume with: noisin sweep --resume {shlex.quote(str(runner.folder))}"]
             raise
+
+
+def _open(
+    config: Config,
+    space: Space,
+    folder: Path | None,
+    trials: int,
+    trial_epochs: int,
+    prune: bool,
+    storage: str | None,
+    seed: int,
+    after_epoch: AfterEpoch,
+) -> TrialRunner:
+    """Begin the search in its folder, or resume or share the one that is there. The arguments are those of ``search``.
+
+    Raises:
+        ValueError: the folder holds another search, or data or a storage that cannot be used.
+    """
+    from noisin_pyro.search import optuna_study
+    from noisin_pyro.search.trial_runner import TrialRunner
+
+    set_device(config.run.device)
+    corpus = load_corpus(config.data, config.model.emission)
+    config = with_values(
+        dataclasses.replace(config, data=resolved(config.data)),
+        {"run.folder": None, "run.resume": None, "run.twin": False},
+    )
+    database, public_url = (None, None) if storage is None else optuna_study.open_database(storage)
+    fixed = {
+        "space": to_json(space), "trial_epochs": trial_epochs, "prune": prune, "seed": seed, "storage": public_url,
+        "config": _shared_options(config, space), **fingerprint(corpus),
+    }  # fmt: skip
+    where = make_folder(folder, f"{corpus.name}-sweep")
+    measure = "nats" if corpus.vocabulary is None else "perplexity"
+    with exclusive_lock(where, wait=True):
+        settings = _settings(where, fixed, trials, space) | provenance(torch.device(config.run.device))
+        settings["versions"]["optuna"] = version("optuna")
+        if read_settings(where) is None:  # a folder without this file is then empty, even after a kill
+            SearchResult(where, [], measure).write(settings)
+        database = database or optuna_study.open_journal(where / optuna_study.JOURNAL)
+        study = optuna_study.open_study(database, settings["study"], math.ceil(trial_epochs / 2) if prune else None)
+        runner = TrialRunner(study, database, config, space, where, trials, trial_epochs, seed, measure, after_epoch)
+        runner.result().require_recorded()
+        runner.result().write(settings)
+    return runner
 
 
 def _require_at_least(least: int, **values: int) -> None:

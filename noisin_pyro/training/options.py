@@ -114,7 +114,7 @@ class Data(Options):
     batch_size: Count = 20
     """Batch size. A text is cut into this number of columns."""
 
-    eval_batch_size: Annotated[Count | None, default("10 for a text, else --batch-size")] = None
+    eval_batch_size: Annotated[Count | None, default("10 for a text, otherwise the batch size")] = None
     """Batch size in validation and test. A text is cut into this number of columns, on which perplexity depends."""
 
     window: Annotated[Count | None, default("35; of a table, whole series")] = None
@@ -247,7 +247,7 @@ class Optimization(Options):
     threshold: Annotated[Annotated[float, Ge(0), Le(1)] | None, default("0.5", "FLOAT")] = None
     """With --bound filtering: resample if the effective sample size is below this fraction of particles; 0 is off."""
 
-    ancestor_term: Annotated[bool | None, default("True", "{True,False}")] = None
+    ancestor_term: Annotated[tyro.conf.DisallowNone[bool | None], Named(help_behavior_hint="(default: True)")] = None
     """With --bound filtering: include the gradient of ancestors' weights. Without it: less variance, but a bias."""
 
 

@@ -24,17 +24,16 @@ def test_help_fits_in_a_terminal(
 def test_help_explains_every_option(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "1000")  # lines of help end where their paragraph does
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "None)" not in text
-    words = " ".join(text.replace("│", " ").split())
+    assert "None)" not in text and "{None" not in text
     docs = field_docs(load(name))
     docs.pop("shared", None)  # the options of `noisin train`
     for field, doc in docs.items():
-        assert doc and doc[:40] in words, field
+        assert doc and any(doc in line for line in text.splitlines()), field
 
 
 @pytest.mark.parametrize("name", SUMMARIES)

@@ -28,6 +28,11 @@ from noisin_pyro.commands._messages import with_option_names
         ("sweep", "trial epochs must be at least 1", "--trial-epochs must be at least 1"),
         ("evaluate", "num_samples must be at least 2, got 1", "--samples must be at least 2, got 1"),
         ("compare", "num_samples=3 has no effect", "--samples=3 has no effect"),
+        (
+            "train",
+            "got ancestor_term=False and num_particles=1; use ancestor_term=True",
+            "got --no-ancestor-term and --num-particles=1; use --ancestor-term",
+        ),
         ("generate", "num_steps must be at least 1", "--steps must be at least 1"),
         # What is no option of this command, a word in a sentence, a path or a quotation stays.
         ("evaluate", "hidden size must be at least 1", "hidden size must be at least 1"),

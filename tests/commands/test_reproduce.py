@@ -11,7 +11,9 @@ from noisin_pyro.reproduction.recipes import TABLES
 
 def _listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     assert main(["reproduce", *arguments, "--list"]) == 0
-    return [line.split(" paper:")[0].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert len({line.index("paper: ") for line in lines}) == len({line.index("on validation: ") for line in lines}) == 1
+    return [line.split()[0] for line in lines]
 
 
 def test_all_rows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +63,8 @@ def test_the_exit_status_is_1_if_rows_are_left_or_diverge(
         raise FloatingPointError("not finite")
 
     monkeypatch.setattr(rows, "train", diverges)
-    command = ["reproduce", "zaremba", "--data", str(texts), "--folder", str(tmp_path / "r")]
+    options = ["--data", str(texts), "--folder", str(tmp_path / "r"), "--matmul-precision", "float32"]
+    command = ["reproduce", "zaremba", *options]
     assert main([*command, "--minutes", "1e-9"]) == 1
     assert "rows are left: the same command resumes" in capsys.readouterr().out
     assert main(command) == 1

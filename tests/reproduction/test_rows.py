@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from noisin_pyro.recurrence import matmul
 from noisin_pyro.reproduction import (
     Record,
     ReproductionOptions,
@@ -147,12 +148,21 @@ def test_a_row_begun_with_other_options_is_refused(
         begun = ReproductionOptions(minutes=2 / 60, changes=small)
         assert not reproduce([table3("None")], tmp_path, begun)
     assert (tmp_path / "table3" / "none" / "seed-11" / "last.pt").exists()
-    with pytest.raises(ValueError, match=r"other options: matmul precision 'bfloat16' \(there: 'float32'\)"):
-        of_recipe = {"model.matmul_precision": "bfloat16"}
-        reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small | of_recipe))
+    with pytest.raises(ValueError, match=r"other options: hidden size 5 \(there: 4\)"):
+        reproduce([table3("None")], tmp_path, ReproductionOptions(changes=small | {"model.hidden_size": 5}))
     assert reproduce([table3("None")], tmp_path, dataclasses.replace(begun, minutes=None))
     (record,) = read_records(tmp_path, "table3")
-    assert record.config["model"]["matmul_precision"] == "float32"
+    assert record.config["model"]["hidden_size"] == 4
+
+
+def test_a_precision_that_the_machine_lacks_is_refused_before_anything_is_written(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matmul, "has_bfloat16", lambda: False)
+    options = ReproductionOptions(changes=small | {"model.matmul_precision": "bfloat16"})
+    with pytest.raises(ValueError, match="needs a CPU with AVX-512 or AMX, or a GPU; use 'float32'"):
+        reproduce([table3("None"), table3("NOISIN")], tmp_path, options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: dict[str, Any]) -> None:

@@ -122,6 +122,7 @@ def compare(
     samples = _by_method(num_samples, asked)
     if "importance" in asked:
         arviz.load()  # before the timing starts
+    device = next(iter(data.batches())).targets.device
     rows, first = [], None
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
@@ -136,7 +137,7 @@ def compare(
             options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": proposal}
             logger.info("scoring %s: %s%s", name, method, "" if proposal is None else " with the guide")
             try:
-                with seeded(seed, _device(data)):
+                with seeded(seed, device):
                     started = time.perf_counter()
                     result = evaluate(model, data, method, **options)
                     seconds = time.perf_counter() - started
@@ -209,7 +210,3 @@ def _parameters(*programs: Program | None) -> int | None:
     if not isinstance(programs[0], torch.nn.Module):
         return None
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
-
-
-def _device(data: Sequences | Stream) -> torch.device:
-    return next(iter(data.batches())).targets.device

@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.arviz import pareto_k
 from noisin_pyro.inference.blocks import LargestTensor, block_size, blocks
@@ -26,7 +27,7 @@ from noisin_pyro.inference.evaluation.result import (
     summary_of_text,
     window_groups,
 )
-from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size, log_mean_exp
+from noisin_pyro.inference.importance_weights import effective_sample_size, log_mean_exp
 from noisin_pyro.inference.observed import ObservedSites, observed_steps
 from noisin_pyro.models.sequence_model import require_output
 
@@ -56,7 +57,7 @@ def importance(
         k = pareto_k(own.T.cpu().numpy())
         more |= {
             "pareto_k": float(k.max()),
-            "unreliable": float((k > PARETO_K_THRESHOLD).mean()),
+            "unreliable": float((k > MAX_PARETO_K).mean()),
             "effective_samples": float(effective_sample_size(own).mean()),
         }
     options = ("bound", math.sqrt(float(variances.sum())), num_samples)

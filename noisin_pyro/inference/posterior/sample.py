@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro._lookup import integer
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.arviz import Variables, pareto_k, to_arviz
 from noisin_pyro.inference.blocks import LargestTensor, block_size
 from noisin_pyro.inference.generation import seeded
 from noisin_pyro.inference.guides.view import view_for
-from noisin_pyro.inference.importance_weights import PARETO_K_THRESHOLD, effective_sample_size
+from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.posterior.groups import coords, groups_of, marginal, observed
 from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
 from noisin_pyro.inference.posterior.samplers import Draws, by_importance, by_nuts, is_shared, run
@@ -194,7 +195,7 @@ def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
         return {"effective_particles": (("chain", "sequence"), draws.effective_particles.numpy())}
     assert draws.log_weights is not None
     k, effective = pareto_k(draws.log_weights.T.numpy()), effective_sample_size(draws.log_weights).numpy()
-    unreliable = int((k > PARETO_K_THRESHOLD).sum())
+    unreliable = int((k > MAX_PARETO_K).sum())
     if unreliable:
         which = "all sequences, which share γ or weights" if shared else f"{unreliable} of {len(k)} sequences"
         if options.num_proposals is None:
@@ -209,7 +210,7 @@ def _stats(draws: Draws, options: Options, shared: bool) -> Variables:
                 "resampled draws are unreliable; use a (better) guide, method='nuts', or a larger num_proposals"
             )
         warnings.warn(
-            f"posterior: the Pareto k̂ is above {PARETO_K_THRESHOLD} (up to {k.max():.2f}) for {which}: {message}",
+            f"posterior: the Pareto k̂ is above {MAX_PARETO_K} (up to {k.max():.2f}) for {which}: {message}",
             stacklevel=4,  # attributes the warning to the line that calls posterior
         )
     stats = {"pareto_k": k, "effective_proposals": effective}
