@@ -44,7 +44,8 @@ def from_frame(
     covariates are those of the step before. Everything that is inferred is reported to the logger ``"noisin_pyro"``.
 
     Args:
-        frame: a frame of pandas, or of a library with ``to_pandas()``.
+        frame: a frame of pandas, or of a library with ``to_pandas()``. An index with a name, times or several levels
+            is read as columns; times without a name as the column ``"time"``.
         values: the columns that are predicted; NaN is missing.
         covariates: columns that are known in advance, also for forecasts; may not be missing.
         id: the column that names the series of a row; default: all rows are one series.
@@ -153,6 +154,9 @@ def _checked(frame: Any, columns: Columns) -> pd.DataFrame:
     frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
     if not isinstance(frame, pd.DataFrame):
         raise ValueError(f"frame must be a data frame of pandas or with to_pandas(), got {type(frame).__name__}")
+    if columns.time is None and isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex):
+        logger.warning("the times in the index are ignored; name them by time=%r", frame.index.name or "time")
+    frame = index_to_columns(frame)
     if not columns.values:
         raise ValueError(f"values must name at least one column, of {[*frame.columns]}")
     roles = [name for name in (columns.id, columns.time, *columns.values, *columns.covariates) if name is not None]
@@ -166,7 +170,21 @@ def _checked(frame: Any, columns: Columns) -> pd.DataFrame:
             raise ValueError(f"column {name!r} must have one role, got it twice among id, time, values and covariates")
     if frame.empty:
         raise ValueError(f"frame must have at least one row, got none with columns {[*frame.columns]}")
-    return frame.reset_index(drop=True)
+    return frame
+
+
+def index_to_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with an index that has a name, times or several levels as columns; another index is dropped."""
+    import pandas as pd
+
+    has_times = isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex)
+    if has_times and frame.index.name is None and "time" not in frame.columns:
+        frame = frame.rename_axis("time")
+    is_data = has_times or frame.index.names != [None]
+    copies = [name for name in frame.index.names if name in frame.columns]  # by set_index(..., drop=False)
+    if copies:
+        frame, is_data = frame.reset_index(level=copies, drop=True), len(copies) < frame.index.nlevels
+    return frame.reset_index(drop=not is_data)
 
 
 def _rows(frame: pd.DataFrame, id: str | None) -> tuple[list[np.ndarray], list[Any]]:

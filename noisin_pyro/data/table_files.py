@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from noisin_pyro.data.catalog import Corpus
 from noisin_pyro.data.encodings import decode
-from noisin_pyro.data.frames import read_frame
+from noisin_pyro.data.frames import index_to_columns, read_frame
 from noisin_pyro.data.scaling import ScalingKind
 from noisin_pyro.data.series import Series
 from noisin_pyro.data.series_format import Columns, SeriesFormat, split
@@ -85,7 +85,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     try:
         if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
+            return index_to_columns(pd.read_parquet(path))
         text = decode(path.read_bytes(), path).lstrip("\ufeff")
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # pandas warns where rows are longer than the header, and cuts them
@@ -190,8 +190,9 @@ def _increases(column: Any) -> bool:
 
 
 def _holds_dates(column: Any) -> bool:
+    import pandas as pd
 
-    if column.dtype.kind == "M":
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.PeriodDtype):
         return True
     if column.dtype.kind in "iufcb" or column.isna().all():
         return False

@@ -47,6 +47,28 @@ def test_without_times_rows_are_steps_in_order() -> None:
         from_frame(frame(), values="y", frequency="D")
 
 
+def test_an_index_that_holds_data_is_columns(caplog: pytest.LogCaptureFixture) -> None:
+    gaps = frame().drop(index=[1, 2]).iloc[::-1]
+    expected = from_frame(gaps, values="y", time="t")
+    indexed = gaps.set_index("t")
+    by_period = indexed.set_axis(indexed.index.to_period("D")).rename_axis(None)
+    both = indexed.set_axis(pd.MultiIndex.from_product([["a"], indexed.index], names=["s", "t"]))
+    for data, roles in (
+        (indexed, {"time": "t"}),
+        (indexed.rename_axis(None), {"time": "time"}),
+        (by_period, {"time": "time"}),
+        (gaps.set_index("t", drop=False), {"time": "t"}),
+        (both, {"id": "s", "time": "t"}),
+        (both.assign(t=gaps.t.to_numpy()), {"id": "s", "time": "t"}),
+        (by_period.assign(time=0), {"time": "index"}),
+    ):
+        series = from_frame(data, values="y", **roles)
+        assert torch.equal(series.inputs, expected.inputs) and series.times[0].equals(expected.times[0])
+    assert not caplog.records
+    assert values(from_frame(indexed, values="y")) == [5.5, 4.5, 3.5, 0.5]
+    assert "the times in the index are ignored; name them by time='t'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("times", "frequency"),
     [

@@ -158,6 +158,12 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame(ROWS, columns=["date", "shop", "sales", "promo"])
     frame.to_parquet(path)
     assert load_table(path).train.format == load(tmp_path, text()).train.format
+    days = pd.date_range("2024-01-01", periods=9).delete([3, 4])
+    for index in (days, days.rename("when"), days.to_period("D").rename("when")):
+        pd.DataFrame({"y": np.arange(7.0) + 0.5}, index=index).to_parquet(path)
+        train = load_table(path).train
+        assert train.format.columns == Columns(("y",), (), None, index.name or "time", "D")
+        assert train.values[0, :, 0].isnan().tolist() == [False] * 3 + [True] * 2 + [False] * 2
 
 
 LINES = st.sampled_from(["1,2,3", "a,b,c", "y,s,t", "2024-01-01,x,1", "1;2", '"a,1,2', ",,", "\0", "\ufeff", "é"])
