@@ -100,6 +100,56 @@ def test_a_series_for_each_row_is_refused(name: str) -> None:
         infer_columns(table, Columns(()), Path("t.csv"))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Columns(()), "columns 'day', 'shop' are text, and none .* name the series by id and the time by time"),
+        (Columns((), time="day"), "column 'day' must hold times .* 2026-01-31"),
+        (Columns((), id="shop"), None),
+    ],
+)
+def test_texts_without_a_role_are_refused(given: Columns, message: str | None, tmp_path: Path) -> None:
+    """Otherwise the series would be joined end to end."""
+    content = "day,shop,sales\n" + "".join(
+        f"{day:02}.12.2025,{shop},{day / 2}\n" for shop in "ab" for day in range(1, 9)
+    )
+    if message is None:
+        assert load(tmp_path, content, given).train.ids == ["a", "b"]
+        return
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, content, given)
+
+
+def test_values_by_name_are_not_left_out(tmp_path: Path) -> None:
+    rows = "".join(f"{t},{t / 2},{t % 2 == 0}\n" for t in range(8))
+    with pytest.raises(ValueError, match="column 'y', row 8: '-' is not a number"):
+        load(tmp_path, "t,y,z\n" + rows.replace("True", "1").replace("False", "0") + "8,-,1\n")
+    bits = load(tmp_path, "t,z,y\n" + rows + "8,4.0,\n9,4.5,True\n").test
+    assert bits.format.columns.values == ("y",) and bits.format.emission == "bernoulli"
+    assert bits.values[0, :, 0].nan_to_num(9).tolist() == [1, 0] * 4 + [9, 1]
+
+
+def test_ids_are_read_as_text(tmp_path: Path) -> None:
+    rows = [(label, x / 2) for label in ("001", "1", " NA ", "1.0") for x in range(1, 5)]
+    for name in ("id", "shop"):
+        content = f"{name},y\n" + "".join(f"{label},{x}\n" for label, x in rows)
+        given = Columns((), id=None if name == "id" else name)
+        assert load(tmp_path, content, given).train.ids == ["001", "1", "NA", "1.0"]
+    inferred = load(tmp_path, "region,y\n" + "".join(f"{label},{x / 2}\n" for label in ("US", "NA") for x in range(4)))
+    assert inferred.train.ids == ["US", "NA"]
+    with pytest.raises(ValueError, match="column 'id': 1 of 17 rows name no series"):
+        load(tmp_path, "id,y\n" + "".join(f"{label},{x}\n" for label, x in rows) + " ,3\n")
+
+
+@pytest.mark.parametrize(("values", "is_reported"), [(("y",), True), (("sales", "shop"), True), (("shop",), False)])
+def test_numbers_that_may_be_ids_are_reported(
+    values: tuple, is_reported: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pd.DataFrame({name: np.arange(12) // 6 + 1 if name == "shop" else Y[:12] for name in {*values, "shop"}})
+    assert load(tmp_path, table[sorted(table)].to_csv(index=False)).train.format.columns.values == values
+    assert ("column 'shop' has equal numbers in blocks; if it names series" in caplog.text) == is_reported
+
+
 def test_scaling_is_fitted_to_the_training_steps(tmp_path: Path) -> None:
     corpus = load(tmp_path, text(), Columns(("sales",)), valid=0.25, test=0.25)
     steps = 1.25 * np.arange(1, 7)
