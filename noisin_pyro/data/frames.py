@@ -14,7 +14,15 @@ from noisin_pyro.data.columns import numbers
 from noisin_pyro.data.scaling import ScalingKind
 from noisin_pyro.data.series import Series, make_series
 from noisin_pyro.data.series_format import Columns, SeriesFormat, Table
-from noisin_pyro.data.time_grid import differences, infer_frequency, later, positions, read_times, to_steps
+from noisin_pyro.data.time_grid import (
+    commonest_step,
+    differences,
+    infer_frequency,
+    later,
+    positions,
+    read_times,
+    to_steps,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +58,9 @@ def from_frame(
         covariates: columns that are known in advance, also for forecasts; may not be missing.
         id: the column that names the series of a row; default: all rows are one series.
         time: the column of times: dates or numbers; default: rows are in order, and each is a step.
-        frequency: step of the grid: an offset of pandas such as ``"D"``, or a number for times that are numbers;
-            ``"rows"``: each row is a step. Default: the coarsest grid that has all times; if there is none with at most
-            ten steps for each row, each row is a step.
+        frequency: step of the grid: an offset of pandas such as ``"D"``, ``"1 month"`` (the day of the first time in
+            each month), or a number for times that are numbers; ``"rows"``: each row is a step. Default: the coarsest
+            grid that has all times; if there is none with at most ten steps for each row, each row is a step.
         time_difference: whether the time since the row before is one more covariate (of dates, in seconds). Each row is
             then a step.
         format: that of a model's training data, such as ``train.format``, with its columns; columns and frequency are
@@ -227,7 +235,11 @@ def _in_time(table: Table, columns: Columns, times: list[pd.Index]) -> tuple[Tab
     if frequency is None:
         frequency = infer_frequency(times)
         if frequency is None and any(len(own) > 1 for own in times):
-            logger.info("column %r: the times are on no regular grid; each row is a step", name)
+            logger.warning(
+                "column %r: the times are on no regular grid; each row is a step, and gaps are ignored. %d of %d "
+                "steps are %s: round the times to a grid, or add these steps to the covariates by time_difference",
+                name, *commonest_step(times),
+            )  # fmt: skip
     elif frequency == ROWS:
         frequency = None
     values, covariates, grids = [], [], []

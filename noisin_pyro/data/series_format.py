@@ -21,7 +21,8 @@ class Columns:
     Attributes:
         id, time: the columns that name a row's series and its time; None if there is none.
         values, covariates: the columns that are predicted, and those that are known in advance.
-        frequency: step of the regular grid of times: an offset of pandas (``"D"``), or a number. None: rows are steps.
+        frequency: step of the regular grid of times: an offset of pandas (``"D"``), ``"1 month"``, or a number. None:
+            rows are steps.
         time_difference: whether the time since the row before is one more covariate; then rows are steps.
     """
 
