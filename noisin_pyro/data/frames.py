@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -81,6 +82,8 @@ def from_frame(
         if columns != Columns(()):
             raise ValueError("columns and frequency are those of the format; leave them out, or give no format")
         columns = format.columns
+    if not columns.values:
+        raise ValueError(f"values must name at least one column, of {[*getattr(frame, 'columns', ())]}")
     table, columns = read_frame(frame, columns)
     return make_series(table, columns, format, scaling, dtype)
 
@@ -106,22 +109,27 @@ def read_frame(frame: Any, columns: Columns) -> tuple[Table, Columns]:
     return _in_time(table, columns, [times[own] for own in rows])
 
 
-def future_covariates(frame: Any, data: Series, num_steps: int) -> np.ndarray:
-    """The covariates of the steps after the end of each series, ``(N, H, C)``, from a frame of the same columns.
+def future_covariates(frame: Any, data: Series, num_steps: int) -> tuple[np.ndarray, list[pd.Index] | None]:
+    """The covariates of the steps after the end of each series, ``(N, H, C)``, from a frame of the same columns, and the
+    times of these steps, if there are any.
 
     Raises:
         ValueError: a series or times that are missing, or what :func:`from_frame` refuses.
     """
     columns = data.format.columns
-    if not columns.covariates:
-        raise ValueError("covariates must be an array for data whose only covariates are time differences, or none")
     rows = ROWS if columns.time is not None else None
     roles = replace(columns, values=columns.covariates, covariates=(), frequency=rows, time_difference=False)
     table, _ = read_frame(frame, roles)
-    numbers_of, parts = {label: n for n, label in enumerate(table.ids)}, []
+    numbers_of, parts, future_times = {label: n for n, label in enumerate(table.ids)}, [], []
+    texts = {str(label): n for n, label in enumerate(table.ids)}
+    if len(texts) == len(table.ids) and len({*map(str, data.ids)}) == len(data):  # then "1" can only be 1
+        numbers_of = {label: texts[str(label)] for label in data.ids if str(label) in texts} | numbers_of
     for label, end in zip(data.ids, data.times or [None] * len(data), strict=True):
         if label not in numbers_of:
-            raise ValueError(f"covariates have no rows of series {label!r}; add {num_steps} rows of it")
+            raise ValueError(
+                f"covariates have no rows of series {label!r}, but of {', '.join(map(repr, table.ids[:3]))}; add "
+                f"{num_steps} rows of it"
+            )
         own = table.values[numbers_of[label]]
         if end is not None and table.times is not None:
             times = table.times[numbers_of[label]]
@@ -134,9 +142,11 @@ def future_covariates(frame: Any, data: Series, num_steps: int) -> np.ndarray:
                 ) from error
             own, times = own[future], times[future]
             if columns.frequency not in (None, ROWS):
-                own = own[_places(times, later(end, columns.frequency, num_steps), label)]
+                at = _places(times, later(end, columns.frequency, num_steps), label)
+                own, times = own[at], times[at]
             if columns.time_difference:
                 own = np.concatenate([own, differences(end[-1:].append(times))[1:, None]], 1)
+            future_times.append(times[:num_steps])
         elif len(own) > num_steps:
             raise ValueError(
                 f"covariates without times must have just the {num_steps} future rows of series {label!r}, got "
@@ -145,7 +155,7 @@ def future_covariates(frame: Any, data: Series, num_steps: int) -> np.ndarray:
         if len(own) < num_steps:
             raise ValueError(f"covariates must have {num_steps} future rows of series {label!r}, got {len(own)}")
         parts.append(own[:num_steps])
-    return np.stack(parts)
+    return np.stack(parts), future_times or None
 
 
 def _places(times: pd.Index, expected: pd.Index, label: Any) -> np.ndarray:
@@ -161,18 +171,23 @@ def _checked(frame: Any, columns: Columns) -> pd.DataFrame:
 
     frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
     if not isinstance(frame, pd.DataFrame):
-        raise ValueError(f"frame must be a data frame of pandas or with to_pandas(), got {type(frame).__name__}")
+        remedy = "; call its collect()" if hasattr(frame, "collect") else ""
+        raise ValueError(
+            f"frame must be a data frame of pandas or with to_pandas(), got {type(frame).__name__}{remedy}"
+        )
     if columns.time is None and isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex):
         logger.warning("the times in the index are ignored; name them by time=%r", frame.index.name or "time")
     frame = index_to_columns(frame)
-    if not columns.values:
-        raise ValueError(f"values must name at least one column, of {[*frame.columns]}")
     roles = [name for name in (columns.id, columns.time, *columns.values, *columns.covariates) if name is not None]
     for name in roles:
         count = list(frame.columns).count(name)
         if count != 1:
+            is_list = {part.strip() for part in str(name).split(",")} <= {*frame.columns}
+            remedy = (
+                "; give the names one by one, in a command with spaces between them" if is_list and not count else ""
+            )
             raise ValueError(
-                f"column {name!r} must be in the frame once, got it {count} times among {[*frame.columns]}"
+                f"column {name!r} must be in the frame once, got it {count} times among {[*frame.columns]}{remedy}"
             )
         if roles.count(name) > 1:
             raise ValueError(f"column {name!r} must have one role, got it twice among id, time, values and covariates")
@@ -222,6 +237,8 @@ def _sorted(columns: Columns, rows: np.ndarray, times: pd.Index, label: Any) -> 
 
 def _in_time(table: Table, columns: Columns, times: list[pd.Index]) -> tuple[Table, Columns]:
     """The table with missing steps where the grid of times has no rows, or with time differences."""
+    import pandas as pd
+
     name, frequency = columns.time, columns.frequency
     assert name is not None
     if columns.time_difference:
@@ -242,6 +259,9 @@ def _in_time(table: Table, columns: Columns, times: list[pd.Index]) -> tuple[Tab
             )  # fmt: skip
     elif frequency == ROWS:
         frequency = None
+    elif isinstance(frequency, str) and not isinstance(times[0], pd.DatetimeIndex):
+        with contextlib.suppress(ValueError):  # of a command
+            frequency = pd.to_numeric(frequency).item()
     values, covariates, grids = [], [], []
     steps = to_steps(name, times, frequency, table.ids)
     for own, known, (on, at) in zip(table.values, table.covariates, steps, strict=True):

@@ -142,6 +142,13 @@ def test_decimal_times_are_a_grid_of_decimals() -> None:
         assert infer_frequency([times]) == step
 
 
+def test_frequencies_of_numbers_may_be_text() -> None:
+    data = frame(4, t=[0, 2, 4, 8])
+    assert from_frame(data, values="y", time="t", frequency="2").format.columns.frequency == 2
+    with pytest.raises(ValueError, match="frequency must be"):
+        from_frame(data, values="y", time="t", frequency="D")
+
+
 def test_small_integers_do_not_overflow() -> None:
     series = from_frame(
         pd.DataFrame({"t": np.array([100, 0, -100], np.int8), "y": [3.0, 2.0, 1.0]}), values="y", time="t"
@@ -172,7 +179,9 @@ def test_numbers_that_are_dates() -> None:
         (frame(2, y=["a", "2"]), {"values": "y"}, "column 'y', row 0: 'a' is not a number; convert or remove it"),
         (frame(2, y=pd.date_range("2024", periods=2)), {"values": "y"}, "row 0: Timestamp.* is not a number"),
         (frame(2, y=[[1], 2]), {"values": "y"}, r"column 'y', row 0: \[1\] is not a number"),
-        (frame(2, y=[math.inf, 1]), {"values": "y"}, "column 'y', row 0: infinite"),
+        (frame(2, y=[math.inf, 1]), {"values": "y"}, r"column 'y', row 0: infinite; mark it as missing \(NaN\)"),
+        (frame(2, c=[0, -math.inf]), {"values": "y", "covariates": "c"}, "column 'c', row 1: infinite; correct it"),
+        (frame(2), {"values": "y", "covariates": "c,t"}, "'c,t' must be .* 0 times .*; give the names one by one"),
         (frame(2, y=[math.nan, None]), {"values": "y"}, "column 'y' has no values"),
         (frame(2, c=[1.0, None]), {"values": "y", "covariates": "c"}, "column 'c', row 1: a covariate is missing"),
         (frame(2, s=["a", None]), {"values": "y", "id": "s"}, "column 's': 1 of 2 rows name no series"),
@@ -218,7 +227,13 @@ class Interchange:
         return self.data
 
 
+class Lazy:
+    def collect(self) -> pd.DataFrame: ...
+
+
 def test_other_libraries_frames() -> None:
+    with pytest.raises(ValueError, match=r"got Lazy; call its collect\(\)"):
+        from_frame(Lazy(), values="y")
     assert torch.equal(from_frame(Interchange(frame()), values="y").inputs, from_frame(frame(), values="y").inputs)
 
 

@@ -169,7 +169,7 @@ def test_scaling_is_fitted_to_the_training_steps(tmp_path: Path) -> None:
         ("a,b\n1,2\n1,2,3\n", "is not a table with one line of column names and rows as long"),
         ("a,b\n1,2,3\n1,2,3\n", "is not a table with one line of column names and rows as long"),
         ("a,b\nx,z\n", "has no column of numbers to predict"),
-        ("y\n1\n2\n", "split in time needs at least 3 steps of each series, but 0 has fewer"),
+        ("y\n1\n2\n", "split in time needs at least 3 steps, got 2; give a longer series"),
         ("y\n" + "1\n" * 5 + "x\n", "column 'y', row 5: 'x' is not a number"),
         ("y\n" + ",\n" * 5, "column 'y' has no values among 3 steps"),
         (b"y\n\xe4\n", "t.csv, line 2: not UTF-8"),
