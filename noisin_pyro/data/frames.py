@@ -110,8 +110,10 @@ def read_frame(frame: Any, columns: Columns) -> tuple[Table, Columns]:
 
 
 def future_covariates(frame: Any, data: Series, num_steps: int) -> tuple[np.ndarray, list[pd.Index] | None]:
-    """The covariates of the steps after the end of each series, ``(N, H, C)``, from a frame of the same columns, and the
-    times of these steps, if there are any.
+    """The covariates of the steps after the end of each series, ``(N, H, C)``, from a frame of the same columns.
+
+    Returns:
+        The covariates, and the times of these steps, if they have any.
 
     Raises:
         ValueError: a series or times that are missing, or what :func:`from_frame` refuses.

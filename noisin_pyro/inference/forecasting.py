@@ -36,7 +36,8 @@ class Forecast:
         samples: S joint samples of H steps, ``(S, N, H, D)``, or ``(S, N, H)`` of classes.
         ids: a label for each sequence.
         names: of the D values.
-        times: of the H steps of each sequence, if the data have regular times or they came with the covariates; else None.
+        times: of the H steps of each sequence, if the data have regular times or the covariates came with their times;
+            else None.
         id, time: names of the columns of labels and times.
     """
 
@@ -122,7 +123,8 @@ def forecast(
         num_samples: number of samples S, and of particles.
         guide: a guide by name for this model, from which the filter draws the noise; by default its prior.
         covariates: of the future steps, in the units of the data: ``(N, H, C)``, or for series from a frame a frame of
-            the same columns, for which time differences are taken from its times. Other sequences than series take the whole inputs, ``(N, H, I)``.
+            the same columns, from whose times the time differences are taken. Other sequences than series take the
+            whole inputs, ``(N, H, I)``.
         missing: what the network reads where a value of a series is missing: ``"last"``, as in training (the last value
             observed, and an indicator), or ``"draw"``: each particle its own draw of the value (the generative
             reading).

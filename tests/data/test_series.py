@@ -160,6 +160,7 @@ def test_lost_digits_are_reported(values: np.ndarray, message: str, caplog: pyte
         ([0, 1, NAN], "bernoulli"),
         ([0, 3, NAN], "poisson"),
         ([0, 9, NAN], "negative-binomial"),
+        ([1.5e30, 2.5e30], "gaussian"),
         ([0, -3], "gaussian"),
         ([0.5, 1], "gaussian"),
     ],
