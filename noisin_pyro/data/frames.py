@@ -263,7 +263,8 @@ def _in_time(table: Table, columns: Columns, times: list[pd.Index]) -> tuple[Tab
         frequency = None
     elif isinstance(frequency, str) and not isinstance(times[0], pd.DatetimeIndex):
         with contextlib.suppress(ValueError):  # of a command
-            frequency = pd.to_numeric(frequency).item()
+            number: Any = pd.to_numeric(frequency)
+            frequency = number.item()
     values, covariates, grids = [], [], []
     steps = to_steps(name, times, frequency, table.ids)
     for own, known, (on, at) in zip(table.values, table.covariates, steps, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Self, SupportsIndex, TypeGuard, overload
+from typing import ClassVar, Self, TypeGuard, overload
 
 import torch
 from torch import Tensor
@@ -129,19 +129,19 @@ class Sequences:
         return f"{type(self).__name__}({len(self)} of {steps} steps, {self.num_steps} scored; {tensors})"
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> Batch: ...
+    def __getitem__(self, index: int) -> Batch: ...
 
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Self: ...
 
-    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | Tensor) -> Batch | Self:
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Batch | Self:
         """One sequence without padding, as a batch of one, or the data set of several: a slice, a list or a tensor.
 
         :func:`collate` joins several, as for a ``DataLoader``.
         """
-        if isinstance(index, slice | Sequence) or getattr(index, "ndim", 0) > 0:
-            return self.rows(index)
-        return self._batch(torch.tensor([range(len(self))[operator.index(index)]]))
+        if isinstance(index, int) or getattr(index, "ndim", 1) == 0:
+            return self._batch(torch.tensor([range(len(self))[operator.index(index)]]))  # type: ignore[arg-type]
+        return self.rows(index)
 
     def until(self, lengths: Tensor) -> Self:
         """The same sequences, each up to a length from 1 to its own, ``(N,)``."""

@@ -60,7 +60,7 @@ def load_table(
     path, columns = Path(path), columns or Columns(())
     frame = read_table(path, columns.id)
     columns = infer_columns(frame, columns, path)
-    if columns.id is not None and frame[columns.id].isna().any():
+    if columns.id is not None and bool(frame[columns.id].isna().any()):
         frame = read_table(path, columns.id)  # NA may be a name
     table, columns = read_frame(frame, columns)
     parts = split(table, by, valid, test)
@@ -186,12 +186,12 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
         )
     if time is None and id is None:
         for name in rest:  # such numbers may be ids, but also a quantity that changes rarely
-            own = frame[name]
+            numbers: Any = frame[name]
             if (
-                own.dtype.kind in "iu"
+                numbers.dtype.kind in "iu"
                 and (name,) != values
-                and 1 < own.nunique() <= len(own) / 2
-                and _is_in_blocks(own)
+                and 1 < numbers.nunique() <= len(numbers) / 2
+                and _is_in_blocks(numbers)
             ):
                 logger.warning(
                     "%s: column %r has equal numbers in blocks; if it names series, name it by id", path, name

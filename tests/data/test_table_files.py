@@ -124,7 +124,7 @@ def test_values_by_name_are_not_left_out(tmp_path: Path) -> None:
     rows = "".join(f"{t},{t / 2},{t % 2 == 0}\n" for t in range(8))
     with pytest.raises(ValueError, match="column 'y', row 8: '-' is not a number"):
         load(tmp_path, "t,y,z\n" + rows.replace("True", "1").replace("False", "0") + "8,-,1\n")
-    bits = load(tmp_path, "t,z,y\n8,4.0,\n" + rows).test
+    bits: Any = load(tmp_path, "t,z,y\n8,4.0,\n" + rows).test
     assert bits.format.columns.values == ("y",) and bits.format.emission == "bernoulli"
     assert bits.values[0, :, 0].nan_to_num(9).tolist() == [9] + [1, 0] * 4
 
@@ -211,7 +211,7 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     days = pd.date_range("2024-01-01", periods=9).delete([3, 4])
     for index in (days, days.rename("when"), days.to_period("D").rename("when")):
         pd.DataFrame({"y": np.arange(7.0) + 0.5}, index=index).to_parquet(path)
-        train = load_table(path).train
+        train: Any = load_table(path).train
         assert train.format.columns == Columns(("y",), (), None, index.name or "time", "D")
         assert train.values[0, :, 0].isnan().tolist() == [False] * 3 + [True] * 2 + [False] * 2
 
