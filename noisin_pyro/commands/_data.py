@@ -18,7 +18,7 @@ def sequences_from(trained: LoadedRun, path: Path, split: str) -> Sequences:
         ValueError: a file that is missing or damaged, or a table with other columns.
     """
     if trained.series is not None:
-        data = from_frame(read_table(path), format=trained.series, dtype=torch.float64)
+        data = from_frame(read_table(path, trained.series.columns.id), format=trained.series, dtype=torch.float64)
         trained.model.emission.check_values(data.targets.to(next(trained.model.parameters())))
         return data
     return getattr(load_music(path), split)

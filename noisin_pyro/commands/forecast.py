@@ -18,6 +18,7 @@ from noisin_pyro.commands._options import (
     require_new,
     require_seed,
 )
+from noisin_pyro.data.series_format import Columns
 from noisin_pyro.data.table_files import read_table
 from noisin_pyro.inference import forecast
 from noisin_pyro.training.build import dataset
@@ -48,7 +49,8 @@ class Forecast(Options):
     """Part of the run's data, or of a .mat file, after which to forecast. Tables are read from their start."""
 
     future: Annotated[Path | None, Named(metavar="FILE", help_behavior_hint="")] = None
-    """Table with the covariates of the future steps, in the columns of the run's table, without its values."""
+    """Table with the covariates or, for time differences, the times of the future steps, in the columns of the run's
+    table."""
 
     missing: Literal["last", "draw"] = "last"
     """Input where a value is missing: the last one and an indicator, as in training, or draws of the model's own."""
@@ -91,9 +93,10 @@ class Forecast(Options):
                 raise ValueError(f"{str(self.folder)!r} is a run on a text; use noisin generate")
             if self.proposal == "guide" and trained.guide is None:
                 raise ValueError(f"proposal 'guide': the run in {str(self.folder)!r} has none; use 'prior'")
-            covariates = () if trained.series is None else trained.series.layout.covariates
-            if bool(covariates) != (self.future is not None):
-                names = ", ".join(map(str, covariates))
+            columns = Columns(()) if trained.series is None else trained.series.columns
+            known = [*columns.covariates, *[columns.time] * columns.time_difference]
+            if bool(known) != (self.future is not None):
+                names = ", ".join(map(str, known))
                 text = f"must be given, a table of {names} in the future" if names else "is for a run with covariates"
                 raise ValueError(f"future {text}, got {self.future and str(self.future)!r}")
             use_guide = self.proposal != "prior" and not (self.proposal is None and self.missing == "draw")
@@ -109,7 +112,7 @@ class Forecast(Options):
                 self.steps,
                 num_samples=self.samples,
                 guide=trained.guide if use_guide else None,
-                covariates=None if self.future is None else read_table(self.future),
+                covariates=None if self.future is None else read_table(self.future, columns.id),
                 missing=self.missing,
                 seed=self.seed,
             )

@@ -52,7 +52,8 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
         )
     if np.isinf(values).any():
         row = int(np.isinf(values).argmax())
-        raise ValueError(f"column {name!r}, row {row}: infinite; mark it as missing (NaN), or correct it")
+        remedy = "correct it" if known else "mark it as missing (NaN), or correct it"
+        raise ValueError(f"column {name!r}, row {row}: infinite; {remedy}")
     if known and np.isnan(values).any():
         row = int(np.isnan(values).argmax())
         raise ValueError(

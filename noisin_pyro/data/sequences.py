@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Self, TypeGuard
+from typing import ClassVar, Self, TypeGuard, overload
 
 import torch
 from torch import Tensor
@@ -121,9 +122,26 @@ class Sequences:
             mask=None if self.mask is None else self.mask[rows, :longest],
         )
 
-    def __getitem__(self, index: int) -> Batch:
-        """One sequence without padding, as a batch of one. :func:`collate` joins several, as for a ``DataLoader``."""
-        return self._batch(torch.tensor([range(len(self))[index]]))
+    def __repr__(self) -> str:
+        lengths = self._host_lengths.tolist() or [0]
+        steps = f"{min(lengths)} to {max(lengths)}" if min(lengths) < max(lengths) else f"{max(lengths)}"
+        tensors = f"inputs {describe(self.inputs)}, targets {describe(self.targets)}"
+        return f"{type(self).__name__}({len(self)} of {steps} steps, {self.num_steps} scored; {tensors})"
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Self: ...
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Batch | Self:
+        """One sequence without padding, as a batch of one, or the data set of several: a slice, a list or a tensor.
+
+        :func:`collate` joins several, as for a ``DataLoader``.
+        """
+        if isinstance(index, int) or getattr(index, "ndim", 1) == 0:
+            return self._batch(torch.tensor([range(len(self))[operator.index(index)]]))  # type: ignore[arg-type]
+        return self.rows(index)
 
     def until(self, lengths: Tensor) -> Self:
         """The same sequences, each up to a length from 1 to its own, ``(N,)``."""
@@ -143,12 +161,18 @@ class Sequences:
     def __iter__(self) -> Iterator[Batch]:
         return (self[index] for index in range(len(self)))
 
-    def rows(self, index: slice) -> Self:
-        """The data set of these sequences."""
-        part = copy.copy(self)
+    def rows(self, index: slice | Sequence[int] | Tensor) -> Self:
+        """The data set of these sequences: a slice, indices, or a boolean for each."""
+        part, rows = copy.copy(self), torch.arange(len(self))[index]
         for name in self._of_each_row:
             values = getattr(self, name)
-            setattr(part, name, values if values is None else values[index])
+            if isinstance(index, slice):
+                values = values if values is None else values[index]
+            elif isinstance(values, Tensor):
+                values = values[rows.to(values.device)]
+            elif values is not None:
+                values = [values[row] for row in rows.tolist()]
+            setattr(part, name, values)
         return part
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:

@@ -54,6 +54,10 @@ class Series(Sequences):
         self.values, self.covariates, self.format = values, covariates, format
         self.ids, self.times = table.ids, table.times
 
+    def __repr__(self) -> str:
+        covariates = f"; covariates {', '.join(map(str, self.layout.covariates))}" if self.layout.covariates else ""
+        return f"{super().__repr__()[:-1]}; values {', '.join(map(str, self.layout.values))}{covariates})"
+
     @property
     def layout(self) -> InputLayout:
         """How inputs are made from values and covariates."""

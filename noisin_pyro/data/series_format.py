@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from noisin_pyro.data.columns import EXACT
 from noisin_pyro.data.scaling import InputLayout, Scaling, ScalingKind
 
 TIME_DIFFERENCE = "time difference"
@@ -21,7 +22,8 @@ class Columns:
     Attributes:
         id, time: the columns that name a row's series and its time; None if there is none.
         values, covariates: the columns that are predicted, and those that are known in advance.
-        frequency: step of the regular grid of times: an offset of pandas (``"D"``), or a number. None: rows are steps.
+        frequency: step of the regular grid of times: an offset of pandas (``"D"``), ``"1 month"``, or a number. None:
+            rows are steps.
         time_difference: whether the time since the row before is one more covariate; then rows are steps.
     """
 
@@ -127,6 +129,8 @@ def split(
         return tuple((table.part([n if a <= i < b else 0 for i, n in enumerate(all_stops)]), None) for a, b in spans)
     all_ends = [ends(len(each)) for each in table.values]
     short = [str(label) for label, (first, *_) in zip(table.ids, all_ends, strict=True) if first < 1]
+    if short and len(table.ids) == 1:
+        raise ValueError(f"split in time needs at least 3 steps, got {len(table.values[0])}; give a longer series")
     if short:
         raise ValueError(
             f"split in time needs at least 3 steps of each series, but {', '.join(short[:3])} has fewer; leave "
@@ -141,7 +145,7 @@ def suggested_emission(values: np.ndarray) -> str:
     columns = [column[~np.isnan(column)] for column in values.T]
     if all(map(_are_bits, columns)):
         return "bernoulli"
-    if not all(((column >= 0) & (column == np.floor(column))).all() for column in columns):
+    if not all(((column >= 0) & (column < EXACT) & (column == np.floor(column))).all() for column in columns):
         return "gaussian"
     return "negative-binomial" if any(column.var() > 2 * column.mean() for column in columns) else "poisson"
 

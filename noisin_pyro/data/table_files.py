@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from noisin_pyro.data.catalog import Corpus
 from noisin_pyro.data.encodings import decode
-from noisin_pyro.data.frames import read_frame
+from noisin_pyro.data.frames import index_to_columns, read_frame
 from noisin_pyro.data.scaling import ScalingKind
 from noisin_pyro.data.series import Series
 from noisin_pyro.data.series_format import Columns, SeriesFormat, split
@@ -57,9 +57,12 @@ def load_table(
     Raises:
         ValueError: a file that is missing or damaged, columns that it lacks, or that hold something else.
     """
-    path = Path(path)
-    frame = read_table(path)
-    table, columns = read_frame(frame, infer_columns(frame, columns or Columns(()), path))
+    path, columns = Path(path), columns or Columns(())
+    frame = read_table(path, columns.id)
+    columns = infer_columns(frame, columns, path)
+    if columns.id is not None and bool(frame[columns.id].isna().any()):
+        frame = read_table(path, columns.id)  # NA may be a name
+    table, columns = read_frame(frame, columns)
     parts = split(table, by, valid, test)
     format = SeriesFormat.fit(parts[0][0], columns, emission, scaling)
     if emission is None:
@@ -74,8 +77,13 @@ def load_table(
     return Corpus(path.stem, train, valid_part, test_part, vocabulary=None)
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+def read_table(path: str | Path, id: str | None = None) -> pd.DataFrame:
     """Read a CSV, TSV or Parquet file.
+
+    Args:
+        path: the file.
+        id: the column that names the series of a row. In CSV and TSV files it is read as text, in which 001 differs
+            from 1 and NA is a name; so are columns called ``id``, ``series`` or the like.
 
     Raises:
         ValueError: a file that is missing, damaged or in another format.
@@ -85,13 +93,18 @@ def read_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     try:
         if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
+            return index_to_columns(pd.read_parquet(path))
         text = decode(path.read_bytes(), path).lstrip("\ufeff")
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # pandas warns where rows are longer than the header, and cuts them
-            return pd.read_csv(
-                io.StringIO(text), index_col=False, skipinitialspace=True, low_memory=False, **_dialect(text, path)
-            )
+            options: Any = {"index_col": False, "skipinitialspace": True, "low_memory": False, **_dialect(text, path)}
+            frame = pd.read_csv(io.StringIO(text), **options)
+            ids = [name for name in frame.columns if name == id or _is_named(name, _IDS)]
+            if ids:
+                options |= {"usecols": ids, "dtype": str, "keep_default_na": False}
+                labels = pd.read_csv(io.StringIO(text), **options).apply(lambda column: column.str.strip())
+                frame[ids] = labels.where(labels != "")
+            return frame
     except ImportError as error:
         raise ValueError(
             f"{path}: reading Parquet needs pyarrow; install the extra, pip install 'noisin_pyro[parquet]', or give CSV"
@@ -136,21 +149,20 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     import pandas as pd
 
     def is_number(name: Any) -> bool:
-        return pd.api.types.is_numeric_dtype(frame[name]) or bool(frame[name].isna().all())
-
-    def is_named(name: Any, names: tuple[str, ...]) -> bool:
-        return str(name).strip().lower() in names
+        own = frame[name]
+        is_numeric = pd.api.types.is_numeric_dtype(own) or bool(own.isna().all())
+        return is_numeric or pd.api.types.infer_dtype(own, skipna=True) in ("boolean", "decimal")
 
     rest = [name for name in frame.columns if name not in (given.id, given.time, *given.values, *given.covariates)]
     time, id, values = given.time, given.id, given.values
     if time is None:
-        time = next((name for name in rest if is_named(name, _TIMES) or _holds_dates(frame[name])), None)
-    texts = [name for name in rest if name != time and not is_number(name)]
-    named = next((name for name in rest if is_named(name, _IDS)), None)
+        time = next((name for name in rest if _is_named(name, _TIMES) or _holds_dates(frame[name])), None)
+    texts = [name for name in rest if name != time and not is_number(name) and not _is_named(name, _VALUES)]
+    named = next((name for name in rest if _is_named(name, _IDS)), None)
     label = next((name for name in (id, named, *texts[: len(texts) == 1]) if name in frame.columns), None)
     if time is None:
         own: list[Any] = [frame] if label is None else [part for _, part in frame.groupby(label)]
-        periods = [name for name in rest if is_named(name, _PERIODS) and frame[name].dtype.kind in "iu"]
+        periods = [name for name in rest if _is_named(name, _PERIODS) and frame[name].dtype.kind in "iu"]
         time = next((name for name in periods if all(_increases(part[name]) for part in own)), None)
     if id is None and label is not None and (label == named or _names_series(frame, label, time)):
         id = label
@@ -163,9 +175,27 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     rest = [name for name in rest if name not in (time, id)]
     if not values:
         numeric = [name for name in rest if is_number(name) and not re.fullmatch(r"Unnamed: \d+|", str(name).strip())]
-        values = tuple([name for name in numeric if is_named(name, _VALUES)] or numeric)
+        values = tuple([name for name in rest if _is_named(name, _VALUES)] or numeric)
         if not values:
             raise ValueError(f"{path} has no column of numbers to predict among {[*frame.columns]}; name one by values")
+    if time is None and id is None and len(texts) > 1:
+        raise ValueError(
+            f"{path}: columns {', '.join(map(repr, texts))} are text, and none of them is known as the series or the "
+            "time of a row; name the series by id and the time by time, and write times as 2026-01-31; if the rows are "
+            "a single series in order, leave these columns out"
+        )
+    if time is None and id is None:
+        for name in rest:  # such numbers may be ids, but also a quantity that changes rarely
+            numbers: Any = frame[name]
+            if (
+                numbers.dtype.kind in "iu"
+                and (name,) != values
+                and 1 < numbers.nunique() <= len(numbers) / 2
+                and _is_in_blocks(numbers)
+            ):
+                logger.warning(
+                    "%s: column %r has equal numbers in blocks; if it names series, name it by id", path, name
+                )
     columns = Columns(values, given.covariates, id, time, given.frequency, given.time_difference)
     unused = [str(name) for name in rest if name not in values]
     logger.info(
@@ -181,8 +211,16 @@ def _names_series(frame: pd.DataFrame, label: Any, time: Any) -> bool:
     """Whether a column of text names series, and is not one more property of the steps of a single one."""
     if time in frame.columns:
         return bool(frame[time].duplicated().any())
-    labels: Any = frame[label]
-    return int((labels != labels.shift()).sum()) == labels.nunique()
+    return _is_in_blocks(frame[label])
+
+
+def _is_in_blocks(labels: Any) -> bool:
+    codes = labels.factorize()[0]
+    return int((codes[1:] != codes[:-1]).sum()) + 1 == len({*codes.tolist()})
+
+
+def _is_named(name: Any, names: tuple[str, ...]) -> bool:
+    return str(name).strip().lower() in names
 
 
 def _increases(column: Any) -> bool:
@@ -190,8 +228,9 @@ def _increases(column: Any) -> bool:
 
 
 def _holds_dates(column: Any) -> bool:
+    import pandas as pd
 
-    if column.dtype.kind == "M":
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.PeriodDtype):
         return True
     if column.dtype.kind in "iufcb" or column.isna().all():
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +60,19 @@ def grid(times: Any, frequency: Any) -> pd.Index:
     import pandas as pd
 
     if isinstance(times, pd.DatetimeIndex):
-        return pd.date_range(times[0], times[-1], freq=frequency)
+        return pd.date_range(times[0], times[-1], freq=_offset(frequency))
     if not frequency > 0:
         raise ValueError("it must be above 0")
     steps = round((times[-1] - times[0]) / frequency)
     return pd.Index(times[0] + np.arange(steps + 1) * frequency)
+
+
+def _offset(frequency: Any) -> Any:
+    """A frequency that pandas knows, also for ``"3 months"``: the day of the first time, in each third month."""
+    import pandas as pd
+
+    months = re.fullmatch(r"(\d+) months?", str(frequency))
+    return frequency if months is None else pd.DateOffset(months=int(months[1]))
 
 
 def positions(times: pd.Index, on: pd.Index) -> np.ndarray:
@@ -98,7 +107,14 @@ def _candidates(series: Sequence[Any]) -> Iterator[str | float]:
     if isinstance(series[0], pd.DatetimeIndex):
         if len({each.time() for times in series for each in times[:100]}) == 1:  # a whole number of days
             month, day = _MONTHS[first.month - 1], _DAYS[first.weekday()]
-            yield from (f"YS-{month}", f"YE-{month}", f"QS-{month}", f"QE-{month}", "MS", "ME", f"W-{day}")
+            yield from (f"YS-{month}", f"YE-{month}", f"QS-{month}", f"QE-{month}", "MS", "ME")
+            months = np.gcd.reduce(np.concatenate([np.diff(times.year * 12 + times.month) for times in series]))
+            if months and all((times.day == times[0].day).all() and times[0].day <= 28 for times in series):
+                yield "1 month" if months == 1 else f"{months} months"
+            yield f"W-{day}"
+            wall = np.concatenate([np.diff(times.tz_localize(None).as_unit("s").asi8) for times in series])
+            if (days := np.gcd.reduce(wall) // 86400) > 1:  # from the first day of each series
+                yield f"{days}D"
             if max(times[-1] - times[0] for times in series) >= pd.Timedelta(days=7):  # else no weekend is left out
                 yield "B"
             yield "D"
@@ -133,7 +149,7 @@ def to_steps(
         except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
             raise ValueError(
                 "frequency must be an offset of pandas such as 'D' or '15min', or for times that are numbers a number, "
-                f"got {frequency!r} ({str(error).splitlines()[0]})"
+                f"got {frequency!r} ({str(error).splitlines()[0].partition('. Failed')[0]})"
             ) from error
         at = positions(own, on)
         if (at < 0).any() or len(set(at.tolist())) < len(at):
@@ -157,10 +173,19 @@ def differences(times: pd.Index) -> np.ndarray:
     return np.concatenate([[0.0], np.asarray(steps, dtype=np.float64)])
 
 
+def commonest_step(series: Sequence[pd.Index]) -> tuple[int, int, Any]:
+    """How many of the differences between the times of each series are equal, of how many, and that difference."""
+    import pandas as pd
+
+    steps = pd.concat([times.to_series().diff().dropna() for times in series])
+    counts = steps.value_counts()
+    return int(counts.iloc[0]), len(steps), counts.index[0]
+
+
 def later(times: pd.Index, frequency: str | float, count: int) -> pd.Index:
     """The ``count`` times after the last of these, at this frequency."""
     import pandas as pd
 
     if isinstance(times, pd.DatetimeIndex):
-        return pd.date_range(times[-1], periods=count + 1, freq=frequency)[1:]
+        return pd.date_range(times[-1], periods=count + 1, freq=_offset(frequency))[1:]
     return pd.Index(times[-1] + np.arange(1, count + 1) * frequency)

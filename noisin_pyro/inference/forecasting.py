@@ -36,7 +36,8 @@ class Forecast:
         samples: S joint samples of H steps, ``(S, N, H, D)``, or ``(S, N, H)`` of classes.
         ids: a label for each sequence.
         names: of the D values.
-        times: of the H steps of each sequence, where the data have regular times; else None.
+        times: of the H steps of each sequence, if the data have regular times or the covariates came with their times;
+            else None.
         id, time: names of the columns of labels and times.
     """
 
@@ -122,7 +123,8 @@ def forecast(
         num_samples: number of samples S, and of particles.
         guide: a guide by name for this model, from which the filter draws the noise; by default its prior.
         covariates: of the future steps, in the units of the data: ``(N, H, C)``, or for series from a frame a frame of
-            the same columns. Other sequences than series take the whole inputs, ``(N, H, I)``.
+            the same columns, from whose times the time differences are taken. Other sequences than series take the
+            whole inputs, ``(N, H, I)``.
         missing: what the network reads where a value of a series is missing: ``"last"``, as in training (the last value
             observed, and an indicator), or ``"draw"``: each particle its own draw of the value (the generative
             reading).
@@ -185,7 +187,7 @@ def forecast_with(
             drawn = simulate(program, states, own, num_steps, actual_block)
             samples.append(drawn[0])
             log_p.append(drawn[1])
-    result = _result(torch.cat(samples, 1), data)
+    result = _result(torch.cat(samples, 1), data, feed.times)
     return result, None if actual is None else torch.cat(log_p, 1)
 
 
@@ -205,11 +207,11 @@ def _filtered(program: SequenceModel, data: Sequences, settings: Settings, missi
     return resampled(particles)
 
 
-def _result(samples: Tensor, data: Sequences) -> Forecast:
+def _result(samples: Tensor, data: Sequences, times: Sequence[Any] | None) -> Forecast:
     if not isinstance(data, Series):
         names = [f"value_{d + 1}" for d in range(samples.shape[3])] if samples.dim() == 4 else ["class"]
         return Forecast(samples, range(len(data)), names)
-    columns, times = data.format.columns, None
+    columns = data.format.columns
     if data.times is not None and columns.frequency not in (None, ROWS):
         times = [later(own, columns.frequency, samples.shape[2]) for own in data.times]
     return Forecast(samples, data.ids, columns.values, times, columns.id or "series", columns.time or "step")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,12 +30,14 @@ class Feed:
         observed: whether x_T is observed, ``(N, D)``; of series.
         covariates: of H future steps, ``(N, H, C)``; None if there are none.
         layout: makes the inputs of series. Without it the inputs are the covariates, or else x_{t-1} itself.
+        times: the future times of each series that came with the covariates; None if there are none.
     """
 
     last: Tensor
     observed: Tensor | None = None
     covariates: Tensor | None = None
     layout: InputLayout | None = None
+    times: Sequence[Any] | None = None
 
     def rows(self, index: slice) -> Feed:
         """Those of some sequences."""
@@ -71,13 +74,14 @@ def feed_of(data: Sequences, num_steps: int, covariates: Any = None) -> Feed:
         if covariates is None and names:
             raise ValueError(
                 f"covariates must be given for data with covariates: {', '.join(map(str, names))} of the future steps, "
-                f"shape ({len(data)}, {num_steps}, {size}), in the units of the data"
+                f"shape ({len(data)}, {num_steps}, {size}), in the units of the data, or a frame of the future rows"
             )
+        times = None
         if hasattr(covariates, "columns"):
-            covariates = future_covariates(covariates, data, num_steps)
+            covariates, times = future_covariates(covariates, data, num_steps)
         known = _checked(covariates, data, num_steps, size) if names else None
         last, observed = last_observed(data.values)[rows, ends], ~data.values[rows, ends].isnan()
-        return Feed(last, observed, known, data.layout)
+        return Feed(last, observed, known, data.layout, times)
     if covariates is not None:
         return Feed(data.targets[rows, ends], None, _checked(covariates, data, num_steps, data.inputs.shape[-1]))
     if data.mask is not None and not data.mask[rows, ends].all():

@@ -66,6 +66,24 @@ def test_forecast_of_a_table(counts: Path, tmp_path: Path, capsys: pytest.Captur
     assert "2026-02-02" in capsys.readouterr().out
 
 
+def test_forecast_of_irregular_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The future times are given; ids that look like numbers stay as they are."""
+    days = pd.date_range("2026-01-01", periods=9) + pd.to_timedelta(np.arange(9) ** 2, "h")
+    rows = [("001", day, i / 2) for i, day in enumerate(days)]
+    pd.DataFrame(rows, columns=["shop", "day", "sold"]).to_csv(tmp_path / "sold.csv", index=False)
+    data = Data(name=str(tmp_path / "sold.csv"), id="shop", time="day", time_difference=True)
+    run = Run(folder=tmp_path / "run", twin=False, ensemble_samples=0)
+    train(Config(data=data, model=Model(hidden_size=2), optimization=Optimization(epochs=1), run=run))
+    assert main(["forecast", str(tmp_path / "run"), "--steps", "2"]) == 2
+    assert "--future must be given, a table of day in the future" in capsys.readouterr().err
+    times = ["2026-02-01 12:00:00", "2026-02-01 13:30:00"]
+    pd.DataFrame({"shop": "001", "day": times}).to_csv(tmp_path / "future.csv", index=False)
+    options = ["--steps", "2", "--samples", "9", "--future", str(tmp_path / "future.csv"), "--csv", str(tmp_path / "f")]
+    assert main(["forecast", str(tmp_path / "run"), *options, "--png", str(tmp_path / "f.png")]) == 0
+    frame = pd.read_csv(tmp_path / "f", dtype=str)
+    assert frame["day"].tolist() == times and frame["shop"].tolist() == ["001"] * 2
+
+
 def test_forecast_of_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forecast", str(music), "--steps", "2", "--samples", "3"]) == 0
     assert f"... {3 * 2 * 88 - 40} more rows" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """Series from frames: roles of columns, time grids, and frames of every kind."""
 
-import logging
 import math
 from typing import Any
 
@@ -47,16 +46,41 @@ def test_without_times_rows_are_steps_in_order() -> None:
         from_frame(frame(), values="y", frequency="D")
 
 
+def test_an_index_that_holds_data_is_columns(caplog: pytest.LogCaptureFixture) -> None:
+    gaps = frame().drop(index=[1, 2]).iloc[::-1]
+    expected = from_frame(gaps, values="y", time="t")
+    indexed = gaps.set_index("t")
+    by_period = indexed.set_axis(indexed.index.to_period("D")).rename_axis(None)
+    both = indexed.set_axis(pd.MultiIndex.from_product([["a"], indexed.index], names=["s", "t"]))
+    for data, roles in (
+        (indexed, {"time": "t"}),
+        (indexed.rename_axis(None), {"time": "time"}),
+        (by_period, {"time": "time"}),
+        (gaps.set_index("t", drop=False), {"time": "t"}),
+        (both, {"id": "s", "time": "t"}),
+        (both.assign(t=gaps.t.to_numpy()), {"id": "s", "time": "t"}),
+        (by_period.assign(time=0), {"time": "index"}),
+    ):
+        series = from_frame(data, values="y", **roles)
+        assert torch.equal(series.inputs, expected.inputs) and series.times[0].equals(expected.times[0])
+    assert not caplog.records
+    assert values(from_frame(indexed, values="y")) == [5.5, 4.5, 3.5, 0.5]
+    assert "the times in the index are ignored; name them by time='t'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("times", "frequency"),
     [
         (pd.date_range("2024-01-31", periods=8, freq="ME"), "ME"),
         (pd.date_range("2024-01-01", periods=8, freq="MS"), "MS"),
+        (pd.date_range("2024-01-15", periods=8, freq=pd.DateOffset(months=1)), "1 month"),
+        (pd.date_range("2024-02-28 12:00", periods=8, freq=pd.DateOffset(months=3), tz="Europe/Berlin"), "3 months"),
         (pd.date_range("2021-04-01", periods=8, freq="QS"), "QS-APR"),
         (pd.date_range("2020-01-01", periods=8, freq="YS"), "YS-JAN"),
         (pd.date_range("2024-01-05", periods=8, freq="W-FRI"), "W-FRI"),
         (pd.date_range("2024-01-01", periods=12, freq="B"), "B"),
         (pd.date_range("2024-01-01", periods=5, freq="D"), "D"),
+        (pd.date_range("2024-03-25", periods=9, freq="2D", tz="Europe/Berlin"), "2D"),
         (pd.date_range("2024-01-01 00:30", periods=9, freq="15min"), "15min"),
         (pd.date_range("2024-03-25", periods=12, freq="D", tz="Europe/Berlin"), "D"),
         (pd.date_range("2024-03-30", periods=60, freq="h", tz="Europe/Berlin"), "h"),
@@ -80,11 +104,27 @@ def test_frequencies_are_inferred_with_and_without_gaps(times: pd.Index, frequen
     assert (abs(following - times[-2:]) <= 1e-9 * abs(times[-1] - times[0])).all()
 
 
+def test_series_of_different_weekdays_have_grids_of_weeks() -> None:
+    parts = [frame(8, t=pd.date_range(f"2024-01-0{day}", periods=8, freq="7D"), s=day) for day in (1, 4, 6)]
+    series = from_frame(pd.concat(parts).drop(index=3), values="y", time="t", id="s")
+    assert series.format.columns.frequency == "7D" and series.lengths.tolist() == [8] * 3 and series.num_steps == 21
+
+
+def test_days_of_different_months_have_grids_of_months() -> None:
+    parts = [frame(5, t=[f"2024-0{month}-{day}" for month in (1, 2, 4, 5, 6)], s=day) for day in (10, 15)]
+    series = from_frame(pd.concat(parts), values="y", time="t", id="s")
+    assert series.format.columns.frequency == "1 month" and series.lengths.tolist() == [6, 6]
+    assert series.values[:, 2, 0].isnan().all() and later(series.times[1], "1 month", 1)[0] == pd.Timestamp(
+        "2024-07-15"
+    )
+
+
 def test_irregular_times_are_steps_with_the_time_between_them(caplog: pytest.LogCaptureFixture) -> None:
     data = frame(4, t=["2024-01-01", "2024-01-01 00:00:07", "2024-03-01", "2024-03-02 11:13"])
-    with caplog.at_level(logging.INFO, "noisin_pyro"):
-        series = from_frame(data, values="y", time="t")
+    series = from_frame(data, values="y", time="t")
     assert int(series.lengths) == 4 and "on no regular grid; each row is a step" in caplog.text
+    from_frame(frame(5, t=["2024-01-31", "2024-03-01", "2024-03-31", "2024-05-01", "2024-06-01"]), values="y", time="t")
+    assert "gaps are ignored. 2 of 4 steps are 30 days 00:00:00: round the times" in caplog.text
     apart = from_frame(data, values="y", covariates="c", time="t", time_difference=True, dtype=FLOAT64)
     assert apart.layout.covariates == ("c", "time difference")
     assert apart.covariates[0, :2, 1].tolist() == [0, 7] and apart.covariates[0, 3, 1] == 86400 + 11 * 3600 + 13 * 60
@@ -100,6 +140,13 @@ def test_decimal_times_are_a_grid_of_decimals() -> None:
     for start, step in ((0.0, 0.1), (5.0, 0.05), (1.7e9, 0.1)):
         times = pd.Index(start + np.arange(300) * step).delete([5, 6, 20])
         assert infer_frequency([times]) == step
+
+
+def test_frequencies_of_numbers_may_be_text() -> None:
+    data = frame(4, t=[0, 2, 4, 8])
+    assert from_frame(data, values="y", time="t", frequency="2").format.columns.frequency == 2
+    with pytest.raises(ValueError, match="frequency must be"):
+        from_frame(data, values="y", time="t", frequency="D")
 
 
 def test_small_integers_do_not_overflow() -> None:
@@ -132,7 +179,9 @@ def test_numbers_that_are_dates() -> None:
         (frame(2, y=["a", "2"]), {"values": "y"}, "column 'y', row 0: 'a' is not a number; convert or remove it"),
         (frame(2, y=pd.date_range("2024", periods=2)), {"values": "y"}, "row 0: Timestamp.* is not a number"),
         (frame(2, y=[[1], 2]), {"values": "y"}, r"column 'y', row 0: \[1\] is not a number"),
-        (frame(2, y=[math.inf, 1]), {"values": "y"}, "column 'y', row 0: infinite"),
+        (frame(2, y=[math.inf, 1]), {"values": "y"}, r"column 'y', row 0: infinite; mark it as missing \(NaN\)"),
+        (frame(2, c=[0, -math.inf]), {"values": "y", "covariates": "c"}, "column 'c', row 1: infinite; correct it"),
+        (frame(2), {"values": "y", "covariates": "c,t"}, "'c,t' must be .* 0 times .*; give the names one by one"),
         (frame(2, y=[math.nan, None]), {"values": "y"}, "column 'y' has no values"),
         (frame(2, c=[1.0, None]), {"values": "y", "covariates": "c"}, "column 'c', row 1: a covariate is missing"),
         (frame(2, s=["a", None]), {"values": "y", "id": "s"}, "column 's': 1 of 2 rows name no series"),
@@ -143,7 +192,7 @@ def test_numbers_that_are_dates() -> None:
         (frame(2, t=[True, False]), {"values": "y", "time": "t"}, "column 't' must hold times"),
         (frame(2, t=["2024-01-01"] * 2), {"values": "y", "time": "t"}, "several rows .* name the column of"),
         (frame(2, t=[3, 3], s="a"), {"values": "y", "time": "t", "id": "s"}, "of series 'a' have the time 3; aggr"),
-        (frame(2), {"values": "y", "time": "t", "frequency": "fortnight"}, "frequency must be an offset of pandas"),
+        (frame(2), {"values": "y", "time": "t", "frequency": "fortnight"}, r"\(Invalid frequency: fortnight\)$"),
         (frame(2, t=[1, 2]), {"values": "y", "time": "t", "frequency": 0}, "frequency must be"),
         (frame(2, t=[1, 2]), {"values": "y", "time": "t", "frequency": "D"}, "frequency must be"),
     ],
@@ -178,7 +227,13 @@ class Interchange:
         return self.data
 
 
+class Lazy:
+    def collect(self) -> pd.DataFrame: ...
+
+
 def test_other_libraries_frames() -> None:
+    with pytest.raises(ValueError, match=r"got Lazy; call its collect\(\)"):
+        from_frame(Lazy(), values="y")
     assert torch.equal(from_frame(Interchange(frame()), values="y").inputs, from_frame(frame(), values="y").inputs)
 
 

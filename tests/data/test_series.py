@@ -160,6 +160,7 @@ def test_lost_digits_are_reported(values: np.ndarray, message: str, caplog: pyte
         ([0, 1, NAN], "bernoulli"),
         ([0, 3, NAN], "poisson"),
         ([0, 9, NAN], "negative-binomial"),
+        ([1.5e30, 2.5e30], "gaussian"),
         ([0, -3], "gaussian"),
         ([0.5, 1], "gaussian"),
     ],
@@ -233,6 +234,34 @@ def test_sequences_index_iterate_and_load() -> None:
         loss = nz.PriorAsGuide_ELBO()(model)
         one, other = (loss(b.inputs, b.targets, **b.keywords) for b in (batch, expected))
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    "index", [slice(1, 3), [1, 2], torch.tensor([1, 2]), np.array([1, 2]), torch.tensor([False, True, True, False])]
+)
+def test_several_sequences_are_a_data_set(index: Any) -> None:
+    parts = ragged(4, 7, 1, 6)
+    series = from_arrays(parts, ids="abcd", dtype=FLOAT64)
+    expected = from_arrays(parts[1:3], ids="bc", format=series.format, dtype=FLOAT64)
+    part = series[index]
+    assert isinstance(part, Series) and (part.ids, part.num_steps) == (["b", "c"], 8)
+    batch, other = next(part.batches()), next(expected.batches())
+    assert torch.equal(batch.inputs, other.inputs) and torch.equal(batch.real_lengths, other.real_lengths)
+    assert torch.equal(series[[2]].targets, series[torch.tensor([2])].targets) and len(series[[2]]) == 1
+    for one in (1, np.int64(1), torch.tensor(1)):
+        assert torch.equal(series[one].inputs, series.inputs[1:2, :7])
+    with pytest.raises(IndexError):
+        series[[4]]
+
+
+def test_sizes_are_shown() -> None:
+    series = from_arrays(ragged(4, 7), [np.zeros(4), np.zeros(7)], value_names=["a", "b"], dtype=FLOAT64)
+    assert repr(series) == (
+        "Series(2 of 4 to 7 steps, 11 scored; inputs torch.float64 (2, 7, 5), targets torch.float64 (2, 7, 2); values "
+        "a, b; covariates covariate_1)"
+    )
+    notes = nz.data.Sequences(torch.zeros(1, 3, 2), torch.zeros(1, 3, 2))
+    assert "Sequences(1 of 3 steps, 3 scored; inputs torch.float32 (1, 3, 2)" in repr(notes)
 
 
 def test_collate_joins_masks() -> None:

@@ -100,6 +100,56 @@ def test_a_series_for_each_row_is_refused(name: str) -> None:
         infer_columns(table, Columns(()), Path("t.csv"))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Columns(()), "columns 'day', 'shop' are text, and none .* name the series by id and the time by time"),
+        (Columns((), time="day"), "column 'day' must hold times .* 2026-01-31"),
+        (Columns((), id="shop"), None),
+    ],
+)
+def test_texts_without_a_role_are_refused(given: Columns, message: str | None, tmp_path: Path) -> None:
+    """Otherwise the series would be joined end to end."""
+    content = "day,shop,sales\n" + "".join(
+        f"{day:02}.12.2025,{shop},{day / 2}\n" for shop in "ab" for day in range(1, 9)
+    )
+    if message is None:
+        assert load(tmp_path, content, given).train.ids == ["a", "b"]
+        return
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, content, given)
+
+
+def test_values_by_name_are_not_left_out(tmp_path: Path) -> None:
+    rows = "".join(f"{t},{t / 2},{t % 2 == 0}\n" for t in range(8))
+    with pytest.raises(ValueError, match="column 'y', row 8: '-' is not a number"):
+        load(tmp_path, "t,y,z\n" + rows.replace("True", "1").replace("False", "0") + "8,-,1\n")
+    bits: Any = load(tmp_path, "t,z,y\n8,4.0,\n" + rows).test
+    assert bits.format.columns.values == ("y",) and bits.format.emission == "bernoulli"
+    assert bits.values[0, :, 0].nan_to_num(9).tolist() == [9] + [1, 0] * 4
+
+
+def test_ids_are_read_as_text(tmp_path: Path) -> None:
+    rows = [(label, x / 2) for label in ("001", "1", " NA ", "1.0") for x in range(1, 5)]
+    for name in ("id", "shop"):
+        content = f"{name},y\n" + "".join(f"{label},{x}\n" for label, x in rows)
+        given = Columns((), id=None if name == "id" else name)
+        assert load(tmp_path, content, given).train.ids == ["001", "1", "NA", "1.0"]
+    inferred = load(tmp_path, "region,y\n" + "".join(f"{label},{x / 2}\n" for label in ("US", "NA") for x in range(4)))
+    assert inferred.train.ids == ["US", "NA"]
+    with pytest.raises(ValueError, match="column 'id': 1 of 17 rows name no series"):
+        load(tmp_path, "id,y\n" + "".join(f"{label},{x}\n" for label, x in rows) + " ,3\n")
+
+
+@pytest.mark.parametrize(("values", "is_reported"), [(("y",), True), (("sales", "shop"), True), (("shop",), False)])
+def test_numbers_that_may_be_ids_are_reported(
+    values: tuple, is_reported: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pd.DataFrame({name: np.arange(12) // 6 + 1 if name == "shop" else Y[:12] for name in {*values, "shop"}})
+    assert load(tmp_path, table[sorted(table)].to_csv(index=False)).train.format.columns.values == values
+    assert ("column 'shop' has equal numbers in blocks; if it names series" in caplog.text) == is_reported
+
+
 def test_scaling_is_fitted_to_the_training_steps(tmp_path: Path) -> None:
     corpus = load(tmp_path, text(), Columns(("sales",)), valid=0.25, test=0.25)
     steps = 1.25 * np.arange(1, 7)
@@ -119,7 +169,7 @@ def test_scaling_is_fitted_to_the_training_steps(tmp_path: Path) -> None:
         ("a,b\n1,2\n1,2,3\n", "is not a table with one line of column names and rows as long"),
         ("a,b\n1,2,3\n1,2,3\n", "is not a table with one line of column names and rows as long"),
         ("a,b\nx,z\n", "has no column of numbers to predict"),
-        ("y\n1\n2\n", "split in time needs at least 3 steps of each series, but 0 has fewer"),
+        ("y\n1\n2\n", "split in time needs at least 3 steps, got 2; give a longer series"),
         ("y\n" + "1\n" * 5 + "x\n", "column 'y', row 5: 'x' is not a number"),
         ("y\n" + ",\n" * 5, "column 'y' has no values among 3 steps"),
         (b"y\n\xe4\n", "t.csv, line 2: not UTF-8"),
@@ -158,6 +208,12 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame(ROWS, columns=["date", "shop", "sales", "promo"])
     frame.to_parquet(path)
     assert load_table(path).train.format == load(tmp_path, text()).train.format
+    days = pd.date_range("2024-01-01", periods=9).delete([3, 4])
+    for index in (days, days.rename("when"), days.to_period("D").rename("when")):
+        pd.DataFrame({"y": np.arange(7.0) + 0.5}, index=index).to_parquet(path)
+        train: Any = load_table(path).train
+        assert train.format.columns == Columns(("y",), (), None, index.name or "time", "D")
+        assert train.values[0, :, 0].isnan().tolist() == [False] * 3 + [True] * 2 + [False] * 2
 
 
 LINES = st.sampled_from(["1,2,3", "a,b,c", "y,s,t", "2024-01-01,x,1", "1;2", '"a,1,2', ",,", "\0", "\ufeff", "é"])

@@ -306,11 +306,35 @@ def test_times_of_future_covariates(times: Any, future: Any, message: str | None
     plan = pd.DataFrame({"t": future, "c": np.arange(float(len(future)))})
     model = nz.SequenceModel(nz.NoisyRNN(3, 3), Scaled(Gaussian(3, 1)))
     if message is None:
-        read = future_covariates(plan, data, 3)
+        read, times = future_covariates(plan, data, 3)
+        assert times is not None and len(times[0]) == 3
         assert read.flatten().tolist() == [*plan["c"][len(plan) - 3 - (len(plan) == 4) :][:3]]
         return
     with pytest.raises(ValueError, match=message):
         nz.forecast(model, data, 3, covariates=plan)
+
+
+def test_future_times_of_irregular_series() -> None:
+    times = pd.DatetimeIndex(["2026-01-01", "2026-01-03 07:00", "2026-01-04", "2026-02-01"])
+    data = from_frame(pd.DataFrame({"t": times, "y": np.arange(4.0)}), values="y", time="t", time_difference=True)
+    model = nz.SequenceModel(nz.NoisyRNN(data.layout.input_size, 3), Scaled(Gaussian(3, 1)))
+    future = pd.DataFrame({"t": ["2026-02-01", "2026-02-02", "2026-02-04T12"]})
+    given = nz.forecast(model, data, 2, 3, covariates=future, seed=0)
+    expected = nz.forecast(model, data, 2, 3, covariates=[[[86400], [2.5 * 86400]]], seed=0)
+    assert torch.equal(given.samples, expected.samples) and expected.times is None
+    assert given.to_frame()["t"].tolist() == [pd.Timestamp("2026-02-02"), pd.Timestamp("2026-02-04T12")]
+
+
+def test_labels_of_future_rows_match_by_text() -> None:
+    data = from_frame(frame().replace({"a": "1", "b": "2"}), id="shop", time="day", values="sales", covariates="price")
+    days = pd.date_range("2026-01-13", periods=3)
+    future = pd.concat([pd.DataFrame({"shop": shop, "day": days, "price": float(shop)}) for shop in (2, 1)])
+    assert future_covariates(future, data, 3)[0][:, :, 0].tolist() == [[1] * 3, [2] * 3]
+    both = pd.concat([future, future.assign(shop=future["shop"].astype(str))])
+    assert future_covariates(both, data, 3)[0][:, 0, 0].tolist() == [1, 2]
+    ambiguous = both[both["shop"] != "2"]
+    with pytest.raises(ValueError, match="covariates have no rows of series '2', but of 2, 1, '1'; add 3 rows"):
+        future_covariates(ambiguous, data, 3)
 
 
 def test_a_value_from_the_same_distribution_is_below_the_quantiles_with_their_probability() -> None:
