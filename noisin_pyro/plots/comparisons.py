@@ -59,7 +59,7 @@ def comparison(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, truth:
         Line2D([], [], color=c, marker=m, linestyle="", label=k) for (c, m), k in zip(STYLES, kinds, strict=False)
     ]
     if any(map(_is_unreliable, rows)):
-        style = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": ""}
+        style: dict[str, Any] = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": ""}
         legend.append(Line2D([], [], **style, label=f"k̂ > {MAX_PARETO_K}"))
     if truth is not None:
         legend.append(axis.axvline(truth, color="black", linestyle="--", linewidth=1, label=f"truth ({truth:.3f})"))
