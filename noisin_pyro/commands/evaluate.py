@@ -14,7 +14,7 @@ from torch import Tensor
 
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
-from noisin_pyro.commands._data import sequences_from
+from noisin_pyro.commands._data import own_part, sequences_from
 from noisin_pyro.commands._options import (
     DataRoot,
     Device,
@@ -103,7 +103,8 @@ class Evaluate(Options):
     """Seed of the noise."""
 
     eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
-    """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity."""
+    """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity;
+    by default at most one for each token."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
     """Number of steps per window. A guide conditions on one window at a time. Texts only."""
@@ -141,6 +142,10 @@ class Evaluate(Options):
             trained = load_run(self.folder, self.device, self.data_root, self.imports)
             data = cut(trained.config, self.eval_batch_size, self.window)
             data_name, part = self._data(trained)
+            is_given = self.eval_batch_size is not None
+            if isinstance(part, Tensor) and not is_given and 0 < len(part) < (data.eval_batch_size or 0):
+                data = dataclasses.replace(data, eval_batch_size=len(part))
+                data_name += ", read in columns of one token (--eval-batch-size 1 reads it in one column)"
             held_out = dataset(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
             guide = self._guide(trained.guide)
             if self.method == "forecast":
@@ -203,7 +208,8 @@ class Evaluate(Options):
     def _data(self, trained: LoadedRun) -> tuple[str, Tensor | Sequences]:
         """What is scored, in words, and its tokens or sequences."""
         if self.text is None and self.data is None:
-            return f"{trained.corpus.name}, {self.split} part", getattr(trained.corpus, self.split)
+            part = own_part(trained, self.split)
+            return f"{trained.corpus.name}, {self.split} part", part
         is_music = trained.vocabulary is None and trained.series is None
         name, path = ("text", self.text) if self.data is None else ("data", self.data)
         for given, other in (

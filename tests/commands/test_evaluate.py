@@ -78,6 +78,32 @@ def test_a_text_of_one_block_has_no_error(run: Path, tmp_path: Path, capsys: pyt
     assert "unknown, as there is only one (standard error over blocks of 500 tokens)" in capsys.readouterr().out
 
 
+def test_a_sentence_is_read_in_as_many_columns_as_it_has_tokens(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(text: str, *options: str) -> dict[str, str]:
+        (tmp_path / "text.txt").write_text(text)
+        assert main(["evaluate", str(run), "--text", str(tmp_path / "text.txt"), *options]) == 0
+        return dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+
+    short = "one two three\n"
+    shown, four = score(short), score(short, "--eval-batch-size", "4")
+    assert "read in columns of one token (--eval-batch-size 1" in shown["data"] and "columns" not in four["data"]
+    assert shown["nats per step"] == four["nats per step"] != score(short, "--eval-batch-size", "1")["nats per step"]
+    assert score(3 * short) == score(3 * short, "--eval-batch-size", "10")  # a longer one as before
+    assert main(["evaluate", str(run), "--text", str(tmp_path / "text.txt"), "--eval-batch-size", "13"]) == 2
+    assert "--eval-batch-size must be at most 12" in capsys.readouterr().err
+
+
+def test_a_text_that_is_gone_can_be_replaced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text().replace("test.txt", "gone.txt"))
+    assert main(["evaluate", str(tmp_path / "copy")]) == 2
+    assert "gone.txt cannot be read" in (line := capsys.readouterr().err)
+    assert line.endswith("; --text FILE reads another file in place of the run's own\n")
+
+
 @pytest.mark.parametrize("method", ["importance", "particle-filter"])
 def test_likelihoods_come_with_their_diagnostics(
     run: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 """``noisin forecast`` and ``noisin evaluate --method forecast``."""
 
 import json
+import shutil
 from pathlib import Path
 
 import matplotlib.image
@@ -66,6 +67,19 @@ def test_forecast_of_a_table(counts: Path, tmp_path: Path, capsys: pytest.Captur
     assert "2026-02-02" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["forecast", "evaluate"])
+def test_a_table_that_is_gone_can_be_replaced(
+    command: str, counts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(counts, tmp_path / "copy")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("sold.csv", "gone.csv"))
+    future = ["--future", str(counts.parent / "future.csv")] if command == "forecast" else []
+    assert main([command, str(folder), *future]) == 2
+    assert "gone.csv cannot be read" in (line := capsys.readouterr().err)
+    assert line.endswith("; --data FILE reads another file in place of the run's own\n")
+
+
 def test_forecast_of_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forecast", str(music), "--steps", "2", "--samples", "3"]) == 0
     assert f"... {3 * 2 * 88 - 40} more rows" in capsys.readouterr().out
@@ -96,6 +110,7 @@ def test_scores(counts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["forecast", "{counts}"], "--future must be given, a table of weekday in the future"),
         (["forecast", "{music}", "--future", "x.csv"], "--future is for a run with covariates"),
         (["forecast", "{run}"], "is a run on a text; use noisin generate"),
+        (["generate", "{counts}"], "is a run on a table, which has no vocabulary; use noisin forecast"),
         (["forecast", "{music}", "--proposal", "guide"], "--proposal 'guide': the run in"),
         (["forecast", "{music}", "--steps", "0"], "--steps must be a positive integer, got 0"),
         (["forecast", "{counts}", "--future", "{future}"], "no row of series 'a' at the future time 2026-02-15"),
