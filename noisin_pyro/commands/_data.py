@@ -1,14 +1,29 @@
-"""Data that a command reads in place of a run's own."""
+"""Data that a command reads: a run's own, or others in their place."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from noisin_pyro.data import Sequences, from_frame, load_music
 from noisin_pyro.data.table_files import read_table
 from noisin_pyro.training.rundir.load import LoadedRun
+
+
+def own_part(trained: LoadedRun, split: str) -> Tensor | Sequences:
+    """One part of the data of a run.
+
+    Raises:
+        ValueError: data that are not there, or are others now; names the option that reads other data.
+    """
+    try:
+        return getattr(trained.corpus, split)
+    except ValueError as error:
+        option = "--data" if trained.vocabulary is None else "--text"
+        error.add_note(f"{option} FILE reads another file in place of the run's own")
+        raise
 
 
 def sequences_from(trained: LoadedRun, path: Path, split: str) -> Sequences:

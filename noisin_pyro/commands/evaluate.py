@@ -15,7 +15,7 @@ from torch import Tensor
 from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro._files import atomic_write, write_json
 from noisin_pyro._tables import aligned, comma_separated
-from noisin_pyro.commands._data import sequences_from
+from noisin_pyro.commands._data import own_part, sequences_from
 from noisin_pyro.commands._options import (
     DataRoot,
     Device,
@@ -36,7 +36,7 @@ from noisin_pyro.inference.observed import steps_of
 from noisin_pyro.inference.scores import scored_lengths
 from noisin_pyro.models.scaled import is_in_data_units
 from noisin_pyro.training.build import dataset
-from noisin_pyro.training.options import Options, default
+from noisin_pyro.training.options import Data, Options, default
 from noisin_pyro.training.result import evaluation_as_dict
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir.load import LoadedRun, load_run
@@ -104,7 +104,8 @@ class Evaluate(Options):
     """Seed of the noise."""
 
     eval_batch_size: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
-    """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity."""
+    """Number of sequences scored in parallel. Of a text: the columns it is read in, which affect perplexity; by
+    default one for a --text whose columns would be shorter than a window."""
 
     window: Annotated[int | None, Named(metavar="INT", help_behavior_hint="(default: the run's)")] = None
     """Number of steps per window. A guide conditions on one window at a time. Texts only."""
@@ -142,6 +143,9 @@ class Evaluate(Options):
             trained = load_run(self.folder, self.device, self.data_root, self.imports)
             data = cut(trained.config, self.eval_batch_size, self.window)
             data_name, part = self._data(trained)
+            if self.text is not None and self.eval_batch_size is None and _is_short(part, data):
+                data = dataclasses.replace(data, eval_batch_size=1)
+                data_name += ", read in one column"
             held_out = dataset(part, data, trained.config.run.device, trained.config.run.precision, held_out=True)
             guide = self._guide(trained.guide)
             if self.method == "forecast":
@@ -204,7 +208,8 @@ class Evaluate(Options):
     def _data(self, trained: LoadedRun) -> tuple[str, Tensor | Sequences]:
         """What is scored, in words, and its tokens or sequences."""
         if self.text is None and self.data is None:
-            return f"{trained.corpus.name}, {self.split} part", getattr(trained.corpus, self.split)
+            part = own_part(trained, self.split)
+            return f"{trained.corpus.name}, {self.split} part", part
         is_music = trained.vocabulary is None and trained.series is None
         name, path = ("text", self.text) if self.data is None else ("data", self.data)
         for given, other in (
@@ -250,6 +255,11 @@ class Evaluate(Options):
                 *_diagnostics(result),
             ]
         )
+
+
+def _is_short(text: Tensor | Sequences, data: Data) -> bool:
+    """Whether columns of a text would be shorter than a window, so that most of its tokens would lose their context."""
+    return data.window is not None and len(text) < (data.eval_batch_size or 1) * data.window
 
 
 def _source(guide: Guide | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from noisin_pyro._files import atomic_write, naming
-from noisin_pyro.commands._data import sequences_from
+from noisin_pyro.commands._data import own_part, sequences_from
 from noisin_pyro.commands._options import (
     DataRoot,
     Device,
@@ -103,7 +103,7 @@ class Forecast(Options):
             if self.data is not None:
                 part = sequences_from(trained, self.data, self.split)
             else:
-                part = getattr(trained.corpus, self.split)
+                part = own_part(trained, self.split)
             config = trained.config
             data: Any = dataset(part, config.data, config.run.device, config.run.precision, held_out=True)
             result = forecast(

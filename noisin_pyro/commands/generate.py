@@ -59,7 +59,7 @@ class Generate(Options):
         """Print the texts.
 
         Raises:
-            ValueError: no such run, a run on music, or an option out of range.
+            ValueError: no such run, a run on music or a table, or an option out of range.
         """
         require_seed(self.seed)
         with program_settings():
@@ -68,8 +68,9 @@ class Generate(Options):
                 raise ValueError(f"data root has no effect: {str(self.folder)!r} has its vocabulary; leave it out")
             vocabulary = trained.vocabulary
             if vocabulary is None:
+                data = "music" if trained.series is None else "a table"
                 raise ValueError(
-                    f"{str(self.folder)!r} is a run on music, which has no vocabulary; use a run on a text"
+                    f"{str(self.folder)!r} is a run on {data}, which has no vocabulary; use noisin forecast"
                 )
             words = split(" ".join(self.prompt), vocabulary.level)  # the prompt may be quoted
             texts = generate(

@@ -130,7 +130,8 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
             means = slice(len(scale))
             linear.weight[means].mul_(scale.unsqueeze(1))  # means in the units of the data
             linear.bias[means].mul_(scale).add_(loc)
-            linear.bias[means.stop :].add_(scale.log())
+            if isinstance(scaled.emission, HeteroscedasticGaussian):
+                linear.bias[means.stop :].add_(scale.log())
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from noisin_pyro.models._module import ReusableModule
-from noisin_pyro.models.read_out import Emission
+from noisin_pyro.models.read_out import Emission, TargetsError
 
 
 class Scaled(Emission):
@@ -25,7 +25,8 @@ class Scaled(Emission):
         loc, scale: D numbers each, scales above 0. By default x = y, as for counts, which cannot be scaled.
 
     Raises:
-        ValueError: an emission of classes, numbers other than D, or a scale for values that are not real.
+        ValueError: not an :class:`Emission`, one of classes, numbers other than D, or a scale for values that are not
+            real.
     """
 
     loc: Tensor | None
@@ -35,6 +36,11 @@ class Scaled(Emission):
         self, emission: Emission, loc: Sequence[float] | None = None, scale: Sequence[float] | None = None
     ) -> None:
         ReusableModule.__init__(self)  # its read-out is the other emission's
+        if not isinstance(emission, Emission):
+            raise ValueError(
+                f"emission must be an Emission, got {type(emission).__name__}; if it is a module that returns a "
+                "distribution, wrap it first: Scaled(ModuleEmission(module, hidden_size, output_size))"
+            )
         size = emission.output_size
         if emission.event_dim != 1:
             raise ValueError(f"emission must be of vectors, got {type(emission).__name__}, which is of single classes")
@@ -131,7 +137,7 @@ class ScaledLaw(TorchDistribution):
         missing, y = value.isnan(), self.standardized(value)
         if not _is_factorized(self.base):
             if missing.any():
-                raise ValueError(
+                raise TargetsError(
                     f"targets have single missing values, which {type(self.base).__name__} cannot leave out of its "
                     "density; take an emission with independent values (.to_event(1)), or mark whole steps as missing"
                 )

@@ -133,7 +133,6 @@ class _NetworkRun:
             assert given is not None
             world.on_rank_zero(partial(self._lock, given))
             layout.require_same_data(given, self.corpus)
-            DataDescription.read(given)  # a damaged one is refused before anything is written
             if world.on_rank_zero((given / layout.RESULT).exists):
                 result = read(given, self.measure, config.import_paths)
                 world.on_rank_zero(partial(layout.remove_intermediate_files, given))
@@ -285,10 +284,11 @@ def _remove(folder: Path, made: bool) -> None:
 
 
 def _draw(result: Result, config: Config) -> None:
-    runs = [run for run in (result, result.twin) if run is not None]
-    curves = plots.learning_curves({run.name: run.log for run in runs}, measure=result.measure)
+    # as in the log, from which a finished run is drawn again
+    logs = {run.name: metrics_log.rounded(run.log) for run in (result, result.twin) if run is not None}
+    curves = plots.learning_curves(logs, measure=result.measure)
     with naming(result.folder / layout.CURVES):
         curves.savefig(result.folder / layout.CURVES)
     if config.noise.learn_spread:
         with naming(result.folder / layout.SPREADS):
-            plots.spreads(result.log).savefig(result.folder / layout.SPREADS)
+            plots.spreads(logs[result.name]).savefig(result.folder / layout.SPREADS)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.io import savemat
@@ -61,6 +62,37 @@ def guided(tmp_path_factory: pytest.TempPathFactory, music: Path) -> Path:
         )
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def counts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on a table, with a filtering guide."""
+    folder = tmp_path_factory.mktemp("counts")
+    train(
+        Config(
+            data=Data(name=str(table(folder)), covariates=("weekday",)),
+            model=Model(hidden_size=4, emission="negative-binomial"),
+            inference=Inference(guide="filtering"),
+            optimization=Optimization(epochs=1),
+            run=Run(folder=folder / "run", twin=False, ensemble_samples=0),
+        )
+    )
+    return folder / "run"
+
+
+def table(folder: Path, steps: int = 40) -> Path:
+    """Counts of two shops with gaps, and a covariate."""
+    generator = np.random.default_rng(0)
+    days = pd.date_range("2026-01-01", periods=steps, freq="D")
+    rows = [(shop, day, generator.poisson(4 + i % 7), i % 7 / 7) for shop in "ab" for i, day in enumerate(days)]
+    frame = pd.DataFrame(rows, columns=["shop", "day", "sold", "weekday"])
+    frame["sold"] = frame["sold"].astype(float)
+    frame.loc[[3, 4, 50], "sold"] = np.nan
+    frame.drop(index=[10, 60]).to_csv(folder / "sold.csv", index=False)
+    later = pd.date_range(days[-1], periods=6, freq="D")[1:]
+    future = pd.DataFrame([(shop, day, 0.5) for shop in "ba" for day in later], columns=["shop", "day", "weekday"])
+    future.to_csv(folder / "future.csv", index=False)
+    return folder / "sold.csv"
 
 
 def chorales(folder: Path) -> Path:

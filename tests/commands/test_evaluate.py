@@ -78,6 +78,35 @@ def test_a_text_of_one_block_has_no_error(run: Path, tmp_path: Path, capsys: pyt
     assert "unknown, as there is only one (standard error over blocks of 500 tokens)" in capsys.readouterr().out
 
 
+def test_a_text_whose_columns_would_be_short_is_read_in_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(text: str, *options: str) -> str:
+        (tmp_path / "text.txt").write_text(text)
+        assert main(["evaluate", str(run), "--text", str(tmp_path / "text.txt"), *options]) == 0
+        return capsys.readouterr().out
+
+    sentence, windows = "one two three\n", "one two three\n" * 25  # ten columns of a window of ten steps
+    one = score(sentence, "--eval-batch-size", "1")
+    assert (
+        score(sentence)
+        == one.replace("text.txt", "text.txt, read in one column")
+        != score(sentence, "--eval-batch-size", "4")
+    )
+    assert score(windows) == score(windows, "--eval-batch-size", "10") != score(windows, "--eval-batch-size", "1")
+    assert main(["evaluate", str(run), "--text", str(tmp_path / "text.txt"), "--eval-batch-size", "101"]) == 2
+    assert "--eval-batch-size must be at most 100" in capsys.readouterr().err
+
+
+def test_a_text_that_is_gone_can_be_replaced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text().replace("test.txt", "gone.txt"))
+    assert main(["evaluate", str(tmp_path / "copy")]) == 2
+    assert "gone.txt cannot be read" in (line := capsys.readouterr().err)
+    assert line.endswith("; --text FILE reads another file in place of the run's own\n")
+
+
 @pytest.mark.parametrize("method", ["importance", "particle-filter"])
 def test_likelihoods_come_with_their_diagnostics(
     run: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]

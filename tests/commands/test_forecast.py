@@ -1,6 +1,7 @@
 """``noisin forecast`` and ``noisin evaluate --method forecast``."""
 
 import json
+import shutil
 from pathlib import Path
 
 import matplotlib.image
@@ -10,38 +11,7 @@ import pytest
 
 import noisin_pyro as nz
 from noisin_pyro.cli import main
-from noisin_pyro.training import Config, Data, Inference, Model, Optimization, Run, train
-
-
-def table(folder: Path, steps: int = 40) -> Path:
-    """Counts of two shops with gaps, and a covariate."""
-    generator = np.random.default_rng(0)
-    days = pd.date_range("2026-01-01", periods=steps, freq="D")
-    rows = [(shop, day, generator.poisson(4 + i % 7), i % 7 / 7) for shop in "ab" for i, day in enumerate(days)]
-    frame = pd.DataFrame(rows, columns=["shop", "day", "sold", "weekday"])
-    frame["sold"] = frame["sold"].astype(float)
-    frame.loc[[3, 4, 50], "sold"] = np.nan
-    frame.drop(index=[10, 60]).to_csv(folder / "sold.csv", index=False)
-    later = pd.date_range(days[-1], periods=6, freq="D")[1:]
-    future = pd.DataFrame([(shop, day, 0.5) for shop in "ba" for day in later], columns=["shop", "day", "weekday"])
-    future.to_csv(folder / "future.csv", index=False)
-    return folder / "sold.csv"
-
-
-@pytest.fixture(scope="module")
-def counts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run on a table, with a filtering guide."""
-    folder = tmp_path_factory.mktemp("counts")
-    train(
-        Config(
-            data=Data(name=str(table(folder)), covariates=("weekday",)),
-            model=Model(hidden_size=4, emission="negative-binomial"),
-            inference=Inference(guide="filtering"),
-            optimization=Optimization(epochs=1),
-            run=Run(folder=folder / "run", twin=False, ensemble_samples=0),
-        )
-    )
-    return folder / "run"
+from noisin_pyro.training import Config, Data, Model, Optimization, Run, train
 
 
 def test_forecast_of_a_table(counts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +54,19 @@ def test_forecast_of_irregular_times(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert frame["day"].tolist() == times and frame["shop"].tolist() == ["001"] * 2
 
 
+@pytest.mark.parametrize("command", ["forecast", "evaluate"])
+def test_a_table_that_is_gone_can_be_replaced(
+    command: str, counts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(counts, tmp_path / "copy")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("sold.csv", "gone.csv"))
+    future = ["--future", str(counts.parent / "future.csv")] if command == "forecast" else []
+    assert main([command, str(folder), *future]) == 2
+    assert "gone.csv cannot be read" in (line := capsys.readouterr().err)
+    assert line.endswith("; --data FILE reads another file in place of the run's own\n")
+
+
 def test_forecast_of_music(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forecast", str(music), "--steps", "2", "--samples", "3"]) == 0
     assert f"... {3 * 2 * 88 - 40} more rows" in capsys.readouterr().out
@@ -114,6 +97,7 @@ def test_scores(counts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["forecast", "{counts}"], "--future must be given, a table of weekday in the future"),
         (["forecast", "{music}", "--future", "x.csv"], "--future is for a run with covariates"),
         (["forecast", "{run}"], "is a run on a text; use noisin generate"),
+        (["generate", "{counts}"], "is a run on a table, which has no vocabulary; use noisin forecast"),
         (["forecast", "{music}", "--proposal", "guide"], "--proposal 'guide': the run in"),
         (["forecast", "{music}", "--steps", "0"], "--steps must be a positive integer, got 0"),
         (["forecast", "{counts}", "--future", "{future}"], "no row of series 'a' at the future time 2026-02-15"),

@@ -70,4 +70,4 @@ def test_options_out_of_range_are_refused(
 
 def test_music_has_no_words(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(music)]) == 2
-    assert "is a run on music, which has no vocabulary" in capsys.readouterr().err
+    assert "is a run on music, which has no vocabulary; use noisin forecast" in capsys.readouterr().err

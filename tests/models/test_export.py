@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import noisin_pyro as nz
-from noisin_pyro.models import CELLS, Cell
+from noisin_pyro.models import CELLS, EMISSIONS, Cell, Scaled
+from noisin_pyro.models.scaled import is_real, support_of
 
 from ..small_layers import make_inputs, make_rnn, parts
 
 WORDS = torch.tensor([[0, 3, 1, 6], [2, 2, 5, 4], [6, 1, 0, 0]])
+
+VECTORS = [name for name, emission in EMISSIONS.items() if emission.event_dim == 1]
 
 
 def close(actual: Any, expected: Any) -> None:
@@ -40,13 +43,30 @@ def test_logits_and_state_are_those_without_noise(cell: str, options: dict[str, 
         close(state, expected)
 
 
-@pytest.mark.parametrize("emission", ["bernoulli", "gaussian", "poisson"])
-def test_the_read_out_is_the_parameter_of_the_emission(emission: str) -> None:
-    model = nz.SequenceModel(make_rnn("gru"), emission, 4).double()
-    inputs = make_inputs()
-    value, law = nz.export(model)(inputs)[0], nz.noise_off(model)(inputs).emission.base_dist
-    expected = {"bernoulli": lambda: law.logits, "gaussian": lambda: law.mean, "poisson": lambda: law.rate.log()}
-    close(value, expected[emission]())
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "is_scaled"), [(name, False) for name in EMISSIONS] + [(name, True) for name in VECTORS]
+)
+def test_the_read_out_is_the_parameter_of_the_emission(name: str, size: int, is_scaled: bool) -> None:
+    rnn = make_rnn("gru").double()
+    emission = EMISSIONS[name](rnn.hidden_size, size).double()
+    if is_scaled:
+        scaling = ((100.0, -3.0)[:size], (20.0, 0.5)[:size]) if is_real(support_of(emission)) else ()
+        emission = Scaled(emission, *scaling)
+    model, inputs = nz.SequenceModel(rnn, emission), make_inputs()
+    value, law = nz.export(model)(inputs)[0], nz.noise_off(model)(inputs).emission
+    if name == "categorical":
+        close(value.log_softmax(-1), law.logits)
+    elif name == "bernoulli":
+        close(value.sigmoid(), law.mean)
+    elif name in ("poisson", "negative-binomial"):
+        close(value.exp(), law.mean)
+    elif name == "heteroscedastic-gaussian":
+        mean, log_scale = value.chunk(2, -1)
+        close(mean, law.mean)
+        close(log_scale.exp(), law.variance.sqrt())
+    else:
+        close(value, law.mean)
 
 
 class Bare(nn.Module):

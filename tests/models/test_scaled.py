@@ -13,7 +13,7 @@ from torch import Tensor
 
 import noisin_pyro as nz
 from noisin_pyro.data import Sequences, from_arrays
-from noisin_pyro.models import EMISSIONS, Emission, Scaled
+from noisin_pyro.models import EMISSIONS, Emission, ModuleEmission, Scaled
 
 LOC, SCALE = (100.0, -3.0), (20.0, 0.5)
 SAMPLES = {"mean": None, "ensemble": 5, "importance": 5, "particle-filter": 8}
@@ -105,6 +105,15 @@ class Positive(Emission):
         return dist.LogNormal(self.read_out(z), 1.0).to_event(1)
 
 
+class Network(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def forward(self, z: Tensor) -> Any:
+        return dist.Laplace(self.linear(z), 1.0).to_event(1)
+
+
 def test_values_that_are_not_independent_need_whole_steps() -> None:
     program = nz.SequenceModel(nz.NoisyRNN(4, 3), Scaled(Coupled(3, 2), LOC, SCALE)).double()
     values = np.random.default_rng(0).normal(size=(5, 2))
@@ -123,6 +132,7 @@ def test_supports() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Scaled(Network()), r"got Network; .* wrap it first: Scaled\(ModuleEmission\("),  # type: ignore[arg-type]
         (lambda: Scaled(EMISSIONS["categorical"](3, 2)), "emission must be of vectors, got Categorical"),
         (lambda: Scaled(EMISSIONS["gaussian"](3, 2), (1.0,), (1.0,)), "loc must be 2 finite numbers"),
         (lambda: Scaled(EMISSIONS["gaussian"](3, 2), LOC, (1.0, 0.0)), "scale must be above 0"),
@@ -148,8 +158,16 @@ def test_single_missing_values_need_a_scaled_emission() -> None:
     data = from_arrays([np.array([[1.0, 2.0], [math.nan, 3.0], [2.0, 1.0]])])
     plain = nz.SequenceModel(nz.NoisyRNN(4, 3), "gaussian", output_size=2)
     for act in (lambda: nz.evaluate(plain, data), lambda: nz.forecast(plain, data, 2)):
-        with pytest.raises(ValueError, match=r"single values are missing .* wrap the emission in models.Scaled"):
+        with pytest.raises(ValueError, match=r"single values are missing .* wrap the emission in models.Scaled.*mask$"):
             act()
+
+
+def test_a_module_that_returns_a_distribution_is_scaled() -> None:
+    values = np.random.default_rng(0).normal(LOC, SCALE, (6, 2))
+    values[2, 0] = math.nan
+    program = nz.SequenceModel(nz.NoisyRNN(4, 3), Scaled(ModuleEmission(Network(), 3, 2), LOC, SCALE))
+    result = nz.evaluate(program, from_arrays([values]))
+    assert result.num_steps == 6 and math.isfinite(result.nats_per_step)
 
 
 def test_the_posterior_of_series_is_in_their_units() -> None:

@@ -61,6 +61,10 @@ def test_a_run_writes_its_configuration_log_model_result_and_pictures(texts: Tex
     twin = json.loads((result.folder / "deterministic" / "result.json").read_text())
     assert twin["test"]["kind"] == "exact" and twin["test_ensemble"] is None and twin["spreads"] == {}
 
+    before = {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
+    train(Config(run=Run(resume=result.folder)))
+    assert {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()} == before
+
 
 def test_the_numbers_are_those_of_the_best_model_on_disk(texts: Texts, tmp_path: Path) -> None:
     config = _config(texts, tmp_path / "run", twin=False)

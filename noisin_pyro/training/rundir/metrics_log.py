@@ -26,6 +26,11 @@ def append(path: Path, row: Row) -> None:
         file.write(_text([row], titled=file.tell() == 0))
 
 
+def rounded(rows: list[Row]) -> list[Row]:
+    """The rows as they are read from a log, with six significant digits per number."""
+    return [{name: float(_cell(value)) for name, value in row.items()} for row in rows]
+
+
 def rewrite(path: Path, rows: list[Row]) -> None:
     """Replace the log by these rows."""
     if rows:
@@ -102,10 +107,14 @@ def require_whole(rows: list[Row], source: object = "the log") -> list[Row]:
     return rows
 
 
+def _cell(value: float) -> str:
+    return f"{value:.6g}"
+
+
 def _text(rows: list[Row], titled: bool) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines)
     if titled:
         writer.writerow(rows[0])
-    writer.writerows([f"{value:.6g}" for value in row.values()] for row in rows)
+    writer.writerows(map(_cell, row.values()) for row in rows)
     return lines.getvalue()

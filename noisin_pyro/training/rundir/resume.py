@@ -14,6 +14,7 @@ import torch
 from noisin_pyro._files import exclusive_lock, write_json
 from noisin_pyro.training.build import resolved
 from noisin_pyro.training.config import Config, flat, label, to_json, with_values
+from noisin_pyro.training.description import DataDescription
 from noisin_pyro.training.distributed import SINGLE, World
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.rundir.layout import CONFIG, LAST, RESULT, read_config, read_settings
@@ -41,6 +42,8 @@ def config_to_resume(config: Config, epochs: int | None, world: World) -> Config
     stored = world.on_rank_zero(lambda: stored_config(folder))  # before it is lengthened, in all processes
     stored.require_imports(config.import_paths, folder)
     require_same_options(with_stored_defaults(config, stored), stored)
+    for run in (folder, folder / "deterministic"):
+        DataDescription.read(run)  # a damaged one is refused before anything is written
     warn_of_changes(folder, world)
     if epochs is not None:
         world.on_rank_zero(lambda: lengthen(folder, epochs))

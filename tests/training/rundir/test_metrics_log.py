@@ -14,6 +14,7 @@ def test_rows_are_read_as_written(tmp_path: Path) -> None:
         metrics_log.append(path, row)
     assert path.read_text().splitlines() == ["epoch,valid_nats,gamma_1", "1,5.12346,0.3", "2,4.5,0.25"]
     assert metrics_log.read(path) == [pytest.approx(row, rel=1e-5) for row in rows]
+    assert metrics_log.read(path) == metrics_log.rounded(rows)
 
 
 ROWS = [
