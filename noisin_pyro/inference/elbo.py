@@ -238,6 +238,11 @@ class PriorAsGuide_ELBO(ELBO):
     ) -> tuple[Trace, Trace]:
         """Run the guide and the model, in the plate if given; compute only the densities that the bound needs."""
         model_trace, guide_trace = guided_traces(model, guide, args, kwargs, plate)
+        if not all_sites(model_trace):
+            raise ValueError(
+                "model has no sample site, so there is nothing to bound; if it is in poutine.block, which hides its "
+                "sites, pass the model without it"
+            )
         model_trace.compute_log_prob(lambda name, site: _needs_density(name, site, guide_trace))
         guide_trace.compute_score_parts()
         if is_validation_enabled():
