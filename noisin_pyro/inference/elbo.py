@@ -83,7 +83,8 @@ class PriorAsGuide_ELBO(ELBO):
     Raises:
         ValueError: a guide site that is not in the model, or has another shape there; a guide over the states of a
             discrete family, or of a family whose support depends on the mean; with ``bound="importance"``, a latent
-            site outside the sequences' plate, or sites with different scales.
+            site outside the sequences' plate, an observed one there whose density depends on the samples, or sites with
+            different scales.
     """
 
     def __init__(

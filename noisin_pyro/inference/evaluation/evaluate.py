@@ -83,7 +83,7 @@ def evaluate(
 
     Raises:
         ValueError: an unknown method, options that do not apply to it, a model that samples weights or γ (except for
-            ``"ensemble"``), or a model that the method does not support.
+            ``"ensemble"``), a model in ``poutine.block``, or one that the method does not support.
     """
     if method is None:
         method = "mean" if guide is None else "importance"
