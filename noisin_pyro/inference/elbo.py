@@ -83,7 +83,8 @@ class PriorAsGuide_ELBO(ELBO):
     Raises:
         ValueError: a guide site that is not in the model, or has another shape there; a guide over the states of a
             discrete family, or of a family whose support depends on the mean; with ``bound="importance"``, a latent
-            site outside the sequences' plate, or sites with different scales.
+            site outside the sequences' plate, an observed one there whose density depends on the samples, or sites with
+            different scales.
     """
 
     def __init__(
@@ -246,6 +247,11 @@ class PriorAsGuide_ELBO(ELBO):
     ) -> tuple[Trace, Trace]:
         """Run the guide and the model, in the plate if given; compute only the densities that the bound needs."""
         model_trace, guide_trace = guided_traces(model, guide, args, kwargs, plate)
+        if not all_sites(model_trace):
+            raise ValueError(
+                "model has no sample site, so there is nothing to bound; if it is in poutine.block, which hides its "
+                "sites, pass the model without it"
+            )
         model_trace.compute_log_prob(lambda name, site: _needs_density(name, site, guide_trace))
         guide_trace.compute_score_parts()
         if is_validation_enabled():

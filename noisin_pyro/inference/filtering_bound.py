@@ -18,8 +18,6 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.nn.module import pyro_method
-from pyro.poutine.condition_messenger import ConditionMessenger
-from pyro.poutine.do_messenger import DoMessenger
 from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
@@ -33,7 +31,7 @@ from noisin_pyro.inference.filtering.particle_filter import (
     filter_window,
 )
 from noisin_pyro.inference.filtering.proposals import check_proposal
-from noisin_pyro.inference.filtering.support import filterable, refuse_own_forward
+from noisin_pyro.inference.filtering.support import conditions_around_call, filterable, refuse_own_forward
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
 from noisin_pyro.models.missing import scored_steps, without_missing
@@ -89,8 +87,7 @@ class FilteredProgram:
         mask: Tensor | None = None,
     ) -> FilteringOutput:
         program, conditions = filterable(self.model, USER)
-        around = [handler for handler in _PYRO_STACK if isinstance(handler, ConditionMessenger | DoMessenger)]
-        self._refuse(program, conditions + around)
+        self._refuse(program, conditions + conditions_around_call())
         masks = [handler.mask for handler in _PYRO_STACK if isinstance(handler, MaskMessenger)]
         if wrong := [each for each in masks if isinstance(each, Tensor) and each.shape[:-1].numel() != 1]:
             raise ValueError(
@@ -108,13 +105,14 @@ class FilteredProgram:
     def _refuse(self, program: SequenceModel, conditions: list[Any]) -> None:
         rnn, particles = program.rnn, self.settings.particles
         refuse_own_forward(program, USER)
+        if rnn._forward_pre_hooks:
+            raise ValueError(
+                f"{USER} does not call the layers' forward, where torch.nn.utils.weight_norm sets the weights by a "
+                "hook; use torch.nn.utils.parametrizations.weight_norm"
+            )
         if any("x" in condition.data for condition in conditions):
             raise ValueError(f"{USER} takes x as targets, but 'x' is conditioned on; drop that condition")
         program.dropout.refuse(f"{USER} does not support dropout masks", 'bound="elbo"')
-        for layer in rnn.noisy_layers:
-            name = f"{rnn.name}_{layer}"
-            if any(name in condition.data for condition in conditions):
-                raise ValueError(f"{USER} sums out the states, but {name!r} is conditioned on; drop that condition")
         if rnn.noisy_layers and not rnn.noise.has_rsample and (particles < 2 or not self.ancestor_term):
             raise ValueError(
                 f"{USER} has no gradient for {rnn.noise} noise, which is discrete with a law that depends on the "

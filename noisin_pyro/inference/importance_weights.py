@@ -43,18 +43,17 @@ def log_mean_weights(traces: Traces, nesting: int, num_particles: int) -> tuple[
         num_particles: S.
 
     Raises:
-        ValueError: a latent site outside the plate of the sequences, or sites with different scales.
+        ValueError: a latent site outside the plate of the sequences, an observed one there whose density depends on the
+            samples, or sites with different scales.
     """
     log_w = sequence_weights(traces, nesting, num_particles)
     plates = _sequence_plates(traces[0][0])
     scale = _common_scale(*traces[0], plates)
     value = log_mean_exp(log_w)
-    # sites outside the sequences' plates are observed, hence equal in all samples: they stay outside the logarithm
     shared: Any = torch.zeros(())
-    for model_trace, _ in traces:
-        for site in all_sites(model_trace):
-            if site["is_observed"] and not plates_of(site) >= plates:
-                shared = shared + site["log_prob_sum"] / num_particles
+    for site in all_sites(traces[0][0]):
+        if site["is_observed"] and not plates_of(site) >= plates:
+            shared = shared + _shared_log_prob(site["name"], traces, nesting, num_particles)
     surrogate = value
     for pair in traces:  # ∇E[L] = E[∇L + L Σ_s ∇log q(z_s)], for the L of each sequence
         for site, score in scored_sites(*pair):
@@ -86,6 +85,24 @@ def log_weights(model_trace: Trace, guide_trace: Trace, plates: frozenset[Any]) 
     for term in terms:
         total = total + term
     return total
+
+
+def _shared_log_prob(name: str, traces: Traces, nesting: int, num_particles: int) -> Tensor:
+    """log p of an observed site outside the sequences' plates, which stays outside the logarithm.
+
+    Raises:
+        ValueError: a density that differs between the samples.
+    """
+    nodes: list[Any] = [model_trace.nodes[name] for model_trace, _ in traces]
+    terms = [_sum_to(site["log_prob"], site, frozenset()) for site in nodes]
+    log_p = _particles_first(terms, nesting, num_particles)
+    # comparing tensors synchronizes with the device, so it belongs to validation
+    if is_validation_enabled() and not torch.allclose(log_p, log_p[:1].expand_as(log_p), rtol=1e-6, equal_nan=True):
+        raise ValueError(
+            f"each sequence has its own importance weights, but the density of {name!r}, observed outside their plate, "
+            'depends on what is sampled for all of them; use bound="elbo"'
+        )
+    return log_p.mean(0).sum()
 
 
 def _sequence_plates(model_trace: Trace) -> frozenset[Any]:

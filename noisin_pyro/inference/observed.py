@@ -77,7 +77,7 @@ def _observations(sites: Iterable[Any], batch: Batch) -> tuple[list[Any], list[A
     """The observed sites that have the shape of the targets, and the others."""
     shape = batch.targets.shape
     # a GuideMessenger runs the program as well, so that its sites come twice
-    by_name = {site["name"]: site for site in sites if site["is_observed"] and not _is_latent(site)}
+    by_name = {site["name"]: site for site in sites if not is_latent(site)}
     observed = list(by_name.values())
     whole = [site for site in observed if site["fn"].shape()[-len(shape) :] == shape]
     return whole, [site for site in observed if site["fn"].shape()[-len(shape) :] != shape]
@@ -126,10 +126,16 @@ def _steps(site: Any, batch: Batch) -> Tensor:
     return flat[0]
 
 
-def _is_latent(site: Any) -> bool:
-    """Whether an observed site is a latent one that is computed or conditioned on."""
+def is_latent(site: Any) -> bool:
+    """Whether a site is sampled, or a latent one that is computed or conditioned on."""
     info, is_computed = site_info(site), is_deterministic(site)
-    return is_computed or info.family is not None or info.computed is not None or isinstance(site["fn"], Mask)
+    return (
+        not site["is_observed"]
+        or is_computed
+        or info.family is not None
+        or info.computed is not None
+        or isinstance(site["fn"], Mask)
+    )
 
 
 def _masks(law: Any) -> list[tuple[Tensor | bool, int]]:

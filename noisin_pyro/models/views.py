@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro.distributions as dist
@@ -94,11 +94,17 @@ def view_of(model: Model) -> Callable[[Model], Model] | None:
 
     It looks below Pyro's own handlers (``condition``, ``block``, a plate), but not into a function that calls a view.
     """
-    while (wrapped := _unwrapped(model)) is not None:
-        handler, model = wrapped
+    for handler in handlers_around(model):
         if isinstance(handler, _Handler):
             return {_per_step: unroll, _noise: innovations, _mean: noise_off}[handler.rewrite]
     return None
+
+
+def handlers_around(model: Model) -> Iterator[Any]:
+    """The effect handlers around a program, views included, the outermost first."""
+    while (wrapped := _unwrapped(model)) is not None:
+        handler, model = wrapped
+        yield handler
 
 
 def _unwrapped(model: Model) -> tuple[Any, Model] | None:

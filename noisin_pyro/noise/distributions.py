@@ -72,9 +72,11 @@ class NoisyState(UnitDistribution):
     def log_prob(self, value):
         self.check_event(value)
         if self.multiplicative and bool((self.scale == 0).any()):
+            dtype = self._mean.dtype
+            in_half = f", or float32, since {dtype} rounds small means to 0" if dtype.itemsize == 2 else ""
             raise ValueError(
                 "mean: multiplicative noise around a mean of 0 is exactly 0 (an atom), so z has no density there; use "
-                'form="additive", or the innovations view, whose density is that of ε'
+                f'form="additive", or the innovations view, whose density is that of ε{in_half}'
             )
         # An infinite z is replaced before it meets the scale: its gradient would be 0·∞ = NaN.
         finite = value.isfinite()

@@ -162,6 +162,12 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"bernoulli noise is discrete.* leave the site to the prior"):
             PriorAsGuide_ELBO().loss(model, poutine.block(model, hide=["x"]), *WORDS)
 
+    @pytest.mark.parametrize("particles", [1, 3])
+    @pytest.mark.parametrize("bound", ["elbo", "importance"])
+    def test_a_model_whose_sites_are_hidden(self, bound, particles):
+        with pytest.raises(ValueError, match=r"model has no sample site.* in poutine\.block"):
+            PriorAsGuide_ELBO(particles, bound=bound).loss(poutine.block(language_model()), None, *WORDS)
+
     def test_importance_with_a_shared_latent(self):
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(-1.0, 0.3)))
         with pytest.raises(ValueError, match=r"'rnn.spread_1.gamma' is sampled outside the plate 'sequences'"):

@@ -120,3 +120,20 @@ class TestImportanceBound:
                 pyro.set_rng_seed(2)
                 values.append(elbo.loss(model, None, shared))
             assert values[1] == pytest.approx(values[0] + 2.0)
+
+    @pytest.mark.parametrize("vectorised", [True, False])
+    def test_but_not_if_their_density_depends_on_the_samples(self, vectorised):
+        def model():
+            with pyro.plate("data", 2, dim=-1):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, 0.5), obs=torch.full((2,), 1.5))
+            pyro.sample("y", dist.Normal(z.sum(-1, keepdim=z.dim() > 1), 0.5), obs=torch.tensor(-3.0))
+
+        elbo = PriorAsGuide_ELBO(4, vectorize_particles=vectorised, bound="importance")
+        with pytest.raises(ValueError, match=r"density of 'y', observed outside their plate.*use bound=\"elbo\""):
+            elbo.loss(model, None)
+        values = []
+        for bound in ("elbo", "importance"):  # of one sample they are the same
+            pyro.set_rng_seed(0)
+            values.append(PriorAsGuide_ELBO(bound=bound).loss(model, None))
+        assert values[0] == pytest.approx(values[1])

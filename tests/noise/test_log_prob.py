@@ -223,8 +223,11 @@ def test_atom_of_multiplicative_noise_at_zero(family):
     elif family.form == "multiplicative":
         d = family(h, 0.3)
         assert d()[0] == 0
-        with pytest.raises(ValueError, match=r'atom.*use form="additive"'):
+        with pytest.raises(ValueError, match=r'atom.*use form="additive".* that of ε$'):
             d.log_prob(d())
+        d = family(h.bfloat16(), 0.3)
+        with pytest.raises(ValueError, match=r"or float32, since torch\.bfloat16 rounds small means to 0"):
+            d.log_prob(h.bfloat16())
 
 
 def test_units_are_not_broadcast(family):

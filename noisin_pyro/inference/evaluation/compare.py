@@ -17,6 +17,7 @@ from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference import arviz
 from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
 from noisin_pyro.inference.evaluation.result import Evaluation
+from noisin_pyro.inference.filtering.support import own_forward
 from noisin_pyro.inference.generation import seeded
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
@@ -159,7 +160,7 @@ def compare(
 
 def _is_filterable(model: Program) -> bool:
     program, _ = underlying(model)
-    return isinstance(program, SequenceModel) and not program.dropout.drops
+    return isinstance(program, SequenceModel) and not program.dropout.drops and own_forward(program) is None
 
 
 def _by_method(num_samples: int | Mapping[str, int] | None, methods: Sequence[str]) -> dict[str, int]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.block_messenger import BlockMessenger
+from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.util import prune_subsample_sites
 
 from noisin_pyro._lookup import integer, known
@@ -17,10 +19,12 @@ from noisin_pyro.inference.evaluation.filtering import particle_filter
 from noisin_pyro.inference.evaluation.importance import importance
 from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import Evaluation
+from noisin_pyro.inference.filtering.support import own_forward
 from noisin_pyro.inference.guides.view import is_point_estimate, program_of
-from noisin_pyro.inference.observed import require_same_emission
+from noisin_pyro.inference.observed import is_latent, require_same_emission
 from noisin_pyro.inference.traces import all_sites, latent_sites
 from noisin_pyro.models import Mask, SequenceModel, SpreadPrior, noise_off, site_info
+from noisin_pyro.models.views import handlers_around
 
 METHODS = {"mean": 0, "ensemble": 50, "importance": 100, "particle-filter": 400}
 """The methods of ``evaluate`` and their default numbers of samples."""
@@ -79,15 +83,25 @@ def evaluate(
 
     Raises:
         ValueError: an unknown method, options that do not apply to it, a model that samples weights or γ (except for
-            ``"ensemble"``), or a model that the method does not support.
+            ``"ensemble"``), a model in ``poutine.block``, or one that the method does not support.
     """
     if method is None:
         method = "mean" if guide is None else "importance"
     num_samples = _checked(known("method", method, METHODS), num_samples, guide, log_probs, islands, threshold)
     _check_takes_mask(data, model=model, guide=guide)
+    _refuse_handlers(model, method)
     if method == "importance":
         trace = _trace(model, data, batch_size)
-        _refuse_conditioned_states(trace)
+        for name in _conditioned_noise(trace):
+            raise ValueError(
+                f"method='importance' samples the noise, but {name!r} is conditioned on, so its density would be in "
+                "the score; drop the condition, or use method='ensemble'"
+            )
+        if all(is_latent(site) for site in all_sites(trace)):
+            raise ValueError(
+                "method='importance' weights samples by what the model observes, but it observes no site; observe the "
+                "targets, without poutine.uncondition"
+            )
         if guide is not None or latent_sites(trace):
             return importance(model, guide, data, num_samples, batch_size, log_probs)
     if method == "particle-filter":
@@ -98,7 +112,14 @@ def evaluate(
     if method == "mean":
         viewed = noise_off(model)
         # a γ with a prior is sampled, but has no effect where noise is off
-        latents = latent_sites(_trace(viewed, data, batch_size))
+        trace = _trace(viewed, data, batch_size)
+        for name in _conditioned_noise(_trace(model, data, batch_size)):
+            if name not in trace:
+                raise ValueError(
+                    f"method='mean' turns the noise off, but {name!r} is conditioned on; drop the condition, or use "
+                    "method='ensemble'"
+                )
+        latents = latent_sites(trace)
         latents = [site for site in latents if not isinstance(site["fn"], SpreadPrior)]
         if latents:
             name = latents[0]["name"]
@@ -171,17 +192,26 @@ def _trace(model: Callable[..., Any], data: Sequences | Stream, batch_size: int 
     batch = next(iter(data.batches(batch_size)))
     trace = prune_subsample_sites(poutine.trace(model).get_trace(batch.inputs, batch.targets, **batch.keywords))
     program = program_of(model)
-    if not isinstance(program, SequenceModel) or type(program).forward is not SequenceModel.forward:
+    if not isinstance(program, SequenceModel) or own_forward(program) is not None:
         require_same_emission(trace, batch)
     return trace
 
 
-def _refuse_conditioned_states(trace: Trace) -> None:
-    for site in all_sites(trace):
-        info = site_info(site)
-        is_noise = info.family is not None or isinstance(site["fn"], Mask)
-        if site["is_observed"] and is_noise and info.computed is None:
+def _refuse_handlers(model: Callable[..., Any], method: str) -> None:
+    for handler in handlers_around(model):
+        if isinstance(handler, BlockMessenger):
             raise ValueError(
-                f"method='importance' samples the noise, but {site['name']!r} is conditioned on, so its density would "
-                "be in the score; drop the condition, or use method='ensemble'"
+                "model is in poutine.block, which hides sites, so that a random model would count as exact; pass the "
+                "model without it"
             )
+        if isinstance(handler, ReplayMessenger) and method == "importance":
+            raise ValueError(
+                "method='importance' samples the noise, but poutine.replay gives values, so the result would not be a "
+                "bound; pass the model itself, and what gives the values as the guide, or use method='ensemble'"
+            )
+
+
+def _conditioned_noise(trace: Trace) -> list[str]:
+    """The names of noise and dropout masks that are observed."""
+    sites = [site for site in all_sites(trace) if site["is_observed"] and site_info(site).computed is None]
+    return [site["name"] for site in sites if site_info(site).family is not None or isinstance(site["fn"], Mask)]

@@ -26,10 +26,14 @@ from noisin_pyro.inference.evaluation.result import (
 )
 from noisin_pyro.inference.filtering.particle_filter import rows_in_block, run
 from noisin_pyro.inference.filtering.proposals import check_proposal
-from noisin_pyro.inference.filtering.support import filterable, has_noisy_states
+from noisin_pyro.inference.filtering.support import (
+    PARTICLE_FILTER,
+    filterable,
+    has_noisy_states,
+    refuse_own_forward,
+)
 from noisin_pyro.inference.importance_weights import log_mean_exp
-from noisin_pyro.inference.observed import ObservedSites, observed_steps, steps_of
-from noisin_pyro.models import SequenceModel
+from noisin_pyro.inference.observed import steps_of
 
 
 def particle_filter(
@@ -50,17 +54,18 @@ def particle_filter(
     steps after it, log p̂(x) - log p̂(history).
 
     Raises:
-        ValueError: a program that is not a :class:`SequenceModel`, that samples weights or γ, or that masks steps by
-            itself, or a guide that cannot draw the noise step by step.
+        ValueError: a program that is not a :class:`SequenceModel`, that samples weights or γ, or that has noise and a
+            ``forward`` of its own, or a guide that cannot draw the noise step by step.
     """
     program, conditions = filterable(model)
     proposal = check_proposal(guide, program)
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
-        is_noisy = _check(program, data, batch_size)
+        is_noisy = has_noisy_states(program, next(iter(data.batches(batch_size))))
     if not is_noisy:
         return predict("particle-filter", model, data, 0, "exact", batch_size, log_probs)
+    refuse_own_forward(program, PARTICLE_FILTER)
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
@@ -100,23 +105,3 @@ def _given_history(increments: Tensor, scored: Tensor, weighted: Tensor) -> tupl
     # where no target is scored, an increment is of the proposal alone: it is divided among the steps that are scored
     rest = steps.where(~scored & ~history, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True).clamp(min=1)
     return (steps + rest).where(scored, 0.0), error
-
-
-def _check(program: SequenceModel, data: Sequences | Stream, batch_size: int | None) -> bool:
-    """Whether any state is noisy.
-
-    Raises:
-        ValueError: what a particle filter does not support, masks of the program's own forward method included.
-    """
-    is_noisy = False
-    for batch in data.batches(batch_size):
-        with ObservedSites() as observed:
-            is_noisy = has_noisy_states(program, batch)
-        if not is_noisy or type(program).forward is SequenceModel.forward:
-            break
-        if (observed_steps(observed.sites, batch) != steps_of(batch)).any():
-            raise ValueError(
-                "method='particle-filter' runs the layers and the emission step by step, without the mask that "
-                f"{type(program).__name__}.forward applies; pass the mask to Sequences instead"
-            )
-    return is_noisy

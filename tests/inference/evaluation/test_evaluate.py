@@ -3,9 +3,11 @@
 import math
 from typing import Any
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoDelta
 from pyro.nn import PyroSample
 from torch import nn
@@ -226,6 +228,38 @@ class TestRefusals:
         model.rnn.weight_hh_l0 = PyroSample(dist.Normal(0.0, 1.0).expand([4, 4]).to_event(2))
         with pytest.raises(ValueError, match=r"method='mean' needs fixed weights, but 'rnn.weight_hh_l0' is sampled"):
             evaluate(model, Stream(TOKENS, batch_size=5, window=7))
+
+
+class TestHandlers:
+    """Handlers around a model, under which a score would not be what its kind says."""
+
+    DATA = Stream(TOKENS, batch_size=5, window=21)
+
+    @pytest.mark.parametrize("method", ["mean", "ensemble", "importance", "particle-filter"])
+    @pytest.mark.parametrize("options", [{}, {"hide": ["z_1"]}])
+    def test_hidden_sites(self, options, method):
+        program = innovations(poutine.block(LanguageModel(7, 4), **options))
+        with pytest.raises(ValueError, match=r"model is in poutine\.block, .*pass the model without it"):
+            evaluate(program, self.DATA, method)
+
+    def test_replayed_values_are_no_samples_of_the_prior(self):
+        model, batch = LanguageModel(7, 4), next(iter(self.DATA.batches()))
+        program = poutine.replay(model, trace=poutine.trace(model).get_trace(batch.inputs, batch.targets))
+        with pytest.raises(ValueError, match=r"poutine\.replay gives values, .*would not be a bound"):
+            evaluate(program, self.DATA, "importance")
+
+    def test_a_model_that_observes_nothing(self):
+        with pytest.raises(ValueError, match=r"it observes no site; .*without poutine\.uncondition"):
+            evaluate(poutine.uncondition(LanguageModel(7, 4)), self.DATA, "importance")
+
+    def test_mean_of_noise_that_is_conditioned_on(self):
+        model = LanguageModel(7, 4).double()
+        noise = torch.randn(5, 21, 4).double()
+        with pytest.raises(ValueError, match=r"turns the noise off, but 'z_1_noise' is conditioned on; .*'ensemble'"):
+            evaluate(pyro.condition(innovations(model), {"z_1_noise": noise}), self.DATA, "mean")
+        given = pyro.condition(model, {"z_1": noise})  # states are used, the noise is not
+        scores = [evaluate(given, self.DATA, method).nats_per_step for method in ("mean", "ensemble")]
+        assert scores[0] == pytest.approx(scores[1])
 
 
 class TestViews:

@@ -162,12 +162,12 @@ class TestGuides:
         model = LanguageModel(5, 3, spread=0.4).double()
 
         def program(inputs, targets, state=None, lengths=None):
-            out = model(inputs, state=state)
+            out = poutine.block(model, hide=["x"])(inputs, state=state)
             pyro.sample("total", dist.Delta(out.emission.log_prob(targets).sum()), obs=torch.zeros(()).double())
             return out
 
         with pytest.raises(ValueError, match="model must open a plate of dimension -1 over its 3 sequences"):
-            evaluate(poutine.block(program, hide=["x"]), Stream(torch.randint(5, (9,)), 3, 5), "importance")
+            evaluate(program, Stream(torch.randint(5, (9,)), 3, 5), "importance")
 
 
 def test_conditioned_states_are_refused():

@@ -310,6 +310,10 @@ class TestRefusals:
             around: Any = handler(data={"z_1": torch.zeros(BATCH, STEPS, 3)})  # pyright: ignore[reportCallIssue]
             with around, pytest.raises(ValueError, match="'z_1' is conditioned on"):
                 filtering(model)(*arguments)
+        for view, name, shape in ((innovations, "z_1_noise", (STEPS, 3)), (nz.unroll, "z_1_2", (3,))):
+            given = pyro.condition(view(model), {name: torch.zeros(BATCH, *shape)})
+            with pytest.raises(ValueError, match=f"samples the states, but '{name}' is conditioned on"):
+                filtering(given)(*arguments)
         with pytest.raises(ValueError, match="does not support dropout masks"):
             filtering(make(regularizer="D"))(*arguments)
         with pytest.raises(ValueError, match="targets must be given"):
@@ -342,6 +346,38 @@ class TestRefusals:
             filtering(model)(*arguments)
         with pytest.raises(ValueError, match=r"without Masked\.forward"):
             nz.posterior(model, nz.data.Sequences(*arguments), method="smoother", num_samples=4, progress=False)
+
+    @pytest.mark.parametrize("module", ["", "rnn"])
+    @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+    def test_hooks(self, register, module):
+        model, arguments = make(), data()
+        getattr(model.get_submodule(module), register)(lambda *_: None)
+        with pytest.raises(ValueError, match=r"step by step, without the forward hooks of"):
+            filtering(model)(*arguments)
+
+    def test_hooks_of_weight_norm_but_not_its_parametrization(self):
+        model, arguments = make(), data()
+        torch.nn.utils.parametrizations.weight_norm(model.rnn, "weight_hh_l0")
+        bound = filtering(model)
+        for _ in range(2):
+            bound(*arguments).backward()
+        assert model.rnn.parametrizations.weight_hh_l0.original0.grad.any()
+        model = make()
+        with pytest.warns(FutureWarning):
+            torch.nn.utils.weight_norm(model.rnn, "weight_hh_l0")
+        with pytest.raises(ValueError, match=r"use torch\.nn\.utils\.parametrizations\.weight_norm"):
+            filtering(model)(*arguments)
+
+    def test_handlers_have_remedies(self):
+        model, arguments = make(), data()
+        lifted = poutine.lift(model, prior={"rnn.bias_hh_l0": dist.Normal(torch.zeros(3), 1.0).to_event(1)})
+        for program, remedy in (
+            (poutine.scale(model, 0.5), r"enter poutine\.scale\(scale=\.\.\.\) around the call"),
+            (poutine.mask(model, torch.tensor(True)), "mark missing targets by the argument mask"),
+            (lifted, "place the priors on the model"),
+        ):
+            with pytest.raises(ValueError, match=remedy):
+                filtering(program)(*arguments)
 
     def test_native_poisson_without_the_ancestor_term_or_with_one_particle(self):
         model = make(cell="sigmoid", noise="poisson:native")

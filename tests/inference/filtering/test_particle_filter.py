@@ -2,13 +2,25 @@
 
 import itertools
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
-from noisin_pyro import LanguageModel, NoisyRNN, SequenceModel, Spread, evaluate, innovations, noise_off, unroll
+from noisin_pyro import (
+    LanguageModel,
+    NoisyRNN,
+    SequenceModel,
+    Spread,
+    evaluate,
+    forecast,
+    innovations,
+    noise_off,
+    unroll,
+)
 from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.filtering.particle_filter import Filtered, run
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
@@ -154,3 +166,48 @@ class TestRefusals:
         given = pyro.condition(model, {"z_1": torch.zeros(3, 6, 3)})
         with pytest.raises(ValueError, match="samples the states, but 'z_1' is conditioned on"):
             evaluate(given, self.DATA, "particle-filter")
+        for view, name, shape in ((innovations, "z_1_noise", (6, 3)), (unroll, "z_1_2", (3,))):
+            given = pyro.condition(view(model), {name: torch.zeros(3, *shape)})
+            with pytest.raises(ValueError, match=f"samples the states, but '{name}' is conditioned on"):
+                evaluate(given, self.DATA, "particle-filter")
+
+    def test_handlers_have_remedies(self):
+        model = LanguageModel(5, 3)
+        lifted = poutine.lift(model, prior={"rnn.bias_hh_l0": dist.Normal(torch.zeros(3), 1.0).to_event(1)})
+        for program, remedy in (
+            (poutine.scale(model, 0.5), "drop it, since scores do not apply it"),
+            (poutine.mask(model, torch.tensor(True)), "give missing targets by the data's mask"),
+            (lifted, "'importance' and 'ensemble' of evaluate sample them"),
+        ):
+            with pytest.raises(ValueError, match=remedy):
+                evaluate(program, self.DATA, "particle-filter")
+
+    def test_layers_with_a_forward_of_their_own_or_with_hooks(self):
+        class Doubled(NoisyRNN):
+            def forward(self, *args: Any, **kwargs: Any) -> Any:
+                z, state = super().forward(*args, **kwargs)
+                return 2 * z, state
+
+        series = Sequences(torch.randn(3, 5, 2), torch.randn(3, 5, 2))
+        for spread in (0.0, 0.3):
+            own = SequenceModel(Doubled(2, 3, spread=spread), "gaussian", 2)
+            hooked = SequenceModel(NoisyRNN(2, 3, spread=spread), "gaussian", 2)
+            hooked.rnn.register_forward_hook(lambda _module, _given, out: (2 * out[0], out[1]))
+            for model, skipped in ((own, r"Doubled\.forward"), (hooked, "the forward hooks of NoisyRNN")):
+                if spread:
+                    with pytest.raises(ValueError, match=f"step by step, without {skipped}"):
+                        evaluate(model, series, "particle-filter")
+                    with pytest.raises(ValueError, match=f"step by step, without {skipped}"):
+                        forecast(model, series, 2)
+                else:  # nothing is run step by step
+                    assert evaluate(model, series, "particle-filter").kind == "exact"
+
+    def test_parametrized_weights(self):
+        series, scores = Sequences(torch.randn(3, 5, 2), torch.randn(3, 5, 2)), []
+        for parametrize in (False, True):
+            pyro.set_rng_seed(0)
+            model = SequenceModel(NoisyRNN(2, 3), "gaussian", 2)
+            if parametrize:
+                torch.nn.utils.parametrizations.weight_norm(model.rnn, "weight_hh_l0")
+            scores.append(evaluate(model, series, "particle-filter", 8, islands=1).nats_per_step)
+        assert scores[0] == pytest.approx(scores[1], rel=1e-5)
