@@ -29,6 +29,7 @@ _IDS = "id", "series", "series_id", "unique_id", "item_id"
 _TIMES = "time", "date", "datetime", "timestamp", "ds"
 _PERIODS = "year", "month", "day"
 _VALUES = "y", "value", "values", "target"
+_UNNAMED = r"Unnamed: \d+|"  # an index that pandas has written
 
 
 def load_table(
@@ -146,18 +147,39 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     Raises:
         ValueError: no column of numbers, or a series for each row.
     """
-    import pandas as pd
+    time, id, texts = _infer_time_and_series(frame, given)
+    rest = [name for name in frame.columns if name not in (time, id, *given.values, *given.covariates)]
+    numeric = [name for name in rest if _is_number(frame[name]) and not re.fullmatch(_UNNAMED, str(name).strip())]
+    values = given.values or tuple([name for name in rest if _is_named(name, _VALUES)] or numeric)
+    if not values:
+        raise ValueError(f"{path} has no column of numbers to predict among {[*frame.columns]}; name one by values")
+    if time is None and id is None:
+        if len(texts) > 1:
+            raise ValueError(
+                f"{path}: columns {', '.join(map(repr, texts))} are text, and none of them is known as the series or "
+                "the time of a row; name the series by id and the time by time, and write times as 2026-01-31; if the "
+                "rows are a single series in order, leave these columns out"
+            )
+        for name in (name for name in rest if (name,) != values and _may_be_ids(frame[name])):
+            logger.warning("%s: column %r has equal numbers in blocks; if it names series, name it by id", path, name)
+    columns = Columns(values, given.covariates, id, time, given.frequency, given.time_difference)
+    unused = [str(name) for name in rest if name not in values]
+    logger.info(
+        "%s: values %s; covariates %s; series %s; time %s%s",
+        path, ", ".join(map(str, values)), ", ".join(given.covariates) or "none",
+        "one" if id is None else f"by {id}", "none, rows are steps" if time is None else f"by {time}",
+        f"; unused: {', '.join(unused)}" if unused else "",
+    )  # fmt: skip
+    return columns
 
-    def is_number(name: Any) -> bool:
-        own = frame[name]
-        is_numeric = pd.api.types.is_numeric_dtype(own) or bool(own.isna().all())
-        return is_numeric or pd.api.types.infer_dtype(own, skipna=True) in ("boolean", "decimal")
 
+def _infer_time_and_series(frame: pd.DataFrame, given: Columns) -> tuple[Any, Any, list[Any]]:
+    """The columns of times and of series, or None, and the columns of text that are neither time nor values."""
     rest = [name for name in frame.columns if name not in (given.id, given.time, *given.values, *given.covariates)]
-    time, id, values = given.time, given.id, given.values
+    time, id = given.time, given.id
     if time is None:
         time = next((name for name in rest if _is_named(name, _TIMES) or _holds_dates(frame[name])), None)
-    texts = [name for name in rest if name != time and not is_number(name) and not _is_named(name, _VALUES)]
+    texts = [name for name in rest if name != time and not _is_number(frame[name]) and not _is_named(name, _VALUES)]
     named = next((name for name in rest if _is_named(name, _IDS)), None)
     label = next((name for name in (id, named, *texts[: len(texts) == 1]) if name in frame.columns), None)
     if time is None:
@@ -172,39 +194,19 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
                 f"column {id!r} names another series in each of {len(frame)} rows; name the column of series by id, or "
                 "if these are times, give it by time and write them as numbers or as 2026-01-31"
             )
-    rest = [name for name in rest if name not in (time, id)]
-    if not values:
-        numeric = [name for name in rest if is_number(name) and not re.fullmatch(r"Unnamed: \d+|", str(name).strip())]
-        values = tuple([name for name in rest if _is_named(name, _VALUES)] or numeric)
-        if not values:
-            raise ValueError(f"{path} has no column of numbers to predict among {[*frame.columns]}; name one by values")
-    if time is None and id is None and len(texts) > 1:
-        raise ValueError(
-            f"{path}: columns {', '.join(map(repr, texts))} are text, and none of them is known as the series or the "
-            "time of a row; name the series by id and the time by time, and write times as 2026-01-31; if the rows are "
-            "a single series in order, leave these columns out"
-        )
-    if time is None and id is None:
-        for name in rest:  # such numbers may be ids, but also a quantity that changes rarely
-            numbers: Any = frame[name]
-            if (
-                numbers.dtype.kind in "iu"
-                and (name,) != values
-                and 1 < numbers.nunique() <= len(numbers) / 2
-                and _is_in_blocks(numbers)
-            ):
-                logger.warning(
-                    "%s: column %r has equal numbers in blocks; if it names series, name it by id", path, name
-                )
-    columns = Columns(values, given.covariates, id, time, given.frequency, given.time_difference)
-    unused = [str(name) for name in rest if name not in values]
-    logger.info(
-        "%s: values %s; covariates %s; series %s; time %s%s",
-        path, ", ".join(map(str, values)), ", ".join(given.covariates) or "none",
-        "one" if id is None else f"by {id}", "none, rows are steps" if time is None else f"by {time}",
-        f"; unused: {', '.join(unused)}" if unused else "",
-    )  # fmt: skip
-    return columns
+    return time, id, texts
+
+
+def _is_number(own: pd.Series) -> bool:
+    import pandas as pd
+
+    is_numeric = pd.api.types.is_numeric_dtype(own) or bool(own.isna().all())
+    return is_numeric or pd.api.types.infer_dtype(own, skipna=True) in ("boolean", "decimal")
+
+
+def _may_be_ids(numbers: Any) -> bool:
+    """Whether whole numbers may name series; a quantity that changes rarely looks the same."""
+    return numbers.dtype.kind in "iu" and 1 < numbers.nunique() <= len(numbers) / 2 and _is_in_blocks(numbers)
 
 
 def _names_series(frame: pd.DataFrame, label: Any, time: Any) -> bool:

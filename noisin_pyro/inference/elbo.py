@@ -22,7 +22,7 @@ from noisin_pyro._lookup import integer
 from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering_bound import summed_out
 from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
-from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, guided_traces, scored_sites
+from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, guided_traces, returned_values, scored_sites
 
 Program = Callable[..., Any]
 BOUNDS = ("elbo", "importance", "filtering")
@@ -171,7 +171,7 @@ class PriorAsGuide_ELBO(ELBO):
         """log w of each sample and sequence, ``(S, B)``, without scales, and what each run of the model returned."""
         traces = list(self._get_traces(model, guide, args, kwargs))
         log_w = sequence_weights(traces, self.nesting(model, guide, *args, **kwargs), self.num_particles)
-        return log_w, _returned(traces)
+        return log_w, returned_values(traces)
 
     def _bound(self, model: Program, guide: Program | None, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, list[Any]]:
         """The bound, a surrogate whose gradient is an unbiased estimate of the bound's, and the runs' return values."""
@@ -184,7 +184,7 @@ class PriorAsGuide_ELBO(ELBO):
             surrogate = torch.stack([s for _, s in terms]).sum() / samples
         else:
             value, surrogate = log_mean_weights(traces, self.nesting(model, guide, *args, **kwargs), self.num_particles)
-        return value, surrogate, _returned(traces)
+        return value, surrogate, returned_values(traces)
 
     def _check_kl_weight(self) -> None:
         if not 0 <= self.kl_weight < math.inf:
@@ -248,10 +248,7 @@ class PriorAsGuide_ELBO(ELBO):
         """Run the guide and the model, in the plate if given; compute only the densities that the bound needs."""
         model_trace, guide_trace = guided_traces(model, guide, args, kwargs, plate)
         if not all_sites(model_trace):
-            raise ValueError(
-                "model has no sample site, so there is nothing to bound; if it is in poutine.block, which hides its "
-                "sites, pass the model without it"
-            )
+            raise ValueError("model has no sample site; if poutine.block hides its sites, pass the model without it")
         model_trace.compute_log_prob(lambda name, site: _needs_density(name, site, guide_trace))
         guide_trace.compute_score_parts()
         if is_validation_enabled():
@@ -274,11 +271,6 @@ class PriorAsGuide_ELBO(ELBO):
             dims = [frame.dim for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
             self._measured, self._nesting = (model, guide), -min(dims, default=0)
         return self._nesting
-
-
-def _returned(traces: list[tuple[Trace, Trace]]) -> list[Any]:
-    nodes: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
-    return [node["value"] for node in nodes]
 
 
 def _needs_density(name: str, site: Any, guide_trace: Trace) -> bool:

@@ -272,3 +272,9 @@ def _shape(site: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     while batch and batch[0] == 1:
         del batch[0]
     return tuple(batch), tuple(site["fn"].event_shape)
+
+
+def returned_values(traces: list[tuple[Trace, Trace]]) -> list[Any]:
+    """What each run of the model has returned."""
+    nodes: list[Any] = [trace.nodes["_RETURN"] for trace, _ in traces]
+    return [node["value"] for node in nodes]

@@ -108,25 +108,32 @@ def evaluate(
         islands = _islands(ISLANDS if islands is None else islands, num_samples)
         threshold = THRESHOLD if threshold is None else threshold
         return particle_filter(model, data, num_samples, islands, threshold, batch_size, log_probs, guide)
-    viewed = model
-    if method == "mean":
-        viewed = noise_off(model)
-        # a γ with a prior is sampled, but has no effect where noise is off
-        trace = _trace(viewed, data, batch_size)
-        for name in _conditioned_noise(_trace(model, data, batch_size)):
-            if name not in trace:
-                raise ValueError(
-                    f"method='mean' turns the noise off, but {name!r} is conditioned on; drop the condition, or use "
-                    "method='ensemble'"
-                )
-        latents = latent_sites(trace)
-        latents = [site for site in latents if not isinstance(site["fn"], SpreadPrior)]
-        if latents:
-            name = latents[0]["name"]
-            raise ValueError(f"method='mean' needs fixed weights, but {name!r} is sampled; condition on it first")
+    viewed = _noise_off(model, data, batch_size) if method == "mean" else model
     random = bool(latent_sites(_trace(model, data, batch_size)))
     kind = "predictor" if random else "exact"
     return predict(method, viewed, data, num_samples if random else 0, kind, batch_size, log_probs)
+
+
+def _noise_off(model: Callable[..., Any], data: Sequences | Stream, batch_size: int | None) -> Callable[..., Any]:
+    """The model without noise.
+
+    Raises:
+        ValueError: noise that is conditioned on, or sampled weights.
+    """
+    viewed = noise_off(model)
+    trace = _trace(viewed, data, batch_size)
+    for name in _conditioned_noise(_trace(model, data, batch_size)):
+        if name not in trace:
+            raise ValueError(
+                f"method='mean' turns the noise off, but {name!r} is conditioned on; drop the condition, or use "
+                "method='ensemble'"
+            )
+    for site in latent_sites(trace):
+        if not isinstance(site["fn"], SpreadPrior):  # a γ that is sampled has no effect where noise is off
+            raise ValueError(
+                f"method='mean' needs fixed weights, but {site['name']!r} is sampled; condition on it first"
+            )
+    return viewed
 
 
 def _checked(
