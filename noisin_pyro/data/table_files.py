@@ -197,7 +197,7 @@ def _infer_time_and_series(frame: pd.DataFrame, given: Columns) -> tuple[Any, An
     return time, id, texts
 
 
-def _is_number(own: pd.Series) -> bool:
+def _is_number(own: Any) -> bool:
     import pandas as pd
 
     is_numeric = pd.api.types.is_numeric_dtype(own) or bool(own.isna().all())
