@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Collection
@@ -24,6 +25,8 @@ from sphinx.environment import BuildEnvironment
 sys.path.insert(0, str(Path(__file__).parent))
 
 import generated  # beside this file
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of the pages' small networks would wait for each other
 
 project, author = "noisin_pyro", "The noisin_pyro developers"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]

@@ -36,6 +36,11 @@ def filtering_step(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
+def first_forecast(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("first_forecast", monkeypatch)
+
+
+@pytest.fixture
 def music(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("music", monkeypatch)
 
