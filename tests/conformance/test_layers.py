@@ -13,19 +13,25 @@ from torch import nn
 
 import noisin_pyro as nz
 from noisin_pyro.models import NoisyRNN
+from noisin_pyro.recurrence.matmul import has_bfloat16
 
 from .layer_contract import ALL, CALLS, CONSTRUCTION, FEATURES, LAYERS, TORCH_LAYERS, UNITS, Row, flat
 
 BACKENDS = ("auto", "fused", "scan", "loop")
+# torch's LSTM does not run in bfloat16 on other processors
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
 
 
 def cases(rows: Sequence[Row], cells: Collection[str]) -> list[Any]:
     """Rows and cells as parameters of a test."""
     return [
-        pytest.param(row, cell, id=f"{row.what}-{cell}", marks=[pytest.mark.slow] * (cell in row.slow))
+        pytest.param(
+            row, cell, id=f"{row.what}-{cell}",
+            marks=[*[pytest.mark.slow] * (cell in row.slow), *[needs_bfloat16] * ("autocast" in row.what)],
+        )
         for row in rows
         for cell in cells
-    ]
+    ]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,7 @@ def _refuse_given_states(rnn: NoisyRNN, conditions: list[Any], user: str) -> Non
     states = tuple(f"{rnn.name}_{layer}_" for layer in rnn.noisy_layers)
     for handler in conditions + conditions_around_call():
         for name in handler.data:
-            if f"{name}_".startswith(states):
+            if f"{name}_".startswith(states) and not name.endswith("_mask"):  # masks of dropout are refused as such
                 raise ValueError(f"{user} samples the states, but {name!r} is conditioned on; drop that condition")
 
 
