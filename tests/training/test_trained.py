@@ -145,7 +145,8 @@ def test_commands_need_the_folder_alone(run: Path, tmp_path: Path, capsys: pytes
     text = tmp_path / "new.txt"
     text.write_text("one two three four five six\n" * 10)  # as the test text was
     assert main(["generate", str(run), "one", "--steps", "3"]) == 0
-    assert main(["evaluate", str(run), "--text", str(text), "--json", str(tmp_path / "score.json")]) == 0
+    columns = ["--eval-batch-size", str(nz.load(run).config.data.eval_batch_size)]  # as the test part is read
+    assert main(["evaluate", str(run), "--text", str(text), *columns, "--json", str(tmp_path / "score.json")]) == 0
     score, result = (json.loads(path.read_text()) for path in (tmp_path / "score.json", run / "result.json"))
     assert score["nats_per_step"] == result["test"]["nats_per_step"] and score["text"] == str(text)
     capsys.readouterr()
