@@ -12,9 +12,10 @@ origins, and read the rest as history. The others are fitted again at each origi
 from __future__ import annotations
 
 import itertools
+import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch import Tensor
 
 import noisin_pyro as nz
 from noisin_pyro._files import write_json
+from noisin_pyro._lookup import known
 from noisin_pyro._tables import markdown
 from noisin_pyro.inference import crps
 from noisin_pyro.models import Gaussian, Scaled
@@ -214,9 +216,9 @@ def score(forecast: Forecasts, values: np.ndarray, at: list[int], season: int, h
     return dict(zip(("crps", "mase", "coverage 0.8"), numbers.mean(0).tolist(), strict=True)) | {"crps error": error}
 
 
-def compare(series: list[str], methods: list[str], count: int, steps: int) -> Iterator[dict[str, Any]]:
-    """A row for each series and method: the chosen setting and its test scores."""
-    for name, method in itertools.product(series, methods):
+def compare(pairs: Iterable[tuple[str, str]], count: int, steps: int) -> Iterator[dict[str, Any]]:
+    """A row for each pair of a series and a method: the chosen setting and its test scores."""
+    for name, method in pairs:
         values, season = load(name)
         valid, test = origins(len(values), season, count)
         make, settings = METHODS[method]
@@ -250,7 +252,7 @@ def main(
     steps: int = 300,
     folder: Path = RESULTS,
 ) -> None:
-    """Compare forecasts from rolling origins.
+    """Compare forecasts from rolling origins. After an interruption the same command resumes.
 
     Args:
         series: Data sets of statsmodels.
@@ -259,13 +261,20 @@ def main(
         steps: Number of gradient steps of each fit by gradients.
         folder: Folder for the results.
     """
-    rows = []
-    for row in compare([*series], [*methods], count, steps):
-        rows.append(row)
-        print(row, flush=True)
+    for method in methods:
+        known("method", method, METHODS)
     settings = {"origins": count, "steps": steps, "samples": SAMPLES}
-    write_json(folder / "forecast_peers.json", provenance(torch.device("cpu")) | {"settings": settings, "rows": rows})
-    (folder / "forecast_peers.md").write_text(table(rows), encoding="utf-8")
+    result, text = folder / "forecast_peers.json", folder / "forecast_peers.md"
+    rows = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {"settings": settings, "rows": []}
+    if rows["settings"] != settings:
+        raise ValueError(f"{result} has other settings, {rows['settings']}; remove it, or give another folder")
+    rows = rows["rows"]
+    done = {(row["series"], row["method"]) for row in rows}
+    for row in compare([pair for pair in itertools.product(series, methods) if pair not in done], count, steps):
+        rows.append(row | provenance(torch.device("cpu")))
+        write_json(result, {"settings": settings, "rows": rows})
+        text.write_text(table(rows), encoding="utf-8")
+        print(row, flush=True)
     print(table(rows))
 
 

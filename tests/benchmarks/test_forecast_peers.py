@@ -1,5 +1,7 @@
 """The comparison of forecasts: what each method returns, and which values it sees."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,3 +71,17 @@ def test_series_of_statsmodels(forecast_peers: Any) -> None:
     for name, season, length in (("co2", 12, 526), ("sunspots", 11, 309), ("elnino", 12, 732)):
         values, own = forecast_peers.load(name)
         assert own == season and values.shape == (length,) and np.isfinite(values).all()
+
+
+def test_rows_that_are_done_are_not_run_again(
+    forecast_peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast_peers, "load", lambda name: (VALUES, SEASON))
+    forecast_peers.main(("a",), ("seasonal naive",), 2, 1, tmp_path)
+    before = json.loads((tmp_path / "forecast_peers.json").read_text())["rows"]
+    forecast_peers.main(("a", "b"), ("seasonal naive",), 2, 1, tmp_path)
+    rows = json.loads((tmp_path / "forecast_peers.json").read_text())["rows"]
+    assert [row["series"] for row in rows] == ["a", "b"] and rows[:1] == before
+    assert (tmp_path / "forecast_peers.md").read_text() == forecast_peers.table(rows)
+    with pytest.raises(ValueError, match="has other settings"):
+        forecast_peers.main(("a",), ("seasonal naive",), 3, 1, tmp_path)
