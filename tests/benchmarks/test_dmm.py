@@ -75,6 +75,7 @@ def test_annealing_weighs_the_divergence_alone(dmm: Any, settings: Any, data: Se
     assert abs(losses[0] - losses[2]) > 1
 
 
+@pytest.mark.slow
 def test_training_resumes_bit_for_bit(dmm: Any, settings: Any, data: Sequences, tmp_path: Path) -> None:
     whole = dmm.Training(data, settings, seed=3)
     start = dmm.negative_bound(whole.dmm, data)

@@ -19,6 +19,7 @@ def test_runs_on_the_chorales_differ_in_the_objective_alone(spreads: Any) -> Non
     assert len(common) == 1 and common.pop().optimization.epochs == 7
 
 
+@pytest.mark.slow
 def test_each_objective_learns_at_each_length_and_an_entry_is_not_run_twice(
     spread_by_length: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

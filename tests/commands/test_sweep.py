@@ -42,6 +42,7 @@ def test_the_table_has_every_trial_best_first_and_the_best_runs_numbers(
         assert noise not in captured.err
 
 
+@pytest.mark.slow
 def test_any_field_is_searched_and_more_trials_resume_the_search(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

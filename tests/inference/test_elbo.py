@@ -51,6 +51,7 @@ class TestAgainstTheRepeatedPrior:
         samples = torch.stack(differences)
         assert_mean(samples[:, samples.std(0) > 0], 0.0)
 
+    @pytest.mark.slow
     def test_vectorized_and_looped_particles_agree(self, assert_mean):
         model = language_model()
         vectorized, looped = (PriorAsGuide_ELBO(4, vectorize_particles=v, max_plate_nesting=1) for v in (True, False))

@@ -70,6 +70,7 @@ class TestLinearGaussian:
         self.learn_spread(model, PriorAsGuide_ELBO(10)(model), inputs, x, steps=600, rate=0.2)
         assert 0.1 <= model.rnn.spreads()["gamma_1"] < 0.12
 
+    @pytest.mark.slow
     def test_importance_bound_finds_the_maximum_likelihood_spread_for_one_step(
         self, linear_gaussian, exact_log_likelihood
     ):

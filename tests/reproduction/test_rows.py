@@ -173,6 +173,7 @@ def test_a_row_chosen_among_other_candidates_is_refused(tmp_path: Path, small: d
         reproduce([recipe], tmp_path, ReproductionOptions(changes=small))
 
 
+@pytest.mark.slow
 def test_more_seeds_need_the_first_ones_record_alone(tmp_path: Path, small: dict[str, Any]) -> None:
     recipe, options = table2("tanh", 1, "NOISIN"), ReproductionOptions(seeds=1, trials=2, trial_epochs=1, changes=small)
     assert reproduce([recipe], tmp_path, options)
@@ -225,6 +226,7 @@ def test_a_finished_row_is_lengthened_to_the_numbers_of_one_that_was_asked_at_on
     assert list(map(numbers, actual)) == list(map(numbers, expected))
 
 
+@pytest.mark.slow
 def test_a_run_that_another_table_has_is_not_run_again(tmp_path: Path, small: dict[str, Any]) -> None:
     options = ReproductionOptions(seeds=1, trial_epochs=1, changes=small)
     assert reproduce([table2("sigmoid", 1, "NOISIN")], tmp_path, options)

@@ -55,6 +55,7 @@ def test_no_combination_of_choices_is_tried_twice(texts: Texts, tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_proposals_stay_in_their_ranges_and_use_earlier_trials(texts: Texts, tmp_path: Path) -> None:
     space = {"optimization.learning_rate": Range(1e-5, 0.1, log=True), "model.hidden_size": Range(2, 6)}
     result = search(small_config(texts), space, tmp_path / "s", trials=16, trial_epochs=1, finish=False, prune=False)

@@ -79,6 +79,7 @@ class TestLinearGaussian:
         assert result.nats_per_step > truth + 5 * result.monte_carlo_error
         assert result.pareto_k > 0.7 and result.unreliable > 0.5 and result.effective_samples < 20
 
+    @pytest.mark.slow
     def test_bound_of_a_trained_guide_is_between_that_of_the_prior_and_the_exact_value(
         self, linear_gaussian, exact_log_likelihood
     ):

@@ -70,6 +70,7 @@ class TestKalmanSmoother:
         deviation = covariance.diagonal().sqrt().unflatten(0, (6, 2)).expand_as(mean)
         assert abs(z_scores(result.posterior.z_1, mean, deviation, 4000)).max() < LIMIT
 
+    @pytest.mark.slow
     def test_trained_guide_resampled(self, linear_gaussian, exact_posterior):
         model = linear_gaussian()
         data = drawn_from(model, batch=3, steps=4)
