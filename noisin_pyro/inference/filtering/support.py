@@ -10,7 +10,7 @@ from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.do_messenger import DoMessenger
 from pyro.poutine.lift_messenger import LiftMessenger
 from pyro.poutine.mask_messenger import MaskMessenger
-from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.runtime import _PYRO_STACK  # the handlers that are entered; Pyro has no public name for them
 from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.util import prune_subsample_sites
 
