@@ -43,9 +43,14 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+def case_id(options: dict[str, Any]) -> str:
+    """The options of a case; functions by name, since ids must be the same in every process."""
+    return " ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in options.items())
+
+
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
 @pytest.mark.parametrize("name", NAMED)
-@pytest.mark.parametrize("options", CASES, ids=str)
+@pytest.mark.parametrize("options", CASES, ids=case_id)
 def test_starts_at_the_prior_and_every_parameter_is_learned(options: dict[str, Any], name: str, covariance: str):
     model = make(**options)
     guide = nz.guides.get(name, model, covariance=covariance)
