@@ -33,7 +33,7 @@ from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.rundir import layout, metrics_log
 from noisin_pyro.training.rundir.checkpointer import load_best, load_initial_state
 from noisin_pyro.training.rundir.load import load_run
-from noisin_pyro.training.rundir.resume import config_to_resume
+from noisin_pyro.training.rundir.resume import config_to_resume, lengthen
 from noisin_pyro.training.sharding import SequenceData, scored
 from noisin_pyro.training.validation import eval_rows, validate
 
@@ -88,6 +88,9 @@ def train(
         corpus = world.rank_zero_first(partial(load_corpus, config.data, config.model.emission))
         if not resume:
             config = dataclasses.replace(config, data=resolved(config.data))
+        elif epochs is not None:
+            assert config.run.folder is not None
+            world.on_rank_zero(partial(lengthen, config.run.folder, epochs, corpus))
         result = _NetworkRun(config, corpus, world, locks).run(resume, after_epoch)
         if config.run.twin and config.noisy:
             folder = result.folder / "deterministic"

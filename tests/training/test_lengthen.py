@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -82,17 +81,32 @@ def test_a_run_that_its_patience_has_ended_keeps_its_numbers(texts: Texts, tmp_p
     assert after.test == before.test and len(after.log) == len(before.log)
 
 
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if not path.match(".*")}
+
+
 def test_what_cannot_be_lengthened_is_left_as_it_was(texts: Texts, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     _run(texts, folder, 3)
-    shutil.copytree(folder, tmp_path / "copy")
-    with pytest.raises(ValueError, match=r"epochs must be at least 3, the maximum of the run in .*run', got 2"):
-        _lengthen(folder, 2)
+
+    def refused(epochs: int, match: str) -> None:
+        before = _contents(tmp_path)
+        with pytest.raises(ValueError, match=match):
+            _lengthen(folder, epochs)
+        assert _contents(tmp_path) == before
+
+    refused(2, r"epochs must be at least 3, the maximum of the run in .*run', got 2")
+    for path, match in {
+        texts[0]: "they have changed since",
+        folder / "log.csv": r"log\.csv",
+        folder / "last.pt": r"last\.pt' cannot be read",
+    }.items():
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        refused(4, match)
+        path.write_bytes(whole)
     (folder / "deterministic" / "last.pt").unlink()
-    with pytest.raises(ValueError, match=r"finished after at most 3, and its last checkpoint, last\.pt, has been"):
-        _lengthen(folder, 4)
-    for path in folder.rglob("*.json"):
-        assert path.read_bytes() == (tmp_path / "copy" / path.relative_to(folder)).read_bytes()
+    refused(4, r"is finished, and its last checkpoint, last\.pt, has been removed")
     with pytest.raises(ValueError, match="epochs=4 is for a run to resume"):
         train(Config(), epochs=4)
 
