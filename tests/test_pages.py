@@ -35,8 +35,8 @@ def _local_targets(page: Path) -> list[str]:
 
 
 def _runs(page: Path) -> object:
-    """A page whose code is run; those that train take seconds."""
-    trains = page.parent.name == "howto" or page.stem == "training"
+    """A page whose code is run; those that train take long."""
+    trains = page.parent.name == "howto" or page.stem in ("training", "inference")
     return pytest.param(page, marks=pytest.mark.slow if trains else ())
 
 

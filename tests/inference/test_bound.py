@@ -42,6 +42,7 @@ class TestHybridGuides:
         paid = paid + dist.LogNormal(-1.0, 0.3).log_prob(gamma["value"]) - guide_trace.log_prob_sum()
         assert -loss == pytest.approx(float(paid.detach()))
 
+    @pytest.mark.slow
     def test_a_guide_equal_to_the_prior_changes_nothing(self, assert_mean):
         model = LanguageModel(7, 4, spread=Spread(prior=dist.LogNormal(-1.0, 0.3))).double()
 

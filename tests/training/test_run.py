@@ -31,6 +31,7 @@ def _config(
     )
 
 
+@pytest.mark.slow
 def test_a_predictable_text_is_learned(texts: Texts, tmp_path: Path) -> None:
     result = train(_config(texts, tmp_path / "run", epochs=15))
     assert result.log[0]["valid_perplexity"] > 1.5

@@ -91,6 +91,7 @@ def test_the_first_bound_is_equation_1(name: str):
     ],
     ids=str,
 )  # fmt: skip
+@pytest.mark.slow
 def test_mean_importance_weight_is_the_likelihood(options: dict[str, Any], name: str, covariance: str):
     # E_q[p(x, ε) / q(ε)] = p(x) = E_p[p(x | ε)]; a wrong density of any part would show. |z| > 5: 6e-7 a sequence
     model, (inputs, targets) = make(**options), data(steps=2)

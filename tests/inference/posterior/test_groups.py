@@ -136,6 +136,7 @@ class TestGroups:
         np.testing.assert_allclose(result.log_likelihood.x, law.log_prob(data.targets), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_summaries_plots_and_loo_of_arviz(tmp_path):
     arviz_lines.save(tmp_path / "arrays.npz")
     with warnings.catch_warnings():  # it filters what the installed libraries announce to each other
