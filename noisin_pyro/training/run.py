@@ -33,7 +33,7 @@ from noisin_pyro.training.result import Measure, Result, read
 from noisin_pyro.training.rundir import layout, metrics_log
 from noisin_pyro.training.rundir.checkpointer import load_best, load_initial_state
 from noisin_pyro.training.rundir.load import load_run
-from noisin_pyro.training.rundir.resume import config_to_resume, lengthen
+from noisin_pyro.training.rundir.resume import config_to_resume, is_finished, lengthen
 from noisin_pyro.training.sharding import SequenceData, scored
 from noisin_pyro.training.validation import eval_rows, validate
 
@@ -88,9 +88,6 @@ def train(
         corpus = world.rank_zero_first(partial(load_corpus, config.data, config.model.emission))
         if not resume:
             config = dataclasses.replace(config, data=resolved(config.data))
-        elif epochs is not None:
-            assert config.run.folder is not None
-            world.on_rank_zero(partial(lengthen, config.run.folder, epochs, corpus))
         result = _NetworkRun(config, corpus, world, locks).run(resume, after_epoch)
         if config.run.twin and config.noisy:
             folder = result.folder / "deterministic"
@@ -131,12 +128,13 @@ class _NetworkRun:
     def run(self, resume: bool, after_epoch: AfterEpoch = lambda rows: None) -> Result:
         """Train and test, or read the result if there is one."""
         config, world, given = self.config, self.world, self.config.run.folder
+        epochs = config.optimization.epochs
         made = given is None or not given.exists()
         if resume:
             assert given is not None
             world.on_rank_zero(partial(self._lock, given))
             layout.require_same_data(given, self.corpus)
-            if world.on_rank_zero((given / layout.RESULT).exists):
+            if world.on_rank_zero(partial(is_finished, given, epochs)):
                 result = read(given, self.measure, config.import_paths)
                 world.on_rank_zero(partial(layout.remove_intermediate_files, given))
                 return result
@@ -151,9 +149,15 @@ class _NetworkRun:
                 model.emission.check_values(part.targets)
         folder = given if resume else world.on_rank_zero(self._new_folder)
         assert folder is not None
+
+        def after(rows: list[metrics_log.Row]) -> None:
+            if resume:  # the first call comes when the checkpoint is restored; until then a finished run is as it was
+                world.on_rank_zero(partial(lengthen, folder, epochs))
+            after_epoch(rows)
+
         try:
             world.on_rank_zero(partial(self._write_config, folder, resume))
-            rows = fit(model, train, valid, config, folder, guide, self.name, resume, after_epoch, world)
+            rows = fit(model, train, valid, config, folder, guide, self.name, resume, after, world)
             result = self._test(model, guide, valid, test, folder, rows)
         except StopTraining:
             raise
@@ -211,6 +215,8 @@ class _NetworkRun:
     def _write_config(self, folder: Path, resume: bool) -> None:
         if resume:
             layout.remove_partial_files(folder)
+            if not (folder / layout.RESULT).exists():
+                lengthen(folder, self.config.optimization.epochs)
         else:
             device, data = torch.device(self.config.run.device), layout.fingerprint(self.corpus)
             settings = provenance(device, self.world.size) | data
@@ -259,7 +265,7 @@ class _NetworkRun:
         has_checkpoint = resume or any((folder / name).exists() for name in (layout.BEST, layout.LAST))
         if self.world.rank == 0:
             if not has_checkpoint:
-                _remove(folder, made)
+                layout.remove_folder(folder, made)
             elif not isinstance(error, ValueError):  # after an invalid option the folder stays as it is
                 self._draw_unfinished(folder)
         if isinstance(error, FloatingPointError) and has_checkpoint:
@@ -276,14 +282,6 @@ class _NetworkRun:
 def _write_result(folder: Path, result: Result) -> None:
     write_json(folder / layout.RESULT, result.as_dict() | layout.read_settings(folder))
     layout.remove_intermediate_files(folder)
-
-
-def _remove(folder: Path, made: bool) -> None:
-    """Empty a folder, and remove it if the run has made it."""
-    for path in folder.iterdir():
-        path.unlink()
-    if made:
-        folder.rmdir()
 
 
 def _draw(result: Result, config: Config) -> None:

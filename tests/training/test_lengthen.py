@@ -50,21 +50,30 @@ def test_more_epochs_give_the_numbers_of_one_longer_run_twin_included(texts: Tex
         assert json.loads((parts / "config.json").read_text())["optimization"]["epochs"] == 7
 
 
-def test_interrupted_between_the_twin_and_the_run_the_same_call_lengthens_both(
-    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("network", ["", "deterministic"])
+def test_interrupted_before_a_network_is_longer_both_get_there(
+    network: str, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _run(texts, tmp_path / "run", 2)
+    """By the same command or, where the run itself is longer already, by a plain resume."""
+    folder = tmp_path / "run"
+    _run(texts, folder, 2)
 
     def stop(path: Path, content: object) -> None:
-        if "deterministic" in str(path):
-            return write_json(path, content)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
+        if path.parent == folder / network:
+            raise KeyboardInterrupt
+        write_json(path, content)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(resume, "write_json", stop)
-        _lengthen(tmp_path / "run", 3)
-    result = _lengthen(tmp_path / "run", 3)
+        _lengthen(folder, 3)
+    result = train(Config(run=Run(resume=folder)))
+    if not network:
+        assert result.twin is not None and (len(result.log), len(result.twin.log)) == (2, 2)
+        result = _lengthen(folder, 3)
     assert result.twin is not None and (len(result.log), len(result.twin.log)) == (3, 3)
+    for part in ("", "deterministic"):
+        for name in ("config.json", "result.json"):
+            assert json.loads((folder / part / name).read_text())["optimization"]["epochs"] == 3
 
 
 @pytest.mark.slow
@@ -82,7 +91,7 @@ def test_a_run_that_its_patience_has_ended_keeps_its_numbers(texts: Texts, tmp_p
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if not path.match(".*")}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
 def test_what_cannot_be_lengthened_is_left_as_it_was(texts: Texts, tmp_path: Path) -> None:
@@ -96,17 +105,18 @@ def test_what_cannot_be_lengthened_is_left_as_it_was(texts: Texts, tmp_path: Pat
         assert _contents(tmp_path) == before
 
     refused(2, r"epochs must be at least 3, the maximum of the run in .*run', got 2")
-    for path, match in {
-        texts[0]: "they have changed since",
-        folder / "log.csv": r"log\.csv",
-        folder / "last.pt": r"last\.pt' cannot be read",
-    }.items():
+    checkpoints = [folder / part / name for part in ("", "deterministic") for name in ("last.pt", "best.pt")]
+    for path in (texts[0], *checkpoints):
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        refused(4, match)
+        refused(4, "they have changed since" if path == texts[0] else rf"{path.name}' cannot be read")
+        if path != texts[0]:
+            path.unlink()
+            refused(4, rf"is finished, and its checkpoint {path.name} has been removed")
         path.write_bytes(whole)
-    (folder / "deterministic" / "last.pt").unlink()
-    refused(4, r"is finished, and its last checkpoint, last\.pt, has been removed")
+    content = checkpointer.load(folder / "last.pt")
+    checkpointer.save(folder / "last.pt", content | {"model": {}})
+    refused(4, r"is not of the model in its config\.json")
     with pytest.raises(ValueError, match="epochs=4 is for a run to resume"):
         train(Config(), epochs=4)
 

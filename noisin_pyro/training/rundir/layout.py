@@ -111,6 +111,14 @@ def require_same_data(folder: Path, corpus: Corpus) -> None:
         )
 
 
+def remove_folder(folder: Path, made: bool) -> None:
+    """Remove the files of a run that has not come to a checkpoint, and its folder if the run has ``made`` it."""
+    for path in folder.iterdir():
+        path.unlink()
+    if made:
+        folder.rmdir()
+
+
 def remove_partial_files(folder: Path) -> None:
     """Remove the incomplete files of a run that was killed while it wrote them."""
     for path in folder.glob(PARTIAL):

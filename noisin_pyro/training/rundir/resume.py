@@ -5,29 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from noisin_pyro._files import exclusive_lock, write_json
-from noisin_pyro.data import Corpus
+from noisin_pyro._files import write_json
 from noisin_pyro.training.build import resolved
 from noisin_pyro.training.config import Config, flat, label, to_json, with_values
 from noisin_pyro.training.description import DataDescription
 from noisin_pyro.training.distributed import SINGLE, World
 from noisin_pyro.training.provenance import provenance
-from noisin_pyro.training.rundir import checkpointer, metrics_log
-from noisin_pyro.training.rundir.layout import (
-    CONFIG,
-    LAST,
-    LOG,
-    RESULT,
-    read_config,
-    read_settings,
-    require_same_data,
-)
+from noisin_pyro.training.rundir import checkpointer
+from noisin_pyro.training.rundir.layout import BEST, CONFIG, LAST, RESULT, read_config, read_settings
 
 logger = logging.getLogger("noisin_pyro")
 
@@ -45,14 +36,16 @@ def config_to_resume(config: Config, epochs: int | None, world: World) -> Config
     """The stored configuration of the run in ``config.run.resume``, for at most ``epochs`` epochs if that is given.
 
     Raises:
-        ValueError: the run cannot be resumed, options contradict it, or ``epochs`` are fewer than before.
+        ValueError: the run cannot be resumed, options contradict it, ``epochs`` are fewer than before, or the run or
+            its twin is finished and cannot be continued.
     """
     folder = config.run.resume
     assert folder is not None
     stored = world.on_rank_zero(lambda: stored_config(folder))
     stored.require_imports(config.import_paths, folder)
     require_same_options(with_stored_defaults(config, stored), stored)
-    for run in (folder, folder / "deterministic"):
+    runs = folder, folder / "deterministic"
+    for run in runs:
         DataDescription.read(run)  # a damaged one is refused before anything is written
     warn_of_changes(folder, world)
     if epochs is not None:
@@ -60,53 +53,47 @@ def config_to_resume(config: Config, epochs: int | None, world: World) -> Config
             raise ValueError(
                 f"epochs must be at least {before}, the maximum of the run in {str(folder)!r}, got {epochs}"
             )
+        for run in runs:
+            world.on_rank_zero(partial(is_finished, run, epochs))  # raises if it cannot be continued
         stored = with_values(stored, {"optimization.epochs": epochs})
     return with_values(stored, {"run.folder": folder, "run.resume": None})
 
 
-def lengthen(folder: Path, epochs: int, corpus: Corpus) -> None:
-    """Set the maximum number of epochs of a run and of its twin, whether they are finished or not.
-
-    When resumed, the run trains the missing epochs and is tested again; the results are those of a run with this
-    maximum from the start. A run that was stopped early by its patience does not get longer.
-
-    Args:
-        folder: the run's.
-        epochs: at least as many as before.
-        corpus: its data.
+def is_finished(folder: Path, epochs: int) -> bool:
+    """Whether there is a finished run in ``folder``, with a maximum of at least ``epochs`` epochs.
 
     Raises:
-        ValueError: other data, another process that writes there, or a finished run whose log or last checkpoint is
-            missing or damaged. Nothing is changed then.
+        ValueError: it is finished after fewer, and its last or its best checkpoint is missing or damaged, so that it
+            cannot be continued.
     """
-    runs = [run for run in (folder, folder / "deterministic") if (run / CONFIG).exists()]
-    with ExitStack() as locks:
-        for run in runs:
-            require_same_data(run, corpus)
-            if epochs > read_config(run).optimization.epochs and (run / RESULT).exists():
-                _require_checkpoint(run, epochs)
-            locks.enter_context(exclusive_lock(run))
-        # The twin first: if this is interrupted between the two, the same call finds the run itself still shorter.
-        for run in reversed(runs):
-            config = read_config(run)
-            if epochs <= config.optimization.epochs:
-                continue
-            longer = with_values(config, {"optimization.epochs": epochs})
-            settings = read_settings(run) | json.loads(to_json(longer))
-            # The result goes first: a run killed between the two is then unfinished, with the options it had.
-            (run / RESULT).unlink(missing_ok=True)
-            write_json(run / CONFIG, settings)
+    if not (folder / RESULT).exists():
+        return False
+    if read_config(folder).optimization.epochs >= epochs:
+        return True
+    for path in (folder / LAST, folder / BEST):
+        if not path.exists():
+            raise ValueError(
+                f"epochs {epochs}: the run in {str(folder)!r} is finished, and its checkpoint {path.name} has been "
+                "removed; train a new run"
+            )
+        checkpointer.load(path)
+    return False
 
 
-def _require_checkpoint(run: Path, epochs: int) -> None:
-    """Raise if a finished run cannot be continued."""
-    if not (run / LAST).exists():
-        raise ValueError(
-            f"epochs {epochs}: the run in {str(run)!r} is finished, and its last checkpoint, {LAST}, has been removed; "
-            "train a new run"
-        )
-    checkpointer.load(run / LAST)
-    metrics_log.require_whole(metrics_log.read(run / LOG), run / LOG)
+def lengthen(folder: Path, epochs: int) -> None:
+    """Set the maximum number of epochs of a run that has fewer.
+
+    The run then trains the missing epochs and is tested again; the results are those of a run with this maximum from
+    the start. A run that was stopped early by its patience does not get longer.
+    """
+    config = read_config(folder)
+    if config.optimization.epochs >= epochs:
+        return
+    longer = with_values(config, {"optimization.epochs": epochs})
+    settings = read_settings(folder) | json.loads(to_json(longer))
+    # The result goes first: a run killed between the two is then unfinished, with the options it had.
+    (folder / RESULT).unlink(missing_ok=True)
+    write_json(folder / CONFIG, settings)
 
 
 def require_same_options(config: Config, stored: Config) -> None:
