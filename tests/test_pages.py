@@ -35,7 +35,7 @@ def _local_targets(page: Path) -> list[str]:
 
 
 def _runs(page: Path) -> object:
-    """A page whose code is run; those that train take long."""
+    """A page whose code is run; pages that train or sample are slow."""
     trains = page.parent.name == "howto" or page.stem in ("training", "inference")
     return pytest.param(page, marks=pytest.mark.slow if trains else ())
 

@@ -47,7 +47,7 @@ def test_a_run_paused_after_an_epoch_ends_as_one_without_a_break(texts: Texts, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", [None, pytest.param("sqlite:///{}/trials.db", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
 def test_a_search_stopped_in_a_trial_resumes_it(
     texts: Texts, tmp_path: Path, after_step: AfterStep, storage: str | None
 ) -> None:

@@ -255,7 +255,7 @@ def everything(folder: Path) -> None:
 
 def hang() -> None:
     """Wait for a process that does not answer."""
-    distributed.TIMEOUT = timedelta(seconds=5)
+    distributed.TIMEOUT = timedelta(seconds=10)
     store = next(dist.rendezvous("env://"))[0]  # pyright: ignore[reportPrivateImportUsage]
     store.add("ready", 1)
     while store.add("ready", 0) < int(os.environ["WORLD_SIZE"]):  # so that the time is not that of the imports
