@@ -1,6 +1,7 @@
 """The comparison of forecasts: what each method returns, and which values it sees."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,13 @@ def test_rows_that_are_done_are_not_run_again(
     assert (tmp_path / "forecast_peers.md").read_text() == forecast_peers.table(rows)
     with pytest.raises(ValueError, match="has other settings"):
         forecast_peers.main(("a",), ("seasonal naive",), 3, 1, tmp_path)
+
+
+def test_the_results_page_names_the_best_methods(forecast_peers: Any) -> None:
+    rows = json.loads((forecast_peers.RESULTS / "forecast_peers.json").read_text())["rows"]
+    assert {(row["series"], row["method"]) for row in rows} == set(product(("co2", "sunspots", "elnino"), METHODS))
+    best = {row["series"]: row["method"] for row in sorted(rows, key=lambda row: -row["crps"])}
+    assert best == {"co2": "ETS", "sunspots": "GRU, equation (1)", "elnino": "GRU, noise off"}
+    narrow = [row["coverage 0.8"] for row in rows if row["series"] == "co2" and row["method"].startswith("GRU")]
+    assert max(narrow) < 0.4
+    assert forecast_peers.table(rows) == (forecast_peers.RESULTS / "forecast_peers.md").read_text()
