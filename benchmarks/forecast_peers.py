@@ -113,7 +113,7 @@ class LocalLevel(ForecastingModel):
 
 
 def pyro_forecast(values: np.ndarray, season: int, setting: Any, steps: int) -> Forecasts:
-    """``pyro.contrib.forecast`` with a local level, fitted by SVI at each origin, with steps of its own."""
+    """``pyro.contrib.forecast`` with a local level, fitted by SVI at each origin; ``FORECASTER`` sets its steps."""
 
     def forecast(history: np.ndarray, horizon: int) -> Tensor:
         loc, scale = history.mean(), history.std()

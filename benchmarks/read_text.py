@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import tyro
 
 from noisin_pyro._files import write_json
 from noisin_pyro.data import Vocabulary, load_text
 from noisin_pyro.data.encodings import decode
+from noisin_pyro.training.provenance import provenance
 
 RESULT = Path(__file__).parents[1] / "results" / "read_text.json"
 
@@ -95,7 +97,9 @@ def main(
         keys = ("seconds", "processor_seconds", "megabytes", "tokens")
         table = {name: {key: round(min(run[key] for run in each), 3) for key in keys} for name, each in runs.items()}
         ratio = table["at once"]["processor_seconds"] / table["in pieces"]["processor_seconds"]
-        write_json(result, {"text_megabytes": text.stat().st_size / 1e6, "ways": table, "speed_ratio": round(ratio, 2)})
+        settings = {"seed": 0, "rounds": rounds, "text_megabytes": text.stat().st_size / 1e6}
+        content = {**provenance(torch.device("cpu")), **settings, "ways": table, "speed_ratio": round(ratio, 2)}
+        write_json(result, content)
     print(result.read_text())
 
 

@@ -116,3 +116,7 @@ def test_the_results_page_names_the_best_methods(forecast_peers: Any) -> None:
     narrow = [row["coverage 0.8"] for row in rows if row["series"] == "co2" and row["method"].startswith("GRU")]
     assert max(narrow) < 0.4
     assert forecast_peers.table(rows) == (forecast_peers.RESULTS / "forecast_peers.md").read_text()
+    first = json.loads((forecast_peers.RESULTS / "forecast_peers-300-steps.json").read_text())["rows"]
+    shown = ", ".join(f"{row['crps']:.3g}" for row in first if row["method"] == "pyro.contrib.forecast")
+    page = (forecast_peers.RESULTS.parent / "docs" / "results.md").read_text()
+    assert f"test scores of {' and '.join(shown.rsplit(', ', 1))}" in page
