@@ -264,7 +264,13 @@ def main(
     """
     for method in methods:
         known("method", method, METHODS)
-    settings = {"seed": SEED, "origins": count, "steps": steps, "samples": SAMPLES, "particles": PARTICLES}
+    settings: dict[str, Any] = {
+        "seed": SEED,
+        "origins": count,
+        "steps": steps,
+        "samples": SAMPLES,
+        "particles": PARTICLES,
+    }
     settings["forecaster"] = FORECASTER
     result, text = folder / "forecast_peers.json", folder / "forecast_peers.md"
     rows = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {"settings": settings, "rows": []}
