@@ -17,7 +17,8 @@ CHUNK = 1 << 20
 """Number of bytes, characters or tokens that are processed at a time."""
 
 LINE_END = re.compile("\r\n?|[\n\u2028\u2029]")
-_CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_CONTROLS = "".join(map(chr, [*range(9), *range(14, 32), *range(127, 160), 0xFFFE, 0xFFFF]))
+_CONTROL = re.compile(f"[{_CONTROLS}]")
 _DOS_END = re.compile("\x1a[\x1a\0\\s]*\\Z")
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
@@ -65,7 +66,7 @@ def decoded(path: Path) -> Iterator[str]:
                 break
             end = match[0] if (match := _DOS_END.search(text)) else ""
             text = text.removesuffix(end)
-            if is_text := not _CONTROL.search(text):
+            if is_text := not any(control in text for control in _CONTROLS):  # faster than to search for _CONTROL
                 yield text
                 if not content:
                     return
