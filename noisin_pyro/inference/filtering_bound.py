@@ -36,7 +36,6 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
 from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.recurrence.softmax import Softmax
 
 Program = Callable[..., Any]
 ParticleState = tuple[Tensor, ...]
@@ -189,8 +188,8 @@ def differentiable_filter(
 ) -> tuple[Tensor, Filtered, Particles]:
     """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
 
-    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So the
-    emission is differentiated for all steps and particles at once, a softmax in blocks.
+    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So a
+    softmax is differentiated for all steps and particles at once, in blocks.
 
     Args:
         program, batch, particles, settings, state: as for :func:`filter_window`, with one island.
@@ -205,11 +204,12 @@ def differentiable_filter(
     derivatives = torch.stack(_derivatives(steps, ancestor_term), -1)  # (K, B, T)
     # a proposal's weights count at missing targets too
     of_targets = derivatives if batch.mask is None else derivatives.where(batch.mask, 0.0)
-    law = program.emission(torch.stack([step.proposed.output for step in steps], -2))
-    if isinstance(law, Softmax):
+    log_p: Any = [step.log_p for step in steps]
+    if log_p[0] is None:
+        law: Any = program.emission(torch.stack([step.proposed.output for step in steps], -2))
         surrogate = law.weighted_log_prob(batch.targets, of_targets)
     else:
-        surrogate = _weighted(of_targets, law.log_prob(batch.targets))
+        surrogate = _weighted(of_targets, torch.cat(log_p).movedim(0, -1))
     surrogate = surrogate.sum((0, -1))
     ratios: Any = [step.proposed.log_ratio for step in steps]
     if ratios[0] is not None:

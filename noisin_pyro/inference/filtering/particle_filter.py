@@ -20,6 +20,7 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.models.read_out import with_plain_weights
+from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Particles(NamedTuple):
@@ -45,8 +46,8 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
-        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, without a gradient: ``filtering_bound.py`` has that of
-            all steps together, since the scores of a softmax would be too many to be stored.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, with its gradient; None for a softmax, of which the
+            scores of all steps would be too many to be stored.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -57,7 +58,7 @@ class FilterStep(NamedTuple):
     resampled: Tensor
     weighted: Particles
     proposed: Proposed
-    log_p: Tensor
+    log_p: Tensor | None
     active: Tensor | None
     ancestors: Tensor | None
 
@@ -194,7 +195,7 @@ def filter_step(
 ) -> FilterStep:
     """Propagate the particles, weight them by p(x_t | z_t) p(noise) / q(noise), and resample them if needed.
 
-    States have gradients, weights have none: ``filtering_bound.py`` has the gradient of log p̂.
+    States and ``log_p`` have gradients, weights have none: ``filtering_bound.py`` has the gradient of log p̂.
 
     Args:
         walk: the network, which steps along the inputs of the window.
@@ -214,9 +215,12 @@ def filter_step(
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
+    law, log_p = emission(proposed.output.unsqueeze(-2)), None
+    if not isinstance(law, Softmax):
+        log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
     with torch.no_grad():
-        log_p = emission(proposed.output.unsqueeze(-2)).log_prob(x_t).reshape(particles.log_w.shape)
-        log_w = particles.log_w + (log_p if scored is None else log_p.where(scored, 0.0)).double()
+        added = law.log_prob(x_t).reshape(particles.log_w.shape) if log_p is None else log_p
+        log_w = particles.log_w + (added if scored is None else added.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
             log_ratio = log_ratio.reshape(log_w.shape).double()
