@@ -90,6 +90,23 @@ def _copy(layer: Any) -> nn.Linear:
     return copy
 
 
+def _to_units_of_data(linear: nn.Linear, scaled: Scaled) -> None:
+    """Change a copy of the read-out of y into that of x = loc + scale · y."""
+    loc, scale, kind = scaled.loc, scaled.scale, type(scaled.emission)
+    if loc is None or scale is None:
+        return
+    if not issubclass(kind, Gaussian | HeteroscedasticGaussian):
+        raise ValueError(
+            f"export: the values are scaled, and what the read-out of the emission {kind.__name__} is in the units of "
+            "the data is not known; use noise_off(model)"
+        )
+    means = slice(len(scale))
+    linear.weight[means].mul_(scale.unsqueeze(1))
+    linear.bias[means].mul_(scale).add_(loc)
+    if issubclass(kind, HeteroscedasticGaussian):
+        linear.bias[means.stop :].add_(scale.log())
+
+
 @torch.no_grad()
 def plain_network(model: SequenceModel) -> PlainNetwork:
     """The network of a model with its noise off: the same outputs as ``noise_off(model)``, up to rounding.
@@ -99,7 +116,8 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
     its read-out (a Gaussian's ``scale``) is not part of it. Means of series are in the units of the data.
 
     Raises:
-        ValueError: not a :class:`SequenceModel`, one with an embedding or a cell of one's own.
+        ValueError: not a :class:`SequenceModel`, or one with an embedding or a cell of its own, or with scaled values
+            and an emission of its own.
     """
     if not isinstance(model, SequenceModel) or type(model).embed not in (SequenceModel.embed, LanguageModel.embed):
         raise ValueError(
@@ -123,15 +141,8 @@ def plain_network(model: SequenceModel) -> PlainNetwork:
         parameter.copy_(weight)
     hidden = None if model.emission.hidden is None else _copy(model.emission.hidden)
     linear = _copy(model.emission.linear)
-    scaled = model.emission
-    if isinstance(scaled, Scaled) and isinstance(scaled.emission, Gaussian | HeteroscedasticGaussian):
-        loc, scale = scaled.loc, scaled.scale
-        if loc is not None and scale is not None:
-            means = slice(len(scale))
-            linear.weight[means].mul_(scale.unsqueeze(1))  # means in the units of the data
-            linear.bias[means].mul_(scale).add_(loc)
-            if isinstance(scaled.emission, HeteroscedasticGaussian):
-                linear.bias[means.stop :].add_(scale.log())
+    if isinstance(model.emission, Scaled):
+        _to_units_of_data(linear, model.emission)
     embedding = None
     if isinstance(model, LanguageModel):
         embedding = nn.Embedding(*model.embedding.weight.shape, **options)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
 
 import noisin_pyro as nz
-from noisin_pyro.models import CELLS, EMISSIONS, Cell, Scaled
+from noisin_pyro.models import CELLS, EMISSIONS, Cell, Emission, Scaled
 from noisin_pyro.models.scaled import is_real, support_of
 
 from ..small_layers import make_inputs, make_rnn, parts
@@ -100,6 +101,23 @@ def test_weights_are_copies_and_tied_ones_stay_tied() -> None:
 class Half(Cell):
     def step(self, a: Tensor, p: Tensor, z: Tensor, c: Tensor | None) -> tuple[Tensor, None]:
         return (a + p) / 2, None
+
+
+class Logistic(Emission):
+    num_parameters = 2
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        loc, log_scale = self.read_out(z).chunk(2, -1)
+        return dist.Logistic(loc, log_scale.exp()).to_event(1)
+
+
+def test_an_emission_of_ones_own_has_a_read_out_unless_values_are_scaled() -> None:
+    rnn = make_rnn("gru").double()
+    model, inputs = nz.SequenceModel(rnn, Logistic(rnn.hidden_size, 1).double()), make_inputs()
+    close(nz.export(model)(inputs)[0][..., :1], nz.noise_off(model)(inputs).emission.mean)
+    scaled = nz.SequenceModel(make_rnn("gru"), Scaled(Logistic(rnn.hidden_size, 1), [100.0], [20.0]))
+    with pytest.raises(ValueError, match=r"read-out of the emission Logistic .* not known; use noise_off\(model\)"):
+        nz.export(scaled)
 
 
 def test_what_torch_has_no_layers_for_is_refused() -> None:
