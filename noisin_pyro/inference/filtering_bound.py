@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
-from pyro.nn.module import pyro_method
 from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
@@ -34,6 +33,7 @@ from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.filtering.support import conditions_around_call, filterable, refuse_own_forward
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
+from noisin_pyro.models._module import in_context
 from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import State
 
@@ -152,7 +152,7 @@ def _without_states(guide: Program, program: SequenceModel) -> Program:
     return checked
 
 
-@pyro_method  # in the model's context, so that weights and γ with priors are the same in the whole program
+@in_context  # in the model's context, so that weights and γ with priors are the same in the whole program
 def _filter(
     program: SequenceModel,
     batch: Batch,

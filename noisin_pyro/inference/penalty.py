@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
-from pyro.nn.module import pyro_method
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Dirichlet, OneHotCategorical
@@ -28,6 +27,7 @@ from noisin_pyro.models import (
     SequenceModel,
     underlying,
 )
+from noisin_pyro.models._module import in_context
 from noisin_pyro.models.noisy_path import step_law
 from noisin_pyro.models.noisy_rnn import State
 
@@ -86,7 +86,7 @@ def noise_penalty(model: Callable[..., Any], data: Sequences | Stream, batch_siz
     return total / steps
 
 
-@pyro_method  # in the model's context, so that conditioned weights are found by their sites' names
+@in_context  # in the model's context, so that conditioned weights are found by their sites' names
 def _penalty_of_batch(program: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State]:
     """Sum of the penalty over all steps of a batch, in nats, and the noise-free state after it."""
     trace = poutine.trace(program).get_trace(batch.inputs, batch.targets, state=state, **batch.keywords)

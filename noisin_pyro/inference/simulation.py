@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.nn.module import pyro_method
 from torch import Tensor
 
 from noisin_pyro.data import InputLayout, Sequences, Series
@@ -18,6 +17,7 @@ from noisin_pyro.inference.filtering.particle_filter import Particles, Settings,
 from noisin_pyro.inference.filtering.proposals import Proposal
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.models import SequenceModel, States, real_steps
+from noisin_pyro.models._module import in_context
 from noisin_pyro.models.read_out import with_plain_weights
 
 
@@ -137,7 +137,7 @@ def _select(values: Tensor, ancestors: Tensor) -> Tensor:
     return values.gather(0, ancestors[0].unsqueeze(-1).expand_as(values))
 
 
-@pyro_method  # in the model's context, so that conditioned weights are found by their sites' names
+@in_context  # in the model's context, so that conditioned weights are found by their sites' names
 def simulate(
     program: SequenceModel,
     states: States,
@@ -176,7 +176,7 @@ def simulate(
     return samples, torch.cat(log_p, 2) if log_p else None
 
 
-@pyro_method
+@in_context
 def filter_with_draws(program: SequenceModel, data: Series, settings: Settings) -> tuple[Particles, Tensor]:
     """Filter series where each particle reads its own draw of a missing value (the generative reading).
 

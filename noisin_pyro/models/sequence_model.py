@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from noisin_pyro._lookup import integer, named
-from noisin_pyro.models._module import ReusableModule
+from noisin_pyro.models._module import ReusableModule, put_into_store
 from noisin_pyro.models._validation import AnySpread, State
 from noisin_pyro.models.dropout import Dropout, draw
 from noisin_pyro.models.dropout import get as get_dropout
@@ -117,6 +117,7 @@ class SequenceModel(ReusableModule):
         return x
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        put_into_store(self)
         with self.rnn._pyro_context:  # another model's, if that shares the layers: what is sampled is sampled once here
             return super().__call__(*args, **kwargs)
 

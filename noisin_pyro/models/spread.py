@@ -11,10 +11,11 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.nn import PyroModule, PyroParam, PyroSample
+from pyro.nn import PyroParam, PyroSample
 from torch import Tensor
 
 from noisin_pyro._lookup import as_number
+from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.noise.supports import bounds
 
 PAPER_FLOOR = 0.1  # section 4: "we added a constant of 0.1"
@@ -35,7 +36,7 @@ class SpreadPrior(dist.Independent):
         return new
 
 
-class Spread(PyroModule):
+class Spread(ReusableModule):
     """The spread γ of one layer: one number, shared by the layer's units.
 
     - ``Spread(0.3)``: fixed. ``Spread(0.0)`` draws nothing: the layer is deterministic.

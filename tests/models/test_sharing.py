@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -165,3 +166,68 @@ def test_models_and_emissions_that_ran_alone() -> None:
     again = SequenceModel(NoisyRNN(FEATURES, UNITS), model.emission)
     again(*data())
     assert again.emission is model.emission
+
+
+def new_model(emission: str = "gaussian") -> SequenceModel:
+    torch.manual_seed(1)
+    return SequenceModel(NoisyRNN(FEATURES, UNITS, spread=Spread(0.3, learn=True)), emission, 1)
+
+
+def trained(model: SequenceModel, x: Tensor, y: Tensor) -> float:
+    """The score after some steps, by Pyro's optimizer in its global store, otherwise by torch's."""
+    torch.manual_seed(2)
+    if pyro.settings.get("module_local_params"):
+        bound = nz.PriorAsGuide_ELBO()(model)
+        optimizer = torch.optim.Adam(model.parameters(), 0.05)
+        for _ in range(5):
+            optimizer.zero_grad()
+            bound(x, y).backward()
+            optimizer.step()
+    else:
+        svi = SVI(model, None, pyro.optim.Adam({"lr": 0.05}), nz.PriorAsGuide_ELBO())
+        for _ in range(5):
+            svi.step(x, y)
+    return nz.evaluate(model, nz.data.Sequences(x, y)).nats_per_step
+
+
+@pytest.mark.parametrize("emission", ["gaussian", "student-t", "negative-binomial"])
+def test_a_model_is_what_it_is_without_models_of_the_same_names_before(emission: str) -> None:
+    x, y = data()
+    y = y.abs().ceil()
+    alone = trained(new_model(emission), x, y)
+    other = SequenceModel(NoisyRNN(FEATURES + 1, UNITS + 1, spread=Spread(0.9, learn=True)), emission, 2)
+    other(torch.zeros(1, 2, FEATURES + 1))
+    kept = {name: parameter.clone() for name, parameter in other.named_parameters()}
+    assert trained(new_model(emission), x, y) == alone
+    assert all(torch.equal(parameter, kept[name]) for name, parameter in other.named_parameters())
+
+
+def test_models_of_the_same_names_in_turn() -> None:
+    x, y = data()
+    one, other = new_model(), new_model()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.5)
+    sequences = nz.data.Sequences(x, y)
+    methods: list[dict[str, Any]] = [{"method": "mean"}, {"method": "particle-filter", "num_samples": 4}]
+    for options in methods:
+        scores = []
+        for model in (one, other, copy.deepcopy(one), other):
+            pyro.set_rng_seed(0)
+            scores.append(nz.evaluate(model, sequences, **options).nats_per_step)
+        assert scores[0] == scores[2] != scores[1] == scores[3]
+
+
+def test_a_loaded_store_is_read_as_by_any_module(tmp_path: Path) -> None:
+    if pyro.settings.get("module_local_params"):
+        pytest.skip("there is nothing in the store")
+    model = new_model()
+    with torch.no_grad():
+        model.emission.scale_unconstrained.fill_(2.0)
+    model(*data())
+    pyro.get_param_store().save(tmp_path / "store.pt")
+    pyro.clear_param_store()
+    pyro.get_param_store().load(tmp_path / "store.pt")
+    again = new_model()
+    again(*data())
+    assert again.emission.scale_unconstrained.item() == 2.0

@@ -9,7 +9,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from pyro.nn.module import pyro_method
 from torch import Tensor
 
 from noisin_pyro.data import Batch
@@ -18,6 +17,7 @@ from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
 from noisin_pyro.inference.filtering.resampling import resample, select
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
+from noisin_pyro.models._module import in_context
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.models.read_out import with_plain_weights
 from noisin_pyro.recurrence.softmax import Softmax
@@ -125,7 +125,7 @@ def rows_in_block(program: SequenceModel, particles: int, guide: Guide | None) -
     return block_size(particles * (width if guide is None else max(width, guide.width)))
 
 
-@pyro_method  # one context for all steps, so that conditioned weights are found by their sites' names
+@in_context  # one context for all steps, so that conditioned weights are found by their sites' names
 def filter_window(
     program: SequenceModel,
     batch: Batch,

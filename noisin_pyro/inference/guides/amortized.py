@@ -12,13 +12,13 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.nn import PyroModule
-from pyro.nn.module import pyro_method
 from torch import Tensor, nn
 from torch.distributions import Transform, biject_to
 
 from noisin_pyro.inference.guides.affine import Head, push
 from noisin_pyro.inference.guides.encoder import Encoder
 from noisin_pyro.models import NoisyRNN, SequenceModel, States, StepwiseRNN, real_steps, scored_steps
+from noisin_pyro.models._module import in_context
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.noise import biject_to_support
 
@@ -93,7 +93,7 @@ class Guide(PyroModule):
         assert isinstance(head, Head)
         return head
 
-    @pyro_method
+    @in_context
     def along(
         self, walk: StepwiseRNN, targets: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None
     ) -> GuideSteps:
@@ -244,7 +244,7 @@ def _native(name: str, steps: GuideSteps, t: int, layer: int, mean: Tensor) -> t
     return pyro.sample(f"{name}_{layer}_before_{t + 1}", masked, infer={"is_auxiliary": True}), biject_to(law.support)
 
 
-@pyro_method  # in the model's context, so that weights and γ with priors have their sites' names
+@in_context  # in the model's context, so that weights and γ with priors have their sites' names
 def _read(model: SequenceModel, inputs: Tensor, state: State | None) -> StepwiseRNN:
     """The network, which steps along its inputs."""
     return model.rnn.stepwise(model.embed(inputs), state)

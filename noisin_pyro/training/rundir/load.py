@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pyro
 import torch
-from pyro.nn import PyroModule
 
 from noisin_pyro.data import Corpus, SeriesFormat, Vocabulary
 from noisin_pyro.inference.guides import Guide
@@ -20,8 +18,6 @@ from noisin_pyro.training.config import Config, with_values
 from noisin_pyro.training.description import DATA, DataDescription
 from noisin_pyro.training.rundir.checkpointer import load_best
 from noisin_pyro.training.rundir.layout import read_config, require_same_data
-
-_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -78,13 +74,10 @@ def load_run(
     changes = {"run.device": device, "run.tf32": run.tf32 and device == "cuda"}
     config = with_values(config, changes if root is None else {**changes, "data.root": root})
     description = DataDescription.read(folder) or DataDescription.of(_read_data(folder, config))
-    uses_global_store = not pyro.settings.get("module_local_params")
     # A model made with parameters of its own works with Pyro's global store as well, but not the other way round.
     with torch.random.fork_rng([]), pyro.settings.context(module_local_params=True):
         model = build_model(config, description).to(device)
         guide = build_guide(config, model)
-        if uses_global_store:  # in which parameters of the same name would be shared by all models
-            PyroModule(f"run_{next(_NUMBERS)}").model = model
     load_best(folder, model, guide)
     return LoadedRun(folder, config, description.vocabulary, description.series, model, guide)
 
