@@ -117,7 +117,8 @@ class InputLayout:
             (~observed).to(previous.dtype),
         ]
         if covariates is not None:
-            scaled = self.covariate_scaling.apply(covariates.to(previous))
+            # in float64, so that large ones such as dates keep their digits
+            scaled = self.covariate_scaling.apply(covariates.to(previous.device, torch.float64)).to(previous)
             parts.append(scaled.expand(*previous.shape[:-1], -1))
         elif self.covariates:
             raise ValueError(

@@ -162,8 +162,14 @@ class Sequences:
         return (self[index] for index in range(len(self)))
 
     def rows(self, index: slice | Sequence[int] | Tensor) -> Self:
-        """The data set of these sequences: a slice, indices, or a boolean for each."""
+        """The data set of these sequences: a slice, indices, or a boolean for each.
+
+        Raises:
+            ValueError: no sequence.
+        """
         part, rows = copy.copy(self), torch.arange(len(self))[index]
+        if not len(rows):
+            raise ValueError(f"index must select at least one of {len(self)} sequences, got {index!r}")
         for name in self._of_each_row:
             values = getattr(self, name)
             if isinstance(index, slice):

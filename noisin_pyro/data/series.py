@@ -25,7 +25,7 @@ class Series(Sequences):
 
     Attributes:
         values: all values, ``(N, T, D)`` in the units of the data, NaN where missing and in padding.
-        covariates: ``(N, T, C)`` in the units of the data, 0 in padding.
+        covariates: ``(N, T, C)`` in the units of the data, 0 in padding, always float64.
         ids: a label for each series.
         times: the times of each series, indices of pandas ``(T,)``; None if there are none.
         format: how inputs are made.
@@ -109,7 +109,9 @@ class Series(Sequences):
             scale = self.layout.value_scaling.scale
             for name, column, unit in zip(self.layout.values, self.values.unbind(-1), scale, strict=True):
                 check_precision(name, column, unit, dtype)
-        return super().to(device, dtype)
+        moved = super().to(device, dtype)
+        moved.covariates = self.covariates.to(device)  # without rounding, until they are scaled
+        return moved
 
 
 def make_series(

@@ -18,6 +18,9 @@ logger = logging.getLogger("noisin_pyro")
 LONGEST = 10
 """The inferred grid has at most this many steps for each row; times that need more of them are irregular."""
 
+LARGEST = 100_000_000
+"""A grid of more steps is refused."""
+
 _MONTHS = "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"
 _DAYS = "MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"
 
@@ -60,11 +63,21 @@ def grid(times: Any, frequency: Any) -> pd.Index:
     import pandas as pd
 
     if isinstance(times, pd.DatetimeIndex):
-        return pd.date_range(times[0], times[-1], freq=_offset(frequency))
+        offset = pd.tseries.frequencies.to_offset(_offset(frequency))
+        if isinstance(offset, pd.offsets.Tick):
+            length: Any = times[-1] - times[0]
+            _require_few(length / pd.Timedelta(offset))
+        return pd.date_range(times[0], times[-1], freq=offset)
     if not frequency > 0:
         raise ValueError("it must be above 0")
     steps = round((times[-1] - times[0]) / frequency)
+    _require_few(steps)
     return pd.Index(times[0] + np.arange(steps + 1) * frequency)
+
+
+def _require_few(steps: float) -> None:
+    if abs(steps) > LARGEST:
+        raise ValueError(f"it makes a grid of {abs(steps):.3g} steps, of at most {LARGEST:.0e}; give a coarser one")
 
 
 def _offset(frequency: Any) -> Any:
@@ -160,7 +173,13 @@ def to_steps(
             )
         result.append((on, at))
     gaps = sum(len(on) - len(at) for on, at in result)
-    if gaps:
+    rows = sum(len(at) for _, at in result)
+    if gaps > LONGEST * rows:
+        logger.warning(
+            "column %r: frequency %s makes %d steps of %d rows; a coarser one is faster, and so are irregular times "
+            "(time_difference=True)", name, frequency, gaps + rows, rows,
+        )  # fmt: skip
+    elif gaps:
         logger.info("column %r: frequency %s, with %d missing steps where there are no rows", name, frequency, gaps)
     return result
 

@@ -22,6 +22,7 @@ from noisin_pyro.inference.filtering.particle_filter import Settings, filter_win
 from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.filtering.support import filterable, has_noisy_states, refuse_own_forward
 from noisin_pyro.inference.generation import seeded
+from noisin_pyro.inference.series_of_model import require_format_of
 from noisin_pyro.inference.simulation import feed_of, filter_with_draws, resampled, simulate
 from noisin_pyro.models import SequenceModel
 
@@ -160,6 +161,7 @@ def forecast_with(
         raise ValueError(f"data must be Sequences or a Series, got {type(data).__name__}; for texts use generate")
     program, conditions = filterable(model, "forecast")
     refuse_own_forward(program, "forecast")
+    require_format_of(program, data)
     proposal = check_proposal(guide, program)
     if known("missing", missing, ("last", "draw")) == "draw" and (proposal is not None or not isinstance(data, Series)):
         raise ValueError("missing='draw' is for a Series (data.from_arrays) and without a guide; use missing='last'")

@@ -134,6 +134,8 @@ def forecast_scores(
     probabilities: list[float] = np.atleast_1d(np.asarray(levels, dtype=float)).tolist()
     if not all(0 < level < 1 for level in probabilities):
         raise ValueError(f"levels must be between 0 and 1, got {probabilities}")
+    if not isinstance(data, Sequences):
+        raise ValueError(f"data must be Sequences or a Series, got {type(data).__name__}; for texts use evaluate")
     if data.targets.dim() != 3:
         raise ValueError("data must have values to score, (sequences, time, values), got classes; use evaluate")
     values = data.layout.values if isinstance(data, Series) and len(data.layout.values) > 1 else ()

@@ -83,7 +83,8 @@ def feed_of(data: Sequences, num_steps: int, covariates: Any = None) -> Feed:
         last, observed = last_observed(data.values)[rows, ends], ~data.values[rows, ends].isnan()
         return Feed(last, observed, known, data.layout, times)
     if covariates is not None:
-        return Feed(data.targets[rows, ends], None, _checked(covariates, data, num_steps, data.inputs.shape[-1]))
+        known = _checked(covariates, data, num_steps, data.inputs.shape[-1]).to(data.inputs)
+        return Feed(data.targets[rows, ends], None, known)
     if data.mask is not None and not data.mask[rows, ends].all():
         raise ValueError(
             "data must have the last value of every sequence, which is the next input; shorten the sequences, or make "
@@ -112,7 +113,7 @@ def _checked(covariates: Any, data: Sequences, num_steps: int, size: int) -> Ten
             f"covariates must be finite numbers of shape {shape}, (sequences, future steps, covariates), got "
             f"{tuple(given.shape)}{'' if given.shape != shape else ' with NaN or infinite values'}"
         )
-    return given.to(data.inputs)
+    return given.to(data.inputs.device)
 
 
 def reads_its_past(data: Sequences) -> bool:

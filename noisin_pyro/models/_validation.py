@@ -80,6 +80,13 @@ def layer_spread(
     return spread
 
 
+class BatchError(ValueError):
+    """A batch that a model refuses. Pyro's traces append their shapes to an error; here the message stays as it is."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.partition("Trace Shapes:")[0].rstrip())
+
+
 def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> None:
     """Check that inputs are ``(..., B, T, input_size)`` and lengths ``(B,)`` from 0 to T.
 
@@ -87,29 +94,29 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> Non
         ValueError: where they are not.
     """
     if isinstance(inputs, PackedSequence):
-        raise ValueError(
+        raise BatchError(
             "inputs must be a padded tensor, got a PackedSequence; use inputs, lengths = "
             "torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True), and call rnn(inputs, lengths=lengths)"
         )
     if not isinstance(inputs, Tensor):
-        raise ValueError(f"inputs must be a tensor, got {type(inputs).__name__}; use torch.as_tensor(inputs)")
+        raise BatchError(f"inputs must be a tensor, got {type(inputs).__name__}; use torch.as_tensor(inputs)")
     if inputs.dim() < 2 or inputs.shape[-1] != input_size or inputs.shape[-2] < 1:
         expected = f"(..., batch, time, {input_size}) with at least one step"
-        raise ValueError(f"inputs must have shape {expected}, got {tuple(inputs.shape)}")
+        raise BatchError(f"inputs must have shape {expected}, got {tuple(inputs.shape)}")
     if not inputs.is_floating_point():
-        raise ValueError(f"inputs must be floating-point, got {inputs.dtype}")
+        raise BatchError(f"inputs must be floating-point, got {inputs.dtype}")
     if lengths is None:
         return
     steps, integers = inputs.shape[-2], (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     if not isinstance(lengths, Tensor) or lengths.dtype not in integers or lengths.shape != inputs.shape[-3:-2]:
         got = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
-        raise ValueError(f"lengths must be a tensor of integers, {tuple(inputs.shape[-3:-2])}, got {got}")
+        raise BatchError(f"lengths must be a tensor of integers, {tuple(inputs.shape[-3:-2])}, got {got}")
     # on a GPU the comparison would wait for it, and while a program is traced or transformed there are no values
     if lengths.device.type != "cpu" or is_tracing() or needs_torch_operations(lengths):
         return
     low, high = (int(end) for end in torch.aminmax(lengths)) if len(lengths) else (0, 0)
     if low < 0 or high > steps:
-        raise ValueError(f"lengths must be from 0 to {steps}, got {low} to {high}")
+        raise BatchError(f"lengths must be from 0 to {steps}, got {low} to {high}")
 
 
 def initial_states(

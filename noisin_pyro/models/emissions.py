@@ -183,6 +183,11 @@ class MixtureOf(TorchDistribution):
     def mean(self) -> Tensor:
         return self._select(torch.stack([each.mean for each in self.components]), self.log_weights.exp())
 
+    @property
+    def variance(self) -> Tensor:
+        second = torch.stack([each.variance + each.mean.square() for each in self.components])
+        return self._select(second, self.log_weights.exp()) - self.mean.square()
+
     def expand(self, batch_shape: Size, _instance: Any = None) -> MixtureOf:
         components = [each.expand(batch_shape) for each in self.components]
         return MixtureOf(self.log_weights.expand(*batch_shape, -1), components)  # type: ignore[arg-type]

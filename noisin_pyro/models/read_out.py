@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from noisin_pyro._lookup import integer
 from noisin_pyro.models._module import ReusableModule
+from noisin_pyro.models._validation import BatchError
 from noisin_pyro.recurrence.matmul import (
     check_bfloat16_operands,
     check_matmul_precision,
@@ -168,13 +169,6 @@ class ModuleEmission(Emission):
         return self.module(z)
 
 
-class TargetsError(ValueError):
-    """Targets that a model refuses. Pyro's traces append their shapes to an error; here the message stays as it is."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.partition("Trace Shapes:")[0].rstrip())
-
-
 def check_targets(emission: Emission, targets: Tensor | None, mask: Tensor | None, batch: int, steps: int) -> None:
     """Check that targets are ``(..., B, T)``, with a last axis of ``output_size`` where x_t is a vector, and masks
     booleans ``(..., B, T)``.
@@ -185,7 +179,7 @@ def check_targets(emission: Emission, targets: Tensor | None, mask: Tensor | Non
     is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[-2:] == (batch, steps)
     if mask is not None and not is_mask:
         got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-        raise TargetsError(f"mask must be booleans of shape (..., {batch}, {steps}), got {got}")
+        raise BatchError(f"mask must be booleans of shape (..., {batch}, {steps}), got {got}")
     expected = (batch, steps) + (emission.output_size,) * emission.event_dim
     if targets is None or tuple(targets.shape[-len(expected) :]) == expected:
         return
@@ -195,7 +189,7 @@ def check_targets(emission: Emission, targets: Tensor | None, mask: Tensor | Non
             f"; the last axis is output_size of {type(emission).__name__}: if that is {emission.output_size} because "
             "the read-out has several values for each dimension, declare their number as num_parameters"
         )
-    raise TargetsError(message)
+    raise BatchError(message)
 
 
 def check_support(law: TorchDistribution, targets: Tensor) -> None:
@@ -208,15 +202,15 @@ def check_support(law: TorchDistribution, targets: Tensor) -> None:
     if isinstance(law, Softmax) or is_tracing() or needs_torch_operations(targets):
         return
     if targets.isinf().any():
-        raise TargetsError("targets must be finite, got infinite values; remove them, or mark them as missing by mask")
+        raise BatchError("targets must be finite, got infinite values; remove them, or mark them as missing by mask")
     support: Any = law.support
     if not support.check(targets).all():
         if targets.is_floating_point() and targets.isnan().any():
-            raise TargetsError(
+            raise BatchError(
                 "targets have steps of which single values are missing (NaN); wrap the emission in models.Scaled, "
                 "which leaves them out of the density, or mark whole steps as missing by mask"
             )
-        raise TargetsError(
+        raise BatchError(
             f"targets must be in the support of the emission, {support}, got values from {targets.min().item():g} to "
             f"{targets.max().item():g}; use another emission: gaussian or student-t for real values, poisson or "
             "negative-binomial for counts, bernoulli for 0 and 1; missing values are marked by mask"

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from noisin_pyro.models._module import ReusableModule
-from noisin_pyro.models.read_out import Emission, TargetsError
+from noisin_pyro.models._validation import BatchError
+from noisin_pyro.models.read_out import Emission
 
 
 class Scaled(Emission):
@@ -137,7 +138,7 @@ class ScaledLaw(TorchDistribution):
         missing, y = value.isnan(), self.standardized(value)
         if not _is_factorized(self.base):
             if missing.any():
-                raise TargetsError(
+                raise BatchError(
                     f"targets have single missing values, which {type(self.base).__name__} cannot leave out of its "
                     "density; take an emission with independent values (.to_event(1)), or mark whole steps as missing"
                 )

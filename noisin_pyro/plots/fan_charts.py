@@ -52,8 +52,8 @@ def forecasts(
         past, future = _times(forecast, data, n, len(history))
         axis.plot(past[-shown:], history[-shown:], color="black", linewidth=1.2, marker=".", markersize=3)
         for band, (_, ends) in enumerate(bands):
-            alpha = 0.15 + 0.2 * band
-            axis.fill_between(future, *ends[:, n, :, d], color=STYLES[0][0], alpha=alpha, linewidth=0)
+            color = _lightened(STYLES[0][0], 0.2 + 0.2 * band)
+            axis.fill_between(future, *ends[:, n, :, d], color=color, linewidth=0)
         axis.plot(future, median[n, :, d], color=STYLES[0][0], linewidth=1.6)
         if actual is not None:
             axis.plot(future, np.asarray(actual)[n, :, d], "o", color=STYLES[1][0], markersize=3)
@@ -65,6 +65,13 @@ def forecasts(
     names += ["actual values"] if actual is not None else []
     figure.legend(names, frameon=False, fontsize=8, ncols=len(names), loc="outside lower center")
     return figure
+
+
+def _lightened(color: str, strength: float) -> tuple[float, ...]:
+    """The color on white, opaque, so that bands over each other have the colors of the legend."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - min(strength, 0.8) * (1 - part) for part in to_rgb(color))
 
 
 def _observed(data: Any) -> np.ndarray:

@@ -195,6 +195,8 @@ def test_numbers_that_are_dates() -> None:
         (frame(2), {"values": "y", "time": "t", "frequency": "fortnight"}, r"\(Invalid frequency: fortnight\)$"),
         (frame(2, t=[1, 2]), {"values": "y", "time": "t", "frequency": 0}, "frequency must be"),
         (frame(2, t=[1, 2]), {"values": "y", "time": "t", "frequency": "D"}, "frequency must be"),
+        (frame(2, t=["2024-01-01", "2024-02-01"]), {"values": "y", "time": "t", "frequency": "1us"}, "2.68e.12 steps"),
+        (frame(2, t=[1, 2]), {"values": "y", "time": "t", "frequency": 1e-9}, "a grid of 1e.09 steps"),
     ],
 )  # fmt: skip
 def test_refusals(data: Any, roles: dict, message: str) -> None:
@@ -276,3 +278,8 @@ def test_any_frame_is_read_right_or_refused_in_one_line(
     observed = pd.to_numeric(data.y, errors="coerce").astype(float).dropna()
     assert sorted(series.values[~series.values.isnan()].tolist()) == sorted(observed)
     assert len(series) == (data.s.nunique() if has_id else 1)
+
+
+def test_a_fine_grid_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    from_frame(frame(3, t=pd.date_range("2024-01-01", periods=3)), values="y", time="t", frequency="1h")
+    assert "column 't': frequency 1h makes 49 steps of 3 rows; a coarser one is faster" in caplog.text

@@ -252,6 +252,9 @@ def test_several_sequences_are_a_data_set(index: Any) -> None:
         assert torch.equal(series[one].inputs, series.inputs[1:2, :7])
     with pytest.raises(IndexError):
         series[[4]]
+    for none in (slice(0), [], torch.zeros(4, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="index must select at least one of 4 sequences, got"):
+            series[none]
 
 
 def test_sizes_are_shown() -> None:

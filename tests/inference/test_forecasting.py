@@ -382,3 +382,20 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             nz.forecast(program, given, 3, **options)
+
+
+@pytest.mark.parametrize("missing", ["last", "draw"])
+def test_large_covariates_keep_their_digits(missing: str) -> None:
+    rng = np.random.default_rng(0)
+    values, known = rng.normal(size=(2, 12, 1)), np.round(rng.normal(size=(2, 15, 1)), 3)
+    results = []
+    for offset in (0.0, 1e8):
+        data = from_arrays(list(values), list(known[:, :12] + offset))
+        torch.manual_seed(0)
+        model = nz.SequenceModel(nz.NoisyRNN(data.layout.input_size, 4, spread=0.3), Scaled(Gaussian(4, 1)))
+        future = known[:, 12:] + offset
+        drawn = nz.forecast(model, data, 3, 5, covariates=future, missing=missing, seed=0).samples
+        scores = nz.forecast_scores(model, data, 2, num_samples=5, missing=missing, seed=0)
+        results.append((data.inputs, drawn, torch.tensor(scores.crps)))
+    for small, large in zip(*results, strict=True):
+        torch.testing.assert_close(small, large, rtol=0, atol=1e-5)

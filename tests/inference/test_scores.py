@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 import noisin_pyro as nz
-from noisin_pyro.data import Sequences, from_arrays
+from noisin_pyro.data import Sequences, Stream, from_arrays
 from noisin_pyro.inference import crps, forecast_scores
 from noisin_pyro.inference.scores import scored_lengths
 from noisin_pyro.models import Gaussian, Scaled
@@ -164,12 +164,13 @@ def test_values_of_different_units_have_scores_of_their_own() -> None:
 def test_refusals() -> None:
     data = from_arrays([np.arange(4.0)])
     model = series_model(data)
-    words = Sequences(torch.zeros(1, 4).long(), torch.zeros(1, 4).long())
+    words: Any = Sequences(torch.zeros(1, 4).long(), torch.zeros(1, 4).long())
     for given, options, message in (
         (data, {"num_steps": 3}, "nothing to score: sequences of up to 4 steps"),
         (data, {"num_steps": 1, "levels": [1.0]}, r"levels must be between 0 and 1, got \[1.0\]"),
         (data, {"num_steps": 1, "season": 0}, "season must be a positive integer"),
         (words, {"num_steps": 1}, "got classes; use evaluate"),
+        (Stream(torch.arange(9), 1, 3), {"num_steps": 1}, "data must be Sequences or a Series, got Stream; for texts"),
     ):
         with pytest.raises(ValueError, match=message):
             forecast_scores(model, given, **options)

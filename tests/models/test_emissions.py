@@ -224,16 +224,15 @@ def test_mixture() -> None:
     close(law.log_prob(x), expected.log())
     close(law.mean, weights[..., :1] * first.mean + weights[..., 1:] * second.mean)
     close(law.expand((3, *law.batch_shape)).log_prob(x), expected.log().expand(3, *law.batch_shape))
+    moments = [each.variance + each.mean.square() for each in (first, second)]
+    close(law.variance, weights[..., :1] * moments[0] + weights[..., 1:] * moments[1] - law.mean.square())
     assert torch.autograd.gradcheck(lambda z: mixture(z).log_prob(x), z.requires_grad_())
     # sums of squares of 20,000 draws against their means; 5 standard errors have a false-alarm rate of 6e-7 each
     torch.manual_seed(0)
     draws = law.sample((20_000,)).detach()[:, 0, 0, 0]
     assert draws.shape == (20_000, 2)
-    second_moment = sum(
-        w * (each.mean.square() + each.variance)[0, 0, 0]
-        for w, each in zip(weights[0, 0, 0], (first, second), strict=True)
-    )
-    for values, truth in ((draws, law.mean[0, 0, 0]), (draws.square(), second_moment)):
+    second_moment = law.variance + law.mean.square()
+    for values, truth in ((draws, law.mean[0, 0, 0]), (draws.square(), second_moment[0, 0, 0])):
         assert ((values.mean(0) - truth).abs() < 5 * values.std(0) / 20_000**0.5).all()
 
 

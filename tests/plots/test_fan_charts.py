@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 
 from noisin_pyro import Forecast
 from noisin_pyro.data import Sequences, from_frame
@@ -27,6 +28,9 @@ def test_dates() -> None:
     assert (axis.get_xlabel(), axis.get_ylabel(), len(axis.collections)) == ("day", "y", 3)
     widest = axis.collections[0].get_paths()[0].get_extents()
     assert widest.y0 == pytest.approx(float(result.interval(0.95)[0].min()))
+    for band, patch in zip(axis.collections, figure.legends[0].get_patches(), strict=True):
+        np.testing.assert_array_equal(band.get_facecolor()[0], patch.get_facecolor())
+        assert to_rgba(patch.get_facecolor())[3] == 1  # opaque, so that what is drawn is what the legend shows
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["observed", "95% interval", "80% interval", "50% interval", "median", "actual values"]
 

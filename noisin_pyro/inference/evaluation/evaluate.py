@@ -22,6 +22,7 @@ from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.filtering.support import own_forward
 from noisin_pyro.inference.guides.view import is_point_estimate, program_of
 from noisin_pyro.inference.observed import is_latent, require_same_emission
+from noisin_pyro.inference.series_of_model import require_format_of
 from noisin_pyro.inference.traces import all_sites, latent_sites
 from noisin_pyro.models import Mask, SequenceModel, SpreadPrior, noise_off, site_info
 from noisin_pyro.models.views import handlers_around
@@ -90,6 +91,7 @@ def evaluate(
     num_samples = _checked(known("method", method, METHODS), num_samples, guide, log_probs, islands, threshold)
     _check_takes_mask(data, model=model, guide=guide)
     _refuse_handlers(model, method)
+    require_format_of(program_of(model), data)
     if method == "importance":
         trace = _trace(model, data, batch_size)
         for name in _conditioned_noise(trace):

@@ -20,6 +20,7 @@ from noisin_pyro.inference.observed import observed_steps, steps_of
 from noisin_pyro.inference.posterior.samplers import Latents, is_shared, run
 from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import NoisyPath, SpreadPrior, site_info
+from noisin_pyro.models.sequence_model import require_output
 
 
 def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, draws_per_run: int) -> Groups:
@@ -87,7 +88,7 @@ def _groups(trace: Trace, batch: Batch, given: Latents, size: int) -> Groups:
             name = f"gamma_{law.layer}" if isinstance(law, SpreadPrior) and law.layer is not None else name
             latents.update(_other(name, value, is_shared(site)))
     nodes: dict[str, Any] = dict(trace.nodes)
-    emission = nodes["_RETURN"]["value"].emission
+    emission: Any = require_output(nodes["_RETURN"]["value"]).emission
     emission = emission.expand((size, *batch.targets.shape[:2]))
     dims = _x_dims(batch)
     scored = observed_steps([site for site in sites if site["name"] not in given], batch)

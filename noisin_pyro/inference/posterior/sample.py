@@ -22,6 +22,7 @@ from noisin_pyro.inference.posterior.groups import coords, groups_of, marginal, 
 from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
 from noisin_pyro.inference.posterior.samplers import Draws, by_importance, by_nuts, is_shared, run
 from noisin_pyro.inference.posterior.smoother import by_smoothing
+from noisin_pyro.inference.series_of_model import require_format_of
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import SequenceModel, innovations, underlying
 
@@ -106,6 +107,7 @@ def posterior(
     options = checked_options(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
     model = view_for(guide, model)
     data = _sequences(data)
+    require_format_of(underlying(model)[0], data)
     (batch,) = data.batches()
     with seeded(seed, batch.inputs.device):
         smoothing = options.method == "smoother"

@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 
 import noisin_pyro as nz
 from noisin_pyro.data import Sequences, Stream
@@ -23,6 +24,15 @@ from .posteriors import LIMIT, drawn_from, look, make, some_data, z_scores
 def own_parameters() -> Any:
     with pyro.settings.context(module_local_params=True):
         yield
+
+
+class ReturnsStates(nn.Module):
+    def __init__(self, model: SequenceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.model(*args, **kwargs).state
 
 
 class TestGroups:
@@ -231,3 +241,5 @@ class TestWarningsAndRefusals:
             model = make()
             guide = nz.guides.get("smoothing", model)
             look(model, some_data(), lambda *args, **kwargs: guide(*args, **kwargs))  # whose view is not known
+        with pytest.raises(ValueError, match="model must return its emission and its state, got a Tensor"):
+            look(ReturnsStates(make()), some_data())
