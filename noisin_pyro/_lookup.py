@@ -44,31 +44,51 @@ def is_import_path(text: object) -> TypeGuard[str]:
     return isinstance(text, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", text) is not None
 
 
-def imported(kind: str, path: str, base: type[T], *arguments: Any) -> T:
-    """The object that an import path names, or that the class or function there makes with ``arguments``.
+def imported(kind: str, path: str, base: type[T], remedy: str = "", **arguments: Any) -> T:
+    """The object that an import path names, or that the class or function there makes.
 
     Modules are also looked for in the current folder.
 
+    Args:
+        kind: the option's name in messages.
+        path: ``"package.module:name"``.
+        base: the class of the object.
+        remedy: how to get one from something else, for messages.
+        **arguments: passed to the class or function, in this order; their names are for messages.
+
     Raises:
-        ValueError: if there is no such module or name, or it leads to something other than a ``base``.
+        ValueError: if there is no such module or name, if its code cannot be parsed, or if it leads to something other
+            than a ``base`` or does not take the arguments.
     """
     module, _, name = path.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # at the end, so that it hides no installed module
     try:
         value = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except SyntaxError as error:
+        raise ValueError(f"{kind} {path!r} cannot be imported: {_first_line(error)}; correct the module") from error
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"{kind} {path!r} cannot be imported ({error}); give MODULE:NAME of a module in the current folder, on "
             "PYTHONPATH or installed"
         ) from error
-    made = value if isinstance(value, base) or not callable(value) else value(*arguments)
+    given = ", ".join(f"{argument}={each!r}" for argument, each in arguments.items())
+    expected = (
+        f"{kind} {path!r} must be a {base.__name__}, or a class or function that makes one in the call "
+        f"'{name}({given})'"  # in quotes, as the command writes options for names of arguments elsewhere
+    )
+    remedy = remedy and f"; {remedy}"
+    try:
+        made = value if isinstance(value, base) or not callable(value) else value(*arguments.values())
+    except TypeError as error:
+        raise ValueError(f"{expected}, got {_first_line(error)}{remedy}") from error
     if not isinstance(made, base):
-        raise ValueError(
-            f"{kind} {path!r} must be a {base.__name__}, or a class or function that makes one, got a "
-            f"{type(made).__name__}"
-        )
+        raise ValueError(f"{expected}, got a {type(made).__name__}{remedy}")
     return made
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def as_number(value: Any) -> Any:

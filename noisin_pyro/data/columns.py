@@ -31,11 +31,7 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
     import pandas as pd
 
     column = pd.Series(column).reset_index(drop=True)
-    readable = column
-    if not pd.api.types.is_any_real_numeric_dtype(column) and column.dtype.kind != "b":  # pandas reads dates as numbers
-        cells = [x if isinstance(x, Real | Decimal | str | np.bool_) else None for x in column]
-        readable = pd.Series(cells, dtype=object)
-    number: Any = pd.to_numeric(readable, errors="coerce")
+    number = _to_numeric(column)
     if wrong := (bad := column[number.isna() & column.notna()]).size:
         comma = (
             isinstance(bad.iloc[0], str) and bad.iloc[0].replace(",", ".", 1).replace(".", "", 1).strip("-").isdigit()
@@ -61,6 +57,22 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
             "values, which may be missing"
         )
     return values
+
+
+def is_mostly_numbers(column: Any) -> bool:
+    """Whether more than half of a column's cells that are not missing are numbers, commas in them left out."""
+    cells = column.map(lambda cell: cell.replace(",", "") if isinstance(cell, str) else cell)
+    return bool(_to_numeric(cells).notna().sum() * 2 > column.notna().sum())
+
+
+def _to_numeric(column: Any) -> Any:
+    """A pandas series as numbers, NaN where a cell is none."""
+    import pandas as pd
+
+    if not pd.api.types.is_any_real_numeric_dtype(column) and column.dtype.kind != "b":  # pandas reads dates as numbers
+        cells = [x if isinstance(x, Real | Decimal | str | np.bool_) else None for x in column]
+        column = pd.Series(cells, dtype=object)
+    return pd.to_numeric(column, errors="coerce")
 
 
 def check_precision(name: str, values: Tensor, scale: float, dtype: torch.dtype) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from noisin_pyro.data.catalog import Corpus
+from noisin_pyro.data.columns import is_mostly_numbers, numbers
 from noisin_pyro.data.encodings import decode
 from noisin_pyro.data.frames import index_to_columns, read_frame
 from noisin_pyro.data.scaling import ScalingKind
@@ -145,8 +146,9 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
     blocks of rows); the values a column with such a name or all other numbers but an unnamed index.
 
     Raises:
-        ValueError: no column of numbers, or a series for each row.
+        ValueError: no column of numbers, one that has text in some cells, or a series for each row.
     """
+    _require_numbers(frame, given)
     time, id, texts = _infer_time_and_series(frame, given)
     rest = [name for name in frame.columns if name not in (time, id, *given.values, *given.covariates)]
     numeric = [name for name in rest if _is_number(frame[name]) and not re.fullmatch(_UNNAMED, str(name).strip())]
@@ -171,6 +173,27 @@ def infer_columns(frame: pd.DataFrame, given: Columns, path: Path) -> Columns:
         f"; unused: {', '.join(unused)}" if unused else "",
     )  # fmt: skip
     return columns
+
+
+def _require_numbers(frame: pd.DataFrame, given: Columns) -> None:
+    """Where all columns of numbers are values, raise for one with text in some cells: it would count as text.
+
+    Raises:
+        ValueError: naming the first of these cells.
+    """
+    rest = [name for name in frame.columns if name not in (given.id, given.time, *given.covariates)]
+    if given.values or any(_is_named(name, _VALUES) for name in rest):
+        return
+    for name in rest:
+        own: Any = frame[name]
+        if _is_number(own) or _is_named(name, (*_IDS, *_TIMES)) or _holds_dates(own) or not is_mostly_numbers(own):
+            continue
+        try:
+            numbers(name, own)
+        except ValueError as error:
+            if own.nunique() > own.count() / 2:
+                raise
+            raise ValueError(f"{error}; if the column names series, name it by id") from error
 
 
 def _infer_time_and_series(frame: pd.DataFrame, given: Columns) -> tuple[Any, Any, list[Any]]:
@@ -204,9 +227,9 @@ def _is_number(own: Any) -> bool:
     return is_numeric or pd.api.types.infer_dtype(own, skipna=True) in ("boolean", "decimal")
 
 
-def _may_be_ids(numbers: Any) -> bool:
+def _may_be_ids(column: Any) -> bool:
     """Whether whole numbers may name series; a quantity that changes rarely looks the same."""
-    return numbers.dtype.kind in "iu" and 1 < numbers.nunique() <= len(numbers) / 2 and _is_in_blocks(numbers)
+    return column.dtype.kind in "iu" and 1 < column.nunique() <= len(column) / 2 and _is_in_blocks(column)
 
 
 def _names_series(frame: pd.DataFrame, label: Any, time: Any) -> bool:

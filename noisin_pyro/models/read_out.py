@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pyro
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -204,17 +204,37 @@ def check_support(law: TorchDistribution, targets: Tensor) -> None:
     if targets.isinf().any():
         raise BatchError("targets must be finite, got infinite values; remove them, or mark them as missing by mask")
     support: Any = law.support
-    if not support.check(targets).all():
-        if targets.is_floating_point() and targets.isnan().any():
-            raise BatchError(
-                "targets have steps of which single values are missing (NaN); wrap the emission in models.Scaled, "
-                "which leaves them out of the density, or mark whole steps as missing by mask"
-            )
+    if support.check(targets).all():
+        return
+    while hasattr(support, "base_constraint"):  # of single values
+        support = support.base_constraint
+    missing = targets.isnan().any(-1) if support.event_dim else targets.isnan()
+    impossible = ~support.check(targets) & ~missing
+    if not impossible.any():
         raise BatchError(
-            f"targets must be in the support of the emission, {support}, got values from {targets.min().item():g} to "
-            f"{targets.max().item():g}; use another emission: gaussian or student-t for real values, poisson or "
-            "negative-binomial for counts, bernoulli for 0 and 1; missing values are marked by mask"
+            "targets have steps of which single values are missing (NaN); wrap the emission in models.Scaled, "
+            "which leaves them out of the density, or mark whole steps as missing by mask"
         )
+    wrong = targets.expand(*impossible.shape, *targets.shape[targets.dim() - support.event_dim :])[impossible]
+    raise BatchError(
+        f"targets must be in the support of the emission, {_in_words(support)}, got values from {wrong.min().item():g} "
+        f"to {wrong.max().item():g} outside it; use another emission: gaussian or student-t for real values, poisson "
+        "or negative-binomial for counts, bernoulli for 0 and 1; missing values are marked by mask"
+    )
+
+
+def _in_words(support: constraints.Constraint) -> str:
+    """A support of single values in words, or torch's name of it."""
+    words = {
+        constraints.boolean: "0 and 1",
+        constraints.nonnegative_integer: "integers from 0",
+        constraints.positive_integer: "integers from 1",
+        constraints.nonnegative: "numbers from 0",
+        constraints.positive: "positive numbers",
+        constraints.unit_interval: "numbers from 0 to 1",
+        constraints.simplex: "vectors of numbers from 0 that sum to 1",
+    }
+    return words.get(support, str(support))
 
 
 def with_plain_weights(module: T) -> T:

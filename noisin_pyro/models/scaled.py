@@ -161,6 +161,11 @@ class _Support(constraints.Constraint):
     def __init__(self, law: ScaledLaw) -> None:
         self.law = law
 
+    @property
+    def base_constraint(self) -> Any:
+        """As for an independent constraint: the support of y, as values that are scaled can be any."""
+        return self.law.base.support
+
     def check(self, value: Tensor) -> Tensor:
         return self.law.base.support.check(self.law.standardized(value))
 

@@ -67,10 +67,16 @@ class SequenceModel(ReusableModule):
         emission_hidden_size: units of a hidden layer of the read-out; only for an emission given by name. None: the
             read-out is linear, as in the paper.
 
+    Attributes:
+        series: the format of the series that the model was made for (a ``SeriesFormat``), as ``train`` and ``load`` set
+            it. Series that are scaled otherwise are then refused. None if it is not known.
+
     Raises:
         ValueError: for an unknown emission, one of another width than the layers', or an ``output_size`` or
             ``emission_hidden_size`` that is missing or has no effect.
     """
+
+    series: Any = None
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ TABLE_OPTIONS = (
 )  # fmt: skip
 EVAL_BATCH_SIZE = 10
 """Columns of a held-out text, as in PyTorch's word language model example."""
+_REGISTER = "for a law, name the family that noisin_pyro.noise.register(name, law) returns"
 
 
 def load_corpus(data: Data, emission: str | None = None) -> Corpus:
@@ -176,7 +177,7 @@ def build_model(config: Config, corpus: Corpus | DataDescription) -> SequenceMod
         "hidden_size": network.hidden_size,
         "num_layers": network.num_layers,
         "cell": _own("cell", network.cell, Cell),
-        "noise": imported("noise", noise.noise, Family) if is_own_family(noise.noise) else noise.noise,
+        "noise": imported("noise", noise.noise, Family, _REGISTER) if is_own_family(noise.noise) else noise.noise,
         "spread": Spread(noise.spread, floor=noise.spread_floor, learn=noise.learn_spread),
         "input_spread": noise.input_spread,
         "feedback": noise.feedback,
@@ -224,17 +225,19 @@ def _series_model(config: Config, series: SeriesFormat, rnn: NoisyRNN) -> Sequen
     emission = emission.to(getattr(torch, config.run.precision))  # before it is scaled by numbers of that precision
     scaling = series.layout.value_scaling
     scaled = Scaled(emission, scaling.loc, scaling.scale) if is_real(support_of(emission)) else Scaled(emission)
-    return SequenceModel(rnn, scaled, weight_prior=network.weight_prior)
+    model = SequenceModel(rnn, scaled, weight_prior=network.weight_prior)
+    model.series = series
+    return model
 
 
 def _emission(name: str, hidden_size: int, size: int) -> str | Emission:
-    emission = _own("emission", name, nn.Module, hidden_size, size)
+    emission = _own("emission", name, nn.Module, hidden_size=hidden_size, output_size=size)
     return emission if isinstance(emission, str | Emission) else ModuleEmission(emission, hidden_size, size)
 
 
-def _own(kind: str, name: str, base: type[T], *arguments: Any) -> str | T:
+def _own(kind: str, name: str, base: type[T], **arguments: Any) -> str | T:
     """A name as it is, or what an import path leads to."""
-    return imported(kind, name, base, *arguments) if is_import_path(name) else name
+    return imported(kind, name, base, **arguments) if is_import_path(name) else name
 
 
 def build_guide(config: Config, model: SequenceModel) -> Guide | None:

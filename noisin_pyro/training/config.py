@@ -158,7 +158,7 @@ class Config:
         self,
         imports: Iterable[str],
         folder: Path,
-        remedy: str = "imports= in Python, --imports to read the run, --cell and the like to resume it",
+        remedy: str = "by the argument imports in Python, --imports to read the run, --cell and the like to resume it",
     ) -> None:
         """Raise for import paths that are not in ``imports``: the folder of this configuration may be a stranger's.
 

@@ -31,13 +31,18 @@ def default(text: str, metavar: str = "INT", name: str | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """A group of options. NumPy's scalars become Python's, strings that stand for paths become paths, and ``~`` at the
-    beginning of a path becomes the home folder."""
+    """A group of options. NumPy's scalars become Python's, strings that stand for paths become paths, ``~`` at the
+    beginning of a path becomes the home folder, and a single path or name becomes a tuple where there can be several.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            object.__setattr__(self, field.name, plain(_as_paths(value) if "Path" in str(field.type) else value))
+            value, hint = getattr(self, field.name), str(field.type)
+            if "tuple[" in hint and isinstance(value, str | Path):
+                value = (value,)
+            elif hint.startswith("Annotated[str,") and isinstance(value, Path):  # the data's name
+                value = str(value)
+            object.__setattr__(self, field.name, plain(_as_paths(value) if "Path" in hint else value))
 
 
 def _as_paths(value: Any) -> Any:

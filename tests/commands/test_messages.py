@@ -46,6 +46,8 @@ from noisin_pyro.commands._messages import with_option_names
         ("train", "'a batch size' and \"min_count\" differ", "'a batch size' and \"min_count\" differ"),
         ("train", "space: model.hidden_size cannot be", "space: model.hidden_size cannot be"),
         ("train", "--batch-size is given", "--batch-size is given"),
+        ("evaluate", "by the argument imports in Python", "by the argument imports in Python"),
+        ("train", "in the call 'Own(hidden_size=4)', got", "in the call 'Own(hidden_size=4)', got"),
     ],
 )
 def test_names_of_arguments_become_options(command: str, text: str, expected: str) -> None:

@@ -120,6 +120,37 @@ def test_texts_without_a_role_are_refused(given: Columns, message: str | None, t
         load(tmp_path, content, given)
 
 
+HALVES = [str(x / 2) for x in range(16)]
+ONE_DASH = ["0.5", "-", *HALVES[2:]]
+
+
+@pytest.mark.parametrize(
+    ("sales", "has_shops", "columns", "message"),
+    [
+        (ONE_DASH, False, Columns(()), r"column 'sales', row 1: '-' is not a number; convert or remove it$"),
+        (ONE_DASH, True, Columns(()), r"column 'sales', row 1: '-' is not a number; convert or remove it$"),
+        (["1,234", *HALVES[1:]], False, Columns(()), "column 'sales', row 0: '1,234' is not a number; .*decimal=','"),
+        (["1,234"] * 16, False, Columns(()), r"'1,234' is not a number \(and 15 others\)"),
+        (["1", "2", "2", "2B"] * 4, True, Columns(()), "row 3: '2B' .*; if the column names series, name it by id$"),
+        (ONE_DASH, False, Columns(("promo",)), None),
+        (ONE_DASH, False, Columns((), ("sales",)), None),
+        (["a", "b"] * 8, False, Columns(()), None),
+    ],
+)
+def test_numbers_with_text_in_some_cells_are_refused(
+    sales: list[str], has_shops: bool, columns: Columns, message: str | None
+) -> None:
+    """Otherwise the column would be left out, or taken for the series."""
+    table = pd.DataFrame({"date": DAYS[:16], "sales": sales, "promo": np.arange(16) / 4})
+    if has_shops:
+        table = table.assign(date=[*DAYS[:8]] * 2, shop=["a"] * 8 + ["b"] * 8)
+    if message is None:
+        assert infer_columns(table, columns, Path("t.csv")).values == ("promo",)
+        return
+    with pytest.raises(ValueError, match=message):
+        infer_columns(table, columns, Path("t.csv"))
+
+
 def test_values_by_name_are_not_left_out(tmp_path: Path) -> None:
     rows = "".join(f"{t},{t / 2},{t % 2 == 0}\n" for t in range(8))
     with pytest.raises(ValueError, match="column 'y', row 8: '-' is not a number"):

@@ -1,6 +1,8 @@
 """A series in another format than the model's is refused."""
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,9 @@ import torch
 
 import noisin_pyro as nz
 from noisin_pyro.data import Series, from_frame
+from noisin_pyro.data.scaling import Scaling
 from noisin_pyro.models import Gaussian, Poisson, Scaled
+from noisin_pyro.training import Config, Data, Model, Optimization, Run
 
 
 def frame(level: float) -> pd.DataFrame:
@@ -21,7 +25,9 @@ def frame(level: float) -> pd.DataFrame:
 def model_of(series: Series) -> nz.SequenceModel:
     scaling = series.layout.value_scaling
     rnn = nz.NoisyRNN(series.layout.input_size, 3, spread=0.3)
-    return nz.SequenceModel(rnn, Scaled(Gaussian(3, 1), scaling.loc, scaling.scale))
+    model = nz.SequenceModel(rnn, Scaled(Gaussian(3, 1), scaling.loc, scaling.scale))
+    model.series = series.format
+    return model
 
 
 USES: dict[str, Callable[[Any, Series], Any]] = {
@@ -38,14 +44,44 @@ def test_another_format_is_refused(use: Callable[[Any, Series], Any]) -> None:
     columns: dict[str, Any] = {"time": "day", "values": "sales", "covariates": "price"}
     training = from_frame(frame(10.0), **columns)
     model, shop = model_of(training), frame(500.0)
-    with pytest.raises(ValueError, match=r"^data are scaled by .* format=run.series\), or format=series.format$"):
+    with pytest.raises(ValueError, match=r"^data have values scaled by .* format=run.series\), or"):
         use(model, from_frame(shop, **columns))
     use(model, from_frame(shop, format=training.format))
+    with pytest.raises(ValueError, match=r"^data have covariates scaled by"):
+        layout = dataclasses.replace(training.layout, covariate_scaling=Scaling((1.0,), (2.0,)))
+        use(model, from_frame(shop, format=dataclasses.replace(training.format, layout=layout)))
     with pytest.raises(ValueError, match=r"^data have 1 values and 0 covariates, .* the model reads 3; make"):
         use(model, from_frame(shop, time="day", values="sales"))
 
 
-def test_counts_are_not_scaled() -> None:
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_run_knows_its_series(loaded: bool, tmp_path: Path) -> None:
+    table = tmp_path / "shops.csv"
+    frame(10.0).round({"sales": 0}).to_csv(table, index=False)
+    config = Config(
+        data=Data(table, values=("sales",), time="day", covariates=("price",)),
+        model=Model(hidden_size=3),
+        optimization=Optimization(epochs=1),
+        run=Run(folder=tmp_path / "run", twin=False, ensemble_samples=0),
+    )
+    result = nz.train(config)
+    model = nz.load(tmp_path / "run").model if loaded else result.model
+    assert isinstance(model.emission.emission, Poisson)
+    shop = frame(500.0).round({"sales": 0})
+    with pytest.raises(ValueError, match=r"^data have values scaled by \(x - \[0\]\) / \[499"):
+        nz.evaluate(model, from_frame(shop, time="day", values="sales", covariates="price"))
+    assert nz.evaluate(model, from_frame(shop, format=nz.load(tmp_path / "run").series)).num_steps == 20
+
+
+def test_values_outside_the_support_are_refused() -> None:
+    model = nz.SequenceModel(nz.NoisyRNN(2, 3), Scaled(Poisson(3, 1)))
+    with pytest.raises(
+        ValueError, match="^targets must be in the support of the emission, integers from 0, got values"
+    ):
+        nz.evaluate(model, from_frame(frame(10.0), time="day", values="sales"))
+
+
+def test_a_model_that_was_made_by_hand_takes_any_scaling() -> None:
     counts = from_frame(frame(10.0).round({"sales": 0}), time="day", values="sales", scaling="mean")
     model = nz.SequenceModel(nz.NoisyRNN(2, 3), Scaled(Poisson(3, 1)))
     assert nz.evaluate(model, counts).num_steps == 20

@@ -162,6 +162,16 @@ def test_single_missing_values_need_a_scaled_emission() -> None:
             act()
 
 
+@pytest.mark.parametrize(("name", "words"), [("poisson", "integers from 0"), ("bernoulli", "0 and 1")])
+@pytest.mark.parametrize("is_scaled", [True, False])
+def test_impossible_values_beside_missing_ones(name: str, words: str, is_scaled: bool) -> None:
+    targets = torch.tensor([[[1.0, 0.0], [math.nan, 1.5], [17.25, 1.0]]])
+    emission = EMISSIONS[name](3, 2)
+    message = f"in the support of the emission, {words}, got values from 1.5 to 17.25 outside it; use another"
+    with pytest.raises(ValueError, match=message):
+        (Scaled(emission) if is_scaled else emission).check_values(targets)
+
+
 def test_a_module_that_returns_a_distribution_is_scaled() -> None:
     values = np.random.default_rng(0).normal(LOC, SCALE, (6, 2))
     values[2, 0] = math.nan

@@ -91,8 +91,8 @@ def test_wrong_names_forms_and_options(call, message):
 
 
 def test_register_a_law(scratch):
-    register("uniform", lambda zeros: dist.Uniform(zeros, 1.0))
-    assert "uniform" in families()
+    family = register("uniform", lambda zeros: dist.Uniform(zeros, 1.0))
+    assert "uniform" in families() and str(family) == str(get("uniform")) and check(family).passed
     law = get("uniform:multiplicative").law(torch.tensor(0.3, dtype=torch.float64), 2)
     density = torch.tensor(-2 * math.log(2 * math.sqrt(3)), dtype=torch.float64)
     torch.testing.assert_close(law.log_prob(law.sample()), density)
@@ -132,7 +132,7 @@ def test_register_a_subclass(scratch):
         def law(self, spread, size):
             return Standardized(dist.Uniform(spread.new_zeros(size), 1.0))
 
-    register("uniform", Uniform)
+    assert isinstance(register("uniform", Uniform), Uniform)
     assert describe("uniform")[0].law == "Uniform noise"
     assert check("uniform").passed
 

@@ -12,8 +12,8 @@ from scipy.io import savemat
 from noisin_pyro.cli import main
 from noisin_pyro.data import Sequences
 from noisin_pyro.recurrence.matmul import has_bfloat16
-from noisin_pyro.training import Data
-from noisin_pyro.training.build import load_corpus
+from noisin_pyro.training import Config, Data, Model, Noise
+from noisin_pyro.training.build import build_model, load_corpus
 from noisin_pyro.training.rundir import checkpointer
 
 
@@ -48,6 +48,21 @@ def test_a_folder_three_files_and_music_are_recognized(texts: tuple[Path, Path, 
 def test_options_that_do_not_apply_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_corpus(Data(**options))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            {"model": Model(emission="operator:neg", hidden_size=4)},
+            r"emission .* a Module.*'neg\(hidden_size=4, output_size=88\)', got TypeError",
+        ),
+        ({"noise": Noise("pyro.distributions:Normal")}, r"noise .* a Family.*'Normal\(\)', got TypeError.*register"),
+    ],
+)
+def test_import_paths_that_do_not_take_the_arguments(groups: dict, message: str, music: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(Config(**groups), load_corpus(Data(name=str(music))))
 
 
 @pytest.mark.parametrize(

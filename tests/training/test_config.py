@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -70,6 +70,17 @@ def test_strings_are_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.data.files == (Path("a"), Path("/home/x/b"), Path("c"))
     assert (config.run.folder, config.run.init_from) == (Path("/home/x/runs/d"), Path("e"))
     assert from_json(to_json(config)) == config
+
+
+def test_a_single_path_or_name_is_a_tuple_of_one() -> None:
+    one: Any = "book.txt"
+    config = Config(data=Data(files=one, values=one, covariates=one))
+    assert config.data.files == (Path("book.txt"),) == Data(files=cast(Any, Path("book.txt"))).files
+    assert config.data.values == config.data.covariates == ("book.txt",)
+    groups = json.loads(to_json(config))
+    groups["data"]["files"] = "book.txt"
+    assert from_json(json.dumps(groups)) == config
+    assert Data(cast(Any, Path("book.txt"))).name == "book.txt"
 
 
 def test_regularizers_are_those_of_the_models() -> None:

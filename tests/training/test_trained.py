@@ -226,7 +226,7 @@ def test_code_of_one_s_own_by_its_import_path(own: str, tmp_path: Path, capsys: 
     _forget(own)
     for command in (["evaluate", "run"], ["compare", "run"], ["train", "--resume", "run"]):
         assert main(command) == 2
-        assert "needs code that its configuration names" in capsys.readouterr().err
+        assert "if you trust it, name it again: by the argument imports in Python, --imports" in capsys.readouterr().err
     with pytest.raises(ValueError, match=rf"{own}:Leaky, {own}:Pairs, {own}:wide; if you trust it, name it again"):
         nz.load("run", imports=[f"{own}:Leake"])
     assert not Path("imported").exists()
@@ -294,7 +294,10 @@ def test_a_stranger_s_search_is_not_followed(own: str, texts: Texts, capsys: pyt
     [
         ("nowhere:Leaky", "cannot be imported .*No module named 'nowhere'"),
         ("{own}:Leake", "cannot be imported .*no attribute 'Leake'"),
-        ("{own}:Path", "must be a Cell, or a class or function that makes one, got a PosixPath"),
+        (
+            "{own}:Path",
+            r"must be a Cell, or a class or function that makes one in the call 'Path\(\)', got a PosixPath",
+        ),
     ],
 )
 def test_an_import_path_that_leads_to_no_cell(own: str, texts: Texts, path: str, message: str) -> None:

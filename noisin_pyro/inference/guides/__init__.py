@@ -72,6 +72,8 @@ def get(
     """
     if not isinstance(name, str):
         return name
+    if name == "prior":
+        raise ValueError("guide 'prior' is the objective without a guide: use PriorAsGuide_ELBO()(model), without one")
     known("guide", name, [*NAMED, *AUTOMATIC])
     layers = _layers(name, model)
     _require_density(layers)

@@ -68,6 +68,7 @@ def test_a_guide_is_returned_unchanged():
     ("name", "options", "asked", "match"),
     [
         ("smooting", {}, {}, "guide must be one of .* did you mean 'smoothing'"),
+        ("prior", {}, {}, r"'prior' is the objective without a guide: use PriorAsGuide_ELBO\(\)\(model\)"),
         ("smoothing", {"noise": "bernoulli"}, {}, "bernoulli noise is discrete"),
         ("AutoNormal", {"noise": "poisson:native", "cell": "sigmoid"}, {}, "discrete; leave it to the prior"),
         ("smoothing", {"spread": 0.0}, {}, "every spread is 0"),
