@@ -20,7 +20,7 @@ from noisin_pyro.inference.filtering.resampling import resample
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import LanguageModel, Mask, NoisyPath, NormalWeights, SequenceModel, underlying
-from noisin_pyro.models.sequence_model import require_output
+from noisin_pyro.models.output import require_output
 
 MIN_PARTICLES, THRESHOLD = 400, 0.5
 

@@ -16,7 +16,7 @@ from noisin_pyro.data import Batch
 from noisin_pyro.inference.importance_weights import plates_of
 from noisin_pyro.inference.traces import all_sites, is_deterministic
 from noisin_pyro.models import Mask, scored_steps, site_info
-from noisin_pyro.models.sequence_model import require_output
+from noisin_pyro.models.output import require_output
 
 
 def steps_of(batch: Batch) -> Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from noisin_pyro.models.dropout import get as get_dropout
 from noisin_pyro.models.emissions import EMISSIONS
 from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import NoisyRNN
+from noisin_pyro.models.output import Output
 from noisin_pyro.models.read_out import Emission, ModuleEmission, check_support, check_targets
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.weight_priors import place_priors
@@ -28,28 +28,6 @@ from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell
 
 _OF_THE_LAYERS = inspect.signature(NoisyRNN).parameters.keys() - {"name"}
-
-
-class Output(NamedTuple):
-    """What a model returns: p(x_t | z_t) with batch shape ``(..., B, T)``, and the state at each sequence's end."""
-
-    emission: TorchDistribution
-    state: State
-
-
-def require_output(returned: Any) -> Output:
-    """What a program returned, if it has the attributes of an :class:`Output`.
-
-    Raises:
-        ValueError: if it has not.
-    """
-    if hasattr(returned, "emission") and hasattr(returned, "state"):
-        return returned
-    raise ValueError(
-        f"model must return its emission and its state, got a {type(returned).__name__}; end it with return "
-        "noisin_pyro.models.Output(emission, state): the distribution of x_t given z_t with batch shape (..., batch, "
-        "time), and the second value that the layers return"
-    )
 
 
 class SequenceModel(ReusableModule):

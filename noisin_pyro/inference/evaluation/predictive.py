@@ -20,7 +20,7 @@ from noisin_pyro.inference.evaluation.result import (
 )
 from noisin_pyro.inference.importance_weights import log_mean_exp
 from noisin_pyro.inference.observed import ObservedSites, observed_steps
-from noisin_pyro.models.sequence_model import require_output
+from noisin_pyro.models.output import require_output
 
 
 def predict(

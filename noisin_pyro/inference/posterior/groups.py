@@ -20,7 +20,7 @@ from noisin_pyro.inference.observed import observed_steps, steps_of
 from noisin_pyro.inference.posterior.samplers import Latents, is_shared, run
 from noisin_pyro.inference.traces import all_sites
 from noisin_pyro.models import NoisyPath, SpreadPrior, site_info
-from noisin_pyro.models.sequence_model import require_output
+from noisin_pyro.models.output import require_output
 
 
 def groups_of(model: Callable[..., Any], batch: Batch, latents: Latents, num_draws: int, draws_per_run: int) -> Groups:
