@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
+import inspect
 import operator
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
@@ -78,13 +80,33 @@ def imported(kind: str, path: str, base: type[T], remedy: str = "", **arguments:
         f"'{name}({given})'"  # in quotes, as the command writes options for names of arguments elsewhere
     )
     remedy = remedy and f"; {remedy}"
-    try:
-        made = value if isinstance(value, base) or not callable(value) else value(*arguments.values())
-    except TypeError as error:
-        raise ValueError(f"{expected}, got {_first_line(error)}{remedy}") from error
+    made: Any = value
+    if not isinstance(value, base) and callable(value):
+        try:
+            call = _bound(value, arguments)
+        except TypeError as error:
+            raise ValueError(f"{expected}, got one that takes other arguments ({error}){remedy}") from error
+        made = call()
     if not isinstance(made, base):
         raise ValueError(f"{expected}, got a {type(made).__name__}{remedy}")
     return made
+
+
+def _bound(function: Callable[..., Any], arguments: dict[str, Any]) -> Callable[[], Any]:
+    """The call with these arguments: by name if the function has parameters of these names, else in their order.
+
+    Raises:
+        TypeError: it takes neither.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some functions in C
+        return functools.partial(function, *arguments.values())
+    with contextlib.suppress(TypeError):
+        signature.bind(**arguments)
+        return functools.partial(function, **arguments)
+    signature.bind(*arguments.values())
+    return functools.partial(function, *arguments.values())
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -33,13 +34,9 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
     column = pd.Series(column).reset_index(drop=True)
     number = _to_numeric(column)
     if wrong := (bad := column[number.isna() & column.notna()]).size:
-        comma = (
-            isinstance(bad.iloc[0], str) and bad.iloc[0].replace(",", ".", 1).replace(".", "", 1).strip("-").isdigit()
-        )
-        remedy = "read decimal commas by pandas.read_csv(..., decimal=',')" if comma else "convert or remove it"
         raise ValueError(
             f"column {name!r}, row {bad.index[0]}: {bad.iloc[0]!r} is not a number"
-            f"{f' (and {wrong - 1} others)' if wrong > 1 else ''}; {remedy}"
+            f"{f' (and {wrong - 1} others)' if wrong > 1 else ''}; {_remedy(bad)}"
         )
     values = number.to_numpy(np.float64, na_value=np.nan)
     if number.dtype.kind in "iu" and (np.abs(values) >= EXACT).any():
@@ -57,6 +54,16 @@ def numbers(name: str, column: Any, known: bool = False) -> np.ndarray:
             "values, which may be missing"
         )
     return values
+
+
+def _remedy(bad: Any) -> str:
+    """What to do about cells that are not numbers."""
+    texts = [cell if isinstance(cell, str) else "" for cell in bad]
+    if all(re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text) for text in texts):
+        return "remove the separators of thousands, as pandas.read_csv(..., thousands=',') does"
+    if texts[0].replace(",", ".", 1).replace(".", "", 1).strip("-").isdigit():
+        return "read decimal commas by pandas.read_csv(..., decimal=',')"
+    return "convert or remove it"
 
 
 def is_mostly_numbers(column: Any) -> bool:

@@ -184,24 +184,32 @@ def _require_numbers(frame: pd.DataFrame, given: Columns) -> None:
     rest = [name for name in frame.columns if name not in (given.id, given.time, *given.covariates)]
     if given.values or any(_is_named(name, _VALUES) for name in rest):
         return
+    time = _time_of(frame, given, rest)
     for name in rest:
         own: Any = frame[name]
-        if _is_number(own) or _is_named(name, (*_IDS, *_TIMES)) or _holds_dates(own) or not is_mostly_numbers(own):
+        is_other = name == time or _is_named(name, (*_IDS, *_TIMES)) or re.fullmatch(_UNNAMED, str(name).strip())
+        if is_other or _is_number(own) or _holds_dates(own) or not is_mostly_numbers(own):
+            continue
+        repeats = own.nunique() <= own.count() / 2
+        if repeats and _names_series(frame, name, time) and (time is None or not frame.duplicated([time, name]).any()):
             continue
         try:
             numbers(name, own)
         except ValueError as error:
-            if own.nunique() > own.count() / 2:
-                raise
-            raise ValueError(f"{error}; if the column names series, name it by id") from error
+            id = "if the column names series, name it by id, and if not, " if repeats else "or "
+            raise ValueError(f"{error}; {id}name the columns of values by values") from error
+
+
+def _time_of(frame: pd.DataFrame, given: Columns, rest: list[Any]) -> Any:
+    """The column of times that is given, or known by its name or its dates; None if there is none."""
+    named = (name for name in rest if _is_named(name, _TIMES) or _holds_dates(frame[name]))
+    return next(named, None) if given.time is None else given.time
 
 
 def _infer_time_and_series(frame: pd.DataFrame, given: Columns) -> tuple[Any, Any, list[Any]]:
     """The columns of times and of series, or None, and the columns of text that are neither time nor values."""
     rest = [name for name in frame.columns if name not in (given.id, given.time, *given.values, *given.covariates)]
-    time, id = given.time, given.id
-    if time is None:
-        time = next((name for name in rest if _is_named(name, _TIMES) or _holds_dates(frame[name])), None)
+    time, id = _time_of(frame, given, rest), given.id
     texts = [name for name in rest if name != time and not _is_number(frame[name]) and not _is_named(name, _VALUES)]
     named = next((name for name in rest if _is_named(name, _IDS)), None)
     label = next((name for name in (id, named, *texts[: len(texts) == 1]) if name in frame.columns), None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyro
 import torch
+from pyro.distributions import constraints
 from pyro.nn import PyroModule
 from pyro.nn.module import pyro_method
 from pyro.params.param_store import param_with_module_name
@@ -56,26 +56,33 @@ def in_context(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenat
 
 
 def put_into_store(module: PyroModule) -> None:
-    """Remove another module's parameters from Pyro's store, so that it takes those of this module when they are read.
+    """Replace another module's parameters in Pyro's store by those of this module, before they are read.
 
     Constrained parameters that no module has put there, but a user, or a file, are left: the module takes them over, as
-    any PyroModule does.
+    any PyroModule does. Pyro would unfreeze parameters when it puts them there, so those that are frozen are put here.
     """
-    if module._pyro_context.active or pyro.settings.get("module_local_params") or torch.compiler.is_compiling():
+    context, done = module._pyro_context, f"{id(module)} is in the store"
+    if done in context.cache or pyro.settings.get("module_local_params") or torch.compiler.is_compiling():
         return
     store = pyro.get_param_store()
-    stored = dict(store.named_parameters())
-    for name, parameter, is_constrained in _parameters(module):
-        other = stored.get(name, parameter)
-        if other is not parameter and (not is_constrained or other in _CONSTRAINED):
-            with contextlib.suppress(KeyError):  # of a tensor that has two names, Pyro has forgotten one
-                del store[name]
-        if is_constrained:
+    for name, parameter, constraint in _parameters(module):
+        other = store._params.get(name)
+        if other is parameter or (other is None and parameter.requires_grad):
+            pass
+        elif other is None or constraint is None or other in _CONSTRAINED:
+            # as Pyro's own modules do; its public methods would set requires_grad, and fail for tied parameters
+            if other is not None and store._param_to_name.get(other) == name:
+                del store._param_to_name[other]
+            store._params[name], store._param_to_name[parameter] = parameter, name
+            store._constraints[name] = constraint or constraints.real
+        if constraint is not None:
             _CONSTRAINED[parameter] = None
+    if context.active:  # the cache is emptied when that ends
+        context.cache[done] = torch.empty(0)
 
 
-def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
-    """The parameters of a module, with their names in Pyro's store, and whether it has them constrained."""
+def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, constraints.Constraint | None]]:
+    """The parameters of a module, with their names in Pyro's store, and the constraints of those that have one."""
     for each in module.modules():
         if not isinstance(each, PyroModule):
             continue
@@ -83,9 +90,11 @@ def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
         for name, parameter in each._parameters.items():
             if parameter is not None:
                 own = name.removesuffix("_unconstrained")
-                is_constrained = own != name and own in each._pyro_params
-                yield prefix + (own if is_constrained else name), parameter, is_constrained
+                if own != name and own in each._pyro_params:
+                    yield prefix + own, parameter, each._pyro_params[own][0]
+                else:
+                    yield prefix + name, parameter, None
         for key, child in each._modules.items():
             if child is not None and not isinstance(child, PyroModule):
                 for name, parameter in child.named_parameters():
-                    yield param_with_module_name(prefix + key, name), parameter, False
+                    yield param_with_module_name(prefix + key, name), parameter, None

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
-from pyro.nn import PyroParam
+from pyro.nn import PyroModule, PyroParam
 from torch import Size, Tensor, nn
 
 from noisin_pyro.models.read_out import Emission
@@ -154,8 +154,9 @@ class Mixture(Emission):
             )
         super().__init__(emissions[0].hidden_size, emissions[0].output_size)
         self.event_dim, self.linear = emissions[0].event_dim, None
-        self.components = nn.ModuleList(emissions)
-        self.weights = nn.Linear(self.hidden_size, len(emissions))
+        # Pyro's, so that in its store parameters of components have names of their own
+        self.components: Any = PyroModule[nn.ModuleList](emissions)  # type: ignore[call-arg]
+        self.weights: Any = PyroModule[nn.Linear](self.hidden_size, len(emissions))  # type: ignore[call-arg]
 
     def forward(self, z: Tensor) -> TorchDistribution:
         return MixtureOf(self.weights(z).log_softmax(-1), [component(z) for component in self.components])
@@ -185,8 +186,9 @@ class MixtureOf(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        second = torch.stack([each.variance + each.mean.square() for each in self.components])
-        return self._select(second, self.log_weights.exp()) - self.mean.square()
+        mean = self.mean
+        around = torch.stack([each.variance + (each.mean - mean).square() for each in self.components])
+        return self._select(around, self.log_weights.exp())
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> MixtureOf:
         components = [each.expand(batch_shape) for each in self.components]

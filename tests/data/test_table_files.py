@@ -127,11 +127,17 @@ ONE_DASH = ["0.5", "-", *HALVES[2:]]
 @pytest.mark.parametrize(
     ("sales", "has_shops", "columns", "message"),
     [
-        (ONE_DASH, False, Columns(()), r"column 'sales', row 1: '-' is not a number; convert or remove it$"),
-        (ONE_DASH, True, Columns(()), r"column 'sales', row 1: '-' is not a number; convert or remove it$"),
-        (["1,234", *HALVES[1:]], False, Columns(()), "column 'sales', row 0: '1,234' is not a number; .*decimal=','"),
+        (ONE_DASH, False, Columns(()), r"column 'sales', row 1: '-' is not a number; convert or remove it; or name"),
+        (ONE_DASH, True, Columns(()), r"column 'sales', row 1: '-' is not a number; convert or remove it; or name"),
+        (["1,234", *HALVES[1:]], False, Columns(()), "column 'sales', row 0: '1,234' is not a number; .*thousands=','"),
+        (["1,23", *HALVES[1:]], False, Columns(()), "column 'sales', row 0: '1,23' is not a number; .*decimal=','"),
         (["1,234"] * 16, False, Columns(()), r"'1,234' is not a number \(and 15 others\)"),
-        (["1", "2", "2", "2B"] * 4, True, Columns(()), "row 3: '2B' .*; if the column names series, name it by id$"),
+        (
+            ["1", "2", "2", "2B"] * 4,
+            True,
+            Columns(()),
+            "row 3: '2B' .*; if the column names series, name it",
+        ),
         (ONE_DASH, False, Columns(("promo",)), None),
         (ONE_DASH, False, Columns((), ("sales",)), None),
         (["a", "b"] * 8, False, Columns(()), None),
@@ -259,3 +265,11 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path: Path, content: bytes)
         assert "\n" not in str(error) and len(str(error)) > 20
     else:
         assert corpus.train.inputs.isfinite().all()
+
+
+def test_labels_of_digits_and_text_name_series() -> None:
+    days = [*DAYS[:6]] * 3
+    table = pd.DataFrame({"date": days, "store": ["101"] * 6 + ["102"] * 6 + ["A4"] * 6, "sales": np.arange(18) / 4})
+    assert infer_columns(table, Columns(()), Path("t.csv")).id == "store"
+    table.insert(0, "Unnamed: 0", [*map(str, range(17)), "total"])
+    assert infer_columns(table.drop(columns="store")[:6], Columns(()), Path("t.csv")).values == ("sales",)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroSample
 
 import noisin_pyro as nz
 from noisin_pyro.data import Series, from_frame
@@ -71,6 +73,33 @@ def test_a_run_knows_its_series(loaded: bool, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^data have values scaled by \(x - \[0\]\) / \[499"):
         nz.evaluate(model, from_frame(shop, time="day", values="sales", covariates="price"))
     assert nz.evaluate(model, from_frame(shop, format=nz.load(tmp_path / "run").series)).num_steps == 20
+
+
+def test_rounding_is_no_other_format_but_another_order_of_values_is() -> None:
+    days = frame(10.0)
+    training = from_frame(days, time="day", values=["sales", "price"], scaling="none")
+    model = nz.SequenceModel(nz.NoisyRNN(4, 3, spread=0.3), Scaled(Gaussian(3, 2)))
+    model.series = from_frame(days, time="day", values=["sales", "price"]).format
+    for same in (days[::-1], days.astype({"sales": "float32", "price": "float32"})):
+        nz.evaluate(model, from_frame(same, time="day", values=["sales", "price"]))
+    model.series = training.format
+    nz.evaluate(model, training)
+    with pytest.raises(ValueError, match=r"^data have the values \['price', 'sales'\], but the model's are"):
+        nz.evaluate(model, from_frame(days, time="day", values=["price", "sales"], scaling="none"))
+
+
+class Widened(nz.SequenceModel):
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.repeat_interleave(2, -1)
+
+
+def test_models_with_an_embedding_or_sampled_weights_of_their_own() -> None:
+    series = from_frame(frame(10.0).round({"sales": 0}), time="day", values="sales")
+    assert nz.evaluate(Widened(nz.NoisyRNN(4, 3), Scaled(Poisson(3, 1))), series).num_steps == 20
+    model = nz.SequenceModel(nz.NoisyRNN(2, 3), Scaled(Poisson(3, 1)))
+    for name, shape in (("weight", (1, 3)), ("bias", (1,))):
+        setattr(model.emission.linear, name, PyroSample(dist.Normal(0.0, 0.1).expand(shape).to_event(len(shape))))
+    assert nz.evaluate(model, series, method="ensemble", num_samples=2).num_steps == 20
 
 
 def test_values_outside_the_support_are_refused() -> None:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI
 from scipy import stats
 from torch import Tensor, nn
 
@@ -234,6 +236,16 @@ def test_mixture() -> None:
     second_moment = law.variance + law.mean.square()
     for values, truth in ((draws, law.mean[0, 0, 0]), (draws.square(), second_moment[0, 0, 0])):
         assert ((values.mean(0) - truth).abs() < 5 * values.std(0) / 20_000**0.5).all()
+
+
+def test_components_have_parameters_of_their_own() -> None:
+    model = SequenceModel(NoisyRNN(2, UNITS), Mixture([Gaussian(UNITS, 1), EMISSIONS["student-t"](UNITS, 1)]))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with pyro.settings.context(module_local_params=False), pyro.get_param_store().scope():
+        svi = SVI(model, None, pyro.optim.Adam({"lr": 0.1}), nz.PriorAsGuide_ELBO())
+        svi.step(torch.randn(2, 3, 2), torch.randn(2, 3, 1))
+        assert "emission.components.1.df" in pyro.get_param_store()
+    assert not any(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
 
 def test_a_mixture_is_an_emission() -> None:

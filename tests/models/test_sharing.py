@@ -231,3 +231,36 @@ def test_a_loaded_store_is_read_as_by_any_module(tmp_path: Path) -> None:
     again = new_model()
     again(*data())
     assert again.emission.scale_unconstrained.item() == 2.0
+
+
+def test_a_module_around_layers_is_trained_after_another_model_has_run() -> None:
+    x, y = data()
+    own, other = Own(NoisyRNN(FEATURES, UNITS, spread=Spread(0.3, learn=True))), new_model()
+    kept = {name: parameter.clone() for name, parameter in other.named_parameters()}
+    before = {name: parameter.clone() for name, parameter in own.named_parameters()}
+    wrapped, inner = Around(other), other
+    for model in (own, wrapped, inner):
+        model(x, y)
+    if pyro.settings.get("module_local_params"):
+        nz.PriorAsGuide_ELBO()(own)(x, y).backward()
+        torch.optim.SGD(own.parameters(), 0.1).step()
+    else:
+        SVI(own, None, pyro.optim.SGD({"lr": 0.1}), nz.PriorAsGuide_ELBO()).step(x, y)
+    assert not any(torch.equal(parameter, before[name]) for name, parameter in own.named_parameters())
+    assert all(torch.equal(parameter, kept[name]) for name, parameter in other.named_parameters())
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_frozen_parameters_stay_frozen(has_run: bool) -> None:
+    x, y = data()
+    model = new_model()
+    if has_run:
+        model(x, y)
+    for parameter in model.rnn.parameters():
+        parameter.requires_grad_(False)
+    new_model()(x, y)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    nz.PriorAsGuide_ELBO()(model)(x, y).backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {name for name in before if name.startswith("emission")}

@@ -16,7 +16,7 @@ from noisin_pyro.data import Batch, Sequences, Stream
 from noisin_pyro.inference.arviz import Variables, pareto_k, to_arviz
 from noisin_pyro.inference.blocks import LargestTensor, block_size
 from noisin_pyro.inference.generation import seeded
-from noisin_pyro.inference.guides.view import view_for
+from noisin_pyro.inference.guides.view import program_of, view_for
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.posterior.groups import coords, groups_of, marginal, observed
 from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
@@ -107,7 +107,7 @@ def posterior(
     options = checked_options(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
     model = view_for(guide, model)
     data = _sequences(data)
-    require_format_of(underlying(model)[0], data)
+    require_format_of(program_of(model), data)
     (batch,) = data.batches()
     with seeded(seed, batch.inputs.device):
         smoothing = options.method == "smoother"
