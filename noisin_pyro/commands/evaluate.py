@@ -187,9 +187,8 @@ class Evaluate(Options):
         content = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores) if field.repr}
         errors = {key: error if math.isfinite(error) else None for key, error in scores.standard_errors.items()}
         self._write_json(guide, {"method": "forecast", **content, "standard_errors": errors})
-        counts = (
-            f"{scores.num_values:,} values of {scores.num_sequences} series, from up to {scores.num_origins} origins"
-        )
+        origins = "1 origin" if scores.num_origins == 1 else f"up to {scores.num_origins} origins"
+        counts = f"{scores.num_values:,} values of {scores.num_sequences} series, from {origins}"
         rows = [
             ("run", str(self.folder)),
             ("data", name),

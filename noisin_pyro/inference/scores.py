@@ -81,16 +81,17 @@ class ForecastScores:
     totals: dict[str, Tensor] = field(repr=False, compare=False)
 
     def rows(self) -> list[tuple[str, str]]:
-        """The scores with their standard errors, in words."""
+        """The scores in words, with their standard errors if there are several sequences."""
         numbers = {name: getattr(self, name) for name in EXPLANATIONS}
         numbers |= {f"{score} {name}": x for name, each in self.by_value.items() for score, x in each.items()}
         numbers |= {f"coverage {level:g}": share for level, share in self.coverage.items()}
-        text = "{:.4f} ± {:.4f}  {}".format
-        return [
-            (name.replace("_", " "), text(value, self.standard_errors[name], EXPLANATIONS.get(name.split()[0], "")))
-            for name, value in numbers.items()
-            if value is not None
-        ]
+        rows = []
+        for name, value in numbers.items():
+            if value is not None:
+                error = self.standard_errors[name]
+                text = f"{value:.4f}" if math.isnan(error) else f"{value:.4f} ± {error:.4f}"
+                rows.append((name.replace("_", " "), f"{text}  {EXPLANATIONS.get(name.split()[0], '')}".rstrip()))
+        return rows
 
     def __str__(self) -> str:
         return aligned(self.rows())

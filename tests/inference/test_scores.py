@@ -174,3 +174,9 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             forecast_scores(model, given, **options)
+
+
+def test_one_series_has_no_standard_errors() -> None:
+    data = from_arrays([np.arange(4.0)])
+    scores = forecast_scores(series_model(data), data, 1)
+    assert math.isnan(scores.standard_errors["crps"]) and "nan" not in str(scores)
