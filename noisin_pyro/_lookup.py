@@ -98,14 +98,16 @@ def _bound(function: Callable[..., Any], arguments: dict[str, Any]) -> Callable[
     Raises:
         TypeError: it takes neither.
     """
+    is_class = isinstance(function, type)  # whose own signature is that of its metaclass, such as Pyro's
+    first = (None,) if is_class else ()
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function.__init__ if is_class else function)
     except ValueError:  # of some functions in C
         return functools.partial(function, *arguments.values())
     with contextlib.suppress(TypeError):
-        signature.bind(**arguments)
+        signature.bind(*first, **arguments)
         return functools.partial(function, **arguments)
-    signature.bind(*arguments.values())
+    signature.bind(*first, *arguments.values())
     return functools.partial(function, *arguments.values())
 
 
