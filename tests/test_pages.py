@@ -74,4 +74,5 @@ def test_every_public_name_has_a_page() -> None:
     for subpackage in SUBPACKAGES:
         module = importlib.import_module(".".join(subpackage.relative_to(ROOT).parts))
         for name in getattr(module, "__all__", ()):  # those without are not public
+            getattr(module, name)  # imports it, if it is imported at its first use
             assert id(inspect.getattr_static(module, name)) in documented, f"{module.__name__}.{name}"
