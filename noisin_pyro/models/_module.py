@@ -67,9 +67,8 @@ def put_into_store(module: PyroModule) -> None:
     store = pyro.get_param_store()
     for name, parameter, constraint in _parameters(module):
         other = store._params.get(name)
-        if other is parameter or (other is None and parameter.requires_grad):
-            pass
-        elif other is None or constraint is None or other in _CONSTRAINED:
+        replaced = not parameter.requires_grad if other is None else constraint is None or other in _CONSTRAINED
+        if replaced and other is not parameter:
             # as Pyro's own modules do; its public methods would set requires_grad, and fail for tied parameters
             if other is not None and store._param_to_name.get(other) == name:
                 del store._param_to_name[other]

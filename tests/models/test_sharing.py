@@ -197,9 +197,9 @@ def test_a_model_is_what_it_is_without_models_of_the_same_names_before(emission:
     alone = trained(new_model(emission), x, y)
     other = SequenceModel(NoisyRNN(FEATURES + 1, UNITS + 1, spread=Spread(0.9, learn=True)), emission, 2)
     other(torch.zeros(1, 2, FEATURES + 1))
-    kept = {name: parameter.clone() for name, parameter in other.named_parameters()}
+    initial = {name: parameter.clone() for name, parameter in other.named_parameters()}
     assert trained(new_model(emission), x, y) == alone
-    assert all(torch.equal(parameter, kept[name]) for name, parameter in other.named_parameters())
+    assert all(torch.equal(parameter, initial[name]) for name, parameter in other.named_parameters())
 
 
 def test_models_of_the_same_names_in_turn() -> None:
@@ -236,7 +236,7 @@ def test_a_loaded_store_is_read_as_by_any_module(tmp_path: Path) -> None:
 def test_a_module_around_layers_is_trained_after_another_model_has_run() -> None:
     x, y = data()
     own, other = Own(NoisyRNN(FEATURES, UNITS, spread=Spread(0.3, learn=True))), new_model()
-    kept = {name: parameter.clone() for name, parameter in other.named_parameters()}
+    initial = {name: parameter.clone() for name, parameter in other.named_parameters()}
     before = {name: parameter.clone() for name, parameter in own.named_parameters()}
     wrapped, inner = Around(other), other
     for model in (own, wrapped, inner):
@@ -247,7 +247,7 @@ def test_a_module_around_layers_is_trained_after_another_model_has_run() -> None
     else:
         SVI(own, None, pyro.optim.SGD({"lr": 0.1}), nz.PriorAsGuide_ELBO()).step(x, y)
     assert not any(torch.equal(parameter, before[name]) for name, parameter in own.named_parameters())
-    assert all(torch.equal(parameter, kept[name]) for name, parameter in other.named_parameters())
+    assert all(torch.equal(parameter, initial[name]) for name, parameter in other.named_parameters())
 
 
 @pytest.mark.parametrize("has_run", [False, True])
