@@ -87,7 +87,7 @@ def record(recipe: Recipe, config: Config, chosen: Mapping[str, Any], result: Re
         seed=config.run.seed,
         epochs=len(rows),
         best_epoch=result.best_epoch,
-        seconds=round(result.seconds, 1),
+        seconds=round(result.seconds, 3),
         spreads={key: value for key, value in rows[result.best_epoch - 1].items() if key.startswith("gamma_")},
         config=options(config),
         log=rows,

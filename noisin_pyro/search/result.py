@@ -51,7 +51,7 @@ class Trial:
         """The trial in ``search.json``."""
         number = math.inf if self.valid_nats is None else perplexity(self.valid_nats)
         finite = number if math.isfinite(number) else None  # JSON has no infinity
-        return dataclasses.asdict(self) | {"seconds": round(self.seconds, 1), "valid_perplexity": finite}
+        return dataclasses.asdict(self) | {"seconds": round(self.seconds, 3), "valid_perplexity": finite}
 
 
 @dataclass(frozen=True)

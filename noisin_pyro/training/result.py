@@ -81,7 +81,7 @@ class Result:
             "name": self.name,
             "epochs": len(self.log),
             "best_epoch": self.best_epoch,
-            "seconds": round(self.seconds, 1),
+            "seconds": round(self.seconds, 3),
             "spreads": {key: value for key, value in self.log[self.best_epoch - 1].items() if key.startswith("gamma_")},
             **{key: part and evaluation_as_dict(part) for key, part in parts.items()},
         }
