@@ -18,8 +18,9 @@ from noisin_pyro._lookup import known
 
 MATMUL_PRECISIONS = ("float32", "bfloat16")
 
-MIN_ONEDNN_SIZE = 2**20
-"""Multiplications in a product from which oneDNN's advantage outweighs the overhead of each call."""
+MIN_ONEDNN_SIZE = 2**20 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 2**25
+"""Multiplications in a product from which oneDNN's advantage outweighs the overhead of each call. Without AVX-512 the
+BLAS is as fast, except in the largest products."""
 
 # These operators and flags are private to torch. Without the operators, products go to the BLAS; where functorch's
 # state is unknown, we assume that a transform is active, and autograd does what is otherwise explicit.

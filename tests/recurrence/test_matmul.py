@@ -170,8 +170,11 @@ def test_tf32_setting_is_restored() -> None:
     assert now() == before
 
 
-def test_packed_factors_give_the_same_products() -> None:
+@pytest.mark.parametrize("min_size", [0, 2**40])  # all products by oneDNN, and none
+def test_packed_factors_give_the_same_products(min_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noisin_pyro.recurrence.matmul.MIN_ONEDNN_SIZE", min_size)
     torch.manual_seed(0)
+    assert (PackedMatrix(torch.ones(3, 2), 4).packed is None) == (min_size > 0)
     for dtype, within in ((torch.float32, 1e-5), (torch.float64, 1e-14)):
         x, matrix, plus = (torch.randn(*shape, dtype=dtype) for shape in ((7, 13), (13, 31), (7, 31)))
         expected = x.double() @ matrix.double()
