@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Generator
-from numbers import Real
 from typing import Any
 
 import pyro
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from noisin_pyro._lookup import integer
 from noisin_pyro.inference.filtering.particle_filter import Settings
+from noisin_pyro.inference.filtering.resampling import checked_threshold
 from noisin_pyro.inference.filtering_bound import summed_out
 from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_weights
 from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, guided_traces, returned_values, scored_sites
@@ -107,8 +107,9 @@ class PriorAsGuide_ELBO(ELBO):
         for name, value in (("threshold", threshold), ("ancestor_term", ancestor_term)):
             if value is not None and bound != "filtering":
                 raise ValueError(f'{name}={value} has no effect on bound={bound!r}; drop it, or use bound="filtering"')
-        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-            raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
+        if ancestor_term not in (None, True, False):
+            raise ValueError(f"ancestor_term must be True or False, got {ancestor_term!r}")
+        self.threshold = checked_threshold(THRESHOLD if threshold is None else threshold)
         if threshold == 0 and ancestor_term is not None:
             raise ValueError(f"ancestor_term={ancestor_term} has no effect on threshold=0, without resampling; drop it")
         if bound == "filtering" and not vectorize_particles:
@@ -128,8 +129,7 @@ class PriorAsGuide_ELBO(ELBO):
         self.max_plate_nesting = max_plate_nesting
         self.bound = bound
         self.kl_weight = kl_weight
-        threshold = THRESHOLD if threshold is None else threshold
-        self._filter = Settings(1, num_particles, threshold), ancestor_term is None or bool(ancestor_term)
+        self.ancestor_term = ancestor_term is None or bool(ancestor_term)
         self._measured: tuple[Any, Any] = (None, None)  # the model and guide whose nesting is known
         self._nesting = 0
 
@@ -168,7 +168,16 @@ class PriorAsGuide_ELBO(ELBO):
         return -(value.detach() + (surrogate - surrogate.detach()).nan_to_num(0.0)), returned
 
     def log_weights(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Any]]:
-        """log w of each sample and sequence, ``(S, B)``, without scales, and what each run of the model returned."""
+        """log w of each sample and sequence, ``(S, B)``, without scales, and what each run of the model returned.
+
+        Raises:
+            ValueError: with ``bound="filtering"``, whose particles are resampled, so that none has a weight of its own.
+        """
+        if self.bound == "filtering":
+            raise ValueError(
+                'bound="filtering" has no weights of whole samples, since particles are resampled; use '
+                'bound="importance", or what the filter returned (bound.returned.log_likelihood)'
+            )
         traces = list(self._get_traces(model, guide, args, kwargs))
         log_w = sequence_weights(traces, self.nesting(model, guide, *args, **kwargs), self.num_particles)
         return log_w, returned_values(traces)
@@ -226,7 +235,8 @@ class PriorAsGuide_ELBO(ELBO):
         self, model: Program, guide: Program | None, args: Any, kwargs: Any
     ) -> Generator[tuple[Trace, Trace], None, None]:
         if self.bound == "filtering":
-            yield self._get_trace(*summed_out(model, guide, *self._filter), args, kwargs)
+            settings = Settings(1, self.num_particles, self.threshold)
+            yield self._get_trace(*summed_out(model, guide, settings, self.ancestor_term), args, kwargs)
             return
         if self.num_particles == 1 or not self.vectorize_particles:
             for _ in range(self.num_particles):

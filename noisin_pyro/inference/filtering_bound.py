@@ -20,6 +20,7 @@ from pyro import poutine
 from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
+from torch.distributions import Distribution
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering.particle_filter import (
@@ -34,8 +35,10 @@ from noisin_pyro.inference.filtering.support import conditions_around_call, filt
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
 from noisin_pyro.models._module import in_context
+from noisin_pyro.models._validation import BatchError, check_inputs
 from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import State
+from noisin_pyro.models.read_out import check_finite
 
 Program = Callable[..., Any]
 ParticleState = tuple[Tensor, ...]
@@ -163,17 +166,24 @@ def _filter(
 ) -> FilteringOutput:
     x = program.embed(batch.inputs)
     if x.dim() != 3:
-        raise ValueError(f"inputs must have the axes (batch, time, features) for {USER}, got {tuple(x.shape)}")
-    targets = program._checked_targets(batch.targets, x, batch.mask)
+        raise BatchError(f"inputs must have the axes (batch, time, features) for {USER}, got {tuple(x.shape)}")
+    check_inputs(x, batch.lengths, program.rnn.input_size)
+    sequences = program.sequences(len(x), size)
+    targets: Any = program._checked_targets(batch.targets, x, batch.mask)
+    for name, value, axes in (("targets", targets, 2 + program.emission.event_dim), ("mask", batch.mask, 2)):
+        if value is not None and value.dim() != axes:
+            raise BatchError(f"{name} must have no axes in front of the batch for {USER}, got {tuple(value.shape)}")
     scored = scored_steps(batch.lengths, batch.mask, x.shape[-2])
-    if targets is not None and scored is not None:
+    if scored is not None:
         targets = without_missing(targets, scored, program.emission.event_dim)
+    if Distribution._validate_args and targets.is_floating_point():
+        check_finite(targets)
     batch = replace(batch, targets=targets)
     program._sample_globals()
     particles = _particles(program, state, settings.particles, len(x))
     start: Any = state if particles is None else None
     log_likelihood, filtered, last = differentiable_filter(program, batch, particles, settings, ancestor_term, start)
-    with program.sequences(len(x), size):
+    with sequences:
         pyro.factor("x", log_likelihood)
     return FilteringOutput(_state(last), log_likelihood, filtered.effective_samples, filtered.resamplings)
 
@@ -255,7 +265,12 @@ def _particles(
     program: SequenceModel, state: State | ParticleState | None, num_particles: int, rows: int
 ) -> Particles | None:
     """The particles in a state; None for a state of the model, or none."""
-    parts: Any = () if isinstance(state, Tensor) else tuple(state or ())
+    parts: Any = () if state is None else (state,) if isinstance(state, Tensor) else tuple(state)
+    if wrong := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
+        raise ValueError(
+            f"state must be tensors, got {type(state).__name__} with {wrong[0]}; pass the field state of what the bound "
+            "returned"
+        )
     memory = program.rnn.cell.has_memory
     if len(parts) <= 1 + memory:
         return None

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.do_messenger import DoMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.importance_weights import plates_of
 from noisin_pyro.inference.traces import all_sites, is_deterministic
-from noisin_pyro.models import Mask, scored_steps, site_info
+from noisin_pyro.models import Mask, SequenceModel, scored_steps, site_info, underlying
 from noisin_pyro.models.output import require_output
+from noisin_pyro.models.views import handlers_around
+
+Program = Callable[..., Any]
+
+
+def refuse_given_targets(model: Program) -> None:
+    """Check that no handler around a :class:`SequenceModel` gives the targets, beside the data.
+
+    Raises:
+        ValueError: where one conditions on ``x``. Some methods would score its values, others those of the data.
+    """
+    given = [each for each in handlers_around(model) if isinstance(each, ConditionMessenger | DoMessenger)]
+    if isinstance(underlying(model)[0], SequenceModel) and any("x" in handler.data for handler in given):
+        raise ValueError("'x' is conditioned on, but the data give the targets; drop that condition")
 
 
 def steps_of(batch: Batch) -> Tensor:

@@ -192,6 +192,12 @@ def check_targets(emission: Emission, targets: Tensor | None, mask: Tensor | Non
     raise BatchError(message)
 
 
+def check_finite(targets: Tensor) -> None:
+    """Raise a ``ValueError`` for infinite targets. NaN stands for missing ones."""
+    if not (is_tracing() or needs_torch_operations(targets)) and targets.isinf().any():
+        raise BatchError("targets must be finite, got infinite values; remove them, or mark them as missing by mask")
+
+
 def check_support(law: TorchDistribution, targets: Tensor) -> None:
     """Check that targets are possible values of x.
 
@@ -201,8 +207,7 @@ def check_support(law: TorchDistribution, targets: Tensor) -> None:
     # a softmax checks by itself; while a program is traced or transformed there are no values
     if isinstance(law, Softmax) or is_tracing() or needs_torch_operations(targets):
         return
-    if targets.isinf().any():
-        raise BatchError("targets must be finite, got infinite values; remove them, or mark them as missing by mask")
+    check_finite(targets)
     support: Any = law.support
     if support.check(targets).all():
         return

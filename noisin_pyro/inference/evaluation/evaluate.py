@@ -19,9 +19,10 @@ from noisin_pyro.inference.evaluation.filtering import particle_filter
 from noisin_pyro.inference.evaluation.importance import importance
 from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import Evaluation
+from noisin_pyro.inference.filtering.resampling import checked_threshold
 from noisin_pyro.inference.filtering.support import own_forward
 from noisin_pyro.inference.guides.view import is_point_estimate, program_of
-from noisin_pyro.inference.observed import is_latent, require_same_emission
+from noisin_pyro.inference.observed import is_latent, refuse_given_targets, require_same_emission
 from noisin_pyro.inference.series_of_model import require_format_of
 from noisin_pyro.inference.traces import all_sites, latent_sites
 from noisin_pyro.models import Mask, SequenceModel, SpreadPrior, noise_off, site_info
@@ -91,6 +92,7 @@ def evaluate(
     num_samples = _checked(known("method", method, METHODS), num_samples, guide, log_probs, islands, threshold)
     _check_takes_mask(data, model=model, guide=guide)
     _refuse_handlers(model, method)
+    refuse_given_targets(model)
     require_format_of(program_of(model), data)
     if method == "importance":
         trace = _trace(model, data, batch_size)
@@ -167,8 +169,8 @@ def _checked(
             "log_probs: a guide conditions on all of x, so its weights have no increments for single "
             "steps; omit the guide or log_probs, or use method='particle-filter'"
         )
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
+    if threshold is not None:
+        checked_threshold(threshold)
     minimum, purpose = {"ensemble": (2, "an ensemble and its error")}.get(method, (1, method))
     num_samples = METHODS[method] if num_samples is None else num_samples
     return num_samples if method == "mean" else integer(f"num_samples for {purpose}", num_samples, minimum)

@@ -83,18 +83,21 @@ def particle_filter(
         stack_rows(part) for part in (scored, weighted, [each.increments for each in filtered])
     )
     steps, error = _given_history(increments, scored, weighted)
+    resamplings = torch.cat([each.resamplings for each in filtered])
     result = summary_of_steps("particle-filter", data, steps, scored, "estimate", error, num_samples, log_probs)
     return replace(
         result,
         effective_samples=sum(float(each.effective_samples.sum()) for each in filtered) / int(weighted.sum()),
-        resamplings=sum(int(each.resamplings.sum()) for each in filtered) / (islands * int(weighted.any(1).sum())),
+        resamplings=float(resamplings[weighted.any(1)].double().mean()) / islands,
     )
 
 
 def _given_history(increments: Tensor, scored: Tensor, weighted: Tensor) -> tuple[Tensor, float]:
     """The log-probability of each step that is scored, ``(N, T)``, given the history, and the Monte Carlo error."""
     history = (weighted & ~scored).flip(1).cumsum(1).flip(1) > 0  # the steps up to its last
-    left_out = leave_one_out(increments.sum(-1)) - leave_one_out(increments.where(history, 0.0).sum(-1))
+    # a sequence without a scored step has p(x) = 1, whatever the weights of its noise
+    of_scored = increments.where(scored.any(1, keepdim=True), 0.0)
+    left_out = leave_one_out(of_scored.sum(-1)) - leave_one_out(of_scored.where(history, 0.0).sum(-1))
     error = math.sqrt(float(jackknife_variance(left_out).sum()))
     steps = by_step(log_mean_exp(increments.cumsum(-1)))
     if steps.where(history, 0.0).isneginf().any():

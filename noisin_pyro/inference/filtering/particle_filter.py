@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
 from noisin_pyro.models._module import in_context
 from noisin_pyro.models.noisy_rnn import State
-from noisin_pyro.models.read_out import with_plain_weights
+from noisin_pyro.models.read_out import check_support, with_plain_weights
 from noisin_pyro.recurrence.softmax import Softmax
 
 
@@ -217,9 +217,9 @@ def filter_step(
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
     law, log_p = emission(proposed.output.unsqueeze(-2)), None
     if not isinstance(law, Softmax):
-        log_p = law.log_prob(x_t).reshape(particles.log_w.shape)
+        log_p = _log_prob(law, x_t).reshape(particles.log_w.shape)
     with torch.no_grad():
-        added = law.log_prob(x_t).reshape(particles.log_w.shape) if log_p is None else log_p
+        added = _log_prob(law, x_t).reshape(particles.log_w.shape) if log_p is None else log_p
         log_w = particles.log_w + (added if scored is None else added.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
@@ -241,6 +241,14 @@ def filter_step(
         ancestors, log_w = resample(log_w, due)
         after = Particles(select(states, ancestors), log_w)
     return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
+
+
+def _log_prob(law: Any, x_t: Tensor) -> Tensor:
+    try:
+        return law.log_prob(x_t)
+    except ValueError:
+        check_support(law, x_t)  # says what is wrong with the targets
+        raise
 
 
 def _where(real: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from noisin_pyro.models import States
+
+
+def checked_threshold(threshold: float) -> float:
+    """Return a threshold of resampling.
+
+    Raises:
+        ValueError: one that is not a number from 0 to 1.
+    """
+    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
+    return threshold
 
 
 def systematic_ancestors(log_w: Tensor, due: Tensor) -> Tensor:

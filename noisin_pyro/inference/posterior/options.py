@@ -76,20 +76,34 @@ def checked_options(
     )
 
 
-def check_memory(result: int, intermediate: int, options: Options, max_memory: int, progress: bool) -> None:
+def check_memory(
+    result: int,
+    intermediate: int,
+    options: Options,
+    max_memory: int,
+    progress: bool,
+    num_particles: int = 0,
+    stored: int = 0,
+) -> None:
     """Report the memory use of the result and of intermediate draws (in bytes) on standard error.
 
+    Args:
+        num_particles, stored: number of particles of the smoother, and the bytes that they take at all steps.
+
     Raises:
-        ValueError: they need more than ``max_memory`` bytes.
+        ValueError: all together need more than ``max_memory`` bytes.
     """
-    message = f"{options.num_draws} draws take {_bytes(result)}, and {_bytes(intermediate)} more while computing"
-    if result + intermediate > max_memory:
-        factor = math.ceil((result + intermediate) / max_memory)
-        remedy = f"num_samples={max(1, options.num_samples // factor)}"
-        remedy = f"thin={options.thin * factor}" if options.method == "nuts" else remedy
+    computing = intermediate + stored
+    message = f"{options.num_draws} draws take {_bytes(result)}, and {_bytes(computing)} more while computing"
+    if result + computing > max_memory:
+        factor = math.ceil((result + computing) / max_memory)
+        remedy = f"draws (about num_samples={max(1, options.num_samples // factor)})"
+        remedy = f"draws (about thin={options.thin * factor})" if options.method == "nuts" else remedy
+        if 2 * stored > result + computing:
+            remedy = f"particles (about num_particles={max(1, num_particles // factor)})"
         raise ValueError(
-            f"max_memory: {message}, more than {_bytes(max_memory)}; use fewer draws (about {remedy}), fewer "
-            "sequences, or a larger max_memory"
+            f"max_memory: {message}, more than {_bytes(max_memory)}; use fewer {remedy}, fewer sequences, or a larger "
+            "max_memory"
         )
     if progress:
         print(f"posterior: {message}", file=sys.stderr)

@@ -18,10 +18,11 @@ from noisin_pyro.inference.blocks import LargestTensor, block_size
 from noisin_pyro.inference.generation import seeded
 from noisin_pyro.inference.guides.view import program_of, view_for
 from noisin_pyro.inference.importance_weights import effective_sample_size
+from noisin_pyro.inference.observed import refuse_given_targets
 from noisin_pyro.inference.posterior.groups import coords, groups_of, marginal, observed
 from noisin_pyro.inference.posterior.options import Options, check_memory, checked_options
 from noisin_pyro.inference.posterior.samplers import Draws, by_importance, by_nuts, is_shared, run
-from noisin_pyro.inference.posterior.smoother import by_smoothing
+from noisin_pyro.inference.posterior.smoother import by_smoothing, stored_bytes
 from noisin_pyro.inference.series_of_model import require_format_of
 from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import SequenceModel, innovations, underlying
@@ -107,6 +108,7 @@ def posterior(
     options = checked_options(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
     model = view_for(guide, model)
     data = _sequences(data)
+    refuse_given_targets(model)
     require_format_of(program_of(model), data)
     (batch,) = data.batches()
     with seeded(seed, batch.inputs.device):
@@ -118,11 +120,12 @@ def posterior(
                 "x_marginal needs a particle filter, which does not support dropout", "num_particles=0"
             )
         model = innovations(model) if options.method == "nuts" else model
-        check_memory(*_sizes(model, batch, options, marginals), options, max_memory, progress)
+        particles = (num_particles or SMOOTHER_PARTICLES) if smoothing else 0
+        stored = stored_bytes(underlying(model)[0], batch, particles) if smoothing else 0
+        check_memory(*_sizes(model, batch, options, marginals), options, max_memory, progress, particles, stored)
         if options.method == "nuts":
             draws = by_nuts(model, batch, num_samples, options.num_chains, options.warmup_steps, options.thin, progress)
         elif smoothing:
-            particles = num_particles or SMOOTHER_PARTICLES
             draws = by_smoothing(model, batch, num_samples, options.num_chains, particles)
         else:
             draws = by_importance(model, guide, batch, num_samples, options.num_proposals, draws_per_run)

@@ -54,20 +54,36 @@ def by_smoothing(
     program, conditions = filterable(model, USER)
     refuse_own_forward(program, USER)
     refuse(program)
-    rnn, (rows, steps) = program.rnn, batch.targets.shape[:2]
-    width = steps * (rnn.num_layers * rnn.hidden_size + rnn.input_size)
     settings = Settings(1, num_particles, THRESHOLD)
     parts: list[tuple[Latents, Tensor]] = []
     with contextlib.ExitStack() as handlers:
         for condition in (poutine.block(), *conditions):
             handlers.enter_context(condition)
         has_noisy_states(program, batch, USER)
-        for block in blocks(rows, block_size(num_particles * width)):
+        for block in blocks(len(batch.targets), _rows_in_block(program, batch, num_particles)):
             chains = [_smooth(program, batch.rows(block), num_samples, settings) for _ in range(num_chains)]
             latents = {name: torch.cat([each[name] for each, _ in chains]) for name in chains[0][0]}
             parts.append((latents, torch.stack([effective for _, effective in chains])))
     latents = {name: torch.cat([each[name] for each, _ in parts], 1) for name in parts[0][0]}
     return Draws(latents, effective_particles=torch.cat([effective for _, effective in parts], 1))
+
+
+def _rows_in_block(program: SequenceModel, batch: Batch, num_particles: int) -> int:
+    """Number of sequences that are smoothed together."""
+    rnn = program.rnn
+    return block_size(num_particles * batch.targets.shape[1] * (rnn.num_layers * rnn.hidden_size + rnn.input_size))
+
+
+def stored_bytes(program: Any, batch: Batch, num_particles: int) -> int:
+    """Memory that the particles of a block of sequences take at all steps, in bytes; 0 for a program without layers,
+    which :func:`by_smoothing` refuses."""
+    if not isinstance(program, SequenceModel):
+        return 0
+    rnn, (total, steps) = program.rnn, batch.targets.shape[:2]
+    rows = min(total, _rows_in_block(program, batch, num_particles))
+    noisy = sum(rnn.hidden_size if layer else rnn.input_size for layer in rnn.noisy_layers)
+    log_w = torch.finfo(torch.float64).bits // 8
+    return rows * num_particles * steps * (noisy * next(rnn.parameters()).element_size() + log_w)
 
 
 def refuse(program: SequenceModel) -> None:
