@@ -19,7 +19,7 @@ def own_part(trained: LoadedRun, split: str) -> Tensor | Sequences:
         ValueError: data that are not there, or are others now; names the option that reads other data.
     """
     try:
-        return getattr(trained.corpus, split)
+        return getattr(trained.corpus_as_read, split)
     except ValueError as error:
         option = "--data" if trained.vocabulary is None else "--text"
         error.add_note(f"{option} FILE reads another file in place of the run's own")

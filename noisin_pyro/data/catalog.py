@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 from noisin_pyro._lookup import known
@@ -43,6 +45,12 @@ class Corpus:
     valid: Tensor | Sequences
     test: Tensor | Sequences
     vocabulary: Vocabulary | None
+
+    def to(self, dtype: torch.dtype) -> Corpus:
+        """Convert sequences to a floating-point type; a text stays as it is."""
+        parts = {name: getattr(self, name) for name in ("train", "valid", "test")}
+        converted = {name: part.to("cpu", dtype) for name, part in parts.items() if isinstance(part, Sequences)}
+        return dataclasses.replace(self, **converted)
 
 
 def load(name: str, root: str | Path | None = None) -> Corpus:

@@ -188,9 +188,8 @@ def _checked(frame: Any, columns: Columns) -> pd.DataFrame:
             remedy = (
                 "; give the names one by one, in a command with spaces between them" if is_list and not count else ""
             )
-            raise ValueError(
-                f"column {name!r} must be in the frame once, got it {count} times among {[*frame.columns]}{remedy}"
-            )
+            found = f"column {name!r} is there {count} times" if count else f"there is no column {name!r}"
+            raise ValueError(f"{found}; the columns are {', '.join(map(repr, frame.columns))}{remedy}")
         if roles.count(name) > 1:
             raise ValueError(f"column {name!r} must have one role, got it twice among id, time, values and covariates")
     if frame.empty:

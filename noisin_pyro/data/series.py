@@ -118,9 +118,7 @@ def make_series(
     table: Table, columns: Columns, format: SeriesFormat | None, scaling: ScalingKind | None, dtype: torch.dtype | None
 ) -> Series:
     """The series of a table, in a format that is given or fitted to it."""
-    dtype = dtype or torch.get_default_dtype()
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point type, got {dtype}; use torch.float32 or torch.float64")
+    dtype = floating_point(dtype)
     if format is None:
         format = SeriesFormat.fit(table, columns, scaling=scaling)
     elif scaling is not None:
@@ -132,6 +130,18 @@ def make_series(
             f"{[*columns.values, *columns.covariates]}; give the same columns, or no format"
         )
     return Series(table, format).to("cpu", dtype)
+
+
+def floating_point(dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype, or torch's default.
+
+    Raises:
+        ValueError: one of integers.
+    """
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating-point type, got {dtype}; use torch.float32 or torch.float64")
+    return dtype
 
 
 def _filled(values: Tensor) -> Tensor:

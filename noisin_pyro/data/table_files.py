@@ -10,12 +10,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from noisin_pyro.data.catalog import Corpus
 from noisin_pyro.data.columns import is_mostly_numbers, numbers
 from noisin_pyro.data.encodings import decode
 from noisin_pyro.data.frames import index_to_columns, read_frame
 from noisin_pyro.data.scaling import ScalingKind
-from noisin_pyro.data.series import Series
+from noisin_pyro.data.series import Series, floating_point
 from noisin_pyro.data.series_format import Columns, SeriesFormat, split
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def load_table(
     test: float = 0.1,
     emission: str | None = None,
     scaling: ScalingKind | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Corpus:
     """Load a table of series in three parts. Scaling is fitted to the training part.
 
@@ -55,14 +58,15 @@ def load_table(
         by: split each series in ``"time"``, or by ``"series"``, with the last ones for test.
         valid, test: fractions of the steps, or of the series.
         emission, scaling: as for :meth:`SeriesFormat.fit`.
+        dtype: floating-point type of inputs and targets (default: torch's).
 
     Raises:
         ValueError: a file that is missing or damaged, columns that it lacks, or that hold something else.
     """
-    path, columns = Path(path), columns or Columns(())
+    path, columns, dtype = Path(path), columns or Columns(()), floating_point(dtype)
     frame = read_table(path, columns.id)
     columns = infer_columns(frame, columns, path)
-    if columns.id is not None and bool(frame[columns.id].isna().any()):
+    if columns.id in frame.columns and bool(frame[columns.id].isna().any()):
         frame = read_table(path, columns.id)  # NA may be a name
     table, columns = read_frame(frame, columns)
     parts = split(table, by, valid, test)
@@ -76,7 +80,8 @@ def load_table(
         }[format.emission]
         logger.info("%s: the values suggest the emission %s: %s", path, format.emission, reason)
     train, valid_part, test_part = (Series(part, format, history) for part, history in parts)
-    return Corpus(path.stem, train, valid_part, test_part, vocabulary=None)
+    corpus = Corpus(path.stem, train, valid_part, test_part, vocabulary=None)
+    return corpus.to(dtype)
 
 
 def read_table(path: str | Path, id: str | None = None) -> pd.DataFrame:

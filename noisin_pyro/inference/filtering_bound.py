@@ -268,8 +268,8 @@ def _particles(
     parts: Any = () if state is None else (state,) if isinstance(state, Tensor) else tuple(state)
     if wrong := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
         raise ValueError(
-            f"state must be tensors, got {type(state).__name__} with {wrong[0]}; pass the field state of what the bound "
-            "returned"
+            f"state must be tensors, got {type(state).__name__} with {wrong[0]}; pass the state alone, as in "
+            "bound.returned.state"
         )
     memory = program.rnn.cell.has_memory
     if len(parts) <= 1 + memory:

@@ -15,6 +15,7 @@ from noisin_pyro.models._validation import (
     State,
     check_dtypes,
     check_inputs,
+    check_options_of_torch,
     initial_states,
     layer_spread,
     spread_per_layer,
@@ -23,6 +24,7 @@ from noisin_pyro.models.dropout import Dropout, draw, get_for_layers
 from noisin_pyro.models.noisy_path import NoisyPath, sample_noisy
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.models.stepwise import States, StepwiseRNN
+from noisin_pyro.models.views import require_view_of_noise
 from noisin_pyro.noise import Family
 from noisin_pyro.noise import get as get_noise
 from noisin_pyro.recurrence.cells import CELLS, Cell, Weights
@@ -64,6 +66,7 @@ class NoisyRNN(ReusableModule):
             ``"variational-dropout"``, ``"D"``, or a :class:`Dropout` with rates of your own. The masks are sites,
             ``{name}_1_input_mask``, ``{name}_1_recurrent_mask`` and so on, and ``{name}_output_mask``. Dropout of an
             embedding belongs to :class:`LanguageModel`.
+        of_torch: the other options of torch's layers, at the only values that are supported (``batch_first=True``).
 
     Raises:
         ValueError: for names that do not exist, a cell whose state leaves the family's range, a spread that the family
@@ -86,7 +89,9 @@ class NoisyRNN(ReusableModule):
         backend: str = "auto",
         matmul_precision: str = "float32",
         regularizer: str | Dropout = "none",
+        **of_torch: Any,
     ) -> None:
+        check_options_of_torch(type(self).__name__, of_torch)
         super().__init__()
         self.input_size = input_size = integer("input_size", input_size)
         self.hidden_size = hidden_size = integer("hidden_size", hidden_size)
@@ -275,6 +280,7 @@ class NoisyRNN(ReusableModule):
         return NoisyPath(transition, self.noise, spread(like), lengths, spread_is_sampled=spread.prior is not None)
 
     def _sample(self, layer: int, path: NoisyPath) -> Tensor:
+        require_view_of_noise(f"{self.name}_{layer}")
         try:
             return sample_noisy(f"{self.name}_{layer}", path, self.noise, path.padding_is_flat)
         except RuntimeError as error:

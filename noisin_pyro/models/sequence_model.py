@@ -27,7 +27,7 @@ from noisin_pyro.models.weight_priors import place_priors
 from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell
 
-_OF_THE_LAYERS = inspect.signature(NoisyRNN).parameters.keys() - {"name"}
+_OF_THE_LAYERS = inspect.signature(NoisyRNN).parameters.keys() - {"name", "of_torch"}
 
 
 class SequenceModel(ReusableModule):
@@ -65,6 +65,8 @@ class SequenceModel(ReusableModule):
         emission_hidden_size: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(rnn, NoisyRNN):
+            raise ValueError(f'rnn must be a NoisyRNN, got {type(rnn).__name__}; use NoisyRNN(..., cell="lstm"), say')
         if isinstance(emission, nn.Module) and not isinstance(emission, Emission):
             emission, output_size = ModuleEmission(emission, rnn.hidden_size, output_size), None
         if isinstance(emission, str) and output_size is None:

@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
@@ -116,6 +117,24 @@ def _unwrapped(model: Model) -> tuple[Any, Model] | None:
         handler, inner = wrapped.args
         return handler, inner
     return None
+
+
+def require_view_of_noise(name: str) -> None:
+    """Check that the noise that a guide has drawn for a site is read: outside the view nothing reads ``z_l_noise``.
+
+    Raises:
+        ValueError: where it is not.
+    """
+    if any(isinstance(handler, _Handler) for handler in _PYRO_STACK):
+        return
+    for handler in _PYRO_STACK:
+        is_replay = isinstance(handler, ReplayMessenger)
+        given: Any = handler.trace if is_replay else getattr(handler, "data", None)
+        if (is_replay or isinstance(handler, ConditionMessenger)) and given is not None and f"{name}_noise" in given:
+            raise ValueError(
+                f"{name}_noise is given, by a guide, say, but the model samples {name}; outside this library's ELBO "
+                "pass the view that the guide acts on, innovations(model)"
+            )
 
 
 def _per_step(name: str, path: NoisyPath, observed: Tensor | None) -> Tensor:

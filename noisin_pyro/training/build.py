@@ -78,7 +78,7 @@ def load_corpus(data: Data, emission: str | None = None) -> Corpus:
         columns = Columns(*(getattr(data, field.name) for field in dataclasses.fields(Columns)))
         renamed = {"split": "by", "valid_fraction": "valid", "test_fraction": "test", "scaling": "scaling"}
         options: Any = {renamed[name]: value for name, value in table_options.items() if name in renamed}
-        return load_table(data.name, columns, emission=emission, **options)
+        return load_table(data.name, columns, emission=emission, dtype=torch.float64, **options)
     if data.files is None or len(data.files) == 1:
         path = Path(data.name).resolve() if data.files is None else data.files[0]
         return load_text(path, name=path.stem if path.is_file() else path.name, **text_options)

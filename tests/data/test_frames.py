@@ -169,10 +169,10 @@ def test_numbers_that_are_dates() -> None:
 @pytest.mark.parametrize(
     ("data", "roles", "message"),
     [
-        (frame(), {"values": "z"}, "column 'z' must be in the frame once, got it 0 times"),
+        (frame(), {"values": "z"}, "there is no column 'z'; the columns are 't', 'y'"),
         (frame(), {"values": ()}, "values must name at least one column"),
         (frame(), {"values": "y", "covariates": "y"}, "column 'y' must have one role"),
-        (frame().set_axis(["t", "y", "y"], axis=1), {"values": "y"}, "column 'y' must be in the frame once, got it 2"),
+        (frame().set_axis(["t", "y", "y"], axis=1), {"values": "y"}, "column 'y' is there 2 times"),
         (frame(0), {"values": "y"}, "frame must have at least one row"),
         ({"y": [1.0]}, {"values": "y"}, "frame must be a data frame of pandas .* got dict"),
         (frame(2, y=["1,5", "2,5"]), {"values": "y"}, r"'1,5' is not a number \(and 1 others\); read decimal"),

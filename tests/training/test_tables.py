@@ -162,7 +162,7 @@ def test_windows_are_of_training_alone(path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--time", "day"), "column 'day' must be in the frame once"),
+        (("--time", "day"), "there is no column 'day'; the columns are"),
         (("--split", "series"), "split by series needs at least 3 series, got 2"),
         (("--emission", "categorical"), "emission must be of vectors, got Categorical"),
         (("--tie-weights",), "tied weights are for texts"),

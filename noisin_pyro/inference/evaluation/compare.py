@@ -15,6 +15,7 @@ from noisin_pyro._lookup import known
 from noisin_pyro._tables import aligned, comma_separated
 from noisin_pyro.data import Sequences, Stream
 from noisin_pyro.inference import arviz
+from noisin_pyro.inference.arguments import check_data
 from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
 from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.filtering.support import own_forward
@@ -115,8 +116,10 @@ def compare(
         ValueError: no models, no methods, an unknown method, or an error of :func:`evaluate`, with a note that names
             the model and the method.
     """
-    if not models:
-        raise ValueError('models must contain at least one model, as in {"noisy": model}, got none')
+    check_data(data)
+    if not isinstance(models, Mapping) or not models:
+        got = f"a {type(models).__name__}" if models else "none"
+        raise ValueError(f'models must contain at least one model, as in {{"noisy": model}}, got {got}')
     asked = list(METHODS) if methods is None else [known("methods", method, METHODS) for method in methods]
     if not asked:
         raise ValueError(f"methods must contain at least one of {', '.join(METHODS)}, got none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from pyro.poutine.util import prune_subsample_sites
 
 from noisin_pyro._lookup import integer, known
 from noisin_pyro.data import Sequences, Stream
+from noisin_pyro.inference.arguments import check_data, check_programs
 from noisin_pyro.inference.evaluation.filtering import particle_filter
 from noisin_pyro.inference.evaluation.importance import importance
 from noisin_pyro.inference.evaluation.predictive import predict
@@ -90,7 +90,8 @@ def evaluate(
     if method is None:
         method = "mean" if guide is None else "importance"
     num_samples = _checked(known("method", method, METHODS), num_samples, guide, log_probs, islands, threshold)
-    _check_takes_mask(data, model=model, guide=guide)
+    check_data(data)
+    check_programs(data, model, guide, "state")
     _refuse_handlers(model, method)
     refuse_given_targets(model)
     require_format_of(program_of(model), data)
@@ -176,24 +177,12 @@ def _checked(
     return num_samples if method == "mean" else integer(f"num_samples for {purpose}", num_samples, minimum)
 
 
-def _check_takes_mask(data: Sequences | Stream, **programs: Callable[..., Any] | None) -> None:
-    for name, program in programs.items():
-        if program is None or isinstance(data, Stream) or data.mask is None:
-            continue
-        kinds = inspect.signature(program).parameters
-        if "mask" not in kinds and all(kind.kind is not kind.VAR_KEYWORD for kind in kinds.values()):
-            raise ValueError(
-                f"data has missing targets, but {name} has no argument mask; add mask=None to its arguments, and mask "
-                "its observed site by it"
-            )
-
-
 def _islands(islands: int, num_samples: int) -> int:
     islands = integer("islands", islands)
     if num_samples % islands:
         raise ValueError(
-            f"num_samples must be a multiple of islands, which divide the particles equally, got {num_samples} and "
-            f"{islands!r}"
+            f"num_samples must be a multiple of {islands}, since {islands} islands divide the particles equally, got "
+            f"{num_samples}"
         )
     return islands
 

@@ -13,9 +13,11 @@ import torch
 from noisin_pyro._diagnostics import MAX_PARETO_K
 from noisin_pyro._lookup import integer
 from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference.arguments import check_data, check_programs
 from noisin_pyro.inference.arviz import Variables, pareto_k, to_arviz
 from noisin_pyro.inference.blocks import LargestTensor, block_size
 from noisin_pyro.inference.generation import seeded
+from noisin_pyro.inference.guides import Guide
 from noisin_pyro.inference.guides.view import program_of, view_for
 from noisin_pyro.inference.importance_weights import effective_sample_size
 from noisin_pyro.inference.observed import refuse_given_targets
@@ -28,6 +30,7 @@ from noisin_pyro.inference.traces import latent_sites
 from noisin_pyro.models import SequenceModel, innovations, underlying
 
 PARTICLES, SMOOTHER_PARTICLES = 200, 1000
+Program = Callable[..., Any]
 
 
 @torch.no_grad()
@@ -106,6 +109,8 @@ def posterior(
             ``max_memory``.
     """
     options = checked_options(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
+    check_data(data)
+    check_programs(data, model, guide)
     model = view_for(guide, model)
     data = _sequences(data)
     refuse_given_targets(model)
@@ -128,6 +133,8 @@ def posterior(
         elif smoothing:
             draws = by_smoothing(model, batch, num_samples, options.num_chains, particles)
         else:
+            if guide is not None and options.num_proposals is None:
+                _warn_of_prior_draws(model, guide, batch, shared)
             draws = by_importance(model, guide, batch, num_samples, options.num_proposals, draws_per_run)
         groups = groups_of(model, batch, draws.latents, options.num_draws, draws_per_run)
         groups["prior"] = groups_of(model, batch, {}, options.num_draws, draws_per_run)["posterior"]
@@ -152,6 +159,17 @@ def _sequences(data: Sequences | Stream) -> Sequences:
             "later windows; use a Stream whose window contains a whole column, or Sequences"
         )
     return Sequences(batch.inputs, batch.targets, batch.lengths)
+
+
+def _warn_of_prior_draws(model: Program, guide: Program, batch: Batch, shared: list[str]) -> None:
+    _, guide_trace = run(model, batch, 1, guide)
+    by_name = isinstance(program_of(guide), Guide)  # which draws γ and weights from their priors
+    if names := [name for name in shared if by_name or name not in guide_trace]:
+        warnings.warn(
+            f"posterior: the guide does not learn {', '.join(names)}, whose draws are those of the prior however long "
+            "it is trained; resample by num_proposals, use method='nuts', or a Pyro guide that samples all latents",
+            stacklevel=4,
+        )
 
 
 def _shared_and_block_size(

@@ -42,11 +42,16 @@ class LoadedRun:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The data that the run was trained on, read where ``config.data`` says.
+        """The data that the run was trained on, read where ``config.data`` says; sequences in the run's precision.
 
         Raises:
             ValueError: data that are not there, or are others now.
         """
+        return self.corpus_as_read.to(getattr(torch, self.config.run.precision))
+
+    @cached_property
+    def corpus_as_read(self) -> Corpus:
+        """The same data as they were read, those of a table in float64."""
         return _read_data(self.folder, self.config)
 
 
