@@ -61,7 +61,8 @@ def write(docs: Path) -> None:
     folder = docs / "_generated"
     folder.mkdir(exist_ok=True)
     layers = (layer_calls, layer_construction)
-    for make in (noise_table, *layers, runs, bounds, speed, tried, reproduction, music, cost, output_noise):
+    results = (runs, bounds, speed, tried, reproduction, music, cost, output_noise, filtering_gap, filtering_step)
+    for make in (noise_table, *layers, *results):
         (folder / f"{make.__name__}.md").write_text(make(), encoding="utf-8")
     (folder / "trials.md").write_text(trials(REPRODUCTIONS), encoding="utf-8")
     (folder / "trials-0.1.md").write_text(trials({EARLIER: ""}), encoding="utf-8")
@@ -293,6 +294,32 @@ def output_noise() -> str:
     heads = ["γ", "penalty, nats per step", "added loss, nats per step", "standard error"]
     numbers = ("penalty", "added_loss", "standard_error")
     return table(heads, [[f"{row['spread']:g}", *(f"{row[name]:.5f}" for name in numbers)] for row in rows])
+
+
+def filtering_gap() -> str:
+    """The gap of the filtering bound with the prior as proposal, and the γ that it learns, where both are known."""
+    result = json.loads((RESULTS / "filtering_bound.json").read_text(encoding="utf-8"))
+    rows = []
+    for case, gap in result["gap"].items():
+        steps, particles = case.split(", ")
+        name = f"{steps}, prior, {particles}, threshold 0.5, with ancestor term"
+        learned = f"{result['spread'][name]['ratio']:.3f}" if name in result["spread"] else "–"
+        rows.append([steps, particles, f"{gap['nats_per_sequence']:.2f} ± {gap['error']:.2f}", learned])
+    return table(["length", "particles", "gap, nats per sequence", "learned γ / maximum-likelihood γ"], rows)
+
+
+def filtering_step() -> str:
+    """Time and memory of a step of the filtering bound, relative to one of the ELBO with as many samples."""
+    result = json.loads((RESULTS / "filtering_step.json").read_text(encoding="utf-8"))
+    rows = []
+    for entry in result["shapes"]:
+        shape, ratio = entry["shape"], entry["ratio"]
+        data = f"{shape['words']:,} words" if shape["words"] else "88 keys"
+        time = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        what = f"{shape['cell']}, {shape['units']} units, {data}, {shape['particles']} particles"
+        aim = f"{entry['limit']:g}{'' if entry['met'] else ', missed'}"
+        rows.append([what, time, aim, f"{entry['memory_ratio']:.2f}"])
+    return table(["network", "time", "aim", "memory"], rows)
 
 
 EPOCH = 1328  # steps: 929,589 tokens in 20 columns and windows of 35

@@ -22,7 +22,7 @@ def test_readme_is_short() -> None:
 def test_caption_of_the_figure_has_the_results() -> None:
     noisy, twin = (result(run)["test"]["perplexity"] for run in ("pydocs", "pydocs/deterministic"))
     assert f"{noisy:.1f} against {twin:.1f}" in " ".join(README.split())
-    for row, words in (("none", "good: "), ("noise", "with noise ")):
+    for row, words in (("none", "data: "), ("noise", "with noise ")):
         seeds = [*(ROOT / "results" / "reproduction" / "pydocs-claims" / row).glob("seed-*.json")]
         tuned = [json.loads(path.read_text(encoding="utf-8"))["test_perplexity"] for path in seeds]
         assert len(tuned) == 3
@@ -41,6 +41,14 @@ def test_cost_of_a_step_is_that_of_the_results() -> None:
 def test_numbers_of_the_chorales_are_those_of_the_results(contestant: str) -> None:
     number = result(f"chorales/{contestant}")["evaluations"]["particle-filter"]["nats_per_step"]
     assert f"{number:.2f}" in README
+
+
+@pytest.mark.parametrize(("row", "words"), [("tanh", "without noise scores"), ("gaussian", "with Gaussian noise")])
+def test_numbers_of_the_tuned_networks_are_those_of_the_results(row: str, words: str) -> None:
+    seeds = sorted((ROOT / "results" / "music" / "jsb" / row).glob("seed-*.json"))
+    scores = [json.loads(seed.read_text(encoding="utf-8"))["evaluations"]["particle-filter"] for seed in seeds]
+    mean = sum(score["nats_per_step"] for score in scores) / len(scores)
+    assert f"{words} {mean:.2f}" in " ".join(README.split())
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
