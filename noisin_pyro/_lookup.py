@@ -17,6 +17,13 @@ from typing import Any, TypeGuard, TypeVar
 T = TypeVar("T")
 
 
+class BatchError(ValueError):
+    """A batch that a model refuses. Pyro's traces append their shapes to an error; here the message stays as it is."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.partition("Trace Shapes:")[0].rstrip())
+
+
 def known(kind: str, name: object, names: Iterable[str]) -> str:
     """The name itself, if it is one of ``names``.
 
@@ -119,6 +126,17 @@ def as_number(value: Any) -> Any:
     """A number of NumPy or torch as Python's. Anything else is returned as it is, as is a tensor with a gradient."""
     is_number = getattr(value, "shape", None) == () and not getattr(value, "requires_grad", False)
     return value.item() if is_number else value
+
+
+def boolean(argument: str, value: Any) -> bool:
+    """True or False, NumPy's too.
+
+    Raises:
+        ValueError: for anything else, such as "no", which Python takes for true.
+    """
+    if not isinstance(as_number(value), bool):
+        raise ValueError(f"{argument} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def integer(argument: str, value: Any, minimum: int = 1) -> int:

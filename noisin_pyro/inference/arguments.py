@@ -56,8 +56,10 @@ def check_programs(data: Sequences | Stream, model: object, guide: object, *keyw
 
 def _keywords(program: Callable[..., Any]) -> set[str] | None:
     """The names of a program's arguments; None if it takes any."""
+    is_module = isinstance(program, nn.Module) and type(program).forward is not nn.Module.forward
+    function: Any = getattr(program, "forward") if is_module else program  # noqa: B009, a function has none
     try:
-        parameters = inspect.signature(program.forward if isinstance(program, nn.Module) else program).parameters
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # of a built-in function
         return None
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

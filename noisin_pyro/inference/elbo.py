@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Generator
+from numbers import Real
 from typing import Any
 
 import pyro
@@ -17,7 +18,8 @@ from pyro.poutine import Trace
 from pyro.util import check_if_enumerated, check_site_shape, warn_if_nan
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import integer
+from noisin_pyro._lookup import boolean, integer
+from noisin_pyro.inference.elbo_options import check_options
 from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering.resampling import checked_threshold
 from noisin_pyro.inference.filtering_bound import summed_out
@@ -25,15 +27,7 @@ from noisin_pyro.inference.importance_weights import log_mean_weights, sequence_
 from noisin_pyro.inference.traces import PARTICLES, all_sites, bound_sites, guided_traces, returned_values, scored_sites
 
 Program = Callable[..., Any]
-BOUNDS = ("elbo", "importance", "filtering")
 THRESHOLD = 0.5
-# Keywords of Pyro's ELBOs without a meaning here: the value that is accepted, and why no other is.
-UNUSED = {
-    "max_iarange_nesting": (None, "Pyro has renamed it to max_plate_nesting"),
-    "ignore_jit_warnings": (False, "nothing is compiled; use JitTrace_ELBO"),
-    "jit_options": (None, "nothing is compiled; use JitTrace_ELBO"),
-    "tail_adaptive_beta": (-1.0, "it belongs to TraceTailAdaptive_ELBO"),
-}
 
 
 class PriorAsGuide_ELBO(ELBO):
@@ -102,24 +96,7 @@ class PriorAsGuide_ELBO(ELBO):
         **unused: Any,
     ) -> None:
         num_particles = integer("num_particles", num_particles)
-        if bound not in BOUNDS:
-            raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}")
-        for name, value in (("threshold", threshold), ("ancestor_term", ancestor_term)):
-            if value is not None and bound != "filtering":
-                raise ValueError(f'{name}={value} has no effect on bound={bound!r}; drop it, or use bound="filtering"')
-        if ancestor_term not in (None, True, False):
-            raise ValueError(f"ancestor_term must be True or False, got {ancestor_term!r}")
-        self.threshold = checked_threshold(THRESHOLD if threshold is None else threshold)
-        if threshold == 0 and ancestor_term is not None:
-            raise ValueError(f"ancestor_term={ancestor_term} has no effect on threshold=0, without resampling; drop it")
-        if bound == "filtering" and not vectorize_particles:
-            raise ValueError('vectorize_particles=False has no effect on bound="filtering"; drop it')
-        for name, value in unused.items():
-            if name not in UNUSED:
-                raise TypeError(f"PriorAsGuide_ELBO got an unexpected keyword argument {name!r}")
-            default, reason = UNUSED[name]
-            if value != default:
-                raise ValueError(f"{name}={value!r} has no effect here: {reason}; drop it")
+        check_options(bound, threshold, ancestor_term, vectorize_particles, unused)
         super().__init__(
             num_particles,
             vectorize_particles=vectorize_particles,
@@ -129,7 +106,9 @@ class PriorAsGuide_ELBO(ELBO):
         self.max_plate_nesting = max_plate_nesting
         self.bound = bound
         self.kl_weight = kl_weight
-        self.ancestor_term = ancestor_term is None or bool(ancestor_term)
+        self.threshold = checked_threshold(THRESHOLD if threshold is None else threshold)
+        self.ancestor_term = ancestor_term is None or boolean("ancestor_term", ancestor_term)
+        self._check_kl_weight()
         self._measured: tuple[Any, Any] = (None, None)  # the model and guide whose nesting is known
         self._nesting = 0
 
@@ -196,7 +175,7 @@ class PriorAsGuide_ELBO(ELBO):
         return value, surrogate, returned_values(traces)
 
     def _check_kl_weight(self) -> None:
-        if not 0 <= self.kl_weight < math.inf:
+        if not (isinstance(self.kl_weight, Real) and 0 <= self.kl_weight < math.inf):
             raise ValueError(f"kl_weight must be a number >= 0, got {self.kl_weight!r}")
         if self.kl_weight != 1 and self.bound != "elbo":
             raise ValueError(

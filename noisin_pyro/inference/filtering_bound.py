@@ -22,6 +22,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 from torch.distributions import Distribution
 
+from noisin_pyro._lookup import BatchError
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering.particle_filter import (
     Filtered,
@@ -35,7 +36,7 @@ from noisin_pyro.inference.filtering.support import conditions_around_call, filt
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel, States
 from noisin_pyro.models._module import in_context
-from noisin_pyro.models._validation import BatchError, check_inputs
+from noisin_pyro.models._validation import check_inputs
 from noisin_pyro.models.missing import scored_steps, without_missing
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.models.read_out import check_finite

@@ -10,7 +10,6 @@ from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribu
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.condition_messenger import ConditionMessenger
-from pyro.poutine.do_messenger import DoMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -30,7 +29,7 @@ def refuse_given_targets(model: Program) -> None:
     Raises:
         ValueError: where one conditions on ``x``. Some methods would score its values, others those of the data.
     """
-    given = [each for each in handlers_around(model) if isinstance(each, ConditionMessenger | DoMessenger)]
+    given = [each for each in handlers_around(model) if isinstance(each, ConditionMessenger)]
     if isinstance(underlying(model)[0], SequenceModel) and any("x" in handler.data for handler in given):
         raise ValueError("'x' is conditioned on, but the data give the targets; drop that condition")
 

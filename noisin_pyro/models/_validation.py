@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from noisin_pyro._lookup import BatchError
 from noisin_pyro.models.spread import Spread
 from noisin_pyro.noise import Family
 from noisin_pyro.recurrence.cells import Cell, Weights
@@ -107,11 +108,15 @@ def check_options_of_torch(kind: str, options: dict[str, Any]) -> None:
             raise ValueError(f"{name}={value} is not supported; {remedy}")
 
 
-class BatchError(ValueError):
-    """A batch that a model refuses. Pyro's traces append their shapes to an error; here the message stays as it is."""
+def checked_name(name: Any) -> str:
+    """Return the prefix of sample sites.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message.partition("Trace Shapes:")[0].rstrip())
+    Raises:
+        ValueError: for an empty string, or none.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be the prefix of the sample sites, such as 'z', got {name!r}")
+    return name
 
 
 def check_inputs(inputs: Tensor, lengths: Tensor | None, input_size: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import integer, known, named
+from noisin_pyro._lookup import boolean, integer, known, named
 from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.models._validation import (
     AnySpread,
@@ -16,13 +16,14 @@ from noisin_pyro.models._validation import (
     check_dtypes,
     check_inputs,
     check_options_of_torch,
+    checked_name,
     initial_states,
     layer_spread,
     spread_per_layer,
 )
 from noisin_pyro.models.dropout import Dropout, draw, get_for_layers
 from noisin_pyro.models.noisy_path import NoisyPath, sample_noisy
-from noisin_pyro.models.spread import Spread
+from noisin_pyro.models.spread import Spread, keep_spreads
 from noisin_pyro.models.stepwise import States, StepwiseRNN
 from noisin_pyro.models.views import require_view_of_noise
 from noisin_pyro.noise import Family
@@ -96,7 +97,8 @@ class NoisyRNN(ReusableModule):
         self.input_size = input_size = integer("input_size", input_size)
         self.hidden_size = hidden_size = integer("hidden_size", hidden_size)
         self.num_layers = num_layers = integer("num_layers", num_layers)
-        self.feedback, self.name, self.backend = feedback, name, known("backend", backend, BACKENDS)
+        self.feedback, self.name = boolean("feedback", feedback), checked_name(name)
+        self.backend = known("backend", backend, BACKENDS)
         self.matmul_precision = check_matmul_precision(matmul_precision)
         self.cell = named("cell", cell, CELLS, Cell)
         self.cell.check(hidden_size)
@@ -114,7 +116,7 @@ class NoisyRNN(ReusableModule):
         if spread is None or input_spread is None:
             raise ValueError("spread and input_spread must be numbers or Spreads, got None; use 0 for no noise")
         self.set_spread(spread, input_spread)
-        self.register_load_state_dict_pre_hook(_keep_spreads)
+        self.register_load_state_dict_pre_hook(keep_spreads)
 
     def set_spread(self, spread: AnySpread | None = None, input_spread: float | Spread | None = None) -> None:
         """Replace γ of the layers, of the inputs, or of both; arguments and errors as for the class.
@@ -296,9 +298,3 @@ class NoisyRNN(ReusableModule):
 
     def _weights(self, layer: int) -> list[Tensor]:
         return [getattr(self, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-
-
-def _keep_spreads(rnn: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let a state dict without spreads (torch's) leave learned spreads unchanged."""
-    if not any(key.startswith(f"{prefix}spread_") for key in state):
-        state.update({prefix + name: p for name, p in rnn.named_parameters() if name.startswith("spread_")})

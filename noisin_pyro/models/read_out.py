@@ -12,9 +12,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import integer
+from noisin_pyro._lookup import BatchError, integer
 from noisin_pyro.models._module import ReusableModule
-from noisin_pyro.models._validation import BatchError
 from noisin_pyro.recurrence.matmul import (
     check_bfloat16_operands,
     check_matmul_precision,

@@ -10,8 +10,8 @@ from pyro.distributions import Independent, TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import transform_to
 
+from noisin_pyro._lookup import BatchError
 from noisin_pyro.models._module import ReusableModule
-from noisin_pyro.models._validation import BatchError
 from noisin_pyro.models.read_out import Emission
 
 

@@ -12,7 +12,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import integer, named
+from noisin_pyro._lookup import BatchError, boolean, integer, named
 from noisin_pyro.models._module import ReusableModule, put_into_store
 from noisin_pyro.models._validation import AnySpread, State
 from noisin_pyro.models.dropout import Dropout, draw
@@ -135,7 +135,7 @@ class SequenceModel(ReusableModule):
         """
         x = self.embed(inputs)
         if x.dim() < 3:
-            raise ValueError(f"inputs must have the axes (..., batch, time, features), got {tuple(x.shape)}")
+            raise BatchError(f"inputs must have the axes (..., batch, time, features), got {tuple(x.shape)}")
         targets = self._checked_targets(targets, x, mask)
         self._sample_globals()
         with self.sequences(x.shape[-3], size):
@@ -171,7 +171,7 @@ class SequenceModel(ReusableModule):
             ValueError: for an empty batch, or a size that is not an integer, or is below the batch's.
         """
         if batch < 1:
-            raise ValueError("inputs must contain at least one sequence, got an empty batch; skip it")
+            raise BatchError("inputs must contain at least one sequence, got an empty batch; skip it")
         if size is not None:
             size = integer("size (of the data set)", size, batch)
         if size is None or size == batch:
@@ -213,7 +213,8 @@ class LanguageModel(SequenceModel):
         backend: str = "auto",
         emission_hidden_size: int | None = None,
     ) -> None:
-        if tie_weights and emission_hidden_size not in (None, hidden_size):
+        vocabulary_size = integer("vocabulary_size", vocabulary_size)
+        if boolean("tie_weights", tie_weights) and emission_hidden_size not in (None, hidden_size):
             raise ValueError(
                 f"tie_weights needs a read-out as wide as the embedding, {hidden_size} units, got "
                 f"emission_hidden_size={emission_hidden_size}; make both equal, or do not tie the weights"
@@ -246,15 +247,16 @@ class LanguageModel(SequenceModel):
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Tokens ``(..., B, T)`` to ``(..., B, T, H)``."""
-        if inputs.is_floating_point() or inputs.dim() < 2:
+        if inputs.is_floating_point() or inputs.dtype == torch.bool or inputs.dim() < 2:
             shape = tuple(inputs.shape)
-            raise ValueError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} of shape {shape}")
+            raise BatchError(f"inputs must be integer tokens (..., batch, time), got {inputs.dtype} of shape {shape}")
+        inputs = inputs if inputs.dtype in (torch.int64, torch.int32) else inputs.long()
         weight = self.embedding.weight
         try:
             # Sampled embeddings have the samples' dimensions in front, then a 1 for the sequences that share them.
             return self.embedding(inputs) if weight.dim() == 2 else weight.squeeze(-3)[..., inputs, :]
         except IndexError as error:  # on a CPU; a comparison before would cost time at every step
-            raise ValueError(
+            raise BatchError(
                 f"inputs must be tokens from 0 to {self.emission.output_size - 1}, got {int(inputs.min())} to "
                 f"{int(inputs.max())}; encode the text with the vocabulary of the model"
             ) from error

@@ -12,7 +12,7 @@ import torch
 from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroParam, PyroSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisin_pyro._lookup import as_number
 from noisin_pyro.models._module import ReusableModule
@@ -167,3 +167,9 @@ def _spread_prior(spread: Any) -> SpreadPrior:
     prior = SpreadPrior(spread.prior, 0)
     prior.layer = spread.layer
     return prior
+
+
+def keep_spreads(rnn: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a state dict without spreads (torch's) leave learned spreads unchanged."""
+    if not any(key.startswith(f"{prefix}spread_") for key in state):
+        state.update({prefix + name: p for name, p in rnn.named_parameters() if name.startswith("spread_")})

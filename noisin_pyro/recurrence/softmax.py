@@ -15,6 +15,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.nn import functional as F
 
+from noisin_pyro._lookup import BatchError
 from noisin_pyro.recurrence.matmul import (
     check_bfloat16_operands,
     custom_gradients_work,
@@ -92,7 +93,7 @@ class Softmax(dist.Categorical):
         try:
             super()._validate_sample(value)
         except ValueError as error:
-            raise ValueError(
+            raise BatchError(
                 f"targets must be in the support, classes from 0 to {self._num_events - 1}, got {value.min().item():g} "
                 f"to {value.max().item():g}; encode the text with the vocabulary of the model"
             ) from error

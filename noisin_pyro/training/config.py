@@ -49,7 +49,10 @@ class Config:
         optimizer_class(self.optimization.optimizer)
         for option, name, names in (("cell", self.model.cell, CELLS), ("emission", self.model.emission, EMISSIONS)):
             if name is not None and not is_import_path(name):
-                known(f"{option} (or the import path MODULE:NAME of your own)", name, names)
+                try:
+                    known(option, name, names)
+                except ValueError as error:
+                    raise ValueError(f"{error}; the import path of your own is MODULE:NAME") from None
         if self.run.ensemble_samples == 1:
             raise ValueError("ensemble samples must be 0 (none) or at least 2, got 1")
         self._require_effective_options()
@@ -165,7 +168,7 @@ class Config:
         Raises:
             ValueError: naming them. Nothing has been imported.
         """
-        unnamed = sorted(self.import_paths.difference(imports))
+        unnamed = sorted(self.import_paths.difference([imports] if isinstance(imports, str) else imports))
         if unnamed:
             raise ValueError(
                 f"{str(folder)!r} needs code that its configuration names, {', '.join(unnamed)}; if you trust it, name "

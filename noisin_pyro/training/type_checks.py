@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,8 @@ def check_types(record: T) -> T:
         name = f"{first['loc'][0]}".replace("_", " ")
         message = first["msg"].replace("greater than or equal to", "at least")
         expected = re.sub(r"^\w+ should", "must", message) if " should" in message else f"must be valid ({message})"
+        if isinstance(first["input"], float) and not math.isfinite(first["input"]):
+            expected = "must be a finite number"
         raise ValueError(f"{name} {expected}, got {first['input']!r}") from error
     return record
 

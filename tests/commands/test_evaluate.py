@@ -147,7 +147,10 @@ def test_both_are_exact_for_the_deterministic_music(
         ("--samples 3", "--samples=3 has no effect on --method='mean'"),
         ("--method ensemble --samples 1", "at least 2"),
         ("--method importance --samples 0", "positive integer"),
-        ("--method particle-filter --samples 6", "got 6 and 4"),
+        (
+            "--method particle-filter --samples 6",
+            "a multiple of 4, since 4 islands divide the particles equally, got 6",
+        ),
         ("--method particles", "--method"),
         ("--window 0", "window must be at least 1"),
         ("--eval-batch-size 1000", "--eval-batch-size must be at most 630"),

@@ -187,6 +187,15 @@ def test_numbers_that_may_be_ids_are_reported(
     assert ("column 'shop' has equal numbers in blocks; if it names series" in caplog.text) == is_reported
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float64])
+def test_numbers_have_torch_s_default_type_or_the_given_one(dtype: torch.dtype | None, tmp_path: Path) -> None:
+    corpus = load(tmp_path, text(), Columns(("sales",)), dtype=dtype)
+    for part in (corpus.train, corpus.valid, corpus.test):
+        assert part.inputs.dtype == part.targets.dtype == (dtype or torch.get_default_dtype())
+    with pytest.raises(ValueError, match=r"dtype must be a floating-point type, got torch\.int64"):
+        load(tmp_path, text(), Columns(("sales",)), dtype=torch.int64)
+
+
 def test_scaling_is_fitted_to_the_training_steps(tmp_path: Path) -> None:
     corpus = load(tmp_path, text(), Columns(("sales",)), valid=0.25, test=0.25)
     steps = 1.25 * np.arange(1, 7)

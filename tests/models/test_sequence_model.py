@@ -215,6 +215,24 @@ def test_wrong_emissions(emission: Any, output_size: int | None, message: str) -
         SequenceModel(make_rnn(), emission, output_size)
 
 
+def test_layers_and_sizes_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="rnn must be a NoisyRNN, got LSTM"):
+        SequenceModel(torch.nn.LSTM(3, 4), "gaussian", 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="vocabulary_size must be a positive integer, got 0"):
+        LanguageModel(0, 4)
+    with pytest.raises(ValueError, match="tie_weights must be True or False, got 'yes'"):
+        LanguageModel(5, 4, tie_weights="yes")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="name must be the prefix of the sample sites, such as 'z', got ''"):
+        NoisyRNN(3, 4, name="")
+
+
+def test_tokens_of_any_integer_type() -> None:
+    model, tokens = LanguageModel(7, 4, spread=0.0), torch.randint(7, (2, 3))
+    expected = model(tokens, tokens).emission.log_prob(tokens)
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        assert torch.equal(model(tokens.to(dtype), tokens.to(dtype)).emission.log_prob(tokens.to(dtype)), expected)
+
+
 def test_an_emission_for_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"hidden_size|units"):
         SequenceModel(make_rnn(), Categorical(UNITS + 1, OUTPUTS))

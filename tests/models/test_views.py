@@ -1,10 +1,14 @@
 """All backends and views define the same model."""
 
+import warnings
+from typing import Any
+
 import pyro
 import pytest
 import torch
 from pyro import poutine
 from pyro.distributions import LogNormal
+from pyro.infer import Predictive, Trace_ELBO
 from torch import Tensor
 
 import noisin_pyro as nz
@@ -218,3 +222,21 @@ def test_innovations_with_a_support_that_depends_on_a_sampled_spread_are_refused
     model = nz.SequenceModel(make_rnn(noise="gamma:multiplicative", spread=nz.Spread(prior=PRIOR)), "gaussian", 2)
     with pytest.raises(ValueError, match="support depends on its spread, and the spread has a prior"):
         nz.innovations(model.double())(make_inputs())
+
+
+@pytest.mark.parametrize("name", ["mean-field", "smoothing"])
+def test_a_guide_by_name_needs_its_view_outside_the_library(name: str) -> None:
+    """Pyro's own functions would ignore noise that the model does not sample."""
+    model = nz.SequenceModel(make_rnn(), "gaussian", 2).double()
+    guide, x = nz.guides.get(name, model), torch.zeros(*make_inputs().shape[:-1], 2).double()
+    loss = Trace_ELBO().loss(nz.innovations(model), guide, make_inputs(), x)
+    assert loss == loss
+    Predictive(nz.innovations(model), guide=guide, num_samples=2)(make_inputs(), x)
+    for call in (lambda: Trace_ELBO().loss(model, guide, make_inputs(), x), lambda: predicted(model, guide, x)):
+        with warnings.catch_warnings(), pytest.raises(ValueError, match=r"pass the view .* innovations\(model\)"):
+            warnings.simplefilter("ignore")  # Pyro's own about sites of the guide
+            call()
+
+
+def predicted(model: nz.SequenceModel, guide: Any, x: Tensor) -> Any:
+    return Predictive(model, guide=guide, num_samples=2)(make_inputs(), x)

@@ -111,6 +111,8 @@ def test_what_a_run_has_in_its_folder(path: Path) -> None:
     assert isinstance(corpus.train, Series) and run.series == corpus.train.format
     assert isinstance(run.model.emission, Scaled) and run.series.columns.frequency == "D"
     assert run.corpus.test.num_steps == result.test.num_steps
+    assert nz.evaluate(run.model, run.corpus.test).nats_per_step == pytest.approx(result.test.nats_per_step, abs=1e-12)
+    assert run.corpus.test.inputs.dtype == torch.float32 and corpus.test.inputs.dtype == torch.float64
     content = json.loads((result.folder / "config.json").read_text())
     assert content["data"]["values"] == ["sales"] and from_json(to_json(run.config)) == run.config
     resumed = nz.train(dataclasses.replace(nz.Config(), run=Run(resume=result.folder)), epochs=3)
@@ -163,6 +165,7 @@ def test_windows_are_of_training_alone(path: Path) -> None:
     ("more", "message"),
     [
         (("--time", "day"), "there is no column 'day'; the columns are"),
+        (("--id", "stor"), "there is no column 'stor'; the columns are"),
         (("--split", "series"), "split by series needs at least 3 series, got 2"),
         (("--emission", "categorical"), "emission must be of vectors, got Categorical"),
         (("--tie-weights",), "tied weights are for texts"),

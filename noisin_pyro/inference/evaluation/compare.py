@@ -19,7 +19,6 @@ from noisin_pyro.inference.arguments import check_data
 from noisin_pyro.inference.evaluation.evaluate import METHODS, evaluate
 from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.filtering.support import own_forward
-from noisin_pyro.inference.generation import seeded
 from noisin_pyro.inference.guides import Guide
 from noisin_pyro.models import SequenceModel
 from noisin_pyro.models.views import underlying
@@ -126,7 +125,6 @@ def compare(
     samples = _by_method(num_samples, asked)
     if "importance" in asked:
         arviz.load()  # before the timing starts
-    device = next(iter(data.batches())).targets.device
     rows, first = [], None
     for name, entry in models.items():
         model, guide = entry if isinstance(entry, tuple) else (entry, None)
@@ -138,13 +136,12 @@ def compare(
             if guide is not None and method in own:
                 scores.insert(scores.index((method, None)) + 1, (method, guide))
         for method, proposal in scores:
-            options = {"num_samples": samples.get(method), "batch_size": batch_size, "guide": proposal}
+            options: dict[str, Any] = {"num_samples": samples.get(method), "guide": proposal}
             logger.info("scoring %s: %s%s", name, method, "" if proposal is None else " with the guide")
             try:
-                with seeded(seed, device):
-                    started = time.perf_counter()
-                    result = evaluate(model, data, method, **options)
-                    seconds = time.perf_counter() - started
+                started = time.perf_counter()
+                result = evaluate(model, data, method, batch_size=batch_size, seed=seed, **options)
+                seconds = time.perf_counter() - started
             except ValueError as error:
                 error.add_note(f"while scoring {name!r} by {method!r}")
                 raise

@@ -21,6 +21,7 @@ from noisin_pyro.inference.evaluation.predictive import predict
 from noisin_pyro.inference.evaluation.result import Evaluation
 from noisin_pyro.inference.filtering.resampling import checked_threshold
 from noisin_pyro.inference.filtering.support import own_forward
+from noisin_pyro.inference.generation import seeded
 from noisin_pyro.inference.guides.view import is_point_estimate, program_of
 from noisin_pyro.inference.observed import is_latent, refuse_given_targets, require_same_emission
 from noisin_pyro.inference.series_of_model import require_format_of
@@ -45,6 +46,7 @@ def evaluate(
     guide: Callable[..., Any] | None = None,
     islands: int | None = None,
     threshold: float | None = None,
+    seed: int | None = None,
 ) -> Evaluation:
     """Score a model on held-out data.
 
@@ -82,6 +84,8 @@ def evaluate(
         threshold: the particles of an island are resampled if their effective sample size is below this fraction of
             their number (default: 0.5); 0 never resamples, which is best for an accurate smoothing guide. For
             ``"particle-filter"``.
+        seed: seed of this score, which then leaves the state of torch's generators unchanged. By default torch's
+            generators are used.
 
     Raises:
         ValueError: an unknown method, options that do not apply to it, a model that samples weights or γ (except for
@@ -95,6 +99,21 @@ def evaluate(
     _refuse_handlers(model, method)
     refuse_given_targets(model)
     require_format_of(program_of(model), data)
+    with seeded(seed, next(iter(data.batches())).targets.device):
+        return _score(model, data, method, num_samples, batch_size, log_probs, guide, islands, threshold)
+
+
+def _score(
+    model: Callable[..., Any],
+    data: Sequences | Stream,
+    method: str,
+    num_samples: int,
+    batch_size: int | None,
+    log_probs: bool,
+    guide: Callable[..., Any] | None,
+    islands: int | None,
+    threshold: float | None,
+) -> Evaluation:
     if method == "importance":
         trace = _trace(model, data, batch_size)
         for name in _conditioned_noise(trace):

@@ -109,12 +109,9 @@ def posterior(
             ``max_memory``.
     """
     options = checked_options(method, guide, num_samples, num_proposals, num_chains, warmup_steps, thin)
-    check_data(data)
-    check_programs(data, model, guide)
+    _check(model, data, guide)
     model = view_for(guide, model)
     data = _sequences(data)
-    refuse_given_targets(model)
-    require_format_of(program_of(model), data)
     (batch,) = data.batches()
     with seeded(seed, batch.inputs.device):
         smoothing = options.method == "smoother"
@@ -133,8 +130,7 @@ def posterior(
         elif smoothing:
             draws = by_smoothing(model, batch, num_samples, options.num_chains, particles)
         else:
-            if guide is not None and options.num_proposals is None:
-                _warn_of_prior_draws(model, guide, batch, shared)
+            _warn_of_prior_draws(model, guide, batch, options, shared)
             draws = by_importance(model, guide, batch, num_samples, options.num_proposals, draws_per_run)
         groups = groups_of(model, batch, draws.latents, options.num_draws, draws_per_run)
         groups["prior"] = groups_of(model, batch, {}, options.num_draws, draws_per_run)["posterior"]
@@ -161,7 +157,19 @@ def _sequences(data: Sequences | Stream) -> Sequences:
     return Sequences(batch.inputs, batch.targets, batch.lengths)
 
 
-def _warn_of_prior_draws(model: Program, guide: Program, batch: Batch, shared: list[str]) -> None:
+def _check(model: Program, data: Sequences | Stream, guide: Program | None) -> None:
+    check_data(data)
+    check_programs(data, model, guide)
+    refuse_given_targets(model)
+    require_format_of(program_of(model), data)
+
+
+def _warn_of_prior_draws(
+    model: Program, guide: Program | None, batch: Batch, options: Options, shared: list[str]
+) -> None:
+    """Warn if what a guide gives as draws of γ or weights are those of their priors."""
+    if guide is None or options.num_proposals is not None:
+        return
     _, guide_trace = run(model, batch, 1, guide)
     by_name = isinstance(program_of(guide), Guide)  # which draws γ and weights from their priors
     if names := [name for name in shared if by_name or name not in guide_trace]:

@@ -214,7 +214,8 @@ class TestRefusals:
                 "AutoDelta is a point estimate without a density",
             ),
             ({"method": "particle-filter", "threshold": 1.5}, "threshold must be from 0 .* to 1, got 1.5"),
-            ({"method": "particle-filter", "num_samples": 10}, "num_samples must be a multiple of .* got 10 and 4"),
+            ({"method": "particle-filter", "threshold": "0.5"}, "threshold must be from 0 .* to 1, got '0.5'"),
+            ({"method": "particle-filter", "num_samples": 10}, "num_samples must be a multiple of 4, since .* got 10"),
             ({"method": "particle-filter", "islands": 0}, "islands must be a positive integer, got 0"),
         ],
     )

@@ -325,6 +325,53 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"state must have z of shape \(1, 5, 3, 3\)"):
             filtering(model, particles=5)(*arguments, state=bound.returned.state)
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"lengths": torch.tensor([9, 5, 5])}, "lengths must be from 0 to 5, got 5 to 9"),
+            ({"lengths": torch.tensor([-1, 2, 3])}, "lengths must be from 0 to 5, got -1 to 3"),
+            ({"lengths": torch.tensor([2.5, 3.0, 3.0])}, "lengths must be a tensor of integers"),
+            ({"lengths": [5, 4, 3]}, "lengths must be a tensor of integers"),
+            ({"lengths": torch.tensor([5, 5])}, r"lengths must be a tensor of integers, \(3,\)"),
+            ({"mask": torch.ones(1, BATCH, STEPS).bool()}, "mask must have no axes in front of the batch"),
+            ({"targets": torch.zeros(1, BATCH, STEPS, OUTPUTS)}, "targets must have no axes in front of the batch"),
+            ({"inputs": torch.zeros(1, BATCH, STEPS, 2)}, r"inputs must have the axes \(batch, time, features\)"),
+            ({"inputs": torch.zeros(STEPS, 2)}, r"inputs must have the axes \(batch, time, features\)"),
+            (
+                {"inputs": torch.zeros(0, STEPS, 2), "targets": torch.zeros(0, STEPS, OUTPUTS)},
+                "inputs must contain at least one sequence",
+            ),
+            ({"targets": torch.full((BATCH, STEPS, OUTPUTS), 0.5)}, "targets must be in the support of the emission"),
+            ({"targets": torch.full((BATCH, STEPS, OUTPUTS), math.inf)}, "targets must be finite"),
+            ({"targets": torch.tensor([math.nan, 1, 0, 1]).expand(BATCH, STEPS, 4)}, "single values are missing"),
+            ({"size": 2}, "size .* must be an integer of at least 3"),
+        ],
+    )
+    def test_batches_that_the_model_refuses(self, change, message):
+        inputs, targets = data()
+        arguments = {"inputs": inputs, "targets": targets} | change
+        for bound in (filtering(make()), *([PriorAsGuide_ELBO()(make())] if "axes" not in message else [])):
+            with pytest.raises(ValueError, match=message):
+                bound(**arguments)
+
+    def test_what_it_returned_is_not_the_state(self):
+        bound, arguments = filtering(make()), data()
+        bound(*arguments)
+        with pytest.raises(ValueError, match=r"state must be tensors, got FilteringOutput.*bound\.returned\.state"):
+            bound(*arguments, state=bound.returned)
+
+    def test_options_that_are_set_later(self):
+        bound, arguments = filtering(make()), data()
+        bound.elbo.num_particles = 2 * PARTICLES
+        bound(*arguments)
+        assert bound.returned.state[0].shape[1] == 2 * PARTICLES
+        with pytest.raises(ValueError, match="ancestor_term must be True or False, got 'no'"):
+            filtering(make(), ancestor_term="no")
+
+    def test_there_are_no_weights_of_whole_samples(self):
+        with pytest.raises(ValueError, match="no weights of whole samples, since particles are resampled"):
+            PriorAsGuide_ELBO(PARTICLES, bound="filtering").log_weights(make(), None, *data())
+
     def test_masks_and_scales_around_the_call_are_those_of_the_sequences(self):
         bound, arguments, values = filtering(make()), data(), []
         mask = torch.tensor([True, False, True])

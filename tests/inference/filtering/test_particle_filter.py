@@ -22,6 +22,7 @@ from noisin_pyro import (
     unroll,
 )
 from noisin_pyro.data import Batch, Sequences, Stream
+from noisin_pyro.inference import guides
 from noisin_pyro.inference.filtering.particle_filter import Filtered, run
 from noisin_pyro.inference.filtering.resampling import select, systematic_ancestors
 from noisin_pyro.models import CELLS, Emission, States
@@ -52,6 +53,29 @@ class TestLinearGaussian:
         assert (result.resamplings == 0) == (threshold == 0)
         if threshold == 1:
             assert result.resamplings == 4
+
+    def test_sequences_without_targets_change_neither_the_error_nor_the_number_of_resamplings(self, linear_gaussian):
+        """A proposal weights their noise, but they are not scored."""
+        model, steps = linear_gaussian(), 6
+        guide = guides.get("smoothing", model, hidden_size=3)
+        pyro.set_rng_seed(0)
+        with torch.no_grad():
+            for parameter in guide.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        x, inputs = torch.randn(4, steps, 2).double(), torch.zeros(4, steps, 1).double()
+        mask = torch.zeros(4, steps).bool()
+        mask[0] = True
+        all_four = Sequences(inputs, x, mask=mask)
+        alone = Sequences(inputs[:1], x[:1])
+        of_four, of_one = (
+            [evaluate(model, data, "particle-filter", 80, guide=guide, threshold=1.0, seed=i) for i in range(60)]
+            for data in (all_four, alone)
+        )
+        assert {result.resamplings for result in of_four} == {steps} == {result.resamplings for result in of_one}
+        errors = [torch.tensor([result.monte_carlo_error for result in runs]).log() for runs in (of_four, of_one)]
+        # Student's t at a fixed seed; false-alarm rate 2e-4
+        difference = errors[0].mean() - errors[1].mean()
+        assert difference.abs() < 3.8 * torch.stack([each.var() for each in errors]).mean().mul(2 / 60).sqrt()
 
 
 def seeded(model: SequenceModel, windows: list[Batch]) -> Filtered:

@@ -138,6 +138,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match="thin has no effect on method='smoother'"):
             look(model, data, method="smoother", thin=2)
 
+    def test_stored_particles_are_memory(self):
+        model, data = make(), some_data(steps=50)
+        with pytest.raises(
+            ValueError, match=r"max_memory: 8 draws take .* than 2 MB; use fewer particles \(about num_pa"
+        ):
+            look(model, data, method="smoother", num_samples=2, num_particles=5000, max_memory=2_000_000)
+        look(model, data, method="smoother", num_samples=2, num_particles=50, max_memory=2_000_000)
+
     def test_conditioned_spread(self):
         prior = nz.Spread(prior=dist.Gamma(2.0, 4.0))
         model, data = make(spread=prior), some_data()
