@@ -76,7 +76,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], monkeypa
         ("train --hidden-size many", "--hidden-size"),
         ("train --hidden-size 0", "--hidden-size must be"),
         ("train --epochs", "--epochs"),
-        ("train --cell elman", "cell (or the import path"),
+        ("train --cell elman", "cell must be one of"),
         ("train --optimizer Adm", "adam"),
         ("train --noise gausian", "gaussian"),
         ("train --noise gamma:native", "gamma"),
