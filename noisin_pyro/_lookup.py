@@ -129,14 +129,15 @@ def as_number(value: Any) -> Any:
 
 
 def boolean(argument: str, value: Any) -> bool:
-    """True or False, NumPy's too.
+    """True or False, also as 1 or 0, or of NumPy or torch.
 
     Raises:
         ValueError: for anything else, such as "no", which Python takes for true.
     """
-    if not isinstance(as_number(value), bool):
+    number = as_number(value)
+    if not isinstance(number, int) or number not in (0, 1):
         raise ValueError(f"{argument} must be True or False, got {value!r}")
-    return bool(value)
+    return bool(number)
 
 
 def integer(argument: str, value: Any, minimum: int = 1) -> int:

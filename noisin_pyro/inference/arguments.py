@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from pyro.nn import PyroModule
 from torch import nn
 
 from noisin_pyro.data import Sequences, Stream
@@ -56,10 +57,13 @@ def check_programs(data: Sequences | Stream, model: object, guide: object, *keyw
 
 def _keywords(program: Callable[..., Any]) -> set[str] | None:
     """The names of a program's arguments; None if it takes any."""
-    is_module = isinstance(program, nn.Module) and type(program).forward is not nn.Module.forward
-    function: Any = getattr(program, "forward") if is_module else program  # noqa: B009, a function has none
-    try:
-        parameters = inspect.signature(function).parameters
+    kind: Any = type(program)
+    calls_forward = isinstance(program, nn.Module) and kind.__call__ in (nn.Module.__call__, PyroModule.__call__)
+    function: Any = program
+    if calls_forward and kind.forward is not nn.Module.forward:
+        function = function.forward
+    try:  # a wrapper may take more than what it wraps
+        parameters = inspect.signature(function, follow_wrapped=False).parameters
     except (TypeError, ValueError):  # of a built-in function
         return None
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -18,7 +18,7 @@ from pyro.poutine import Trace
 from pyro.util import check_if_enumerated, check_site_shape, warn_if_nan
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import boolean, integer
+from noisin_pyro._lookup import as_number, boolean, integer
 from noisin_pyro.inference.elbo_options import check_options
 from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering.resampling import checked_threshold
@@ -175,7 +175,8 @@ class PriorAsGuide_ELBO(ELBO):
         return value, surrogate, returned_values(traces)
 
     def _check_kl_weight(self) -> None:
-        if not (isinstance(self.kl_weight, Real) and 0 <= self.kl_weight < math.inf):
+        weight = as_number(self.kl_weight)
+        if not (isinstance(weight, Real) and 0 <= weight < math.inf):
             raise ValueError(f"kl_weight must be a number >= 0, got {self.kl_weight!r}")
         if self.kl_weight != 1 and self.bound != "elbo":
             raise ValueError(

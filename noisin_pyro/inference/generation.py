@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 from torch.utils._pytree import tree_map_only
 
-from noisin_pyro._lookup import integer
+from noisin_pyro._lookup import as_number, integer
 from noisin_pyro.data.sequences import is_integer_tensor
 from noisin_pyro.inference.filtering.resampling import resample
 from noisin_pyro.inference.importance_weights import effective_sample_size
@@ -188,7 +188,8 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     if seed is None:
         yield
         return
-    seed = integer("seed", seed, 0)
+    if not isinstance(as_number(seed), int):
+        raise ValueError(f"seed must be an integer, got {seed!r}")
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         yield

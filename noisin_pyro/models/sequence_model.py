@@ -65,7 +65,7 @@ class SequenceModel(ReusableModule):
         emission_hidden_size: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(rnn, NoisyRNN):
+        if not isinstance(getattr(rnn, "_orig_mod", rnn), NoisyRNN):  # torch.compile wraps it
             raise ValueError(f'rnn must be a NoisyRNN, got {type(rnn).__name__}; use NoisyRNN(..., cell="lstm"), say')
         if isinstance(emission, nn.Module) and not isinstance(emission, Emission):
             emission, output_size = ModuleEmission(emission, rnn.hidden_size, output_size), None

@@ -15,6 +15,7 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
+from noisin_pyro._lookup import BatchError
 from noisin_pyro.models.dropout import Mask
 from noisin_pyro.models.noisy_path import NoisyPath, real_steps, sample_noisy, site_info
 from noisin_pyro.models.weight_priors import NormalWeights
@@ -125,13 +126,14 @@ def require_view_of_noise(name: str) -> None:
     Raises:
         ValueError: where it is not.
     """
-    if any(isinstance(handler, _Handler) for handler in _PYRO_STACK):
+    conditions = [handler for handler in _PYRO_STACK if isinstance(handler, ConditionMessenger)]
+    if any(isinstance(handler, _Handler) for handler in _PYRO_STACK) or any(name in each.data for each in conditions):
         return
     for handler in _PYRO_STACK:
-        is_replay = type(handler) is ReplayMessenger  # a subclass is this library's, which checks all sites
-        given: Any = handler.trace if is_replay else getattr(handler, "data", None)
-        if (is_replay or isinstance(handler, ConditionMessenger)) and given is not None and f"{name}_noise" in given:
-            raise ValueError(
+        # a subclass of the replay is this library's, which checks all sites
+        given: Any = handler.trace if type(handler) is ReplayMessenger else getattr(handler, "data", None)
+        if (type(handler) is ReplayMessenger or handler in conditions) and given and f"{name}_noise" in given:
+            raise BatchError(
                 f"{name}_noise is given, by a guide, say, but the model samples {name}; outside this library's ELBO "
                 "pass the view that the guide acts on, innovations(model)"
             )

@@ -1,8 +1,10 @@
 """What functions of inference say about data and programs that they cannot use."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -87,8 +89,40 @@ def test_a_seed_makes_a_score_and_leaves_the_generators_alone() -> None:
         one, two = (nz.evaluate(model, data, method, 8, seed=5).nats_per_step for _ in range(2))
         assert one == two != nz.evaluate(model, data, method, 8, seed=6).nats_per_step
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(ValueError, match=r"seed must be an integer of at least 0, got 1\.5"):
+    with pytest.raises(ValueError, match=r"seed must be an integer, got 1\.5"):
         nz.evaluate(model, data, "ensemble", seed=1.5)  # type: ignore[arg-type]
+
+
+def test_programs_that_are_wrapped() -> None:
+    """What counts are the arguments of the wrapper, or of a module's own ``__call__``."""
+    model = make()
+
+    def narrow(inputs: Any, targets: Any = None) -> Any:
+        return model(inputs, targets)
+
+    @functools.wraps(narrow)
+    def wide(*args: Any, state: Any = None, lengths: Any = None, **options: Any) -> Any:
+        return narrow(*args, **options)
+
+    class Called(nn.Module):
+        def forward(self, inputs: Any) -> Any:
+            return inputs
+
+        def __call__(self, inputs: Any, targets: Any = None, **options: Any) -> Any:
+            return model(inputs, targets, **options)
+
+    for program in (wide, Called(), pyro.poutine.scale(wide, 1.0)):  # type: ignore[attr-defined]
+        assert nz.evaluate(program, some_data(), "ensemble", 4).kind == "predictor"
+
+
+def test_numbers_of_torch_and_flags_of_numpy() -> None:
+    model, data = make(), some_data()
+    half = torch.tensor(0.5)
+    bound = nz.PriorAsGuide_ELBO(kl_weight=half)  # type: ignore[arg-type]
+    assert bound.loss(model, None, data.inputs, data.targets) > 0
+    nz.evaluate(model, data, "particle-filter", 8, threshold=half, seed=-1)  # type: ignore[arg-type]
+    for flag in (1, np.bool_(True), torch.tensor(True)):
+        assert nz.NoisyRNN(2, 3, feedback=flag).feedback is True  # type: ignore[arg-type]
 
 
 def test_draws_of_the_prior_are_not_passed_off_as_those_of_a_guide() -> None:

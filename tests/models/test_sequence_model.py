@@ -226,6 +226,11 @@ def test_layers_and_sizes_of_another_kind_are_refused() -> None:
         NoisyRNN(3, 4, name="")
 
 
+def test_compiled_layers() -> None:
+    model = SequenceModel(torch.compile(NoisyRNN(2, 4), backend="eager"), "gaussian", 2)  # type: ignore[arg-type]
+    assert model.rnn.hidden_size == 4
+
+
 def test_tokens_of_any_integer_type() -> None:
     model, tokens = LanguageModel(7, 4, spread=0.0), torch.randint(7, (2, 3))
     expected = model(tokens, tokens).emission.log_prob(tokens)

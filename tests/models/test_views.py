@@ -238,5 +238,11 @@ def test_a_guide_by_name_needs_its_view_outside_the_library(name: str) -> None:
             call()
 
 
+def test_states_that_are_given_beside_their_noise() -> None:
+    model = nz.SequenceModel(make_rnn(), "gaussian", 2).double()
+    draws = Predictive(nz.innovations(model), num_samples=4, return_sites=["z_1", "z_1_noise"])(make_inputs())
+    assert "x" in Predictive(model, posterior_samples=draws)(make_inputs())
+
+
 def predicted(model: nz.SequenceModel, guide: Any, x: Tensor) -> Any:
     return Predictive(model, guide=guide, num_samples=2)(make_inputs(), x)

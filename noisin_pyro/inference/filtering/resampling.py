@@ -8,6 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from noisin_pyro._lookup import as_number
 from noisin_pyro.models import States
 
 
@@ -17,9 +18,10 @@ def checked_threshold(threshold: float) -> float:
     Raises:
         ValueError: one that is not a number from 0 to 1.
     """
-    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+    number = as_number(threshold)
+    if not (isinstance(number, Real) and 0 <= number <= 1):
         raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
-    return threshold
+    return number
 
 
 def systematic_ancestors(log_w: Tensor, due: Tensor) -> Tensor:

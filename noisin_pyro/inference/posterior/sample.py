@@ -168,10 +168,11 @@ def _warn_of_prior_draws(
     model: Program, guide: Program | None, batch: Batch, options: Options, shared: list[str]
 ) -> None:
     """Warn if what a guide gives as draws of γ or weights are those of their priors."""
-    if guide is None or options.num_proposals is not None:
+    if guide is None or options.num_proposals is not None or not shared:
         return
-    _, guide_trace = run(model, batch, 1, guide)
-    by_name = isinstance(program_of(guide), Guide)  # which draws γ and weights from their priors
+    with seeded(0, batch.inputs.device):  # the draws stay those of the caller's seed
+        _, guide_trace = run(model, batch, 1, guide)
+    by_name = type(program_of(guide)) is Guide  # which draws γ and weights from their priors
     if names := [name for name in shared if by_name or name not in guide_trace]:
         warnings.warn(
             f"posterior: the guide does not learn {', '.join(names)}, whose draws are those of the prior however long "

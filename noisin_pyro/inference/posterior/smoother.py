@@ -83,7 +83,8 @@ def stored_bytes(program: Any, batch: Batch, num_particles: int) -> int:
     rows = min(total, _rows_in_block(program, batch, num_particles))
     noisy = sum(rnn.hidden_size if layer else rnn.input_size for layer in rnn.noisy_layers)
     log_w = torch.finfo(torch.float64).bits // 8
-    return rows * num_particles * steps * (noisy * next(rnn.parameters()).element_size() + log_w)
+    size = next(rnn.parameters(), torch.empty(0)).element_size()  # all weights may be sampled
+    return rows * num_particles * steps * (noisy * size + log_w)
 
 
 def refuse(program: SequenceModel) -> None:

@@ -138,6 +138,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match="thin has no effect on method='smoother'"):
             look(model, data, method="smoother", thin=2)
 
+    def test_layers_whose_weights_are_all_sampled(self):
+        model = make()
+        for name, weight in list(model.rnn.named_parameters()):
+            prior = dist.Normal(torch.zeros_like(weight), 1.0).to_event(weight.dim())
+            setattr(model.rnn, name, pyro.nn.PyroSample(prior))
+        with pytest.raises(ValueError, match=r"needs fixed weights and γ, but 'rnn\.weight_ih_l0' is sampled"):
+            look(model, some_data(), method="smoother", num_particles=10)
+
     def test_stored_particles_are_memory(self):
         model, data = make(), some_data(steps=50)
         with pytest.raises(
