@@ -128,7 +128,7 @@ def test_numbers_of_torch_and_flags_of_numpy() -> None:
 def test_draws_of_the_prior_are_not_passed_off_as_those_of_a_guide() -> None:
     model = make(spread=nz.Spread(prior=dist.Gamma(2.0, 4.0)))
     guide = nz.guides.get("smoothing", model)
-    with pytest.warns(
-        UserWarning, match=r"the guide does not learn rnn\.spread_1\.gamma, whose draws are those of the pri"
-    ):
+    with pytest.warns(UserWarning) as caught:  # another one may be of k̂
         look(model, some_data(), guide, 200, num_particles=0)
+    words = "the guide does not learn rnn.spread_1.gamma, whose draws are those of the prior"
+    assert any(words in str(warning.message) for warning in caught)

@@ -226,7 +226,9 @@ def test_layers_and_sizes_of_another_kind_are_refused() -> None:
         NoisyRNN(3, 4, name="")
 
 
-def test_compiled_layers() -> None:
+def test_compiled_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    validates = torch.distributions.Distribution._validate_args  # torch.compile turns it off for the process
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", validates)
     model = SequenceModel(torch.compile(NoisyRNN(2, 4), backend="eager"), "gaussian", 2)  # type: ignore[arg-type]
     assert model.rnn.hidden_size == 4
 
