@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Generator
-from numbers import Real
 from typing import Any
 
 import pyro
@@ -175,8 +174,8 @@ class PriorAsGuide_ELBO(ELBO):
         return value, surrogate, returned_values(traces)
 
     def _check_kl_weight(self) -> None:
-        weight = as_number(self.kl_weight)
-        if not (isinstance(weight, Real) and 0 <= weight < math.inf):
+        weight: Any = as_number(self.kl_weight)
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise ValueError(f"kl_weight must be a number >= 0, got {self.kl_weight!r}")
         if self.kl_weight != 1 and self.bound != "elbo":
             raise ValueError(

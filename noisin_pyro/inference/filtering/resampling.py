@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ def checked_threshold(threshold: float) -> float:
     Raises:
         ValueError: one that is not a number from 0 to 1.
     """
-    number = as_number(threshold)
-    if not (isinstance(number, Real) and 0 <= number <= 1):
+    number: Any = as_number(threshold)
+    if not isinstance(number, int | float) or not 0 <= number <= 1:
         raise ValueError(f"threshold must be from 0 (never resample) to 1, got {threshold!r}")
     return number
 
