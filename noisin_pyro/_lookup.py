@@ -140,6 +140,26 @@ def boolean(argument: str, value: Any) -> bool:
     return bool(number)
 
 
+def refuse_others(owner: str, given: Mapping[str, Any], supported: Mapping[str, tuple[Any, str]]) -> None:
+    """Check keywords of which one value is supported each.
+
+    Args:
+        owner: what has been called.
+        given: the keywords.
+        supported: that value of each, and what to do in place of any other.
+
+    Raises:
+        ValueError: for another value.
+        TypeError: for an unknown keyword.
+    """
+    for name, value in given.items():
+        if name not in supported:
+            raise TypeError(f"{owner} got an unexpected keyword argument {name!r}")
+        only, remedy = supported[name]
+        if value != only:
+            raise ValueError(f"{name}={value!r} is not supported: {remedy}")
+
+
 def integer(argument: str, value: Any, minimum: int = 1) -> int:
     """A whole number as an ``int``, from any type that is one (numpy's, too).
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from noisin_pyro._lookup import refuse_others
+
 BOUNDS = ("elbo", "importance", "filtering")
 # Keywords of Pyro's ELBOs without a meaning here: the value that is accepted, and why no other is.
 UNUSED = {
@@ -36,9 +38,4 @@ def check_options(
         raise ValueError(f"ancestor_term={ancestor_term} has no effect on threshold=0, without resampling; drop it")
     if bound == "filtering" and not vectorize_particles:
         raise ValueError('vectorize_particles=False has no effect on bound="filtering"; drop it')
-    for name, value in unused.items():
-        if name not in UNUSED:
-            raise TypeError(f"PriorAsGuide_ELBO got an unexpected keyword argument {name!r}")
-        default, reason = UNUSED[name]
-        if value != default:
-            raise ValueError(f"{name}={value!r} has no effect here: {reason}; drop it")
+    refuse_others("PriorAsGuide_ELBO", unused, UNUSED)

@@ -21,9 +21,9 @@ from noisin_pyro.recurrence.matmul import is_tracing, needs_torch_operations
 State = Tensor | tuple[Tensor, Tensor]
 # Options of torch's layers that have no other value here: that value, and what to do instead.
 OPTIONS_OF_TORCH = {
-    "batch_first": (True, "the batch is always the first axis: transpose the inputs"),
-    "bias": (True, "every layer has biases: set them to 0, with requires_grad=False"),
-    "bidirectional": (False, "a state has no access to later inputs: use a second network on the reversed sequence"),
+    "batch_first": (True, "the batch is always the first axis; transpose the inputs"),
+    "bias": (True, "every layer has biases; set them to 0, with requires_grad=False"),
+    "bidirectional": (False, "a state has no access to later inputs; use a second network on the reversed sequence"),
     "dropout": (0, 'use regularizer="variational-dropout" or a models.Dropout'),
     "nonlinearity": (None, 'use cell="tanh" or cell="relu"'),
     "proj_size": (0, "there are no projections"),
@@ -91,21 +91,6 @@ def layer_spread(
             f"{reached}; use the sigmoid cell, or the additive or multiplicative form"
         )
     return spread
-
-
-def check_options_of_torch(kind: str, options: dict[str, Any]) -> None:
-    """Check keywords of torch's layers that a layer of the given kind does not have.
-
-    Raises:
-        ValueError: for a value that is not supported.
-        TypeError: for an unknown keyword.
-    """
-    for name, value in options.items():
-        if name not in OPTIONS_OF_TORCH:
-            raise TypeError(f"{kind} got an unexpected keyword argument {name!r}")
-        only, remedy = OPTIONS_OF_TORCH[name]
-        if value != only:
-            raise ValueError(f"{name}={value} is not supported; {remedy}")
 
 
 def checked_name(name: Any) -> str:

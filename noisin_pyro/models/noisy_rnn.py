@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noisin_pyro._lookup import boolean, integer, known, named
+from noisin_pyro._lookup import boolean, integer, known, named, refuse_others
 from noisin_pyro.models._module import ReusableModule
 from noisin_pyro.models._validation import (
+    OPTIONS_OF_TORCH,
     AnySpread,
     State,
     check_dtypes,
     check_inputs,
-    check_options_of_torch,
     checked_name,
     initial_states,
     layer_spread,
@@ -92,7 +92,7 @@ class NoisyRNN(ReusableModule):
         regularizer: str | Dropout = "none",
         **of_torch: Any,
     ) -> None:
-        check_options_of_torch(type(self).__name__, of_torch)
+        refuse_others(type(self).__name__, of_torch, OPTIONS_OF_TORCH)
         super().__init__()
         self.input_size = input_size = integer("input_size", input_size)
         self.hidden_size = hidden_size = integer("hidden_size", hidden_size)

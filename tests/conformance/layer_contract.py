@@ -314,7 +314,7 @@ CONSTRUCTION: Sequence[Row] = (
     Row(
         "`device=`",
         of_options(device="meta"),
-        refused=r"device=meta .*use \.to\(device\), or",
+        refused=r"device='meta' .*use \.to\(device\), or",
         note="use `.to` or `with torch.device`",
     ),
 )

@@ -76,7 +76,7 @@ class TestKeywords:
         ],
     )
     def test_are_refused_without_a_meaning(self, options, reason):
-        with pytest.raises(ValueError, match=f"{next(iter(options))}=.* has no effect here: .*{reason}"):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}=.* is not supported: .*{reason}"):
             PriorAsGuide_ELBO(**options)
 
     def test_an_unknown_one_is_a_type_error(self):
