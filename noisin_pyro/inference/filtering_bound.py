@@ -24,13 +24,8 @@ from torch.distributions import Distribution
 
 from noisin_pyro._lookup import BatchError
 from noisin_pyro.data import Batch
-from noisin_pyro.inference.filtering.particle_filter import (
-    Filtered,
-    FilterStep,
-    Particles,
-    Settings,
-    filter_window,
-)
+from noisin_pyro.inference.filtering.differentiable import differentiable_filter
+from noisin_pyro.inference.filtering.particle_filter import Particles, Settings
 from noisin_pyro.inference.filtering.proposals import check_proposal
 from noisin_pyro.inference.filtering.support import conditions_around_call, filterable, refuse_own_forward
 from noisin_pyro.inference.guides import Guide
@@ -187,79 +182,6 @@ def _filter(
     with sequences:
         pyro.factor("x", log_likelihood)
     return FilteringOutput(_state(last), log_likelihood, filtered.effective_samples, filtered.resamplings)
-
-
-def differentiable_filter(
-    program: SequenceModel,
-    batch: Batch,
-    particles: Particles | None,
-    settings: Settings,
-    ancestor_term: bool,
-    state: State | None = None,
-) -> tuple[Tensor, Filtered, Particles]:
-    """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
-
-    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So a
-    softmax is differentiated for all steps and particles at once, in blocks.
-
-    Args:
-        program, batch, particles, settings, state: as for :func:`filter_window`, with one island.
-        ancestor_term: whether each particle carries the weight of its ancestor, divided by itself detached, through a
-            resampling (Ścibior and Wood 2021).
-    """
-    steps: list[FilterStep] = []
-    filtered, last = filter_window(program, batch, particles, settings, state, steps.append)
-    value = filtered.increments[0].sum(-1)
-    if not torch.is_grad_enabled():
-        return value, filtered, last
-    derivatives = torch.stack(_derivatives(steps, ancestor_term), -1)  # (K, B, T)
-    # a proposal's weights count at missing targets too
-    of_targets = derivatives if batch.mask is None else derivatives.where(batch.mask, 0.0)
-    log_p: Any = [step.log_p for step in steps]
-    if log_p[0] is None:
-        law: Any = program.emission(torch.stack([step.proposed.output for step in steps], -2))
-        surrogate = law.weighted_log_prob(batch.targets, of_targets)
-    else:
-        surrogate = _weighted(of_targets, torch.cat(log_p).movedim(0, -1))
-    surrogate = surrogate.sum((0, -1))
-    ratios: Any = [step.proposed.log_ratio for step in steps]
-    if ratios[0] is not None:
-        surrogate = surrogate + _weighted(derivatives, torch.stack(ratios, -1)).sum((0, -1))
-    # where log p̂ is -inf, it has no gradient
-    return value + (surrogate - surrogate.detach()).nan_to_num(0.0), filtered, last
-
-
-def _weighted(derivatives: Tensor, log_w: Tensor) -> Tensor:
-    """The product, 0 where the derivative is 0 and the log-weight may be -inf."""
-    return derivatives.to(log_w) * torch.where(derivatives == 0, 0.0, log_w)
-
-
-@torch.no_grad()
-def _derivatives(steps: list[FilterStep], ancestor_term: bool) -> list[Tensor]:
-    """∂log p̂ / ∂log w of each step, ``(K, B)``, where log w is what the step adds to the log-weights.
-
-    At a sequence's last step it is the normalized weight W_T. With the ancestor term, that of a particle is the sum
-    over its offspring, so the weight of all its descendants at the end. Without it, that of a particle that is
-    resampled is its weight W_t, since later steps do not depend on it.
-    """
-    derivatives: list[Tensor] = []
-    carried: Tensor | None = None
-    has_ended: Any = None  # which sequences have steps behind this one; None if all have
-    for step in reversed(steps):
-        due, active = step.resampled[0], step.active
-        weights = step.weighted.log_w[0].exp()
-        if carried is None:
-            carried, has_ended = weights, active
-        else:
-            if step.ancestors is not None:
-                before = weights
-                if ancestor_term:
-                    before = torch.zeros_like(carried).scatter_add_(0, step.ancestors[0], carried)
-                carried = torch.where(due, before, carried)
-            if active is not None:
-                carried, has_ended = torch.where(has_ended, carried, weights), has_ended | active
-        derivatives.append(carried if active is None else carried.where(active, 0.0))
-    return derivatives[::-1]
 
 
 def _particles(

@@ -20,7 +20,6 @@ from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, sco
 from noisin_pyro.models._module import in_context
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.models.read_out import check_support, with_plain_weights
-from noisin_pyro.recurrence.softmax import Softmax
 
 
 class Particles(NamedTuple):
@@ -46,8 +45,6 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
-        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, with its gradient; None for a softmax, of which the
-            scores of all steps would be too many to be stored.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -58,7 +55,6 @@ class FilterStep(NamedTuple):
     resampled: Tensor
     weighted: Particles
     proposed: Proposed
-    log_p: Tensor | None
     active: Tensor | None
     ancestors: Tensor | None
 
@@ -195,7 +191,7 @@ def filter_step(
 ) -> FilterStep:
     """Propagate the particles, weight them by p(x_t | z_t) p(noise) / q(noise), and resample them if needed.
 
-    States and ``log_p`` have gradients, weights have none: ``filtering_bound.py`` has the gradient of log p̂.
+    States have gradients, weights have none: ``differentiable.py`` has the gradient of log p̂.
 
     Args:
         walk: the network, which steps along the inputs of the window.
@@ -215,11 +211,8 @@ def filter_step(
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
-    law, log_p = emission(proposed.output.unsqueeze(-2)), None
-    if not isinstance(law, Softmax):
-        log_p = _log_prob(law, x_t).reshape(particles.log_w.shape)
     with torch.no_grad():
-        added = _log_prob(law, x_t).reshape(particles.log_w.shape) if log_p is None else log_p
+        added = _log_prob(emission(proposed.output.unsqueeze(-2)), x_t).reshape(particles.log_w.shape)
         log_w = particles.log_w + (added if scored is None else added.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
@@ -240,7 +233,7 @@ def filter_step(
     if threshold > 0 and (due.is_cuda or due.any()):
         ancestors, log_w = resample(log_w, due)
         after = Particles(select(states, ancestors), log_w)
-    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
+    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, active, ancestors)
 
 
 def _log_prob(law: Any, x_t: Tensor) -> Tensor:

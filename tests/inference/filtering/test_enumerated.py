@@ -12,9 +12,9 @@ from torch import Tensor
 from noisin_pyro import NoisyRNN, SequenceModel, Spread
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.filtering import resampling
+from noisin_pyro.inference.filtering.differentiable import differentiable_filter
 from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering.resampling import systematic_ancestors
-from noisin_pyro.inference.filtering_bound import differentiable_filter
 from noisin_pyro.noise.distributions import NoisyPoisson
 from noisin_pyro.noise.standardized import Standardized
 
