@@ -61,7 +61,7 @@ def _emission_term(emission: Emission, z: list[Tensor], x: Tensor, derivatives: 
     x = x.unsqueeze(1).expand(*derivatives.shape, *x.shape[2:])
     counted = derivatives != 0
     # a GPU would have to wait for the number of rows; not every emission can be without any
-    if derivatives.is_cuda or not counted.any():
+    if derivatives.is_cuda or counted.all() or not counted.any():
         return _weighted_log_prob(emission(torch.stack(z)), x, derivatives)
     # each step's rows by themselves: all states stacked, and their gradient, would have to be copied
     rows = counted.flatten(1).nonzero()[:, 1].split(counted.sum((1, 2)).tolist())
