@@ -39,8 +39,8 @@ from linear_gaussian import (
 import noisin_pyro as nz
 from noisin_pyro._files import write_json
 from noisin_pyro.data import Batch
-from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.inference.filtering.differentiable import differentiable_filter
+from noisin_pyro.inference.filtering.particle_filter import Settings
 from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 
