@@ -24,8 +24,9 @@ def differentiable_filter(
 ) -> tuple[Tensor, Filtered, Particles]:
     """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
 
-    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So the
-    emission is differentiated for all steps at once, and only at particles with descendants at the end.
+    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So an
+    emission that acts by row is differentiated for all steps at once, where the first factor is not 0: with the
+    ancestor term, at particles with descendants at the end.
 
     Args:
         program, batch, particles, settings, state: as for :func:`filter_window`, with one island.
@@ -40,8 +41,12 @@ def differentiable_filter(
     derivatives = torch.stack(_derivatives(steps, ancestor_term))  # (T, K, B)
     # a proposal's weights count at missing targets too
     of_targets = derivatives if batch.mask is None else derivatives.where(batch.mask.mT.unsqueeze(1), 0.0)
-    z = [step.proposed.output for step in steps]
-    surrogate = _emission_term(program.emission, z, batch.targets.transpose(0, 1), of_targets)
+    log_p: Any = [step.log_p for step in steps]
+    if log_p[0] is None:
+        z = [step.proposed.output for step in steps]
+        surrogate = _emission_term(program.emission, z, batch.targets.transpose(0, 1), of_targets)
+    else:
+        surrogate = _weighted(of_targets, torch.cat(log_p))
     ratios: Any = [step.proposed.log_ratio for step in steps]
     if ratios[0] is not None:
         surrogate = surrogate + _weighted(derivatives, torch.stack(ratios))
@@ -60,7 +65,7 @@ def _emission_term(emission: Emission, z: list[Tensor], x: Tensor, derivatives: 
     """
     x = x.unsqueeze(1).expand(*derivatives.shape, *x.shape[2:])
     counted = derivatives != 0
-    # a GPU would have to wait for the number of rows; not every emission can be without any
+    # a GPU would have to wait for the number of rows
     if derivatives.is_cuda or counted.all() or not counted.any():
         return _weighted_log_prob(emission(torch.stack(z)), x, derivatives)
     # each step's rows by themselves: all states stacked, and their gradient, would have to be copied
@@ -70,10 +75,10 @@ def _emission_term(emission: Emission, z: list[Tensor], x: Tensor, derivatives: 
     return terms.new_zeros(counted.shape).masked_scatter(counted, terms)
 
 
-def _weighted_log_prob(law: Any, value: Tensor, derivatives: Tensor) -> Tensor:
+def _weighted_log_prob(law: Any, x: Tensor, derivatives: Tensor) -> Tensor:
     if isinstance(law, Softmax):
-        return law.weighted_log_prob(value, derivatives)
-    return _weighted(derivatives, law.log_prob(value))
+        return law.weighted_log_prob(x, derivatives)
+    return _weighted(derivatives, law.log_prob(x))
 
 
 def _weighted(derivatives: Tensor, log_w: Tensor) -> Tensor:

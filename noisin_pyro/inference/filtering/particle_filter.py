@@ -9,17 +9,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from pyro.nn import PyroModule
+from torch import Tensor, nn
 
 from noisin_pyro.data import Batch
 from noisin_pyro.inference.blocks import block_size
 from noisin_pyro.inference.filtering.proposals import Proposal, Proposed
 from noisin_pyro.inference.filtering.resampling import resample, select
 from noisin_pyro.inference.guides import Guide
-from noisin_pyro.models import Emission, SequenceModel, States, StepwiseRNN, scored_steps
+from noisin_pyro.models import EMISSIONS, Emission, Mixture, Scaled, SequenceModel, States, StepwiseRNN, scored_steps
 from noisin_pyro.models._module import in_context
 from noisin_pyro.models.noisy_rnn import State
 from noisin_pyro.models.read_out import check_support, with_plain_weights
+
+_ROW_WISE = {*EMISSIONS.values(), Mixture, Scaled, PyroModule[nn.Linear], PyroModule[nn.ModuleList]}
 
 
 class Particles(NamedTuple):
@@ -45,6 +48,7 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, with its gradient; None if :func:`is_row_wise`.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -55,6 +59,7 @@ class FilterStep(NamedTuple):
     resampled: Tensor
     weighted: Particles
     proposed: Proposed
+    log_p: Tensor | None
     active: Tensor | None
     ancestors: Tensor | None
 
@@ -211,8 +216,10 @@ def filter_step(
     if real is not None:  # a sequence's particles stay at its end
         both = zip(states, particles.states, strict=True)
         states = States(*(tuple(map(partial(_where, real), *pair)) for pair in both))  # type: ignore[arg-type]
-    with torch.no_grad():
+    has_gradient = torch.is_grad_enabled() and not is_row_wise(emission)
+    with torch.set_grad_enabled(has_gradient):
         added = _log_prob(emission(proposed.output.unsqueeze(-2)), x_t).reshape(particles.log_w.shape)
+    with torch.no_grad():
         log_w = particles.log_w + (added if scored is None else added.where(scored, 0.0)).double()
         active = scored
         if log_ratio is not None:
@@ -233,7 +240,16 @@ def filter_step(
     if threshold > 0 and (due.is_cuda or due.any()):
         ancestors, log_w = resample(log_w, due)
         after = Particles(select(states, ancestors), log_w)
-    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, active, ancestors)
+    log_p = added if has_gradient else None
+    return FilterStep(after, increment.squeeze(1), ess, due, weighted, proposed, log_p, active, ancestors)
+
+
+def is_row_wise(emission: Emission) -> bool:
+    """Whether the density of one row of states is the same in every call, whatever the other rows.
+
+    A user's module may have dropout or batch normalization, so only the library's own are known to be.
+    """
+    return all(type(part) in _ROW_WISE for part in emission.modules())
 
 
 def _log_prob(law: Any, x_t: Tensor) -> Tensor:
