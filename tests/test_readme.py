@@ -43,7 +43,14 @@ def test_numbers_of_the_chorales_are_those_of_the_results(contestant: str) -> No
     assert f"{number:.2f}" in README
 
 
-@pytest.mark.parametrize(("row", "words"), [("tanh", "without noise scores"), ("gaussian", "with Gaussian noise")])
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("tanh", "without noise scores"),
+        ("gaussian", "with Gaussian noise"),
+        ("mean-field", "with a mean-field guide"),
+    ],
+)
 def test_numbers_of_the_tuned_networks_are_those_of_the_results(row: str, words: str) -> None:
     seeds = sorted((ROOT / "results" / "music" / "jsb" / row).glob("seed-*.json"))
     scores = [json.loads(seed.read_text(encoding="utf-8"))["evaluations"]["particle-filter"] for seed in seeds]
