@@ -24,9 +24,9 @@ def differentiable_filter(
 ) -> tuple[Tensor, Filtered, Particles]:
     """log p̂(x) of each sequence, ``(B,)``, with its gradient; and what :func:`filter_window` returns.
 
-    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants. So an
-    emission that acts by row is differentiated for all steps at once, where the first factor is not 0: with the
-    ancestor term, at particles with descendants at the end.
+    The gradient is that of Σ_t Σ_k (∂log p̂ / ∂log w_{t,k}) log w_{t,k}, with the first factors as constants.
+    Emissions that act row by row (:func:`is_row_wise`) are evaluated again for it, for all steps at once, and on a CPU
+    only where the first factor is not 0: with the ancestor term, at particles with descendants at the end.
 
     Args:
         program, batch, particles, settings, state: as for :func:`filter_window`, with one island.

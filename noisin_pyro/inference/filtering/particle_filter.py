@@ -48,7 +48,8 @@ class FilterStep(NamedTuple):
         resampled: which islands were resampled, ``(R, B)``.
         weighted: the particles before resampling.
         proposed: how they moved.
-        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, with its gradient; None if :func:`is_row_wise`.
+        log_p: log p(x_t | z_t) of each particle, ``(R, K, B)``, with its gradient; None where gradients are off, or
+            for an emission that acts row by row (:func:`is_row_wise`), which can be evaluated again.
         active: which sequences' weights changed, ``(B,)``; None for all.
         ancestors: the index of each particle's ancestor, ``(R, K, B)``; None if no island was resampled.
     """
@@ -245,7 +246,7 @@ def filter_step(
 
 
 def is_row_wise(emission: Emission) -> bool:
-    """Whether the density of one row of states is the same in every call, whatever the other rows.
+    """Whether the density given one state is the same in every call, whatever the other states.
 
     A user's module may have dropout or batch normalization, so only the library's own are known to be.
     """
