@@ -75,6 +75,17 @@ class Evaluation:
         """exp(nats_per_step); infinite if that overflows a float."""
         return perplexity(self.nats_per_step)
 
+    @property
+    def monte_carlo_bias(self) -> float:
+        """By how much ``nats_per_step`` is expected to be above -log p(x) per step, to second order.
+
+        The score of a sequence is the logarithm of an unbiased average p̂, and E[log p̂] ≈ log p - Var[p̂] / (2 p²).
+        So the bias is half the variance of log p̂, summed over sequences and divided by the steps. Where it is more than
+        about one nat per sequence, it gives no more than the order of magnitude, and more samples or a better proposal
+        are needed. 0 if nothing is sampled; NaN for one sample or island, and for predictors.
+        """
+        return math.nan if self.kind == "predictor" else 0.5 * self.monte_carlo_error**2 * self.num_steps
+
     def difference(self, other: Evaluation) -> Difference:
         """This result minus another model's result on the same sequences.
 

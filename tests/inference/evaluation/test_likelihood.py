@@ -48,6 +48,23 @@ def ratios(model: SequenceModel, method: str, lengths: Tensor = LENGTHS, batch_s
     return (totals.reshape(COPIES, 3) - exact).exp()
 
 
+@pytest.mark.parametrize(("method", "num_samples"), [("importance", 100), ("particle-filter", 40)])
+def test_the_estimated_bias_is_that_against_exact_likelihoods(method: str, num_samples: int) -> None:
+    """Four standard errors of the mean over copies are allowed, and a tenth of the bias for terms of higher order."""
+    model, (inputs, targets) = sequence_model(), three_sequences()
+    rows = zip(inputs, targets, LENGTHS.tolist(), strict=True)
+    exact = torch.stack([likelihood_by_enumeration(model, x[:n], y[:n]) for x, y, n in rows])
+    copies = 4 * COPIES
+    data = Sequences(*(part.repeat(copies, 1, 1) for part in (inputs, targets)), LENGTHS.repeat(copies))
+    result = evaluate(model, data, method, num_samples=num_samples)
+    assert result.totals is not None
+    bias = exact.repeat(copies) - result.totals
+    error = 4 * bias.std() * len(bias) ** 0.5 / data.num_steps
+    measured = bias.sum().item() / data.num_steps
+    assert error < 0.25 * measured
+    assert result.monte_carlo_bias == pytest.approx(measured, abs=float(error) + 0.1 * measured)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_likelihoods_of_padded_sequences_are_unbiased(method, cell, assert_mean):
