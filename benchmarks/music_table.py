@@ -33,6 +33,8 @@ EVALUATION_KEYS = (
     "kind", "nats_per_step", "monte_carlo_error", "standard_error", "num_samples", "num_steps", "unreliable",
     "effective_samples",
 )  # fmt: skip
+SHOWN_BIAS = 0.02
+"""Of the particle filter, in nats per step."""
 LEGEND = """\
 Test nats per time step (a chord); lower is better. The standard error over sequences follows ±; the Monte Carlo error
 is in brackets, in units of the last digit. With several seeds, numbers are means, and their range is in square
@@ -95,6 +97,15 @@ def table(data: str, rows: Rows) -> str:
     ]
     head = "- sequences whose importance weights have a Pareto k̂ above 0.7: "
     notes = [head + "; ".join(unreliable)] if unreliable else []
+    biased = [
+        f"{records[0]['method']}{', guide as proposal' * (method != 'particle-filter')} {max(biases):.2f}"
+        for method in ("particle-filter", "guided-particle-filter")
+        for records in rows.values()
+        if max(biases := [_bias(e) for e in _of(records, method)], default=0.0) >= SHOWN_BIAS
+    ]
+    notes += (
+        [f"- estimated bias of the particle filter, if at least {SHOWN_BIAS}: {'; '.join(biased)}"] if biased else []
+    )
     if scales := {record["scale"] for record in itertools.chain(*rows.values())} - {1.0}:
         notes.append(f"- numbers of samples are scaled by {_listed(sorted(map(str, scales)))}")
     return "\n".join([f"## {data}", "", LEGEND, "", markdown(heads, lines), *notes, ""])
@@ -103,6 +114,11 @@ def table(data: str, rows: Rows) -> str:
 def _of(records: list[Record], method: str) -> list[dict[str, Any]]:
     """The evaluations of a row by a method, one for each seed."""
     return [record["evaluations"][method] for record in records if method in record["evaluations"]]
+
+
+def _bias(evaluation: dict[str, Any]) -> float:
+    """:attr:`noisin_pyro.Evaluation.monte_carlo_bias`, from a record."""
+    return 0.5 * evaluation["monte_carlo_error"] ** 2 * evaluation["num_steps"]
 
 
 def _means(rows: Rows, method: str) -> dict[str, float]:

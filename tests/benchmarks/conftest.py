@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
+from noisin_pyro.reproduction import ReproductionOptions
+
+from ..commands.conftest import chorales
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SMALL = {"model.hidden_size": 4, "optimization.epochs": 2, "data.batch_size": 2, "dmm.epochs": 10}
 
 
 def _program(name: str, patch: pytest.MonkeyPatch) -> Any:
@@ -43,6 +48,24 @@ def first_forecast(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def music(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _program("music", monkeypatch)
+
+
+@pytest.fixture
+def small(music: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs a row of the music table on three short pieces with one trial of one epoch."""
+    file = str(chorales(tmp_path))
+    monkeypatch.setattr(music.nz.data, "load", lambda name: music.nz.data.load_music(file))
+    options = ReproductionOptions(trials=1, trial_epochs=1, changes=SMALL | {"data.name": file})
+
+    def run(row: str, seed: int = 11, limit: Any = lambda rows: None) -> bool:
+        return music.run_row(music.recipes("jsb")[row], tmp_path / "jsb", seed, options, limit, scale=0.01)
+
+    return run
+
+
+@pytest.fixture
+def music_particles(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return _program("music_particles", monkeypatch)
 
 
 @pytest.fixture

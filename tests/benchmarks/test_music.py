@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from noisin_pyro.reproduction import ReproductionOptions
 from noisin_pyro.search.search_space import combinations
 from noisin_pyro.training import StopTraining
 from noisin_pyro.training.config import with_values
 
-from ..commands.conftest import chorales
-
 _STARTED = {"run.init_from": "start"}
-SMALL = {"model.hidden_size": 4, "optimization.epochs": 2, "data.batch_size": 2, "dmm.epochs": 10}
 
 
 @pytest.mark.parametrize("data", ["jsb", "nottingham", "piano-midi", "musedata"])
@@ -44,19 +40,6 @@ def test_all_contestants_have_equal_budgets(music_recipes: Any, data: str) -> No
         control = rows[f"{start}-further"].space
         for option in ("optimization.learning_rate", "optimization.weight_decay"):
             assert rows[row].space[option] == control[option]
-
-
-@pytest.fixture
-def small(music: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs a row on three short pieces with one trial of one epoch."""
-    file = str(chorales(tmp_path))
-    monkeypatch.setattr(music.nz.data, "load", lambda name: music.nz.data.load_music(file))
-    options = ReproductionOptions(trials=1, trial_epochs=1, changes=SMALL | {"data.name": file})
-
-    def run(row: str, seed: int = 11, limit: Any = lambda rows: None) -> bool:
-        return music.run_row(music.recipes("jsb")[row], tmp_path / "jsb", seed, options, limit, scale=0.01)
-
-    return run
 
 
 @pytest.mark.slow
