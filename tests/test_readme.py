@@ -44,16 +44,17 @@ def test_numbers_of_the_chorales_are_those_of_the_results(contestant: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "method", "words"),
     [
-        ("tanh", "without noise scores"),
-        ("gaussian", "with Gaussian noise"),
-        ("mean-field", "with a mean-field guide"),
+        ("tanh", "particle-filter", "without noise scores"),
+        ("gaussian", "particle-filter", "with Gaussian noise"),
+        ("mean-field", "particle-filter", "with a mean-field guide"),
+        ("smoothing", "guided-particle-filter", "with a smoothing guide, which is also the filter's proposal,"),
     ],
 )
-def test_numbers_of_the_tuned_networks_are_those_of_the_results(row: str, words: str) -> None:
+def test_numbers_of_the_tuned_networks_are_those_of_the_results(row: str, method: str, words: str) -> None:
     seeds = sorted((ROOT / "results" / "music" / "jsb" / row).glob("seed-*.json"))
-    scores = [json.loads(seed.read_text(encoding="utf-8"))["evaluations"]["particle-filter"] for seed in seeds]
+    scores = [json.loads(seed.read_text(encoding="utf-8"))["evaluations"][method] for seed in seeds]
     mean = sum(score["nats_per_step"] for score in scores) / len(scores)
     assert f"{words} {mean:.2f}" in " ".join(README.split())
 
