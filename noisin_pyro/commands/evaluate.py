@@ -280,12 +280,8 @@ def _diagnostics(result: Evaluation) -> Iterable[tuple[str, str]]:
     """Diagnostics of the method, if it has any."""
     if result.effective_samples is not None:
         yield "effective samples", f"{result.effective_samples:.1f} of {result.num_samples}, on average"
-    if result.kind == "estimate":
-        yield (
-            "Monte Carlo bias",
-            f"about {result.monte_carlo_bias:.4f} nats per step too high, since particles are finite",
-        )
     if result.resamplings is not None:
+        yield "Monte Carlo bias", f"about {result.monte_carlo_bias:.4f} nats per step too high"
         yield "resamplings", f"{result.resamplings:.1f} for each sequence, on average"
     if result.pareto_k is not None and result.unreliable is not None:
         share = f"above {MAX_PARETO_K} (unreliable) in {result.unreliable:.0%} of sequences"

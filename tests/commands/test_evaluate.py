@@ -122,6 +122,8 @@ def test_likelihoods_come_with_their_diagnostics(
         assert shown["kind"].strip().startswith("bound: ")
         assert shown["Pareto k"].split()[0] == f"{result['pareto_k']:.2f}"
     else:
+        bias = 0.5 * result["monte_carlo_error"] ** 2 * result["num_steps"]
+        assert shown["Monte Carlo bias"].strip() == f"about {bias:.4f} nats per step too high"
         assert shown["kind"].strip().startswith("estimate: ")
         assert shown["resamplings"].split()[0] == f"{result['resamplings']:.1f}"
     rows = _read(tokens)[1:]
