@@ -7,9 +7,9 @@ The command needs the model itself (``python benchmarks/music.py jsb --rows smoo
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from music import BATCH
-from music_recipes import BUDGETS, recipes
+from music_recipes import BUDGETS, DMM, recipes
 
 import noisin_pyro as nz
 from noisin_pyro._files import write_json
@@ -27,7 +27,7 @@ from noisin_pyro._lookup import known
 from noisin_pyro._tables import markdown
 from noisin_pyro.plots.style import STYLES
 from noisin_pyro.training.provenance import provenance
-from noisin_pyro.training.result import evaluation_as_dict
+from noisin_pyro.training.result import evaluation_as_dict, evaluation_from_dict
 from noisin_pyro.training.run import program_settings
 
 PARTICLES = (500, 2_000, 8_000)
@@ -40,52 +40,63 @@ def measure(run: Path, data: str, seed: int, particles: Iterable[int], record: P
     """Evaluate the model in the folder ``run``, and add each evaluation to the file ``record`` that lacks it."""
     with program_settings():
         trained, test = nz.load(run), nz.data.load(data).test
-        content: Record = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"evaluations": []}
-        content |= {"seed": seed, "row": run.parent.name} | provenance(torch.device("cpu"))
+        empty: Record = {"row": run.parent.name, "seed": seed, "evaluations": []}
+        content = json.loads(record.read_text(encoding="utf-8")) if record.exists() else empty
         done = {(each["proposal"], each["num_samples"]) for each in content["evaluations"]}
-        for number in sorted(particles):
-            for proposal in PROPOSALS:
-                if (proposal, number) in done or (proposal == "guide" and trained.guide is None):
-                    continue
-                guide, start = (trained.guide if proposal == "guide" else None), time.perf_counter()
-                pyro.set_rng_seed(seed)
-                result = nz.evaluate(
-                    trained.model, test, "particle-filter", num_samples=number, batch_size=BATCH, guide=guide
-                )
-                own = {"proposal": proposal, "seconds": time.perf_counter() - start}
-                content["evaluations"].append(own | evaluation_as_dict(result) | {"bias": result.monte_carlo_bias})
-                write_json(record, content)
-                print(f"{proposal}: {result}", file=sys.stderr)
+        for number, proposal in itertools.product(sorted(particles), PROPOSALS):
+            if (proposal, number) in done:
+                continue
+            guide = trained.guide if proposal == "guide" else None
+            pyro.set_rng_seed(seed)
+            result = nz.evaluate(
+                trained.model, test, "particle-filter", num_samples=number, batch_size=BATCH, guide=guide
+            )
+            own = {"proposal": proposal} | provenance(torch.device("cpu"))  # an interrupted record may have two commits
+            content["evaluations"].append(own | evaluation_as_dict(result))
+            write_json(record, content)
+            print(f"{proposal}: {result}", file=sys.stderr)
 
 
 def write(folder: Path, methods: dict[str, str]) -> str:
     """Write ``particles.md`` and ``particles.png`` of all records in ``folder``, and return the table."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "particles").glob("*.json"))]
-    lines, figure = [], Figure(figsize=(7, 3.6), dpi=150, layout="constrained")
+    lines = {
+        f"{methods[record['row']]}; {proposal} as proposal": sorted(
+            (each for each in record["evaluations"] if each["proposal"] == proposal),
+            key=lambda each: each["num_samples"],
+        )
+        for record in records
+        for proposal in PROPOSALS
+    }
+    heads = ["", "particles", "nats per step ± Monte Carlo error", "estimated bias", "effective"]
+    rows = [
+        [
+            name,
+            f"{each['num_samples']:,}",
+            f"{each['nats_per_step']:.3f} ± {each['monte_carlo_error']:.3f}",
+            f"{evaluation_from_dict(each).monte_carlo_bias:.3f}",
+            f"{each['effective_samples'] / each['num_samples']:.0%}",
+        ]
+        for name, evaluations in lines.items()
+        for each in evaluations
+    ]
+    text = markdown(heads, rows)
+    (folder / "particles.md").write_text(text, encoding="utf-8")
+    _picture(lines).savefig(folder / "particles.png")
+    return text
+
+
+def _picture(lines: dict[str, list[Record]]) -> Figure:
+    figure = Figure(figsize=(7, 3.6), dpi=150, layout="constrained")
     axis = figure.add_subplot()
-    styles = iter(STYLES)
-    for record in records:
-        for proposal in PROPOSALS:
-            own = [each for each in record["evaluations"] if each["proposal"] == proposal]
-            own.sort(key=lambda each: each["num_samples"])
-            if not own:
-                continue
-            name = f"{methods[record['row']]}; {proposal} as proposal"
-            color, marker = next(styles)
-            axis.plot([e["num_samples"] for e in own], [e["nats_per_step"] for e in own], color=color, marker=marker,
-                      label=name)  # fmt: skip
-            lines += [
-                [
-                    name,
-                    f"{each['num_samples']:,}",
-                    f"{each['nats_per_step']:.3f} ± {each['monte_carlo_error']:.3f}",
-                    f"{each['bias']:.3f}",
-                    f"{each['effective_samples'] / each['num_samples']:.0%}",
-                ]
-                for each in own
-            ]
+    for (name, own), (color, marker) in zip(lines.items(), itertools.cycle(STYLES)):
+        axis.plot(
+            [each["num_samples"] for each in own],
+            [each["nats_per_step"] for each in own],
+            color=color, marker=marker, label=name,
+        )  # fmt: skip
+    numbers = sorted({each["num_samples"] for own in lines.values() for each in own})
     axis.set_xscale("log")
-    numbers = sorted({each["num_samples"] for record in records for each in record["evaluations"]})
     axis.set_xticks(numbers, [f"{number:,}" for number in numbers])
     axis.minorticks_off()
     axis.set_xlabel("particles, in four islands")
@@ -93,11 +104,7 @@ def write(folder: Path, methods: dict[str, str]) -> str:
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
-    figure.savefig(folder / "particles.png")
-    heads = ["", "particles", "nats per step ± Monte Carlo error", "estimated bias", "effective"]
-    text = markdown(heads, lines)
-    (folder / "particles.md").write_text(text, encoding="utf-8")
-    return text
+    return figure
 
 
 def main(
@@ -112,7 +119,7 @@ def main(
 
     Args:
         data: jsb, nottingham, piano-midi or musedata.
-        row: Name of the row.
+        row: Name of a row with a guide.
         seed: Seed of its run, and of each evaluation.
         particles: Numbers of particles, in four islands.
         folder: Folder of ``benchmarks/music.py``, which has the run.
@@ -120,7 +127,8 @@ def main(
     """
     torch.set_num_threads(1)
     contestants = recipes(known("data", data, BUDGETS))
-    known("row", row, contestants)
+    guided = [name for name, recipe in contestants.items() if recipe.config.inference.guide != "prior" and name != DMM]
+    known("row", row, guided)
     if not table:
         (folder / data / "particles").mkdir(parents=True, exist_ok=True)
         record = folder / data / "particles" / f"{row}-{seed}.json"

@@ -16,6 +16,7 @@ from music_recipes import start_of
 
 from noisin_pyro._tables import markdown
 from noisin_pyro.plots.style import STYLES
+from noisin_pyro.training.result import evaluation_from_dict
 
 Record = dict[str, Any]
 Rows = Mapping[str, list[Record]]
@@ -34,7 +35,7 @@ EVALUATION_KEYS = (
     "effective_samples",
 )  # fmt: skip
 SHOWN_BIAS = 0.02
-"""Of the particle filter, in nats per step."""
+"""Estimated bias of the particle filter, in nats per step, from which the table names it."""
 LEGEND = """\
 Test nats per time step (a chord); lower is better. The standard error over sequences follows ±; the Monte Carlo error
 is in brackets, in units of the last digit. With several seeds, numbers are means, and their range is in square
@@ -101,11 +102,11 @@ def table(data: str, rows: Rows) -> str:
         f"{records[0]['method']}{', guide as proposal' * (method != 'particle-filter')} {max(biases):.2f}"
         for method in ("particle-filter", "guided-particle-filter")
         for records in rows.values()
-        if max(biases := [_bias(e) for e in _of(records, method)], default=0.0) >= SHOWN_BIAS
+        if (biases := [evaluation_from_dict(e).monte_carlo_bias for e in _of(records, method)])
+        and max(biases) >= SHOWN_BIAS
     ]
-    notes += (
-        [f"- estimated bias of the particle filter, if at least {SHOWN_BIAS}: {'; '.join(biased)}"] if biased else []
-    )
+    if biased:
+        notes.append(f"- estimated bias of the particle filter, if at least {SHOWN_BIAS}: {'; '.join(biased)}")
     if scales := {record["scale"] for record in itertools.chain(*rows.values())} - {1.0}:
         notes.append(f"- numbers of samples are scaled by {_listed(sorted(map(str, scales)))}")
     return "\n".join([f"## {data}", "", LEGEND, "", markdown(heads, lines), *notes, ""])
@@ -114,11 +115,6 @@ def table(data: str, rows: Rows) -> str:
 def _of(records: list[Record], method: str) -> list[dict[str, Any]]:
     """The evaluations of a row by a method, one for each seed."""
     return [record["evaluations"][method] for record in records if method in record["evaluations"]]
-
-
-def _bias(evaluation: dict[str, Any]) -> float:
-    """:attr:`noisin_pyro.Evaluation.monte_carlo_bias`, from a record."""
-    return 0.5 * evaluation["monte_carlo_error"] ** 2 * evaluation["num_steps"]
 
 
 def _means(rows: Rows, method: str) -> dict[str, float]:

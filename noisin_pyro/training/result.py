@@ -113,7 +113,9 @@ def read(folder: Path, measure: Measure, imports: Iterable[str] = ()) -> Result:
     rows = metrics_log.require_whole(metrics_log.read(folder / LOG), folder / LOG)
     try:
         content = {_PARTS["bound"]: None} | json.loads((folder / RESULT).read_bytes())  # not in 0.1's
-        parts: dict[str, Any] = {name: _evaluation(content[key]) for name, key in _PARTS.items()}
+        parts: dict[str, Any] = {
+            name: None if content[key] is None else evaluation_from_dict(content[key]) for name, key in _PARTS.items()
+        }
         result = Result(
             name=content["name"],
             folder=folder,
@@ -141,9 +143,8 @@ def evaluation_as_dict(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _evaluation(content: dict[str, Any] | None) -> Evaluation | None:
-    if content is None:
-        return None
+def evaluation_from_dict(content: dict[str, Any]) -> Evaluation:
+    """The evaluation that :func:`evaluation_as_dict` made ``content`` from."""
     required = {field.name for field in dataclasses.fields(Evaluation) if field.default is dataclasses.MISSING}
     values: dict[str, Any] = {key: math.nan if content[key] is None else content[key] for key in required}
     optional = {field.name for field in dataclasses.fields(Evaluation) if field.repr} - required

@@ -91,7 +91,7 @@ def _record(row: str, seed: int, spreads: dict[str, float], **evaluations: dict[
 
 def _number(kind: str, nats: float, error: float = 0.0) -> dict[str, Any]:
     errors = {"monte_carlo_error": error, "standard_error": 0.0625}
-    return {"kind": kind, "nats_per_step": nats, **errors, "num_samples": 10, "num_steps": 99}
+    return {"method": "", "kind": kind, "nats_per_step": nats, **errors, "num_samples": 10, "num_steps": 99}
 
 
 def test_numbers_have_kinds_and_errors_and_the_best_of_a_column_is_bold(music: Any, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_numbers_have_kinds_and_errors_and_the_best_of_a_column_is_bold(music: A
         _record(
             "noisy", 12, {"gamma_1": 0.5}, mean=_number("predictor", 8.25), importance=_number("bound", 9.0, 0.004)
         ),
-        _record("other", 11, {}, importance=_number("bound", 7.5, 0.001), particle_filter=_number("estimate", 7)),
+        _record("other", 11, {}, importance=_number("bound", 7.5, 0.001), particle_filter=_number("estimate", 7, 0.12)),
     ]
     for record in records:
         (tmp_path / record["row"]).mkdir(exist_ok=True)
@@ -115,7 +115,10 @@ def test_numbers_have_kinds_and_errors_and_the_best_of_a_column_is_bold(music: A
     assert "| 8.500 ± 0.062 |" in plain and "| 0.75 |" in plain and "1,234" in plain
     assert "| **8.125** ± 0.062 [8.000, 8.250] |" in noisy and "| 0.25, 0.5 |" in noisy and "| 1.00 |" in noisy
     assert "| 8.500(2) ± 0.062 [8.000, 9.000] |" in noisy  # hypot(0.003, 0.004) / 2
-    assert "| **7.500**(1) ± 0.062 |" in other and "| **7.000** ± 0.062 |" in other
+    assert "| **7.500**(1) ± 0.062 |" in other and "| **7.000**(120) ± 0.062 |" in other
+    assert text.endswith(
+        "- estimated bias of the particle filter, if at least 0.02: the other 0.71\n"
+    )  # 0.12² · 99 / 2
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["row"], row["method"], float(row["nats_per_step"])) for row in rows] == [
@@ -134,4 +137,5 @@ def test_hours_of_a_row_include_those_of_its_start_with_the_same_seeds(music: An
     text = music.write_table(tmp_path, ["mean-field", "mean-field-further"])
     _, _, start, further = (line for line in text.splitlines() if line.startswith("|"))
     assert "| 1.00 |" in start and "| 1.50 (0.75) |" in further
+    assert "bias of the particle filter" not in text
     assert "k̂" not in text.split("thread")[1]  # no evaluation has one

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from noisin_pyro.inference import Evaluation
-from noisin_pyro.training.result import _evaluation, evaluation_as_dict, read
+from noisin_pyro.training.result import evaluation_as_dict, evaluation_from_dict, read
 
 RESULTS = Path(__file__).parents[2] / "results"
 MEAN = Evaluation("mean", "predictor", 4.0, 0.0, 0.1, 100, 0)
@@ -23,14 +23,14 @@ MEAN = Evaluation("mean", "predictor", 4.0, 0.0, 0.1, 100, 0)
     ],
 )
 def test_every_number_is_read_as_written(evaluation: Evaluation) -> None:
-    assert _evaluation(json.loads(json.dumps(evaluation_as_dict(evaluation), allow_nan=False))) == evaluation
+    assert evaluation_from_dict(json.loads(json.dumps(evaluation_as_dict(evaluation), allow_nan=False))) == evaluation
 
 
 def test_non_finite_numbers_are_null() -> None:
     evaluation = replace(MEAN, nats_per_step=math.inf, standard_error=math.nan, pareto_k=math.inf)
     content = json.loads(json.dumps(evaluation_as_dict(evaluation), allow_nan=False))
     assert content["nats_per_step"] is content["perplexity"] is content["standard_error"] is content["pareto_k"] is None
-    again = _evaluation(content)
+    again = evaluation_from_dict(content)
     assert again is not None and math.isnan(again.standard_error) and again.pareto_k is None
 
 
@@ -45,4 +45,4 @@ def test_results_without_the_newer_fields_are_read() -> None:
 @pytest.mark.parametrize(("key", "value"), [("pareto_k", "high"), ("resamplings", True), ("num_steps", None)])
 def test_other_kinds_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=key.replace("_", " ")):
-        _evaluation(evaluation_as_dict(MEAN) | {key: value})
+        evaluation_from_dict(evaluation_as_dict(MEAN) | {key: value})

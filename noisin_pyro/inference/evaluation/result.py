@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def monte_carlo_bias(self) -> float:
-        """By how much ``nats_per_step`` is expected to be above -log p(x) per step, to second order.
+        """By how much ``nats_per_step`` is expected to be above -log p(x) per step, by the delta method.
 
         The score of a sequence is the logarithm of an unbiased average p̂, and E[log p̂] ≈ log p - Var[p̂] / (2 p²).
         So the bias is half the variance of log p̂, summed over sequences and divided by the steps. Where it is more than
