@@ -2,9 +2,10 @@
 
 It is a contestant of ``python benchmarks/music.py jsb``. The networks, their
 sizes and the optimizer are those of Pyro's example ``dmm`` (Krishnan, Shalit, Sontag, *Structured Inference Networks
-for Nonlinear State Space Models*, AAAI 2017, variant DKS; its dropout has no effect on an RNN of one layer). A
-trajectory is one sample site instead of one per step, every scale is at least ``MIN_SCALE``, and the best model in
-validation is used instead of the last.
+for Nonlinear State Space Models*, AAAI 2017, variant DKS; its dropout has no effect on an RNN of one layer). What
+differs: a trajectory is one sample site instead of one per step, nothing is computed for padding, the guide has the
+faster gradient of ``dmm_scan.py``, every scale is at least ``MIN_SCALE``, and the best model in validation is used
+instead of the last.
 
     z_t ~ Normal(gated transition of z_{t-1}),  x_t ~ Bernoulli(emitter of z_t),  q(z_t | z_{t-1}, x_{t:T})
 """
@@ -15,21 +16,22 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import dmm_scan
 import pyro
 import pyro.distributions as dist
 import torch
+from dmm_scan import Packing
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.infer import Trace_ELBO
 from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor, nn
-from torch.nn.functional import softplus
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.functional import linear, softplus
 
 from noisin_pyro._files import exclusive_lock, write_json
 from noisin_pyro.data import Sequences, load
@@ -39,8 +41,6 @@ from noisin_pyro.training.provenance import provenance
 from noisin_pyro.training.run import program_settings
 from noisin_pyro.training.rundir import checkpointer, metrics_log
 from noisin_pyro.training.rundir.layout import BEST, CONFIG, LAST, LOG, RESULT, fingerprint, require_same_data
-
-Step = Callable[..., tuple[Tensor, Tensor]]
 
 MIN_SCALE = 1e-5
 """Added to every scale, which could round to 0 early in training, so that the loss would not be finite."""
@@ -67,42 +67,60 @@ class Settings:
 
 
 class GaussianPath(TorchDistribution):
-    """z_{1:T} with z_t ~ Normal(*step(z_{t-1}, context_t)): batch shape ``(..., B)``, event shape ``(T, Z)``."""
+    """z_{1:T} with z_t ~ Normal(*step(z_{t-1}, context_t)): batch shape ``(..., B)``, event shape ``(T, Z)``.
+
+    Padding is 0, and has no density. The context is packed, ``(N, R)``.
+    """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[override]
     support: Any = dist.constraints.independent(dist.constraints.real, 2)  # type: ignore[override]
     has_rsample = True
 
-    def __init__(self, step: Step, start: Tensor, real: Tensor, context: Tensor | None = None, batch: Any = None):
-        self.step, self.start, self.real, self.context = step, start, real, context
+    def __init__(self, step: Any, start: Tensor, packing: Packing, context: Tensor | None = None, batch: Any = None):
+        self.step, self.start, self.packing, self.context = step, start, packing, context
         self._last_sample: tuple[Any, Any] = (None, None)
-        super().__init__(real.shape[:-1] if batch is None else batch, torch.Size([real.shape[-1], start.shape[-1]]))
+        sequences, steps = packing.real.shape
+        super().__init__(torch.Size([sequences]) if batch is None else batch, torch.Size([steps, len(start)]))
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> GaussianPath:
-        return GaussianPath(self.step, self.start, self.real, self.context, torch.Size(batch_shape))
+        return GaussianPath(self.step, self.start, self.packing, self.context, torch.Size(batch_shape))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:  # type: ignore[override]
-        noise = torch.randn(*sample_shape, *self.batch_shape, *self.event_shape, device=self.start.device)
-        z, samples, parameters = self.start.expand_as(noise[..., 0, :]), [], []
-        contexts = [()] * noise.shape[-2] if self.context is None else [(c,) for c in self.context.unbind(-2)]
-        for noise_t, context in zip(noise.unbind(-2), contexts, strict=True):
-            mean, scale = self.step(z, *context)
-            z = mean + scale * noise_t
-            samples.append(z)
-            parameters.append((mean, scale))
-        path = torch.stack(samples, -2)
-        self._last_sample = path, [torch.stack(part, -2) for part in zip(*parameters, strict=True)]
+        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
+        noise = self.packing.pack(torch.randn(shape, dtype=self.start.dtype, device=self.start.device))
+        # The scan keeps what its gradient needs, which would be too much for the many particles of an evaluation.
+        scans = torch.is_grad_enabled() and noise.dim() == 2 and isinstance(self.step, Combiner)
+        run = self.step.scan if scans else self._loop
+        path, *parameters = run(self.packing.counts, self.start, noise, *self._contexts(noise))
+        path = self.packing.unpack(path)
+        self._last_sample = path, parameters
         return path
+
+    def _loop(self, counts: list[int], start: Tensor, noise: Tensor, *contexts: Tensor) -> Iterator[Tensor]:
+        """z, its mean and its scale, from noise and contexts, all packed."""
+        z, steps = start.expand_as(noise[: counts[0]]), []
+        for noise_t, *context in zip(*(part.split(counts) for part in (noise, *contexts)), strict=True):
+            mean, scale = self.step(z[: len(noise_t)], *context)
+            z = mean + scale * noise_t
+            steps.append((z, mean, scale))
+        return (torch.cat(part) for part in zip(*steps, strict=True))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Evaluates all steps in parallel; mean and scale of the last sample are reused."""
+        z = self.packing.pack(value)
         if self._last_sample[0] is value:
             mean, scale = self._last_sample[1]
         else:
             before = torch.cat([self.start.expand_as(value[..., :1, :]), value[..., :-1, :]], -2)
-            mean, scale = self.step(before) if self.context is None else self.step(before, self.context)
-        steps = dist.Normal(mean, scale).log_prob(value).sum(-1)
-        return torch.where(self.real, steps, 0.0).sum(-1)
+            mean, scale = self.step(self.packing.pack(before), *self._contexts(z))
+        steps = dist.Normal(mean, scale).log_prob(z).sum(-1, keepdim=True)
+        return self.packing.unpack(steps).sum((-2, -1))
+
+    def _contexts(self, steps: Tensor) -> list[Tensor]:
+        """The context with as many dimensions as the packed steps, in a list, which is empty without a context."""
+        if self.context is None:
+            return []
+        return [self.context.view(len(self.context), *[1] * (steps.dim() - 2), -1)]
 
 
 class Transition(nn.Module):
@@ -133,6 +151,12 @@ class Combiner(nn.Module):
         combined = 0.5 * (self.project(z).tanh() + state)
         return self.mean(combined), MIN_SCALE + softplus(self.scale(combined))
 
+    def scan(self, counts: list[int], start: Tensor, noise: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z, its mean and its scale, as by the loop over steps, with a faster gradient."""
+        output = [torch.cat([self.mean.weight, self.scale.weight]), torch.cat([self.mean.bias, self.scale.bias])]
+        weights = dmm_scan.Weights(self.project.weight, self.project.bias, *output)
+        return dmm_scan.sample(counts, start, noise, states, weights, MIN_SCALE)
+
 
 class DeepMarkovModel(nn.Module):
     """Model and guide with the arguments of :class:`SequenceModel`.
@@ -153,36 +177,33 @@ class DeepMarkovModel(nn.Module):
         self.annealing = 1.0
 
     def model(self, inputs: Tensor, targets: Tensor, state: None = None, lengths: Tensor | None = None) -> Output:
-        real = _real(targets, lengths)
+        packing = _packing(targets, lengths)
         with pyro.plate("sequences", len(targets), dim=-1):
             with poutine.scale(scale=self.annealing):
-                z = pyro.sample("z", GaussianPath(self.transition, self.z_0, real))
-            emission = dist.Bernoulli(logits=self.emitter(z)).to_event(1)
-            pyro.sample("x", emission.mask(real).to_event(1), obs=targets)
+                z = pyro.sample("z", GaussianPath(self.transition, self.z_0, packing))
+            emission = dist.Bernoulli(logits=packing.unpack(self.emitter(packing.pack(z)))).to_event(1)
+            pyro.sample("x", emission.mask(packing.real).to_event(1), obs=targets)
         return Output(emission, z[..., -1, :])
 
     def guide(self, inputs: Tensor, targets: Tensor, state: None = None, lengths: Tensor | None = None) -> None:
-        real = _real(targets, lengths)
-        posterior = GaussianPath(self.combiner, self.z_q_0, real, self._future(targets, real))
+        packing = _packing(targets, lengths)
+        posterior = GaussianPath(self.combiner, self.z_q_0, packing, self._future(targets, packing))
         with pyro.plate("sequences", len(targets), dim=-1), poutine.scale(scale=self.annealing):
             pyro.sample("z", posterior)
 
-    def _future(self, targets: Tensor, real: Tensor) -> Tensor:
-        """States of an RNN that reads each sequence backwards, ``(B, T, R)``: that at t has read x_T, …, x_t."""
-        lengths, steps = real.sum(-1), torch.arange(real.shape[-1], device=real.device)
-        reverse = torch.where(real, lengths[:, None] - 1 - steps, steps)[..., None]  # its own inverse
-        packed = pack_padded_sequence(
-            targets.gather(1, reverse.expand_as(targets)), lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        start = self.h_0.expand(-1, len(targets), -1).contiguous()
-        states, _ = pad_packed_sequence(self.rnn(packed, start)[0], batch_first=True, total_length=real.shape[-1])
-        return states.gather(1, reverse.expand_as(states))
+    def _future(self, targets: Tensor, packing: Packing) -> Tensor:
+        """States of an RNN that reads each sequence backwards, packed: that at t has read x_T, …, x_t."""
+        rnn, backwards = self.rnn, targets.flatten(0, 1)[packing.reverse_index]
+        inputs = linear(backwards, rnn.weight_ih_l0, rnn.bias_ih_l0 + rnn.bias_hh_l0)
+        states = dmm_scan.relu_rnn(packing.counts, self.h_0.flatten(), inputs, rnn.weight_hh_l0)
+        padded = states.new_zeros(packing.real.numel(), states.shape[-1]).index_copy(0, packing.reverse_index, states)
+        return padded.index_select(0, packing.index)
 
 
-def _real(targets: Tensor, lengths: Tensor | None) -> Tensor:
+def _packing(targets: Tensor, lengths: Tensor | None) -> Packing:
     if lengths is None:
-        return torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
-    return real_steps(lengths, targets.shape[1])
+        return Packing(torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device))
+    return Packing(real_steps(lengths, targets.shape[1]))
 
 
 class Training:

@@ -208,9 +208,12 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     contestants = recipes(known("data", data, BUDGETS))
     chosen = [contestants[known("rows", row, contestants)] for row in rows] or list(contestants.values())
+    if table:
+        print(write_table(folder / data, contestants))
+        return
     limit, done = time_limit(minutes), True
     try:
-        for run in [] if table else range(seeds):
+        for run in range(seeds):
             for recipe in chosen:
                 seed = recipe.first_seed + run
                 done &= run_row(recipe, folder / data, seed, ReproductionOptions(), limit, scale)
