@@ -10,6 +10,7 @@ of the RNN.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -70,9 +71,9 @@ def sample(
 class _ReluRNN(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, counts: list[int], start: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
-        h, before = torch.empty_like(inputs), start.expand(counts[0], -1)
-        for a_t, h_t in zip(inputs.split(counts), h.split(counts), strict=True):
-            before = torch.addmm(a_t, before[: len(a_t)], weight.mT, out=h_t).relu_()
+        h, before, weight_T = torch.empty_like(inputs), start.expand(counts[0], -1), _transposed(weight)
+        for a_t, h_t in _split(counts, inputs, h):
+            before = torch.addmm(a_t, before[: len(a_t)], weight_T, out=h_t).relu_()
         ctx.counts = counts
         ctx.save_for_backward(start, h, weight)
         return h
@@ -80,10 +81,11 @@ class _ReluRNN(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         start, h, weight = ctx.saved_tensors
-        grad_a, later = torch.empty_like(h), h.new_zeros(0, len(weight))
-        parts = (part.split(ctx.counts) for part in (grad_h, h > 0, grad_a))
-        for grad_h_t, slope_t, grad_a_t in reversed(list(zip(*parts, strict=True))):
-            torch.mul(_plus(grad_h_t, later), slope_t, out=grad_a_t)
+        slope, later = (h > 0).to(h.dtype), h.new_zeros(0, len(weight))
+        grad_a = grad_h * slope  # along h_t; what comes along h_{t+1} is added, and only the first rows have it
+        for grad_a_t, slope_t in _reversed(ctx.counts, grad_a, slope):
+            count = len(later)
+            grad_a_t[:count].addcmul_(later, slope_t[:count])
             later = grad_a_t @ weight
         return None, later.sum(0), grad_a, grad_a.mT @ _before(ctx.counts, start, h)
 
@@ -94,36 +96,36 @@ class _Sample(torch.autograd.Function):
         ctx: Any, counts: list[int], floor: float, start: Tensor, noise: Tensor, states: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         w, units = Weights(*weights), noise.shape[-1]
+        project_T, output_T = _transposed(w.project), _transposed(w.output)
         k, c = torch.empty_like(states), torch.empty_like(states)
-        mean, raw, scale, z = (torch.empty_like(noise) for _ in range(4))
-        steps, before = (
-            (part.split(counts) for part in (states, noise, k, c, mean, raw, scale, z)),
-            start.expand(counts[0], -1),
-        )
-        for s_t, noise_t, k_t, c_t, mean_t, raw_t, scale_t, z_t in zip(*steps, strict=True):
-            torch.tanh(torch.addmm(w.project_bias, before[: len(k_t)], w.project.mT), out=k_t)
-            torch.add(k_t, s_t, out=c_t).mul_(0.5)
-            output = torch.addmm(w.output_bias, c_t, w.output.mT)
-            mean_t.copy_(output[:, :units])
-            raw_t.copy_(output[:, units:])
+        scale, z, output = torch.empty_like(noise), torch.empty_like(noise), noise.new_empty(len(noise), 2 * units)
+        mean, raw = output.split(units, -1)
+        tensors = (states, noise, k, c, output, mean, raw, scale, z)
+        before = start.expand(counts[0], -1)
+        for s_t, noise_t, k_t, c_t, output_t, mean_t, raw_t, scale_t, z_t in _split(counts, *tensors):
+            torch.addmm(w.project_bias, before[: len(k_t)], project_T, out=k_t).tanh_()
+            torch.lerp(k_t, s_t, 0.5, out=c_t)
+            torch.addmm(w.output_bias, c_t, output_T, out=output_t)
             torch.add(softplus(raw_t), floor, out=scale_t)
             before = torch.addcmul(mean_t, scale_t, noise_t, out=z_t)
         ctx.counts = counts
         ctx.save_for_backward(start, z, k, c, raw, noise, w.project, w.output)
-        return z, mean, scale
+        return z, mean.contiguous(), scale
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor, grad_mean: Tensor, grad_scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         start, z, k, c, raw, noise, project, output = ctx.saved_tensors
         units, slope = noise.shape[-1], raw.sigmoid()  # the slope of softplus
-        grad_output, grad_c, grad_k = noise.new_empty(len(noise), 2 * units), torch.empty_like(k), torch.empty_like(k)
-        tensors = (grad_z, grad_mean, grad_scale * slope, noise * slope, (1 - k * k) / 2, grad_output, grad_c, grad_k)
-        parts, later = (part.split(ctx.counts) for part in tensors), noise.new_zeros(0, units)
-        for each in reversed(list(zip(*parts, strict=True))):
-            grad_z_t, grad_mean_t, grad_raw_t, noise_t, k_slope_t, grad_output_t, grad_c_t, grad_k_t = each
-            total = _plus(grad_z_t, later)
-            torch.add(grad_mean_t, total, out=grad_output_t[:, :units])
-            torch.addcmul(grad_raw_t, total, noise_t, out=grad_output_t[:, units:])
+        raw_noise, k_slope = noise * slope, (1 - k * k) / 2
+        # Along z_t, μ_t and the scale; what comes along z_{t+1} is added, and only the first rows have it.
+        grad_output = torch.cat([grad_mean + grad_z, torch.addcmul(grad_scale * slope, grad_z, raw_noise)], -1)
+        grad_c, grad_k, later = torch.empty_like(k), torch.empty_like(k), noise.new_zeros(0, units)
+        tensors = (grad_output, *grad_output.split(units, -1), raw_noise, k_slope, grad_c, grad_k)
+        for each in _reversed(ctx.counts, *tensors):
+            grad_output_t, grad_mean_t, grad_raw_t, raw_noise_t, k_slope_t, grad_c_t, grad_k_t = each
+            count = len(later)
+            grad_mean_t[:count] += later
+            grad_raw_t[:count].addcmul_(later, raw_noise_t[:count])
             torch.mm(grad_output_t, output, out=grad_c_t)
             torch.mul(grad_c_t, k_slope_t, out=grad_k_t)
             later = grad_k_t @ project
@@ -131,11 +133,19 @@ class _Sample(torch.autograd.Function):
         return None, None, later.sum(0), None, grad_c / 2, grad_project, grad_k.sum(0), grad_m, grad_output.sum(0)
 
 
-def _plus(along_output: Tensor, along_next: Tensor) -> Tensor:
-    """The gradient of a step: along its own output, and along the next step, which only the first rows have."""
-    total = along_output.clone()
-    total[: len(along_next)] += along_next
-    return total
+def _transposed(weight: Tensor) -> Tensor:
+    """A copy: products of few rows with a view would take up to three times as long."""
+    return weight.mT.contiguous()
+
+
+def _split(counts: list[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Step by step."""
+    return zip(*(tensor.split(counts) for tensor in packed), strict=True)
+
+
+def _reversed(counts: list[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Step by step, from the last."""
+    return zip(*(reversed(tensor.split(counts)) for tensor in packed), strict=True)
 
 
 def _before(counts: list[int], start: Tensor, path: Tensor) -> Tensor:
