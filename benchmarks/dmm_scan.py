@@ -139,12 +139,12 @@ def _transposed(weight: Tensor) -> Tensor:
 
 
 def _split(counts: list[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Step by step."""
+    """The rows of each tensor at step 1, then at step 2, …"""
     return zip(*(tensor.split(counts) for tensor in packed), strict=True)
 
 
 def _reversed(counts: list[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Step by step, from the last."""
+    """The rows of each tensor at the last step, then at the one before, …"""
     return zip(*(reversed(tensor.split(counts)) for tensor in packed), strict=True)
 
 
